@@ -1,0 +1,75 @@
+"""What a dataset is: images in three splits, handed out in batches named by their step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nasrun.streams import Streams
+from nasrun.values import ImageTask
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised float32 images [B, C, H, W] and int64 labels [B], on the run's device."""
+
+
+class Split(ABC):
+    """Some images of a dataset, in a fixed order."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Steps in one pass; the last batch of an epoch may be smaller.
+
+        A last batch of a single image is left out: batch norm has no statistics of one value.
+        """
+        full, rest = divmod(len(self), batch_size)
+        return max(full + (rest > 1), 1)
+
+    @abstractmethod
+    def train_batches(
+        self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
+    ) -> Iterator[Batch]:
+        """Augmented batches without end, from step ``first_step`` on.
+
+        Every epoch is a new permutation. The batch of a step depends on the seed of ``streams``
+        and on the step alone. cutout: side of the square set to 0, in pixels; 0: none.
+        """
+
+    @abstractmethod
+    def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        """The first ``count`` images (None: all), always the same, not augmented, in order."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of a loaded dataset; validation is carved from the training images.
+
+    train_and_validation: both as one split to train on (for a final retraining).
+    test: reads the test images; only the final retraining calls it.
+    """
+
+    task: ImageTask
+    train: Split
+    validation: Split
+    train_and_validation: Callable[[], Split]
+    test: Callable[[], Split]
+
+
+class Dataset(ABC):
+    """A dataset as configured; nothing is read before ``load``."""
+
+    name: str
+
+    @abstractmethod
+    def load(self, streams: Streams, device: torch.device) -> Splits:
+        """Read the training images and carve out the validation split, stratified and seeded.
+
+        Raises UserError where the data is absent, has one class only, or has fewer images than
+        the validation split asks for.
+        """

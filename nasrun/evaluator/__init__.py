@@ -1,0 +1,1 @@
+"""Evaluators: from architectures to trials."""

@@ -1,0 +1,1 @@
+"""Samplers: which gates one training step of the supernet opens."""

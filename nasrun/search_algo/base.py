@@ -1,0 +1,73 @@
+"""What a search algorithm is: ask/tell over architectures, in rounds of supernet training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Trial
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of supernet training.
+
+    pool: the architectures that it trains; None: the whole search space.
+    fresh_supernet: start from new weights, not from those of the round before.
+    """
+
+    index: int
+    pool: tuple[Architecture, ...] | None
+    fresh_supernet: bool
+
+
+class SearchAlgo(ABC):
+    """A search algorithm. It never trains a network of the space and never scores one.
+
+    The task drives it::
+
+        algo.start(space, streams, device)
+        while round := algo.next_round(monitor):
+            ...train the supernet on round.pool...
+            while architectures := algo.ask():
+                algo.tell(evaluator(architectures))
+        algo.best(5)
+    """
+
+    rounds: int
+    """How many rounds of supernet training the algorithm wants."""
+
+    @abstractmethod
+    def start(self, space: SearchSpace, streams: Streams, device: torch.device) -> None:
+        """Begin a search; ``device`` is for what the algorithm itself learns (a predictor)."""
+
+    @abstractmethod
+    def next_round(self, monitor: Monitor) -> Round | None:
+        """The next round, or None when the search is over."""
+
+    @abstractmethod
+    def ask(self) -> list[Architecture]:
+        """Architectures to score now; empty when this round has seen enough."""
+
+    @abstractmethod
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """The scores of what was asked for."""
+
+    @abstractmethod
+    def best(self, count: int) -> list[Trial]:
+        """The best distinct architectures so far, best first; at most ``count``."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed search needs: tensors and JSON values only."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; called after ``start``."""

@@ -1,0 +1,1 @@
+"""Search spaces: decisions, supernets, stand-alone networks, costs."""

@@ -1,0 +1,122 @@
+"""What a search space is: decisions, costs, and the networks that architectures stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from nasrun.errors import UserError
+from nasrun.search_space.noise import Noise
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+Gates = Sequence[int]
+"""How much of each option flows, decision by decision: an ``int`` opens that option alone."""
+
+GateKind = Literal["path"]
+"""``path``: one option a decision, only that path is computed."""
+
+Scale = Literal["search", "final"]
+"""``search``: width and depth of the supernet; ``final``: those of the retrained winner."""
+
+
+class Network(nn.Module):
+    """A stand-alone network. forward: images [B, C, H, W] -> logits [B, K].
+
+    noise: dropout and drop-path, set by the trainer before each step.
+    auxiliary_logits: [B, K] of the auxiliary head in the last forward in training mode, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = Noise()
+        self.auxiliary_logits: Tensor | None = None
+
+
+class Supernet(Network):
+    """All architectures of a space with shared weights.
+
+    forward: images [B, C, H, W] and gates -> logits [B, K]; an option whose gate is shut is not
+    computed.
+    """
+
+
+class SearchSpace(ABC):
+    """A search space; architectures are values, networks are built from them."""
+
+    name: str
+    gate_kinds: frozenset[GateKind]
+
+    @cached_property
+    @abstractmethod
+    def decisions(self) -> tuple[Decision, ...]:
+        """The choice points, in the order of ``Architecture.choices``."""
+
+    @abstractmethod
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> Supernet:
+        """The supernet, randomly initialised from torch's default generator.
+
+        Raises UserError where the images are too small for the space's reductions.
+        """
+
+    @abstractmethod
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> Network:
+        """The stand-alone network of ``architecture``, randomly initialised."""
+
+    @abstractmethod
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        """Exact cost of the stand-alone network, counted without building it."""
+
+    @abstractmethod
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        """Upper bounds that no architecture of the space exceeds."""
+
+    def describe(self, architecture: Architecture) -> list[str]:
+        """The architecture in words, a line each."""
+        return [
+            f"{decision.name}: {decision.options[choice]}"
+            for decision, choice in zip(self.decisions, architecture.choices, strict=True)
+        ]
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Every decision drawn independently and uniformly."""
+        choices = rng.integers([len(decision.options) for decision in self.decisions])
+        return Architecture(self.name, tuple(int(choice) for choice in choices))
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """One representative of all architectures that stand for the same network."""
+        return architecture
+
+    def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A random architecture that stands for the same network, where the space has any."""
+        return architecture
+
+    def check(self, architecture: Architecture) -> Architecture:
+        """The architecture itself; raises UserError where it is not one of this space."""
+        if architecture.space != self.name:
+            raise UserError(
+                f"the architecture belongs to search space {architecture.space!r}, not to "
+                f"{self.name!r}: choose the options of search_space that it was made with"
+            )
+        if len(architecture.choices) != len(self.decisions):
+            raise UserError(
+                f"an architecture of {self.name} has {len(self.decisions)} decisions, "
+                f"this one has {len(architecture.choices)}"
+            )
+        for decision, choice in zip(self.decisions, architecture.choices, strict=True):
+            if not 0 <= choice < len(decision.options):
+                raise UserError(
+                    f"{decision.name} = {choice} is out of range: "
+                    f"0 to {len(decision.options) - 1} ({', '.join(decision.options)})"
+                )
+        return architecture
+
+    def read(self, value: Any) -> Architecture:
+        """An architecture from parsed JSON; raises UserError where it is not one of this space."""
+        return self.check(Architecture.from_json(value))

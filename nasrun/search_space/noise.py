@@ -1,0 +1,56 @@
+"""Dropout and drop-path with an explicit generator, so that a step's noise is named by the step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Noise:
+    """The regularising noise of one training step; silent until ``begin_step``.
+
+    The trainer sets it before each step; networks ask for it where it applies.
+    """
+
+    def __init__(self) -> None:
+        self.stop()
+
+    def begin_step(
+        self,
+        generator: torch.Generator,
+        *,
+        progress: float,
+        drop_path_keep: float,
+        dropout_keep: float,
+    ) -> None:
+        """progress: (step + 1) / steps in (0, 1]; drop-path grows with it linearly from none."""
+        self._generator: torch.Generator | None = generator
+        self._drop_path = progress * (1.0 - drop_path_keep)
+        self._dropout_keep = dropout_keep
+
+    def stop(self) -> None:
+        """No noise: what evaluation sees."""
+        self._generator = None
+        self._drop_path = 0.0
+        self._dropout_keep = 1.0
+
+    def drop_path(self, x: Tensor, depth: float) -> Tensor:
+        """x [B, C, H, W]: whole samples set to 0 with probability progress·depth·(1 - keep),
+        the others rescaled. depth: (cell + 1) / cells in (0, 1].
+
+        Source: scheduled drop-path as in NAO-V2 (FractalNet's drop-path, linear in cell and step).
+        """
+        keep = 1.0 - self._drop_path * depth
+        if self._generator is None or keep >= 1.0:
+            return x
+        shape = (x.shape[0], 1, 1, 1)
+        mask = torch.rand(shape, generator=self._generator, device=x.device) < keep
+        return x * (mask.to(x.dtype) / keep)
+
+    def dropout(self, x: Tensor) -> Tensor:
+        """x [B, F]: elements set to 0 with probability 1 - keep, the others rescaled."""
+        keep = self._dropout_keep
+        if self._generator is None or keep >= 1.0:
+            return x
+        mask = torch.rand(x.shape, generator=self._generator, device=x.device) < keep
+        return x * (mask.to(x.dtype) / keep)

@@ -1,0 +1,1 @@
+"""What the command line can be asked to do: search, retrain; each reads top to bottom."""

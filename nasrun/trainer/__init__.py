@@ -1,0 +1,1 @@
+"""The one training loop, for supernets and stand-alone networks alike."""

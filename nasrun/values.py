@@ -1,0 +1,101 @@
+"""The values that every part exchanges: small, frozen, hashable, JSON; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nasrun.errors import UserError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice point of a search space, e.g. ``normal/node2/x/op`` with its options.
+
+    Decisions whose names end alike have the same ``kind`` and draw from one vocabulary.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """The last part of the name: ``op`` of ``normal/node2/x/op``."""
+        return self.name.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A point of a search space: the index of the chosen option, for each decision in order."""
+
+    space: str
+    choices: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"space": self.space, "choices": list(self.choices)}
+
+    @staticmethod
+    def from_json(value: Any) -> Architecture:
+        """Raises UserError where ``value`` is not ``{"space": str, "choices": [int, ...]}``."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("space"), str):
+            raise UserError('an architecture is {"space": NAME, "choices": [INTEGERS]}')
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not all(type(choice) is int for choice in choices):
+            raise UserError('the "choices" of an architecture are a list of integers')
+        return Architecture(value["space"], tuple(choices))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stand-alone network costs.
+
+    params: number of learned parameters, auxiliary head excluded (Balanced NAO, Eq. 3).
+    macs: multiply-adds of convolutions and linear layers for one image, auxiliary head excluded.
+    """
+
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an evaluator says of one architecture.
+
+    score: accuracy in [0, 1]; higher is better.
+    evaluation: how the score came about (evaluator, batch norm protocol, images, round ...).
+    """
+
+    architecture: Architecture
+    score: float
+    cost: Cost
+    seed: int
+    evaluation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "architecture": self.architecture.to_json(),
+            "score": self.score,
+            "cost": asdict(self.cost),
+            "seed": self.seed,
+            "evaluation": dict(self.evaluation),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Trial:
+        return Trial(
+            Architecture.from_json(value["architecture"]),
+            float(value["score"]),
+            Cost(**value["cost"]),
+            int(value["seed"]),
+            dict(value["evaluation"]),
+        )
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """The shape of an image classification problem: square images [channels, size, size]."""
+
+    channels: int
+    size: int
+    classes: int

@@ -1,0 +1,55 @@
+"""What a sampler is: it says which gates one training step of the supernet opens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nasrun.search_space.base import GateKind, Gates, SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture, ImageTask
+
+GatesOfStep = Callable[[int], list[Gates]]
+"""The gates of training step s: one forward and backward pass for each, then one update."""
+
+
+class Sampler(ABC):
+    """A rule for setting gates; drawn anew in every step."""
+
+    gate_kind: GateKind = "path"
+
+    @abstractmethod
+    def over(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+    ) -> GatesOfStep:
+        """The rule over ``pool``, or over the whole space where there is none."""
+
+
+class PathSampler(Sampler):
+    """One architecture a step, named by (seed, step): no state, so nothing to save."""
+
+    def over(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+    ) -> GatesOfStep:
+        draw = self.distribution(space, task, pool)
+
+        def gates(step: int) -> list[Gates]:
+            return [draw(streams.numpy("sampler", step)).choices]
+
+        return gates
+
+    @abstractmethod
+    def distribution(
+        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+    ) -> Callable[[np.random.Generator], Architecture]:
+        """A function that draws one architecture."""

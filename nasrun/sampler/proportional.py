@@ -1,0 +1,53 @@
+"""Sampling in proportion to model size: the balanced training of Balanced NAO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import NonNegativeFloat
+
+from nasrun.sampler.base import PathSampler
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Architecture, ImageTask
+
+
+class Proportional(PathSampler):
+    """P(architecture) ∝ size^exponent.
+
+    size: ``params`` or ``macs`` of the stand-alone network at the search's scale.
+    Source: Balanced NAO (arXiv 1909.10815), Eq. 3, with parameters and exponent 1.
+    """
+
+    def __init__(self, *, size: Literal["params", "macs"], exponent: NonNegativeFloat) -> None:
+        self.size = size
+        self.exponent = exponent
+
+    def distribution(
+        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+    ) -> Callable[[np.random.Generator], Architecture]:
+        def weight(architecture: Architecture) -> float:
+            return float(getattr(space.cost(architecture, task), self.size)) ** self.exponent
+
+        if pool is not None:
+            architectures = tuple(pool)
+            cumulative = np.cumsum([weight(architecture) for architecture in architectures])
+
+            def draw(rng: np.random.Generator) -> Architecture:
+                point = rng.random() * cumulative[-1]
+                return architectures[int(np.searchsorted(cumulative, point, side="right"))]
+
+            return draw
+
+        bound = float(getattr(space.cost_bound(task), self.size)) ** self.exponent
+
+        def draw_by_rejection(rng: np.random.Generator) -> Architecture:
+            # Exact over a space too large to enumerate: a uniform draw is kept with probability
+            # weight / bound, and no weight exceeds the bound.
+            while True:
+                architecture = space.sample(rng)
+                if rng.random() * bound < weight(architecture):
+                    return architecture
+
+        return draw_by_rejection

@@ -1,0 +1,23 @@
+"""Uniform sampling: every architecture alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nasrun.sampler.base import PathSampler
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Architecture, ImageTask
+
+
+class Uniform(PathSampler):
+    """Source: NAO-WS, SPOS (Guo et al. 2020, §3.2)."""
+
+    def distribution(
+        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+    ) -> Callable[[np.random.Generator], Architecture]:
+        if pool is None:
+            return space.sample
+        architectures = tuple(pool)
+        return lambda rng: architectures[rng.integers(len(architectures))]

@@ -1,0 +1,99 @@
+"""The stand-alone network of an architecture of ``nao_cell``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.search_space.base import Network
+from nasrun.search_space.nao_cell.cell import (
+    STEMS,
+    AuxiliaryHead,
+    Node,
+    calibrations,
+    initialise,
+    pooled,
+    unused_states,
+)
+from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.values import ImageTask
+
+
+class Cell(nn.Module):
+    """One cell: [B, C', H', W'] of cells k-2 and k-1 -> [B, C·states, H, W]."""
+
+    def __init__(self, plan: CellPlan, nodes: Sequence[Node], operations: Sequence[str]) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.calibrate = nn.ModuleList(calibrations(plan))
+        self.branches = nn.ModuleList(
+            OPERATIONS[operations[branch.op]].module(
+                plan.channels, 2 if plan.reduction and branch.input < 2 else 1
+            )
+            for node in nodes
+            for branch in node
+        )
+        self.output_states = unused_states(nodes)
+        self.reduce = nn.ModuleDict(
+            {
+                str(state): FactorizedReduce(plan.channels, plan.channels)
+                for state in self.output_states
+                if plan.reduction and state < 2
+            }
+        )
+
+    def forward(self, before: Tensor, last: Tensor, noise: Noise, depth: float) -> Tensor:
+        states = [self.calibrate[0](before), self.calibrate[1](last)]
+        for index, (x, y) in enumerate(self.nodes):
+            left = self.branches[2 * index](states[x.input])
+            right = self.branches[2 * index + 1](states[y.input])
+            states.append(noise.drop_path(left, depth) + noise.drop_path(right, depth))
+        return torch.cat(
+            [
+                self.reduce[str(state)](states[state])
+                if str(state) in self.reduce
+                else states[state]
+                for state in self.output_states
+            ],
+            dim=1,
+        )
+
+
+class NaoNetwork(Network):
+    """Stem, cells, global pooling, dropout, linear: [B, C, H, W] -> [B, K]."""
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        cells: tuple[Sequence[Node], Sequence[Node]],
+        operations: Sequence[str],
+        *,
+        stem: str,
+        auxiliary: bool,
+    ) -> None:
+        """cells: nodes of the normal and of the reduction cell."""
+        super().__init__()
+        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        self.cells = nn.ModuleList(
+            Cell(cell, cells[cell.reduction], operations) for cell in plan.cells
+        )
+        self.classifier = nn.Linear(plan.output.channels, task.classes)
+        self.auxiliary_index = plan.auxiliary_index
+        self.auxiliary = AuxiliaryHead(plan.auxiliary, task.classes) if auxiliary else None
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, last = self.stem(x)
+        self.auxiliary_logits = None
+        for index, cell in enumerate(self.cells):
+            depth = (index + 1) / len(self.cells)
+            before, last = last, cell(before, last, self.noise, depth)
+            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
+                self.auxiliary_logits = self.auxiliary(last)
+        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
+        return logits

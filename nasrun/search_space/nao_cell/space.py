@@ -1,0 +1,240 @@
+"""The search space of NAO, NAO-WS, NAO-V2 and ENAS: two cells of five nodes, 40 decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from nasrun.search_space.base import GateKind, Scale, SearchSpace
+from nasrun.search_space.nao_cell.cell import (
+    STEMS,
+    Node,
+    calibration_cost,
+    nodes_of,
+    unused_states,
+)
+from nasrun.search_space.nao_cell.network import NaoNetwork
+from nasrun.search_space.nao_cell.plan import NetworkPlan, plan_network
+from nasrun.search_space.nao_cell.supernet import NaoSupernet
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
+    # the order is that of the released architecture strings
+    "small": ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity"),
+    "middle": (
+        "zero",
+        "identity",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "sep_conv_7x7",
+        "dil_sep_conv_3x3",
+        "dil_sep_conv_5x5",
+        "dil_sep_conv_7x7",
+        "avg_pool_3x3",
+        "max_pool_3x3",
+    ),
+    # eleven operations are stated; which ones is general knowledge, not verified
+    "large": (
+        "identity",
+        "conv_1x1",
+        "conv_3x3",
+        "conv_1x3_3x1",
+        "conv_1x7_7x1",
+        "max_pool_2x2",
+        "max_pool_3x3",
+        "max_pool_5x5",
+        "avg_pool_2x2",
+        "avg_pool_3x3",
+        "avg_pool_5x5",
+    ),
+}
+
+OperationSet = Literal["small", "middle", "large"]
+Stem = Literal["small", "imagenet"]
+
+
+class CellScale(BaseModel):
+    """layers: N, normal cells of a stage (3N + 2 cells in all); channels: C of the first stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: PositiveInt
+    channels: PositiveInt
+
+
+def _total(costs: Iterable[Cost]) -> Cost:
+    params = macs = 0
+    for cost in costs:
+        params += cost.params
+        macs += cost.macs
+    return Cost(params, macs)
+
+
+class NaoCell(SearchSpace):
+    """``nao_cell``: the space of NAO-V2's released code (Luo et al., arXiv 1909.10815).
+
+    The choices of an architecture are the 40 integers of a released architecture string: four a
+    node (x input, x operation, y input, y operation), normal cell first.
+    """
+
+    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+
+    def __init__(
+        self,
+        *,
+        operations: OperationSet,
+        nodes: PositiveInt,
+        stem: Stem,
+        search: CellScale,
+        final: CellScale,
+    ) -> None:
+        self.name = f"nao_cell/{operations}/{nodes}"
+        self.operations = OPERATION_SETS[operations]
+        self.nodes = nodes
+        self.stem = stem
+        self.scales: dict[Scale, CellScale] = {"search": search, "final": final}
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        inputs = ("cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes)))
+        return tuple(
+            decision
+            for cell in ("normal", "reduction")
+            for node in range(self.nodes)
+            for branch in "xy"
+            for decision in (
+                Decision(f"{cell}/node{node}/{branch}/input", inputs[: node + 2]),
+                Decision(f"{cell}/node{node}/{branch}/op", self.operations),
+            )
+        )
+
+    def cells(self, architecture: Architecture) -> tuple[list[Node], list[Node]]:
+        """Nodes of the normal and of the reduction cell."""
+        half = len(architecture.choices) // 2
+        return nodes_of(architecture.choices[:half]), nodes_of(architecture.choices[half:])
+
+    def _plan(self, task: ImageTask, scale: Scale, concat: tuple[int, int]) -> NetworkPlan:
+        size = self.scales[scale]
+        return plan_network(
+            task, layers=size.layers, channels=size.channels, stem=self.stem, concat=concat
+        )
+
+    def _plan_of(self, architecture: Architecture, task: ImageTask, scale: Scale) -> NetworkPlan:
+        normal, reduction = self.cells(architecture)
+        return self._plan(task, scale, (len(unused_states(normal)), len(unused_states(reduction))))
+
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> NaoSupernet:
+        plan = self._plan(task, "search", (1, 1))
+        return NaoSupernet(
+            plan, task, self.nodes, self.operations, stem=self.stem, auxiliary=auxiliary
+        )
+
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> NaoNetwork:
+        plan = self._plan_of(self.check(architecture), task, scale)
+        cells = self.cells(architecture)
+        return NaoNetwork(plan, task, cells, self.operations, stem=self.stem, auxiliary=auxiliary)
+
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        cells = self.cells(architecture)
+        unused = [unused_states(nodes) for nodes in cells]
+        operations = [OPERATIONS[name] for name in self.operations]
+        plan = self._plan_of(architecture, task, scale)
+        costs = [self._stem_and_head(plan, task)]
+        for cell in plan.cells:
+            costs += calibration_cost(cell)
+            for node in cells[cell.reduction]:
+                for branch in node:
+                    strided = cell.reduction and branch.input < 2
+                    size = cell.size_in if branch.input < 2 else cell.size_out
+                    operation = operations[branch.op]
+                    costs.append(operation.cost(cell.channels, size, 2 if strided else 1))
+            if cell.reduction:
+                reduce = FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in)
+                costs += [reduce for state in unused[True] if state < 2]
+        return _total(costs)
+
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        """Every branch at its most expensive option and every cell at its widest output.
+
+        At least one of the two inputs is read, so at most nodes + 1 states are left unused.
+        """
+        widest = self.nodes + 1
+        plan = self._plan(task, scale, (widest, widest))
+        params, macs = [], []
+        for cell in plan.cells:
+            for node in range(self.nodes):
+                options = [
+                    OPERATIONS[name].cost(
+                        cell.channels,
+                        cell.size_in if source < 2 else cell.size_out,
+                        2 if cell.reduction and source < 2 else 1,
+                    )
+                    for source in range(node + 2)
+                    for name in self.operations
+                ]
+                params.append(2 * max(option.params for option in options))
+                macs.append(2 * max(option.macs for option in options))
+        rest = [self._stem_and_head(plan, task)]
+        for cell in plan.cells:
+            rest += calibration_cost(cell)
+            if cell.reduction:
+                rest.append(FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in))
+        fixed = _total(rest)
+        return Cost(fixed.params + sum(params), fixed.macs + sum(macs))
+
+    def _stem_and_head(self, plan: NetworkPlan, task: ImageTask) -> Cost:
+        stem = STEMS[self.stem].cost(task, plan.cells[0].channels)
+        features = plan.output.channels
+        head = Cost((features + 1) * task.classes, features * task.classes)
+        return _total([stem, head])
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The two branches of a node are summed, so their order is free: the smaller one first."""
+        choices: list[int] = []
+        for nodes in self.cells(architecture):
+            for node in nodes:
+                for branch in sorted(node):
+                    choices += branch
+        return Architecture(self.name, tuple(choices))
+
+    def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """The branches of one random node of each cell swapped (NAO's augmentation)."""
+        choices = list(architecture.choices)
+        for cell in range(2):
+            start = 4 * (cell * self.nodes + int(rng.integers(self.nodes)))
+            x, y = choices[start : start + 2], choices[start + 2 : start + 4]
+            choices[start : start + 4] = [*y, *x]
+        return Architecture(self.name, tuple(choices))
+
+    def describe(self, architecture: Architecture) -> list[str]:
+        lines = []
+        inputs = ("cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes)))
+        for title, nodes in zip(
+            ("normal cell", "reduction cell"), self.cells(architecture), strict=True
+        ):
+            lines.append(title)
+            for index, node in enumerate(nodes):
+                terms = " + ".join(
+                    f"{self.operations[branch.op]}({inputs[branch.input]})" for branch in node
+                )
+                lines.append(f"  node {index} = {terms}")
+            states = ", ".join(inputs[state] for state in unused_states(nodes))
+            lines.append(f"  output = concat({states})")
+        return lines
+
+    def read(self, value: Any) -> Architecture:
+        """Also takes a released architecture string: 40 integers between spaces, ``|`` allowed."""
+        if isinstance(value, str):
+            words = value.replace("|", " ").split()
+            value = {
+                "space": self.name,
+                "choices": [int(word) if word.isdecimal() else word for word in words],
+            }
+        return super().read(value)

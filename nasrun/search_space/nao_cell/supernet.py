@@ -1,0 +1,136 @@
+"""The supernet of ``nao_cell``: every branch owns weights for each of its possible inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasrun.search_space.base import Gates, Supernet
+from nasrun.search_space.nao_cell.cell import (
+    STEMS,
+    AuxiliaryHead,
+    Node,
+    calibrations,
+    initialise,
+    nodes_of,
+    pooled,
+    unused_states,
+)
+from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.values import ImageTask
+
+
+class SupernetBranch(nn.Module):
+    """All operations over all inputs that one branch of one node may choose."""
+
+    def __init__(self, inputs: int, plan: CellPlan, operations: Sequence[str]) -> None:
+        super().__init__()
+        self.options = nn.ModuleList(
+            nn.ModuleList(
+                OPERATIONS[op].module(plan.channels, 2 if plan.reduction and source < 2 else 1)
+                for op in operations
+            )
+            for source in range(inputs)
+        )
+
+    def forward(self, states: Sequence[Tensor], source: int, op: int) -> Tensor:
+        out: Tensor = self.options[source][op](states[source])  # type: ignore[index]
+        return out
+
+
+class Combine(nn.Module):
+    """The unused states to C channels: ReLU, 1×1 convolution, batch norm.
+
+    The convolution's weight is put together from one C×C slice for each unused state, so that
+    every supernet cell has C outputs whatever the architecture (NAO-V2's released code). In a reduction
+    cell the two inputs are first brought to the output's resolution.
+    """
+
+    def __init__(self, states: int, plan: CellPlan) -> None:
+        super().__init__()
+        channels = plan.channels
+        self.slices = nn.ParameterList(
+            nn.Parameter(torch.empty(channels, channels, 1, 1)) for _ in range(states)
+        )
+        self.norm = nn.BatchNorm2d(channels)
+        self.reduce = nn.ModuleList(
+            FactorizedReduce(channels, channels) for _ in range(2 if plan.reduction else 0)
+        )
+
+    def forward(self, states: Sequence[Tensor], unused: Sequence[int]) -> Tensor:
+        maps = [
+            self.reduce[state](states[state]) if state < len(self.reduce) else states[state]
+            for state in unused
+        ]
+        weight = torch.cat([self.slices[state] for state in unused], dim=1)
+        out: Tensor = self.norm(F.conv2d(F.relu(torch.cat(maps, dim=1)), weight))
+        return out
+
+
+class SupernetCell(nn.Module):
+    """[B, C', H', W'] of cells k-2 and k-1 -> [B, C, H, W], along one path."""
+
+    def __init__(self, plan: CellPlan, nodes: int, operations: Sequence[str]) -> None:
+        super().__init__()
+        self.calibrate = nn.ModuleList(calibrations(plan))
+        self.branches = nn.ModuleList(
+            SupernetBranch(node + 2, plan, operations) for node in range(nodes) for _ in "xy"
+        )
+        self.combine = Combine(nodes + 2, plan)
+
+    def forward(
+        self, before: Tensor, last: Tensor, nodes: Sequence[Node], noise: Noise, depth: float
+    ) -> Tensor:
+        states = [self.calibrate[0](before), self.calibrate[1](last)]
+        for index, (x, y) in enumerate(nodes):
+            left = self.branches[2 * index](states, x.input, x.op)
+            right = self.branches[2 * index + 1](states, y.input, y.op)
+            states.append(noise.drop_path(left, depth) + noise.drop_path(right, depth))
+        out: Tensor = self.combine(states, unused_states(nodes))
+        return out
+
+
+class NaoSupernet(Supernet):
+    """All architectures of ``nao_cell``: images and the genes of both cells -> logits [B, K].
+
+    Batch norm keeps running statistics for each input of an operation; the released code has one
+    pair shared by all inputs. Under batch statistics, by which the paper scores, both are equal.
+    """
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        nodes: int,
+        operations: Sequence[str],
+        *,
+        stem: str,
+        auxiliary: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        self.reductions = [cell.reduction for cell in plan.cells]
+        self.cells = nn.ModuleList(SupernetCell(cell, nodes, operations) for cell in plan.cells)
+        self.classifier = nn.Linear(plan.output.channels, task.classes)
+        self.auxiliary_index = plan.auxiliary_index
+        self.auxiliary = AuxiliaryHead(plan.auxiliary, task.classes) if auxiliary else None
+        initialise(self)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        half = len(gates) // 2
+        normal, reduction = nodes_of(gates[:half]), nodes_of(gates[half:])
+        before, last = self.stem(x)
+        self.auxiliary_logits = None
+        for index, cell in enumerate(self.cells):
+            nodes = reduction if self.reductions[index] else normal
+            depth = (index + 1) / len(self.cells)
+            before, last = last, cell(before, last, nodes, self.noise, depth)
+            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
+                self.auxiliary_logits = self.auxiliary(last)
+        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
+        return logits

@@ -1,0 +1,222 @@
+"""Candidate operations of cell-based spaces: each as a module and as an exact cost, side by side.
+
+Every operation maps [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasrun.values import Cost
+
+
+def reduced(size: int, stride: int = 2) -> int:
+    """The side of a feature map after a padded layer of that stride."""
+    return -(-size // stride)
+
+
+class ReluConvNorm(nn.Sequential):
+    """ReLU, 1×1 convolution, batch norm: [B, inputs, H, W] -> [B, outputs, H, W]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
+
+    @staticmethod
+    def cost(inputs: int, outputs: int, size: int) -> Cost:
+        return Cost(inputs * outputs + 2 * outputs, inputs * outputs * size**2)
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the resolution: [B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)].
+
+    Two 1×1 convolutions of stride 2, the second on the image shifted by one pixel; concatenated;
+    batch norm. Source: identity at stride 2 in NAO's cells.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        out: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        return out
+
+    @staticmethod
+    def cost(inputs: int, outputs: int, size: int) -> Cost:
+        """size: side of the input."""
+        return Cost(inputs * outputs + 2 * outputs, inputs * outputs * reduced(size) ** 2)
+
+
+class Operation(ABC):
+    """One candidate operation; ``module`` and ``cost`` speak of the same network."""
+
+    @abstractmethod
+    def module(self, channels: int, stride: int) -> nn.Module:
+        """The operation with weights of its own."""
+
+    @abstractmethod
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        """size: side of the input."""
+
+
+@dataclass(frozen=True)
+class SeparableConv(Operation):
+    """(ReLU, depthwise k×k, pointwise 1×1, batch norm) twice; the first depthwise is strided."""
+
+    kernel: int
+    dilation: int = 1
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        def half(stride: int) -> list[nn.Module]:
+            padding = self.dilation * (self.kernel - 1) // 2
+            return [
+                nn.ReLU(),
+                nn.Conv2d(
+                    channels,
+                    channels,
+                    self.kernel,
+                    stride,
+                    padding,
+                    self.dilation,
+                    groups=channels,
+                    bias=False,
+                ),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+            ]
+
+        return nn.Sequential(*half(stride), *half(1))
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        weights = channels * (self.kernel**2 + channels)
+        return Cost(2 * (weights + 2 * channels), 2 * weights * reduced(size, stride) ** 2)
+
+
+@dataclass(frozen=True)
+class Conv(Operation):
+    """ReLU, convolutions of the given kernels one after the other, batch norm.
+
+    The stride of an image axis stands in the first kernel that is wider than 1 along it.
+    """
+
+    kernels: tuple[tuple[int, int], ...]
+
+    def _strides(self, stride: int) -> list[tuple[int, int]]:
+        """Stride of each kernel: a lone kernel has it on both axes, a pair one axis each."""
+        if len(self.kernels) == 1:
+            return [(stride, stride)]
+        return [(1, stride) if width > 1 else (stride, 1) for _, width in self.kernels]
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        convolutions = [
+            nn.Conv2d(channels, channels, (h, w), strides, ((h - 1) // 2, (w - 1) // 2), bias=False)
+            for (h, w), strides in zip(self.kernels, self._strides(stride), strict=True)
+        ]
+        return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(channels))
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        params, macs, height, width = 2 * channels, 0, size, size
+        for (h, w), (down, across) in zip(self.kernels, self._strides(stride), strict=True):
+            height, width = reduced(height, down), reduced(width, across)
+            params += channels**2 * h * w
+            macs += channels**2 * h * w * height * width
+        return Cost(params, macs)
+
+
+class _Pool(nn.Module):
+    """Pooling that keeps ceil(size / stride); padding never counts."""
+
+    def __init__(self, kind: str, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kind, self.kernel, self.stride = kind, kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel % 2:
+            padding, ceil = self.kernel // 2, False
+        else:  # an even window reaches one pixel further to the right and below
+            padding, ceil = (1, False) if self.stride == 1 else (0, True)
+        if self.kind == "max":
+            out = F.max_pool2d(x, self.kernel, self.stride, padding, ceil_mode=ceil)
+        else:
+            out = F.avg_pool2d(
+                x, self.kernel, self.stride, padding, ceil_mode=ceil, count_include_pad=False
+            )
+        return out[:, :, 1:, 1:] if self.kernel % 2 == 0 and padding else out
+
+
+@dataclass(frozen=True)
+class Pool(Operation):
+    """Average pooling (padding not counted) or max pooling; no weights."""
+
+    kind: str
+    kernel: int
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        return _Pool(self.kind, self.kernel, stride)
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        return Cost(0, 0)
+
+
+@dataclass(frozen=True)
+class Identity(Operation):
+    """The input itself; at stride 2 a FactorizedReduce."""
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        return Cost(0, 0) if stride == 1 else FactorizedReduce.cost(channels, channels, size)
+
+
+class _Zeros(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+@dataclass(frozen=True)
+class Zero(Operation):
+    """No connection: zeros."""
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        return _Zeros(stride)
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        return Cost(0, 0)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "zero": Zero(),
+    "identity": Identity(),
+    "sep_conv_3x3": SeparableConv(3),
+    "sep_conv_5x5": SeparableConv(5),
+    "sep_conv_7x7": SeparableConv(7),
+    "dil_sep_conv_3x3": SeparableConv(3, dilation=2),
+    "dil_sep_conv_5x5": SeparableConv(5, dilation=2),
+    "dil_sep_conv_7x7": SeparableConv(7, dilation=2),
+    "conv_1x1": Conv(((1, 1),)),
+    "conv_3x3": Conv(((3, 3),)),
+    "conv_1x3_3x1": Conv(((1, 3), (3, 1))),
+    "conv_1x7_7x1": Conv(((1, 7), (7, 1))),
+    "avg_pool_2x2": Pool("avg", 2),
+    "avg_pool_3x3": Pool("avg", 3),
+    "avg_pool_5x5": Pool("avg", 5),
+    "max_pool_2x2": Pool("max", 2),
+    "max_pool_3x3": Pool("max", 3),
+    "max_pool_5x5": Pool("max", 5),
+}

@@ -1,0 +1,27 @@
+"""The types of the options that several datasets share; the configuration is checked by them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+Validation = Annotated[int, Field(gt=0, strict=True)] | Fraction
+"""Images held out for validation: their number, or their share of the training images."""
+
+Means = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+"""For each channel, or one value for all of them; pixels count from 0 to 1."""
+
+Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+"""For each channel, or one value for all of them; pixels count from 0 to 1."""
+
+Jitter = Annotated[float, Field(ge=0, le=1)]
+"""A factor is drawn uniformly from [1 - jitter, 1 + jitter]; 0: off."""
+
+HueJitter = Annotated[float, Field(ge=0, le=0.5)]
+"""A shift is drawn uniformly from [-jitter, jitter] of the colour circle; 0: off."""
+
+Area = Annotated[float, Field(gt=0, le=1)]
+"""A share of an image's area."""

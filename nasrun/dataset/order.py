@@ -1,0 +1,111 @@
+"""Which image comes where: stratified orders, the splits cut from them, the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasrun.dataset.base import Split, Splits
+from nasrun.errors import UserError
+from nasrun.streams import Streams
+from nasrun.values import ImageTask
+
+Indices = NDArray[np.int64]
+
+# A test set that we carve ourselves is part of the data: the same for every run.
+_SAME_FOR_ALL_RUNS = Streams(0)
+
+
+def stratified_order(labels: Indices, generator: np.random.Generator) -> Indices:
+    """A random permutation of [N] images; every prefix of it holds the classes in proportion.
+
+    Image j of a class of n images is put at (j + 1/2) / n of the way, ties in random order. So a
+    cut anywhere is a stratified split, and the first images are a fair sample.
+    """
+    shuffled = generator.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = (rank + 0.5) / np.repeat(counts, counts)
+    return by_class[np.lexsort((generator.random(len(labels)), place))]
+
+
+def carve_test(labels: Indices, count: int) -> tuple[Indices, Indices]:
+    """(training, test) indices for a dataset without a test set: the same in every run."""
+    order = stratified_order(labels, _SAME_FOR_ALL_RUNS.numpy("test"))
+    return order[count:], order[:count]
+
+
+def carve_validation(
+    labels: Indices,
+    classes: int,
+    *,
+    validation: int | float,
+    train_images: int | None,
+    streams: Streams,
+) -> tuple[Indices, int]:
+    """The images to use, in order, and how many of them, at the front, are for validation.
+
+    validation: a number of images or a share of them. train_images: how many of the others to
+    train on; None: all. Raises UserError where there are not enough images.
+    """
+    total = len(labels)
+    if classes < 2:
+        raise UserError("the dataset has one class only; there is nothing to tell apart")
+    if total < classes:
+        raise UserError(f"{total} training images are fewer than the {classes} classes")
+    held_out = validation if isinstance(validation, int) else round(validation * total)
+    if held_out == 0:
+        raise UserError(f"dataset.validation={validation} of {total} training images is none")
+    if held_out >= total:
+        raise UserError(
+            f"dataset.validation={validation} leaves none of the {total} training images"
+        )
+    kept = total - held_out if train_images is None else train_images
+    if held_out + kept > total:
+        raise UserError(
+            f"dataset.train_images={kept} and {held_out} images for validation are more than the "
+            f"{total} training images"
+        )
+    generator = streams.numpy("split")
+    front, rest = np.split(stratified_order(labels, generator), [held_out])
+    rest = rest[stratified_order(labels[rest], generator)][:kept]  # a stratified subset
+    present = len(np.unique(labels[rest]))
+    if present < classes:
+        raise UserError(
+            f"with {held_out} of {total} images for validation, the {kept} training images show "
+            f"only {present} of the {classes} classes"
+        )
+    return np.concatenate([front, rest]), held_out
+
+
+def cut_splits(
+    task: ImageTask,
+    cut: Callable[[str, slice], Split],
+    held_out: int,
+    test: Callable[[], Split],
+) -> Splits:
+    """The splits of images ordered by ``carve_validation``; cut: a name and a part to a split."""
+    return Splits(
+        task,
+        train=cut("train", slice(held_out, None)),
+        validation=cut("validation", slice(0, held_out)),
+        train_and_validation=lambda: cut("train_and_validation", slice(None)),
+        test=test,
+    )
+
+
+def training_order(
+    split: Split, name: str, batch_size: int, streams: Streams, first_step: int
+) -> Iterator[tuple[int, int, Indices]]:
+    """(step, epoch, indices of the batch) without end: every epoch is a new permutation."""
+    steps = split.steps_per_epoch(batch_size)
+    step = first_step
+    while True:
+        epoch, done = divmod(step, steps)
+        order = streams.numpy(f"{name}/order", epoch).permutation(len(split))
+        for start in range(done * batch_size, steps * batch_size, batch_size):
+            yield step, epoch, order[start : start + batch_size]
+            step += 1

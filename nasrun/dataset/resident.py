@@ -1,0 +1,131 @@
+"""Images that live on the device as uint8 and are augmented there, a batch at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from nasrun.dataset.augment import Normalise, crop, cut_out, flip
+from nasrun.dataset.base import Batch, Dataset, Split, Splits
+from nasrun.dataset.options import Deviations, Means, Validation
+from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
+from nasrun.streams import Streams
+from nasrun.values import ImageTask
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentSplit(Split):
+    """images: uint8 [N, C, S, S]; labels: int64 [N]; both on the device of the batches.
+
+    name: names the random streams, so that two splits of a run draw differently.
+    crop_padding: pixels of black on every side before a random crop back to S × S.
+    flip: mirror half of the training images.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    normalise: Normalise
+    crop_padding: int
+    flip: bool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, name: str, part: slice) -> ResidentSplit:
+        """A view: the images are not copied."""
+        return replace(self, name=name, images=self.images[part], labels=self.labels[part])
+
+    def train_batches(
+        self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
+    ) -> Iterator[Batch]:
+        padding, size = self.crop_padding, self.images.shape[-1]
+        for step, _, order in training_order(self, self.name, batch_size, streams, first_step):
+            generator = streams.torch(f"{self.name}/augment", step)
+            shape = (2, len(order))
+            # Drawn on the CPU, so that every device gets the same images; whatever is switched
+            # off is drawn too, so that the other draws stay. One copy takes all to the device.
+            draws = torch.cat(
+                [
+                    torch.from_numpy(order)[None],
+                    torch.randint(2 * padding + 1, shape, generator=generator),
+                    torch.randint(2, (1, len(order)), generator=generator),
+                    torch.randint(size, shape, generator=generator),
+                ]
+            ).to(self.images.device, non_blocking=True)
+            index, top, left, flipped, row, column = draws.unbind()
+            images = self.images.index_select(0, index)  # on the CPU ten times as fast as [index]
+            if padding:
+                images = crop(images, padding, top, left)
+            if self.flip:
+                images = flip(images, flipped)
+            images = self.normalise(images)
+            if cutout:
+                images = cut_out(images, cutout, row, column)
+            yield images, self.labels[index]
+
+    def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        images, labels = self.images[:count], self.labels[:count]
+        for start in range(0, len(labels), batch_size):
+            stop = start + batch_size
+            yield self.normalise(images[start:stop]), labels[start:stop]
+
+
+class ResidentDataset(Dataset):
+    """A dataset that fits on the device; a subclass says how to read it."""
+
+    classes: int
+
+    def __init__(
+        self,
+        *,
+        validation: Validation,
+        train_images: PositiveInt | None,
+        crop_padding: NonNegativeInt,
+        flip: bool,
+        mean: Means,
+        std: Deviations,
+    ) -> None:
+        self.validation = validation
+        self.train_images = train_images
+        self.crop_padding = crop_padding
+        self.flip = flip
+        self.mean = mean
+        self.std = std
+
+    @abstractmethod
+    def read_train(self) -> tuple[Tensor, Tensor]:
+        """The training images, uint8 [N, C, S, S], and labels, int64 [N], on the CPU."""
+
+    @abstractmethod
+    def read_test(self) -> tuple[Tensor, Tensor]:
+        """The test images, likewise."""
+
+    def load(self, streams: Streams, device: torch.device) -> Splits:
+        images, labels = self.read_train()
+        order, held_out = carve_validation(
+            labels.numpy(),
+            self.classes,
+            validation=self.validation,
+            train_images=self.train_images,
+            streams=streams,
+        )
+        channels, size = images.shape[1:3]
+        normalise = Normalise.of(self.mean, self.std, channels, device)
+
+        def split(name: str, images: Tensor, labels: Tensor) -> ResidentSplit:
+            images, labels = images.to(device), labels.to(device)
+            return ResidentSplit(name, images, labels, normalise, self.crop_padding, self.flip)
+
+        def test() -> ResidentSplit:
+            images, labels = self.read_test()
+            order = stratified_order(labels.numpy(), streams.numpy("test"))
+            return split("test", images[order], labels[order])
+
+        whole = split("train_and_validation", images[order], labels[order])
+        return cut_splits(ImageTask(channels, size, self.classes), whole.part, held_out, test)

@@ -1,0 +1,156 @@
+"""Images too many for memory: files decoded and augmented by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from nasrun.dataset.augment import Normalise, cut_out
+from nasrun.dataset.base import Batch, Split
+from nasrun.dataset.files import ImageFiles, open_image
+from nasrun.dataset.order import training_order
+from nasrun.errors import UserError
+from nasrun.streams import Streams
+
+Item = tuple[int, int]
+"""(key of the image's random draws, index of the image)."""
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """From a decoded image of any shape to uint8 [C, size, size].
+
+    crop_area: the smallest share of the area that a training crop may take.
+    brightness, contrast, saturation, hue: strengths of the colour jitter.
+    """
+
+    size: int
+    channels: int
+    crop_area: float
+    flip: bool
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+    @property
+    def jitters(self) -> bool:
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    def training(self) -> Any:
+        """Inception's random crop (Szegedy et al. 2015), flip, colour jitter."""
+        from torchvision.transforms import v2  # slow to import
+
+        steps = [v2.RandomResizedCrop(self.size, scale=(self.crop_area, 1.0))]
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if self.jitters:
+            jitter = (self.brightness, self.contrast, self.saturation, self.hue)
+            steps.append(v2.ColorJitter(*jitter))
+        return v2.Compose([*steps, v2.PILToTensor()])
+
+    def evaluation(self, margin: float = 256 / 224) -> Any:
+        """Short side to size * margin pixels, then the centre."""
+        from torchvision.transforms import v2
+
+        short_side = round(self.size * margin)
+        return v2.Compose([v2.Resize(short_side), v2.CenterCrop(self.size), v2.PILToTensor()])
+
+
+class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
+    """What a worker does with one item; a UserError is a value, as a raise loses its message."""
+
+    def __init__(self, files: ImageFiles, channels: int, transform: Any) -> None:
+        self.files = files
+        self.channels = channels
+        self.transform = transform
+
+    def __getitem__(self, item: Item) -> tuple[Tensor, int] | UserError:
+        key, index = item
+        try:
+            image = open_image(self.files.paths[index], self.channels)
+        except UserError as error:
+            return error
+        # torchvision draws from torch's global generator. Seeding that by the item makes the
+        # image independent of which worker makes it; without workers it is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(key)
+            return self.transform(image), int(self.files.labels[index])
+
+
+def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
+    images, labels = [], []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        images.append(item[0])
+        labels.append(item[1])
+    return torch.stack(images), torch.tensor(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSplit(Split):
+    """Image files, read as they are needed.
+
+    name: names the random streams, so that two splits of a run draw differently.
+    workers: decoding processes; 0: decode in this one. The batches do not depend on it.
+    """
+
+    name: str
+    files: ImageFiles
+    transforms: Transforms
+    normalise: Normalise
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def part(self, name: str, part: slice) -> StreamedSplit:
+        return replace(self, name=name, files=self.files.part(part))
+
+    def train_batches(
+        self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
+    ) -> Iterator[Batch]:
+        items = (
+            [(streams.key(f"{self.name}/augment", epoch, index), index) for index in order.tolist()]
+            for _, epoch, order in training_order(self, self.name, batch_size, streams, first_step)
+        )
+        batches = self._batches(items, self.transforms.training())
+        for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
+            if cutout:
+                generator = streams.torch(f"{self.name}/cutout", step)
+                shape = (2, len(labels))
+                centres = torch.randint(self.transforms.size, shape, generator=generator)
+                row, column = centres.to(images.device, non_blocking=True)
+                cut_out(images, cutout, row, column)
+            yield images, labels
+
+    def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        indices = range(len(self))[:count]
+        items = (
+            [(0, index) for index in indices[start : start + batch_size]]
+            for start in range(0, len(indices), batch_size)
+        )
+        return self._batches(items, self.transforms.evaluation())
+
+    def _batches(self, items: Iterable[list[Item]], transform: Any) -> Iterator[Batch]:
+        device = self.normalise.scale.device
+        loader = data.DataLoader(
+            _Images(self.files, self.transforms.channels, transform),
+            batch_sampler=items,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else the loader draws from the global one
+        )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+            yield self.normalise(images), labels

@@ -1,0 +1,37 @@
+"""What an evaluator is: it gives architectures their scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from nasrun.dataset.base import Splits
+from nasrun.run.compute import Compute
+from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Trial
+
+
+class Evaluator(ABC):
+    """From architectures to trials; the same images and protocol for all of them."""
+
+    needs_supernet: bool
+    """Whether a supernet must be trained before it can score."""
+
+    @abstractmethod
+    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
+        """Begin a search over ``space``; the seed of ``streams`` is written into the trials."""
+
+    @abstractmethod
+    def score(
+        self,
+        architectures: Sequence[Architecture],
+        supernet: Supernet | None,
+        monitor: Monitor,
+        report: Callable[[Trial], None],
+    ) -> list[Trial]:
+        """A trial for each architecture, in order.
+
+        monitor hears of long work inside (training); report of each trial as it is done.
+        """

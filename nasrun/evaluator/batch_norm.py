@@ -1,0 +1,100 @@
+"""The three batch norm protocols by which a supernet's paths are scored.
+
+batch: statistics of the scored batch itself (NAO's released code, Bender et al. 2018);
+recalibrated: statistics estimated anew for each path on fixed training images (SPOS, §3.3);
+inherited: the running statistics that all paths left behind in training.
+None of them leaves a trace in the supernet, so the order of evaluation does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.dataset.base import Batch
+from nasrun.run.compute import Compute
+
+Protocol = Literal["batch", "recalibrated", "inherited"]
+
+Predict = Callable[[Tensor], Tensor]
+"""One path: images [B, C, H, W] -> logits [B, K]."""
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Every batch norm normalises by the batch at hand and keeps its running statistics."""
+    norms = _norms(network)
+    before = [(norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, (training, tracking) in zip(norms, before, strict=True):
+            norm.training, norm.track_running_stats = training, tracking
+
+
+@contextmanager
+def recalibrated_statistics(
+    network: nn.Module, batches: Iterable[Batch], compute: Compute
+) -> Iterator[Callable[[Predict], None]]:
+    """Yields a function that estimates the statistics of the path that ``predict`` runs.
+
+    Statistics are the mean over the calibration batches, all of equal weight (cumulative
+    average), not the exponential average of training, which forgets all but the last batches.
+    """
+    norms = _norms(network)
+    saved = [
+        ({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum)
+        for norm in norms
+    ]
+
+    @torch.inference_mode()
+    def recalibrate(predict: Predict) -> None:
+        for norm in norms:
+            norm.training = True
+            if norm.num_batches_tracked:  # only those of the path before are not fresh
+                norm.reset_running_stats()
+        for images, _ in batches:
+            with compute.autocast():
+                predict(compute.images(images))
+        for norm in norms:
+            norm.training = False
+
+    for norm in norms:
+        norm.momentum = None  # torch's sign for a cumulative average
+        norm.reset_running_stats()
+    try:
+        yield recalibrate
+    finally:
+        for norm, (buffers, momentum) in zip(norms, saved, strict=True):
+            norm.momentum = momentum
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+@contextmanager
+def batch_norm_protocol(
+    protocol: Protocol, network: nn.Module, batches: Iterable[Batch], compute: Compute
+) -> Iterator[Callable[[Predict], None]]:
+    """Yields a function to be called with a path's ``predict`` before the path is scored.
+
+    batches: the calibration batches, always the same.
+    """
+    network.eval()
+    if protocol == "recalibrated":
+        with recalibrated_statistics(network, batches, compute) as recalibrate:
+            yield recalibrate
+    elif protocol == "batch":
+        with batch_statistics(network):
+            yield lambda predict: None
+    else:
+        yield lambda predict: None

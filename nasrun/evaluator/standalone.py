@@ -1,0 +1,58 @@
+"""Scores by training each architecture from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nasrun.dataset.base import Splits
+from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.base import Evaluator
+from nasrun.run.compute import Compute
+from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.streams import Streams
+from nasrun.trainer.trainer import Trainer
+from nasrun.values import Architecture, Trial
+
+
+class StandaloneEvaluator(Evaluator):
+    """Accuracy on all validation images after training alone, at the search's width and depth."""
+
+    needs_supernet = False
+
+    def __init__(self, *, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
+        self.space, self.splits = space, splits
+        self.compute, self.streams = compute, streams
+
+    def score(
+        self,
+        architectures: Sequence[Architecture],
+        supernet: Supernet | None,
+        monitor: Monitor,
+        report: Callable[[Trial], None],
+    ) -> list[Trial]:
+        trials = []
+        for architecture in architectures:
+            # the name of the streams is the architecture: a score does not depend on the company
+            name = "-".join(map(str, architecture.choices))
+            streams = self.streams.sub(f"standalone/{name}")
+            with streams.default("init"):
+                network = self.space.network(
+                    architecture, self.splits.task, "search", auxiliary=self.trainer.auxiliary
+                )
+            training = self.trainer.start(network, self.splits.train, self.compute, streams)
+            training.train_round(monitor, f"standalone/{name}")
+            batches = self.splits.validation.eval_batches(self.trainer.batch_size)
+            trial = Trial(
+                architecture,
+                accuracy(training.network, batches, self.compute),
+                self.space.cost(architecture, self.splits.task),
+                self.streams.seed,
+                {"evaluator": "standalone", "epochs": self.trainer.epochs},
+            )
+            trials.append(trial)
+            report(trial)
+        return trials

@@ -1,0 +1,108 @@
+"""Scores by the shared weights of a supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from nasrun.dataset.base import Batch, Split, Splits
+from nasrun.errors import UserError
+from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
+from nasrun.run.compute import Compute
+from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Trial
+
+RESIDENT_BYTES = 2**30
+"""Normalised images up to this size are prepared once and kept on the device."""
+
+
+class SupernetEvaluator(Evaluator):
+    """Accuracy on the same fixed validation images for every architecture.
+
+    images: how many of them (None: all); batch_norm: see ``nasrun.evaluator.batch_norm``;
+    recalibration_images: training images for ``batch_norm=recalibrated``.
+    """
+
+    needs_supernet = True
+
+    def __init__(
+        self,
+        *,
+        images: PositiveInt | None,
+        batch_size: Annotated[int, Field(ge=2)],
+        batch_norm: Protocol,
+        recalibration_images: PositiveInt,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.batch_norm = batch_norm
+        self.recalibration_images = recalibration_images
+
+    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
+        if self.images is not None and self.images > len(splits.validation):
+            raise UserError(
+                f"evaluator.images={self.images}: the validation split has "
+                f"{len(splits.validation)} images; lower it or raise dataset.validation"
+            )
+        self.space, self.task, self.compute = space, splits.task, compute
+        self.seed = streams.seed
+        self.count = self.images or len(splits.validation)
+        self.validation = self._batches(splits.validation, self.count)
+        calibrating = min(self.recalibration_images, len(splits.train))
+        self.calibration = self._batches(splits.train, calibrating)
+
+    def _batches(self, split: Split, count: int) -> Iterable[Batch]:
+        """The first ``count`` images: kept ready where they fit, prepared anew where not."""
+        bytes_each = 4 * self.task.channels * self.task.size**2
+        if count * bytes_each <= RESIDENT_BYTES:
+            return list(split.eval_batches(self.batch_size, count))
+        return _Again(split, self.batch_size, count)
+
+    def score(
+        self,
+        architectures: Sequence[Architecture],
+        supernet: Supernet | None,
+        monitor: Monitor,
+        report: Callable[[Trial], None],
+    ) -> list[Trial]:
+        assert supernet is not None  # needs_supernet  # noqa: S101
+        supernet.noise.stop()
+        trials = []
+        with batch_norm_protocol(
+            self.batch_norm, supernet, self.calibration, self.compute
+        ) as prepare:
+            for architecture in architectures:
+                predict = partial(supernet, gates=architecture.choices)
+                prepare(predict)
+                trial = Trial(
+                    architecture,
+                    accuracy(predict, self.validation, self.compute),
+                    self.space.cost(architecture, self.task),
+                    self.seed,
+                    {
+                        "evaluator": "supernet",
+                        "batch_norm": self.batch_norm,
+                        "images": self.count,
+                        "batch_size": self.batch_size,
+                    },
+                )
+                trials.append(trial)
+                report(trial)
+        return trials
+
+
+class _Again:
+    """Batches that are made anew each time they are gone through."""
+
+    def __init__(self, split: Split, batch_size: int, count: int) -> None:
+        self.split, self.batch_size, self.count = split, batch_size, count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.split.eval_batches(self.batch_size, self.count)

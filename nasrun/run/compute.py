@@ -1,0 +1,86 @@
+"""Where and in what number format networks run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.errors import UserError
+
+Precision = Literal["auto", "fp32", "bf16"]
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """device, and whether networks run in bf16 autocast and in the channels_last layout."""
+
+    device: torch.device
+    bf16: bool
+    channels_last: bool
+
+    @staticmethod
+    def choose(device: str, *, precision: Precision, deterministic: bool) -> Compute:
+        """device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+
+        Raises UserError where the device is absent or unknown.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise UserError(
+                f"device={device} is no device: choose auto, cpu, cuda or cuda:N"
+            ) from None
+        if chosen.type not in ("cpu", "cuda"):
+            raise UserError(f"device={device} is not supported: choose auto, cpu, cuda or cuda:N")
+        on_gpu = chosen.type == "cuda"
+        if on_gpu:
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if (chosen.index or 0) >= count:
+                raise UserError(
+                    f"device={device}: this machine has {count or 'no'} CUDA device"
+                    f"{'s' if count > 1 else ''}; choose device=auto or device=cpu"
+                )
+            torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            # cuBLAS is reproducible only with a fixed workspace, read at its first use
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(deterministic)
+        return Compute(
+            chosen,
+            bf16=precision == "bf16" or (precision == "auto" and on_gpu),
+            channels_last=on_gpu,
+        )
+
+    def place(self, network: _Network) -> _Network:
+        """The network on the device, in its memory layout."""
+        network = network.to(self.device)
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        return network
+
+    def images(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] in the layout of the networks."""
+        if self.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.bf16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def describe(self) -> str:
+        """The device in words, e.g. ``NVIDIA H200, bf16``."""
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            name = f"CPU, {torch.get_num_threads()} threads"
+        return f"{name}, {'bf16' if self.bf16 else 'fp32'}"

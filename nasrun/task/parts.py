@@ -1,0 +1,77 @@
+"""What a configuration is made of, once built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from nasrun.dataset.base import Dataset
+from nasrun.errors import UserError
+from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.standalone import StandaloneEvaluator
+from nasrun.run.compute import Precision
+from nasrun.sampler.base import Sampler
+from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.streams import Streams
+from nasrun.trainer.trainer import Trainer
+from nasrun.values import Architecture, ImageTask
+
+
+class Shortlist:
+    """The best ``count`` of a search are trained briefly and ranked again; 0 or 1: not at all."""
+
+    def __init__(self, *, count: NonNegativeInt, trainer: Trainer) -> None:
+        self.count = count
+        self.evaluator = StandaloneEvaluator(trainer=trainer)
+        self.trainer = trainer
+
+
+class Retrain:
+    """How the winner is trained from scratch, and on which images."""
+
+    def __init__(self, *, images: Literal["train", "train+validation"], trainer: Trainer) -> None:
+        self.images = images
+        self.trainer = trainer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run; one for each config group, and the settings of the top level."""
+
+    seed: NonNegativeInt
+    device: str
+    precision: Precision
+    deterministic: bool
+    threads: PositiveInt | None
+    dataset: Dataset
+    search_space: SearchSpace
+    sampler: Sampler
+    search_algo: SearchAlgo
+    evaluator: Evaluator
+    trainer: Trainer
+    shortlist: Shortlist
+    retrain: Retrain
+
+    def check_gates(self) -> None:
+        """Raises UserError where the sampler sets gates that the search space does not have."""
+        kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
+        if kind not in kinds:
+            raise UserError(
+                f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
+                f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
+            )
+
+    def check_networks(self, task: ImageTask, architecture: Architecture | None = None) -> None:
+        """Build the stand-alone networks once, so that what cannot be retrained is refused before
+        anything trains. Raises UserError."""
+        streams = Streams(self.seed).sub("check")
+        chosen = architecture or self.search_space.sample(streams.numpy("architecture"))
+        wanted: list[tuple[Scale, Trainer]] = [("final", self.retrain.trainer)]
+        if architecture is None and self.shortlist.count > 1:
+            wanted.append(("search", self.shortlist.trainer))
+        for scale, trainer in wanted:
+            with streams.default("init"):
+                self.search_space.network(chosen, task, scale, auxiliary=trainer.auxiliary)

@@ -1,0 +1,78 @@
+"""``nasrun retrain``: train one architecture from scratch at full width, then read the test set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nasrun.dataset.base import Splits
+from nasrun.errors import UserError
+from nasrun.evaluator.accuracy import accuracy
+from nasrun.run.files import read_json
+from nasrun.run.run import Run
+from nasrun.task.parts import Parts
+from nasrun.values import Architecture
+
+
+def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
+    """The architecture of ``source`` (an architecture.json); returns what stands in result.json."""
+    try:
+        architecture = parts.search_space.read(read_json(source))
+    except UserError as error:
+        raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
+    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    parts.check_networks(splits.task, architecture)
+    run.begin()
+    run.save_architecture(architecture)
+    result = run.finish(retrain_architecture(parts, run, splits, architecture))
+    say_winner(parts, run, architecture, result)
+    return result
+
+
+def retrain_architecture(
+    parts: Parts, run: Run, splits: Splits, architecture: Architecture
+) -> dict[str, Any]:
+    """Train at the final scale and measure; the only place where the test images are read."""
+    trainer, space = parts.retrain.trainer, parts.search_space
+    with run.streams.default("retrain/init"):
+        network = space.network(architecture, splits.task, "final", auxiliary=trainer.auxiliary)
+    held_out = parts.retrain.images == "train"
+    images = splits.train if held_out else splits.train_and_validation()
+    training = trainer.start(network, images, run.compute, run.streams.sub("retrain"))
+    training.train_round(run, "retrain")
+    run.save("network", {"network": training.network.state_dict()})
+
+    result: dict[str, Any] = {
+        "architecture": architecture.to_json(),
+        **asdict(space.cost(architecture, splits.task, "final")),
+    }
+    if held_out:
+        validation = splits.validation.eval_batches(trainer.batch_size)
+        result["validation_accuracy"] = accuracy(training.network, validation, run.compute)
+    test = splits.test().eval_batches(trainer.batch_size)
+    result["test_accuracy"] = accuracy(training.network, test, run.compute)
+    return result
+
+
+def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:
+    """The result in words, and what to type next."""
+    run.say()
+    for line in parts.search_space.describe(architecture):
+        run.say(line)
+    run.say()
+    run.say(f"parameters           {result['params'] / 1e6:.3f} M")
+    run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
+    for key, words in (
+        ("score", "supernet score"),
+        ("shortlist_accuracy", "shortlist accuracy"),
+        ("validation_accuracy", "validation accuracy"),
+        ("test_accuracy", "test accuracy"),
+    ):
+        if key in result:
+            style = "bold green" if key == "test_accuracy" else None
+            run.say(f"{words:20} {100 * result[key]:.2f} %", style)
+    run.say()
+    run.say(f"everything is in     {run.directory}")
+    run.say(f"train it again       nasrun retrain from={run.directory} seed=1")
+    run.say("look at the curves   tensorboard --logdir outputs")

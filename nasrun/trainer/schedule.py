@@ -1,0 +1,53 @@
+"""Learning rates as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+
+
+class Schedule(BaseModel):
+    """kind: cosine, linear, exponential or constant, from ``lr`` to ``lr_end``.
+
+    spans: ``round`` starts afresh in each round of supernet training, ``run`` covers all rounds.
+    cycle_epochs: epochs of the first cosine cycle, 0 for a single cycle over the whole span; each
+    further cycle is cycle_factor times as long (warm restarts, Loshchilov & Hutter 2017).
+    decay: factor of the exponential schedule, once each epoch.
+    warmup_epochs: epochs over which the rate first rises linearly from 0.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["cosine", "linear", "exponential", "constant"]
+    lr: PositiveFloat
+    lr_end: NonNegativeFloat
+    spans: Literal["round", "run"]
+    cycle_epochs: NonNegativeFloat
+    cycle_factor: float = Field(ge=1)
+    decay: float = Field(gt=0, le=1)
+    warmup_epochs: NonNegativeFloat
+
+    def at(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """The learning rate of ``step`` in 0 .. steps - 1."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        step, steps = step - warmup, max(steps - warmup, 1)
+        if self.kind == "constant":
+            return self.lr
+        if self.kind == "exponential":
+            return float(max(self.lr * self.decay ** (step // steps_per_epoch), self.lr_end))
+        if self.kind == "linear":
+            return self.lr + (self.lr_end - self.lr) * step / steps
+        position, cycle = float(step), self.cycle_epochs * steps_per_epoch
+        if cycle > 0:
+            while position >= cycle:
+                position -= cycle
+                cycle *= self.cycle_factor
+        else:
+            cycle = steps
+        return (
+            self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * position / cycle)) / 2
+        )

@@ -1,0 +1,251 @@
+"""nao_cell: costs against built networks, known answers, and the supernet against its paths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nasrun.errors import UserError
+from nasrun.search_space.nao_cell import CellScale, NaoCell
+from nasrun.search_space.nao_cell.cell import unused_states
+from nasrun.search_space.operation import OPERATIONS, reduced
+from nasrun.values import Architecture, ImageTask
+
+CIFAR = ImageTask(3, 32, 10)
+NAONET_V2 = "1 1 0 1 2 4 0 0 0 0 2 1 0 0 0 2 0 3 0 0 | 0 2 0 2 2 2 1 0 0 0 0 1 0 0 0 3 0 0 0 1"
+
+
+def space(operations="small", nodes=5, stem="small", search=(1, 4), final=(2, 6)) -> NaoCell:
+    return NaoCell(
+        operations=operations,
+        nodes=nodes,
+        stem=stem,
+        search=CellScale(layers=search[0], channels=search[1]),
+        final=CellScale(layers=final[0], channels=final[1]),
+    )
+
+
+def paper() -> NaoCell:
+    return space(search=(3, 20), final=(6, 36))
+
+
+def random_architectures(space: NaoCell, count: int, seed: int = 0) -> list[Architecture]:
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(count)]
+
+
+def counted(network: torch.nn.Module, task: ImageTask) -> tuple[int, int]:
+    """Parameters and multiply-adds of a built network, counted by torch."""
+    network.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, task.channels, task.size, task.size))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+
+
+def test_naonet_v2_has_the_published_size():
+    cost = paper().cost(paper().read(NAONET_V2), CIFAR, "final")
+    assert cost.params == 4_387_654  # 4.39 M at C=36, N=6, without the auxiliary head
+
+
+def test_the_supernet_has_the_published_size():
+    supernet = paper().supernet(CIFAR)
+    assert sum(p.numel() for p in supernet.parameters()) == 7_387_350  # 7.39 M
+
+
+def test_sizes_of_random_architectures_are_distributed_as_published():
+    """Over 20,000: median 0.493, mean 0.495, s.d. 0.116, p5 0.307, p95 0.690 (M parameters)."""
+    search_space = paper()
+    params = np.array(
+        [search_space.cost(a, CIFAR).params for a in random_architectures(search_space, 4000)]
+    )
+    millions = params / 1e6
+    assert np.mean(millions) == pytest.approx(0.495, abs=0.008)  # 4 s.e. and rounding
+    assert np.median(millions) == pytest.approx(0.493, abs=0.010)
+    assert np.std(millions, ddof=1) == pytest.approx(0.116, abs=0.006)
+    assert np.percentile(millions, 5) == pytest.approx(0.307, abs=0.015)
+    assert np.percentile(millions, 95) == pytest.approx(0.690, abs=0.018)
+
+
+@pytest.mark.parametrize("operations", ["small", "middle", "large"])
+@pytest.mark.parametrize(
+    ("stem", "task"),
+    [
+        ("small", CIFAR),
+        ("small", ImageTask(1, 8, 10)),
+        ("small", ImageTask(1, 27, 3)),
+        ("imagenet", ImageTask(3, 65, 7)),
+    ],
+)
+def test_costs_are_those_of_the_built_network(operations, stem, task):
+    search_space = space(operations, stem=stem)
+    for architecture in random_architectures(search_space, 10):
+        for scale in ("search", "final"):
+            network = search_space.network(architecture, task, scale)
+            cost = search_space.cost(architecture, task, scale)
+            assert (cost.params, cost.macs) == counted(network, task)
+
+
+def test_costs_hold_at_the_papers_scale():
+    search_space = paper()
+    for architecture in random_architectures(search_space, 5):
+        network = search_space.network(architecture, CIFAR, "final")
+        cost = search_space.cost(architecture, CIFAR, "final")
+        assert (cost.params, cost.macs) == counted(network, CIFAR)
+
+
+def test_the_auxiliary_head_costs_nothing():
+    search_space = space()
+    architecture = random_architectures(search_space, 1)[0]
+    network = search_space.network(architecture, CIFAR, "search", auxiliary=True)
+    network.train()
+    network(torch.randn(2, 3, 32, 32))
+    assert network.auxiliary_logits is not None and network.auxiliary_logits.shape == (2, 10)
+    network.eval()
+    network(torch.randn(2, 3, 32, 32))
+    assert network.auxiliary_logits is None
+
+
+@pytest.mark.parametrize("operations", ["small", "middle", "large"])
+def test_no_architecture_exceeds_the_bound(operations):
+    search_space = space(operations, search=(2, 8))
+    bound = search_space.cost_bound(CIFAR)
+    most = len(search_space.operations) - 1
+    extremes = [
+        Architecture(search_space.name, tuple([i % 2, op] * (2 * 5) * 2))
+        for i in range(2)
+        for op in range(most + 1)
+    ]
+    for architecture in random_architectures(search_space, 500) + extremes:
+        cost = search_space.cost(architecture, CIFAR)
+        assert cost.params <= bound.params and cost.macs <= bound.macs
+
+
+def test_the_bound_is_reached_within_a_factor_that_keeps_rejection_cheap():
+    search_space = paper()
+    sizes = [search_space.cost(a, CIFAR).params for a in random_architectures(search_space, 300)]
+    assert np.mean(sizes) > 0.3 * search_space.cost_bound(CIFAR).params
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [8, 7])
+def test_operations_keep_channels_and_divide_the_size(name, stride, size):
+    module = OPERATIONS[name].module(6, stride)
+    assert module(torch.randn(2, 6, size, size)).shape == (2, 6, *[reduced(size, stride)] * 2)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_pooling_a_constant_gives_the_constant_also_at_the_border(kernel):
+    for kind in ("avg", "max"):
+        for stride in (1, 2):
+            pool = OPERATIONS[f"{kind}_pool_{kernel}x{kernel}"].module(1, stride)
+            out = pool(torch.full((1, 1, 7, 7), -3.0))
+            assert torch.equal(out, torch.full_like(out, -3.0))
+
+
+def test_only_the_sampled_path_is_computed_and_trained():
+    torch.manual_seed(0)
+    search_space = space()
+    supernet = search_space.supernet(CIFAR)
+    architecture = random_architectures(search_space, 1)[0]
+    supernet(torch.randn(2, 3, 32, 32), architecture.choices).sum().backward()
+    for cell_index, cell in enumerate(supernet.cells):
+        nodes = search_space.cells(architecture)[supernet.reductions[cell_index]]
+        for index, branch_module in enumerate(cell.branches):
+            chosen = nodes[index // 2][index % 2]
+            for source, operations in enumerate(branch_module.options):
+                for op, module in enumerate(operations):
+                    on = (source, op) == (chosen.input, chosen.op)
+                    for parameter in module.parameters():
+                        assert (parameter.grad is not None) == on
+        for state, weight in enumerate(cell.combine.slices):
+            assert (weight.grad is not None) == (state in unused_states(nodes))
+
+
+def test_branches_may_be_swapped_in_the_stand_alone_network():
+    """Canonical form and equivalents stand for the same network: same weights, same function."""
+    search_space = space()
+    rng = np.random.default_rng(1)
+    images = torch.randn(2, 3, 32, 32)
+    for architecture in random_architectures(search_space, 5):
+        twin = search_space.equivalent(architecture, rng)
+        assert search_space.canonical(twin) == search_space.canonical(architecture)
+        assert search_space.cost(twin, CIFAR) == search_space.cost(architecture, CIFAR)
+        network = search_space.network(architecture, CIFAR, "search").eval()
+        other = search_space.network(twin, CIFAR, "search").eval()
+        other.stem.load_state_dict(network.stem.state_dict())
+        other.classifier.load_state_dict(network.classifier.state_dict())
+        for cell, swapped in zip(network.cells, other.cells, strict=True):
+            swapped.calibrate.load_state_dict(cell.calibrate.state_dict())
+            swapped.reduce.load_state_dict(cell.reduce.state_dict())
+            for index, (node, swapped_node) in enumerate(
+                zip(cell.nodes, swapped.nodes, strict=True)
+            ):
+                order = (0, 1) if node == swapped_node else (1, 0)
+                for branch in range(2):
+                    source = cell.branches[2 * index + branch]
+                    swapped.branches[2 * index + order[branch]].load_state_dict(source.state_dict())
+        torch.testing.assert_close(network(images), other(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_supernet_computes_the_stand_alone_cell():
+    """With one unused state and an identity for the combining convolution, both agree."""
+    search_space = space()
+    chain = [0, 0, 1, 1, *[x for node in range(1, 5) for x in (node + 1, 0, node, 4)]]
+    architecture = search_space.check(Architecture(search_space.name, tuple(chain * 2)))
+    assert unused_states(search_space.cells(architecture)[0]) == [6]
+    supernet = search_space.supernet(CIFAR).eval()
+    network = search_space.network(architecture, CIFAR, "search").eval()
+    cell, alone = supernet.cells[0], network.cells[0]
+    alone.calibrate.load_state_dict(cell.calibrate.state_dict())
+    for index, node in enumerate(alone.nodes):
+        for branch in range(2):
+            options = cell.branches[2 * index + branch].options
+            chosen = options[node[branch].input][node[branch].op]
+            alone.branches[2 * index + branch].load_state_dict(chosen.state_dict())
+    with torch.no_grad():
+        cell.combine.slices[6].copy_(torch.eye(4)[:, :, None, None])
+    x = torch.randn(2, 12, 32, 32)
+    expected = torch.relu(alone(x, x, network.noise, 1.0)) / np.sqrt(1 + 1e-5)
+    actual = cell(x, x, alone.nodes, supernet.noise, 1.0)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_architecture_strings_and_files():
+    search_space = paper()
+    architecture = search_space.read(NAONET_V2)
+    assert search_space.read(architecture.to_json()) == architecture
+    assert len(search_space.decisions) == 40
+    assert "node 1 = identity(node 0) + sep_conv_3x3(cell k-2)" in "\n".join(
+        search_space.describe(architecture)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"space": "nao_cell/middle/5", "choices": [0] * 40}, "belongs to search space"),
+        ({"space": "nao_cell/small/5", "choices": [0] * 39}, "40 decisions, this one has 39"),
+        ({"space": "nao_cell/small/5", "choices": [2] + [0] * 39}, "out of range"),
+        ({"space": "nao_cell/small/5", "choices": [0, -1] + [0] * 38}, "out of range"),
+        ({"space": "nao_cell/small/5", "choices": [True] * 40}, "list of integers"),
+        ({"space": "nao_cell/small/5", "choices": "0"}, "list of integers"),
+        ([1, 2, 3], "an architecture is"),
+        ("1 2 x", "list of integers"),
+        ("1 2 3", "40 decisions"),
+    ],
+)
+def test_strange_architectures_are_refused(value, message):
+    with pytest.raises(UserError, match=message):
+        paper().read(value)
+
+
+def test_images_too_small_are_refused():
+    for stem, size in (("small", 7), ("imagenet", 63)):
+        search_space = space(stem=stem)
+        with pytest.raises(UserError, match="too small"):
+            search_space.supernet(ImageTask(3, size, 10))
+    with pytest.raises(UserError, match="auxiliary head"):
+        space().supernet(ImageTask(3, 16, 10), auxiliary=True)

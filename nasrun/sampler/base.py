@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nasrun.search_space.base import GateKind, Gates, SearchSpace
+from nasrun.search_space.base import GateKind, Gates, GatesOfStep, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
-
-GatesOfStep = Callable[[int], list[Gates]]
-"""The gates of training step s: one forward and backward pass for each, then one update."""
 
 
 class Sampler(ABC):

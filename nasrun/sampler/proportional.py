@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat
+from pydantic import Field
 
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace
@@ -20,7 +21,12 @@ class Proportional(PathSampler):
     Source: Balanced NAO (arXiv 1909.10815), Eq. 3, with parameters and exponent 1.
     """
 
-    def __init__(self, *, size: Literal["params", "macs"], exponent: NonNegativeFloat) -> None:
+    def __init__(
+        self,
+        *,
+        size: Literal["params", "macs"],
+        exponent: Annotated[float, Field(ge=0, le=8)],
+    ) -> None:
         self.size = size
         self.exponent = exponent
 
@@ -28,7 +34,8 @@ class Proportional(PathSampler):
         self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
         def weight(architecture: Architecture) -> float:
-            return float(getattr(space.cost(architecture, task), self.size)) ** self.exponent
+            cost = space.cost(architecture, task)
+            return math.pow(getattr(cost, self.size), self.exponent)
 
         if pool is not None:
             architectures = tuple(pool)
@@ -40,7 +47,7 @@ class Proportional(PathSampler):
 
             return draw
 
-        bound = float(getattr(space.cost_bound(task), self.size)) ** self.exponent
+        bound = math.pow(getattr(space.cost_bound(task), self.size), self.exponent)
 
         def draw_by_rejection(rng: np.random.Generator) -> Architecture:
             # Exact over a space too large to enumerate: a uniform draw is kept with probability

@@ -21,11 +21,13 @@ class Round:
 
     pool: the architectures that it trains; None: the whole search space.
     fresh_supernet: start from new weights, not from those of the round before.
+    evaluations: how many architectures it will ask for, as far as is known.
     """
 
     index: int
     pool: tuple[Architecture, ...] | None
     fresh_supernet: bool
+    evaluations: int
 
 
 class SearchAlgo(ABC):

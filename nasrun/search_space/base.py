@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 Gates = Sequence[int]
 """How much of each option flows, decision by decision: an ``int`` opens that option alone."""
+
+GatesOfStep = Callable[[int], list[Gates]]
+"""The gates of training step s: one forward and backward pass for each, then one update."""
 
 GateKind = Literal["path"]
 """``path``: one option a decision, only that path is computed."""

@@ -1,0 +1,8 @@
+"""``python -m nasrun``: the command line without its script."""
+
+import sys
+
+from nasrun.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The architectures that a search has found: which wait for a score, and what the others scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Architecture, Trial
+
+GIVE_UP_AFTER = 10_000
+"""Random draws in a row without an unseen architecture after which a space counts as exhausted."""
+
+Found = dict[Architecture, Architecture]
+"""Canonical form -> architecture as it was found, in the order of finding."""
+
+
+class Pool:
+    """Distinct architectures in the order of finding, each with its newest trial.
+
+    Two architectures are the same where their canonical forms are. What was dropped stays seen, so
+    no architecture enters twice.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.trials: dict[Architecture, Trial | None] = {}
+        self.pending: list[Architecture] = []
+        self._seen: set[Architecture] = set()
+
+    def collect(self, candidates: Iterable[Architecture], count: int, found: Found) -> None:
+        """Put candidates that neither the pool nor ``found`` has seen into ``found``.
+
+        It stops at ``count`` elements of ``found``; the pool itself stays as it is.
+        """
+        for architecture in candidates:
+            if len(found) >= count:
+                return
+            form = self.space.canonical(architecture)
+            if form not in self._seen:
+                found.setdefault(form, architecture)
+
+    def draw(self, rng: np.random.Generator, count: int, found: Found) -> None:
+        """Fill ``found`` up to ``count`` with random unseen architectures.
+
+        It ends with fewer where ``GIVE_UP_AFTER`` draws in a row bring nothing new.
+        """
+        fruitless = 0
+        while len(found) < count and fruitless < GIVE_UP_AFTER:
+            before = len(found)
+            self.collect([self.space.sample(rng)], count, found)
+            fruitless = 0 if len(found) > before else fruitless + 1
+
+    def add(self, found: Found) -> None:
+        """Take ``found`` in, not yet scored and not yet pending."""
+        self.trials.update(dict.fromkeys(found.values()))
+        self._seen.update(found)
+
+    def drop_worst(self, count: int) -> None:
+        """Forget the ``count`` lowest scores, of equal ones the later found."""
+        for trial in self.best(len(self.trials))[::-1][:count]:
+            del self.trials[trial.architecture]
+
+    def ask(self, batch: int) -> list[Architecture]:
+        """The next ``batch`` pending architectures; the same ones until they are told."""
+        return self.pending[:batch]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Raises ValueError for an architecture that is not pending."""
+        for trial in trials:
+            self.pending.remove(trial.architecture)
+            self.trials[trial.architecture] = trial
+
+    def best(self, count: int) -> list[Trial]:
+        """The highest newest scores, best first, of equal ones the earlier found first."""
+        scored = [trial for trial in self.trials.values() if trial is not None]
+        return sorted(scored, key=lambda trial: -trial.score)[:count]
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {
+            "architectures": [architecture.to_json() for architecture in self.trials],
+            "trials": [trial and trial.to_json() for trial in self.trials.values()],
+            "pending": [architecture.to_json() for architecture in self.pending],
+            # Sets have no order of their own: sorted, equal states give equal files.
+            "seen": [form.to_json() for form in sorted(self._seen, key=lambda form: form.choices)],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the state belongs to another search space."""
+        read = self.space.read
+        self.trials = {
+            read(architecture): trial and Trial.from_json(trial)
+            for architecture, trial in zip(state["architectures"], state["trials"], strict=True)
+        }
+        self.pending = [read(architecture) for architecture in state["pending"]]
+        self._seen = {read(form) for form in state["seen"]}

@@ -1,0 +1,455 @@
+"""The configuration: what may be built, with which arguments, and how files win over each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from nasrun.build import build, build_parts, call, find_class
+from nasrun.config import (
+    check_top_level,
+    compose,
+    explain,
+    flatten,
+    parse,
+    quote,
+    top_level_keys,
+)
+from nasrun.errors import UserError
+from nasrun.options import conf_dir, defaults, first_comment, groups, tasks
+
+HOSTILE = [
+    "os.system",
+    "subprocess.Popen",
+    "builtins.eval",
+    "builtins.object",
+    "functools.partial",
+    "nasrun.build.os.system",
+    "nasrun.streams.np.random",
+    "nasrun.streams.blake2b",  # a function of another package
+    "nasrun.options.Path",  # a class of another package
+    "nasrun.build.UserError.__init__",
+    "nasrun.build.find_class",  # a function
+    "nasrun.build.ALLOWED",  # a value
+    "nasrun.build.__builtins__",
+    "nasrun.build",  # a module
+    "nasrun",
+    "nasrun_evil.Thing",
+    "nasrunevil.Thing",
+    "torch.load",
+    "torch.hub.load",
+    "torch.optim.optimizer.functools",
+    "torch.optim.lr_scheduler.partial",
+    "torch.optimx.SGD",
+    "torch.nn.Linear",
+    "hydra.utils.instantiate",
+    "nasrun..build.UserError",
+    ".nasrun.build.UserError",
+    "nasrun.build.UserError ",
+    "nasrun/build.UserError",
+    "nasrun.build:UserError",
+    "nasrun.build.UserError\n",
+    "nasrun.nowhere.Thing",
+    "nasrun.search_algo.base.SearchAlgo",  # an interface
+    "",
+    None,
+    3,
+    ["nasrun.errors.UserError"],
+    {"_target_": "os.system"},
+    "nasrun.__main__",
+    "nasrun.__main__.main",
+]
+
+
+@pytest.mark.parametrize("target", HOSTILE, ids=repr)
+def test_hostile_targets_are_refused(target: Any) -> None:
+    with pytest.raises(UserError):
+        build({"x": {"_target_": target}})
+
+
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_", "__class__"])
+def test_hydras_own_keys_mean_nothing(key: str) -> None:
+    with pytest.raises(UserError, match="no such setting"):
+        build({"_target_": "nasrun.streams.Streams", "seed": 1, key: ["x"]})
+
+
+def test_refused_target_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile_package.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="NASRUN_TRUST"):
+        build({"_target_": "hostile_package.Thing"})
+
+
+def test_trust_comes_from_the_environment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "class Thing:\n    def __init__(self, size: int) -> None:\n        self.size = size\n"
+    (tmp_path / "my_package.py").write_text(code + "from functools import partial\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError):
+        build({"NASRUN_TRUST": "my_package", "x": {"_target_": "my_package.Thing", "size": 1}})
+    monkeypatch.setenv("NASRUN_TRUST", " other ,my_package")
+    assert build({"_target_": "my_package.Thing", "size": 3}).size == 3
+    with pytest.raises(UserError):
+        build({"_target_": "my_package.partial"})
+    with pytest.raises(UserError):
+        build({"_target_": "my_package_too.Thing"})
+    assert "my_package" in sys.modules
+
+
+def test_classes_of_torch_optim() -> None:
+    assert find_class("torch.optim.SGD", "").__name__ == "SGD"
+    assert find_class("torch.optim.lr_scheduler.CosineAnnealingLR", "") is not None
+
+
+class Sampler:
+    def __init__(self, *, power: PositiveFloat = 1.0) -> None:
+        self.power = power
+
+
+class Other:
+    pass
+
+
+@dataclass
+class Settings:
+    size: PositiveInt
+    shape: tuple[int, ...] = ()
+
+
+class Schedule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    lr: float = Field(gt=0)
+
+
+class Algo:
+    """Every kind of hint that the parts use."""
+
+    def __init__(
+        self,
+        *,
+        initial: PositiveInt,
+        rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        mode: Literal["new", "pool", "both"] = "new",
+        fresh: bool = True,
+        name: str = "x",
+        root: Path = Path(),
+        sampler: Sampler | None = None,
+        settings: Settings | None = None,
+        schedule: Schedule | None = None,
+        threads: PositiveInt | None = None,
+        share: Annotated[int, Field(gt=0, strict=True)] | Annotated[float, Field(gt=0, lt=1)] = 1,
+        layers: list[PositiveInt] = [1],  # noqa: B006
+    ) -> None:
+        if mode == "pool" and initial == 1:
+            raise UserError("a pool needs two")
+        self.given = {key: value for key, value in locals().items() if key != "self"}
+
+
+class Needy:
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes above as ``nasrun.pretend.NAME``."""
+    module = ModuleType("nasrun.pretend")
+    for cls in (Sampler, Other, Settings, Schedule, Algo, Needy):
+        monkeypatch.setattr(cls, "__module__", "nasrun.pretend")
+        setattr(module, cls.__name__, cls)
+    module.__dict__.update({k: v for k, v in globals().items() if k not in module.__dict__})
+    monkeypatch.setitem(sys.modules, "nasrun.pretend", module)
+
+
+def algo(**arguments: Any) -> Any:
+    node = {"_target_": "nasrun.pretend.Algo", "initial": 2, **arguments}
+    return build({"search_algo": node})["search_algo"].given
+
+
+@pytest.mark.usefixtures("parts")
+def test_nested_parts_are_built_first_and_values_take_their_types() -> None:
+    given = algo(
+        sampler={"_target_": "nasrun.pretend.Sampler", "power": 2},
+        settings={"_target_": "nasrun.pretend.Settings", "size": 3, "shape": [1, 2]},
+        root="a/b",
+        threads=None,
+        layers=[1, 2],
+        rate=0,
+    )
+    assert given["sampler"].power == 2.0
+    assert given["settings"] == Settings(3, (1, 2))
+    assert given["root"] == Path("a/b")
+    assert given["layers"] == [1, 2]
+
+
+@pytest.mark.usefixtures("parts")
+def test_plain_nodes_pass_and_are_copies() -> None:
+    node = {"a": [1, {"b": None}], "c": "x"}
+    built = build(node)
+    assert built == node
+    assert built is not node
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"initial": -3}, "search_algo.initial = -3: must be greater than 0"),
+        ({"initial": "many"}, "search_algo.initial = many: must be a valid integer"),
+        ({"initial": 2.5}, "search_algo.initial = 2.5: must be a valid integer"),
+        ({"initial": True}, "search_algo.initial = True: must be a valid integer"),
+        ({"initial": None}, "search_algo.initial = None: must be a valid integer"),
+        ({"initial": [1]}, "search_algo.initial = [1]: must be a valid integer"),
+        ({"rate": 1}, "search_algo.rate = 1: must be less than 1"),
+        ({"rate": float("nan")}, "search_algo.rate = nan: must be a finite number"),
+        ({"rate": ""}, "search_algo.rate = '': must be a valid number"),
+        ({"mode": "al"}, "search_algo.mode = al: must be 'new', 'pool' or 'both'"),
+        ({"fresh": 3}, "search_algo.fresh = 3: must be a valid boolean"),
+        ({"name": 3}, "search_algo.name = 3: must be a valid string"),
+        ({"threads": 0}, "search_algo.threads = 0: must be greater than 0"),
+        ({"share": 0}, "search_algo.share = 0: must be greater than 0"),
+        ({"share": 1.5}, "search_algo.share = 1.5: must be a valid integer or must be less than 1"),
+        ({"layers": [1, 0]}, "search_algo.layers[1] = 0: must be greater than 0"),
+        ({"schedule": {"lr": 0}}, "search_algo.schedule.lr = 0: must be greater than 0"),
+        ({"schedule": {"lr": 1, "rl": 2}}, "search_algo.schedule.rl: no such setting"),
+        ({"schedule": {}}, "search_algo.schedule.lr: is missing"),
+        ({"schedule": 3}, "search_algo.schedule = 3: must be"),
+        ({"layers": 3}, "search_algo.layers = 3: must be a valid list"),
+        ({"sampler": 3}, "search_algo.sampler = 3: must be a mapping with a _target_"),
+        ({"sampler": {"power": 1}}, "must be a mapping with a _target_"),
+        (
+            {"sampler": {"_target_": "nasrun.pretend.Other"}},
+            "search_algo.sampler must be a Sampler, not a Other",
+        ),
+        (
+            {"sampler": {"_target_": "nasrun.pretend.Sampler", "power": 0}},
+            "search_algo.sampler.power = 0: must be greater than 0",
+        ),
+        (
+            {"initail": 3},
+            "search_algo.initail: Algo has no such setting (did you mean 'initial'?)",
+        ),
+        ({"zzz": 3}, "search_algo.zzz: Algo has no such setting; Algo takes initial, rate"),
+        ({"mode": "pool", "initial": 1}, "search_algo: a pool needs two"),
+        (
+            {"settings": {"_target_": "nasrun.pretend.Settings"}},
+            "search_algo.settings.size is missing: Settings needs it",
+        ),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        algo(**arguments)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("parts")
+def test_missing_part() -> None:
+    with pytest.raises(UserError, match="sampler is missing"):
+        call(Needy, {"sampler": None}, "")
+    with pytest.raises(UserError, match="sampler is missing"):
+        call(Needy, {}, "")
+
+
+def test_built_objects_pass_unchanged() -> None:
+    sampler = Sampler()
+    assert call(Needy, {"sampler": sampler}, "").sampler is sampler
+
+
+# The folder, and which file wins.
+
+
+def test_the_folder_of_configurations() -> None:
+    assert (conf_dir() / "config.yaml").is_file()
+    assert conf_dir().is_absolute()
+
+
+def test_every_task_has_a_line_of_help() -> None:
+    assert {"search", "retrain"} <= tasks().keys()
+    assert all(len(text) > 20 for text in tasks().values())
+
+
+def test_first_comment_skips_headers(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("# @package _global_\n\n# What it does.\n# More.\nkey: 1\n")
+    assert first_comment(file) == "What it does."
+    file.write_text("key: 1\n")
+    assert first_comment(file) == ""
+
+
+def test_groups_of_a_further_folder(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("")
+    assert "mine" in groups(str(tmp_path))["experiment"]
+    assert "mine" not in groups().get("experiment", [])
+    assert {"digits", "synthetic"} <= set(groups()["dataset"])
+
+
+def test_every_default_exists() -> None:
+    for group, option in defaults().items():
+        if not group.startswith(("optional", "override")):
+            assert option in groups()[group.partition("@")[0]], group
+
+
+def test_smoke_files_name_options_that_exist() -> None:
+    """A smoke file of an option that was renamed would be passed over in silence."""
+    known = groups()
+    for group in known:
+        if group.startswith("effort/smoke/"):
+            options = set(known[group.removeprefix("effort/smoke/")])
+            assert set(known[group]) <= options
+
+
+def test_every_dataset_has_a_smoke_file() -> None:
+    """Without one it would be downloaded."""
+    assert groups()["effort/smoke/dataset"] == groups()["dataset"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A folder with an experiment that chooses options and sets values of its own."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "recipe.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /dataset: cifar10\n  - override /sampler: uniform\n"
+        "search_algo:\n  initial: 601\n  step_max: 77\n"
+        "dataset:\n  download: true\n"
+        "shortlist:\n  count: 7\n"
+    )
+    return str(tmp_path)
+
+
+def test_order_of_winning(recipe: str) -> None:
+    assert flatten(compose([]))["search_algo.initial"] != 601
+
+    full = flatten(compose(["experiment=recipe"], recipe))
+    assert full["search_algo.initial"] == 601
+    assert full["shortlist.count"] == 7
+    assert full["sampler._target_"].endswith("Uniform")
+    assert full["dataset._target_"].endswith("CIFAR10")
+
+    smoke = flatten(compose(["experiment=recipe", "effort=smoke"], recipe))
+    assert smoke["search_algo.initial"] < 20
+    assert smoke["shortlist.count"] < 7
+    assert smoke["search_algo.step_max"] == 77  # what smoke leaves alone is the experiment's
+    assert smoke["sampler._target_"].endswith("Uniform")
+    assert smoke["dataset._target_"].endswith("Synthetic")
+    assert "dataset.download" not in smoke  # what the experiment said of its data is gone
+
+    own = flatten(compose(["experiment=recipe", "effort=smoke", "search_algo.initial=9"], recipe))
+    assert own["search_algo.initial"] == 9
+
+
+def test_made_up_images_have_the_shape_of_the_dataset() -> None:
+    for dataset, shape in (("cifar100", (3, 32)), ("fashion_mnist", (1, 28))):
+        config = flatten(compose([f"dataset={dataset}", "effort=smoke"]))
+        assert config["dataset._target_"].endswith("Synthetic")
+        assert (config["dataset.channels"], config["dataset.image_size"]) == shape
+    config = flatten(compose(["effort=smoke", "dataset.train_images=48"]))
+    assert config["dataset._target_"].endswith("Digits")
+    assert config["dataset.train_images"] == 48
+
+
+def test_the_three_trainers_are_small_in_a_smoke_run() -> None:
+    smoke = flatten(compose(["effort=smoke"]))
+    for trainer in ("trainer", "shortlist.trainer", "retrain.trainer"):
+        assert smoke[f"{trainer}.epochs"] == 1
+
+
+def every_choice() -> list[list[str]]:
+    """Command lines in which each option of each group comes up; several groups at once."""
+    chosen = {
+        group: options
+        for group, options in groups().items()
+        if "/" not in group and group not in ("task", "effort", "experiment", "hydra")
+    }
+    choices = [
+        [f"{group}={options[turn % len(options)]}" for group, options in chosen.items()]
+        for turn in range(max(map(len, chosen.values())))
+    ]
+    choices += [[f"experiment={name}"] for name in groups().get("experiment", [])]
+    return [*choices, *([*choice, "effort=smoke"] for choice in choices)]
+
+
+@pytest.mark.parametrize("choice", every_choice(), ids=" ".join)
+def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
+    """So the keys of each file are those of its class, and the values within their ranges."""
+    config = compose(choice)
+    check_top_level(config, "search")
+    assert build_parts(config).seed == config["seed"]
+
+
+def test_keys_that_nothing_reads() -> None:
+    check_top_level(compose(["task=retrain"]), "retrain")
+    with pytest.raises(UserError, match=r"'sede' \(did you mean 'seed'"):
+        check_top_level({**compose([]), "sede": 3}, "search")
+    assert "from" not in top_level_keys("search")
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+@pytest.mark.parametrize("text", ["a=b", "it's", "a\\", "a\\'", "a b,c", "", "${x}", "[1", "x\\\\"])
+def test_quoting_for_hydra(text: str) -> None:
+    override = parse(f"key={quote(text)}")
+    assert override.value() == text
+    assert not override.is_sweep_override()
+
+
+@pytest.mark.parametrize("override", ["seed", "seed=[1", "a=b=c", "=3", "seed={a", "a b=1"])
+def test_malformed_overrides(override: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parse(override)
+    assert override in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("initial=3", "did you mean 'search_algo.initial'"),
+        ("sampler=proportinal", "options: proportional, uniform"),
+        ("sampler=null", "options: proportional, uniform"),
+        ("sampler=3", "options: proportional, uniform"),
+        ("trainer@shortlist.trainr=supernet", "did you mean 'trainer@shortlist.trainer'"),
+        ("shortlist.trainer.epoch=1", "did you mean 'shortlist.trainer.epochs'"),
+        ("dataset.zzz=1", "dataset has"),
+        ("zzzzzz=1", "--cfg job"),
+        ("experiment=zzz", "experiment has no such option"),
+        ("seed=range(3)", "add -m"),
+        ("~zzz", "zzz"),
+        ("dataset.validation=${nowhere}", "nowhere"),
+    ],
+)
+def test_mistakes_name_what_is_near(override: str, expected: str) -> None:
+    with pytest.raises(Exception) as raised:
+        compose([override])
+    error = raised.value
+    explained = error if isinstance(error, UserError) else explain(error, [override], None)  # type: ignore[arg-type]
+    assert expected in str(explained)
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "wrong.yaml"
+    file.write_text("# @package _global_\ndefaults:\n  - override /sampler: unifrom\n")
+    with pytest.raises(Exception) as raised:
+        compose(["experiment=wrong"], str(tmp_path))
+    text = str(explain(raised.value, ["experiment=wrong"], str(tmp_path)))  # type: ignore[arg-type]
+    assert "did you mean 'uniform'" in text
+
+
+def test_environment_is_left_alone() -> None:
+    before = dict(os.environ)
+    compose([])
+    assert dict(os.environ) == before

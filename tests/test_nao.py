@@ -1,0 +1,229 @@
+"""NAO on a small space with a planted score: rounds, switches, exact resume, small spaces."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_search_algo import (
+    Cell,
+    Plain,
+    Recorder,
+    canonical_pool,
+    nao,
+    run,
+    saved,
+    start,
+    trial,
+)
+
+from nasrun.errors import UserError
+from nasrun.run.monitor import Silent
+from nasrun.search_algo.random_search import RandomSearch
+
+LEARN = {
+    "hidden": 32,
+    "epochs": 20,
+    "batch": 50,
+    "expand": 4,
+    "mlp_layers": 0,
+    "validation_share": 0.2,
+    "report_every": 20,
+}
+
+
+def test_rounds_of_nao() -> None:
+    algo, recorder = start(nao()), Recorder()
+    history = run(algo, recorder)
+    assert [r.index for r, _ in history] == [0, 1, 2]
+    assert [len(r.pool) for r, _ in history] == [30, 10, 10]
+    assert [len(asked) for _, asked in history] == [30, 40, 50]
+    assert all(r.fresh_supernet for r, _ in history)
+    assert algo.next_round(Silent()) is None
+    assert algo.ask() == []
+    # Every score is the newest: of the last round.
+    assert {t.seed for t in algo.best(99)} == {2}
+    assert recorder.steps == {
+        "predictor/round1": 3,
+        "architectures/round1": 10,
+        "predictor/round2": 3,
+        "architectures/round2": 10,
+    }
+    for i in (1, 2):
+        assert recorder.metrics[f"architectures/round{i}"][-1]["random"] == algo.filled[i]
+
+
+@pytest.mark.parametrize("train_on", ["new", "pool"])
+@pytest.mark.parametrize("rescore", ["new", "pool"])
+@pytest.mark.parametrize("replace", ["none", "worst"])
+def test_switches(train_on: str, rescore: str, replace: str) -> None:
+    algo = start(nao(train_on=train_on, rescore=rescore, replace=replace, fresh_supernet=False))
+    history = run(algo)
+    grows = replace == "none"
+    sizes = [30, 40, 50] if grows else [30, 30, 30]
+    assert [len(r.pool) for r, _ in history] == (sizes if train_on == "pool" else [30, 10, 10])
+    assert [len(asked) for _, asked in history] == (sizes if rescore == "pool" else [30, 10, 10])
+    assert [r.fresh_supernet for r, _ in history] == [True, False, False]
+    forms = canonical_pool(algo)
+    assert len(forms) == len(set(forms)) == sizes[-1]
+    if not grows:
+        first = sorted((Cell().score(a) for a in history[0][1]), reverse=True)
+        old = [t.score for t in algo.best(30) if t.architecture in history[0][1]]
+        assert sorted(old, reverse=True)[:10] == first[:10]
+    if rescore == "new":
+        assert {t.seed for t in algo.best(99)} == {0, 1, 2}
+
+
+def test_dropped_architectures_do_not_come_back() -> None:
+    algo = start(nao(rounds=6, replace="worst", rescore="new"))
+    asked = [algo.pool.space.canonical(a) for _, batch in run(algo) for a in batch]
+    assert len(asked) == len(set(asked)) == 80
+
+
+def test_ascent_beats_random_search() -> None:
+    space = Cell(nodes=2, ops=6)
+    changes = {"rounds": 2, "initial": 100, "new_per_round": 20, "seeds": 20, "step_max": 50.0}
+    algo = start(nao(LEARN, **changes), space)
+    (_, first), (second, _) = run(algo)
+    random = np.mean([space.score(a) for a in first])
+    seeds = np.mean(sorted((space.score(a) for a in first), reverse=True)[:20])
+    new = np.mean([space.score(a) for a in second.pool])
+    assert algo.filled == [100, 0]
+    assert new > seeds > random
+
+
+def test_seeds_matter_and_decide_everything() -> None:
+    histories = [run(start(nao(), seed=seed)) for seed in (0, 0, 1)]
+    assert histories[0] == histories[1]
+    assert histories[0][0][1] != histories[2][0][1]
+    assert histories[0][1][0].pool != histories[2][1][0].pool
+
+
+def finish(algo: Any) -> Any:
+    history = run(algo)
+    return history, [t.to_json() for t in algo.best(99)], saved(algo.state_dict())
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of nested states, bit by bit in the tensors."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max": 2.0}
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        lambda: nao({"epochs": 2}, **SHORT, rounds=3),
+        lambda: nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst"),
+        lambda: nao({"epochs": 2, "keep_weights": False}, **SHORT, rounds=2, train_on="pool"),
+        lambda: RandomSearch(evaluations=12, batch=5),
+    ],
+)
+def test_resume_after_every_call(new: Any) -> None:
+    """Also inside next_round, after every epoch and every step of the ascent."""
+    states: list[dict[str, Any]] = []
+    algo = start(new())
+
+    def snapshot(_: str = "") -> None:
+        states.append(saved(copy.deepcopy(algo.state_dict())))
+
+    snapshot()
+    monitor = Recorder(snapshot)
+    while training := algo.next_round(monitor):
+        snapshot()
+        while batch := algo.ask():
+            snapshot()
+            algo.tell([trial(algo.pool.space, a, training.index) for a in batch])
+            snapshot()
+    end = saved(algo.state_dict())
+    best = [t.to_json() for t in algo.best(99)]
+    assert len(states) > 7
+    for state in states:
+        resumed = start(new())
+        resumed.load_state_dict(state)
+        _, resumed_best, resumed_end = finish(resumed)
+        assert resumed_best == best
+        assert same(resumed_end, end)
+
+
+def test_current_round_again_after_a_resume() -> None:
+    algo = start(nao())
+    first = algo.next_round(Silent())
+    algo.tell([trial(algo.pool.space, a) for a in algo.ask()])
+    resumed = start(nao())
+    resumed.load_state_dict(saved(algo.state_dict()))
+    again = resumed.next_round(Silent())
+    assert (again.index, again.pool, again.fresh_supernet) == (0, first.pool, True)
+    assert again.evaluations == first.evaluations - 7
+    assert resumed.ask() == algo.ask() == algo.ask()
+
+
+def test_state_of_another_space_is_refused() -> None:
+    algo = start(RandomSearch(evaluations=3, batch=3), Plain(4, 2))
+    algo.next_round(Silent())
+    with pytest.raises(UserError, match="search space"):
+        start(RandomSearch(evaluations=3, batch=3)).load_state_dict(saved(algo.state_dict()))
+
+
+def test_tiny_space_is_exhausted() -> None:
+    space = Plain(decisions=4, options=2)
+    algo = start(nao(initial=10, new_per_round=4, rounds=9, step_max=3.0), space)
+    history = run(algo)
+    assert [len(asked) for _, asked in history] == [10, 14, 16]
+    assert len(set(canonical_pool(algo))) == 16
+    assert algo.next_round(Silent()) is None
+
+
+def test_only_one_architecture() -> None:
+    algo = start(nao(), Plain(decisions=4, options=1))
+    assert [len(asked) for _, asked in run(algo)] == [1]
+
+
+def test_random_fills_where_the_ascent_finds_too_few() -> None:
+    algo = start(nao(seeds=1, step_max=1.0), Plain(decisions=8, options=6))
+    history = run(algo)
+    assert [len(r.pool) for r, _ in history] == [30, 10, 10]
+    assert algo.filled[0] == 30
+    assert all(9 <= filled <= 10 for filled in algo.filled[1:])
+
+
+def test_best_is_ordered_and_ties_go_to_the_earlier() -> None:
+    space = Plain(decisions=2, options=3)
+    algo = start(RandomSearch(evaluations=9, batch=4), space)
+    (_, asked) = run(algo)[0]
+    best = algo.best(9)
+    ranks = [(-t.score, asked.index(t.architecture)) for t in best]
+    assert ranks == sorted(ranks)
+    assert algo.best(2) == best[:2]
+    assert len(algo.best(99)) == 9
+
+
+def test_strangers_are_refused() -> None:
+    algo = start(nao())
+    algo.next_round(Silent())
+    unasked = next(
+        a
+        for a in (Cell().sample(np.random.default_rng(i)) for i in range(99))
+        if a not in algo.pool.trials
+    )
+    with pytest.raises(ValueError):
+        algo.tell([trial(Cell(), unasked)])
+
+
+def test_steps_of_the_ascent() -> None:
+    assert nao(step_max=50.0)._steps() == [float(i) for i in range(1, 51)]
+    tenth = nao(step_start=0.1, step_increment=0.1, step_max=0.3)._steps()
+    assert tenth == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.raises(UserError, match="step_start = 5"):
+        nao(step_start=5.0, step_max=4.0)

@@ -1,0 +1,261 @@
+"""Sweeps: the arithmetic of the summary, and jobs that fail beside jobs that do not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+
+from nasrun import cli, sweep
+from nasrun.errors import UserError
+
+SWEEP = ["search", "-m", "sampler=uniform,proportional", "seed=0,1"]
+
+
+def make_job(
+    folder: Path, number: int, overrides: list[str], result: dict[str, Any] | str | None
+) -> None:
+    job = folder / str(number)
+    job.mkdir(parents=True)
+    (job / "run.json").write_text(json.dumps({"task": "search", "overrides": overrides}))
+    if result is not None:
+        text = result if isinstance(result, str) else json.dumps(result)
+        (job / "result.json").write_text(text)
+
+
+def table(jobs: list[sweep.Job]) -> str:
+    out = StringIO()
+    sweep.show(jobs, Path("outputs/x"), Console(file=out, width=200))
+    return out.getvalue()
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """Two samplers, three seeds; the last job has failed."""
+    scores = {0: 0.5, 1: 0.6, 2: 0.7, 3: 0.9, 4: 0.8}
+    for number in range(6):
+        overrides = [
+            "effort=smoke",
+            f"sampler={'uniform' if number < 3 else 'proportional'}",
+            f"seed={number % 3}",
+        ]
+        result: dict[str, Any] = {"status": "failed", "error": "no [luck]", "kind": "user"}
+        if number in scores:
+            result = {
+                "score": scores[number],
+                "params": 1000 + number,
+                "seed": number % 3,
+                "resumed": True,
+                "nested": {"score": 3},
+                "loss": math.nan,
+                "name": "x",
+            }
+        make_job(tmp_path, number, overrides, result)
+    (tmp_path / "multirun.yaml").write_text("x: 1")
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def test_summary_by_hand(six: Path) -> None:
+    jobs = sweep.read_jobs(six)
+    assert [job.number for job in jobs] == [0, 1, 2, 3, 4, 5]
+    uniform, proportional = sweep.summary_rows(jobs)
+    assert uniform == {
+        "overrides": "sampler=uniform",
+        "n": 3,
+        "failed": 0,
+        "score_mean": pytest.approx(0.6),
+        "score_sd": pytest.approx(0.1),  # of n - 1: sqrt((0.01 + 0 + 0.01) / 2)
+        "params_mean": 1001,
+        "params_sd": 1,
+    }
+    assert proportional["n"] == 2
+    assert proportional["failed"] == 1
+    assert proportional["score_mean"] == pytest.approx(0.85)
+    assert proportional["score_sd"] == pytest.approx(math.sqrt(0.005))
+
+
+def test_only_finite_numbers_at_the_top_are_metrics(six: Path) -> None:
+    assert sweep.metric_names(sweep.read_jobs(six)) == ["score", "params"]
+
+
+def test_one_value_has_no_spread(tmp_path: Path) -> None:
+    make_job(tmp_path, 0, ["seed=1"], {"test_accuracy": 0.5})
+    (row,) = sweep.summary_rows(sweep.read_jobs(tmp_path))
+    assert row["test_accuracy_mean"] == 0.5
+    assert row["test_accuracy_sd"] is None
+    assert "±" not in table(sweep.read_jobs(tmp_path)).split("mean ±")[0]
+
+
+def test_jobs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 0):
+        make_job(tmp_path, number, [f"x={number}"], {"score": 1})
+    assert [job.number for job in sweep.read_jobs(tmp_path)] == [0, 9, 10]
+
+
+def test_broken_results_count_as_failed(tmp_path: Path) -> None:
+    make_job(tmp_path, 0, ["x=0"], None)
+    make_job(tmp_path, 1, ["x=1"], '{"score": ')
+    make_job(tmp_path, 2, ["x=2"], "[1]")
+    make_job(tmp_path, 3, ["x=3"], {"score": 1.0})
+    jobs = sweep.read_jobs(tmp_path)
+    assert [bool(job.error) for job in jobs] == [True, True, True, False]
+    assert sweep.exit_status(jobs) == 1
+
+
+def test_table_names_the_failed(six: Path) -> None:
+    shown = table(sweep.read_jobs(six))
+    assert "sampler=uniform" in shown
+    assert "0.6000 ± 0.1000" in shown
+    assert "1 of 6 jobs failed" in shown
+    assert "5/ (effort=smoke sampler=proportional seed=2): no [luck]" in shown
+
+
+def test_table_of_failures_alone(tmp_path: Path) -> None:
+    for number in range(2):
+        failed = {"status": "failed", "error": "no", "kind": "user"}
+        make_job(tmp_path, number, [f"seed={number}"], failed)
+    jobs = sweep.read_jobs(tmp_path)
+    assert "all 2 jobs failed" in table(jobs)
+    assert sweep.exit_status(jobs) == 2
+
+
+def test_files_can_be_read_back(six: Path) -> None:
+    jobs = sweep.read_jobs(six)
+    sweep.write_csv(six / "summary.csv", sweep.summary_rows(jobs))
+    sweep.write_csv(six / "jobs.csv", sweep.job_rows(jobs))
+    with (six / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["overrides"] for row in rows] == ["sampler=uniform", "sampler=proportional"]
+    assert float(rows[0]["score_mean"]) == pytest.approx(0.6)
+    with (six / "jobs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[5]["status"] == "failed"
+    assert rows[5]["error"] == "no [luck]"
+    assert rows[5]["score"] == ""
+
+
+# Real sweeps of a job that is made up.
+
+
+def finish(score: float) -> None:
+    place = Path(HydraConfig.get().runtime.output_dir)
+    result = {"score": score, "overrides": cli.own_overrides()}
+    (place / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def the_sweep(folder: Path) -> Path:
+    (directory,) = (folder / "outputs" / "search").iterdir()
+    return directory
+
+
+def test_a_sweep_that_ends_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(composed: Any) -> None:
+        assert cli.job_name().endswith(f"seed={composed.seed}")
+        print(cli.job_name())  # noqa: T201
+        finish(composed.seed + (10 if "Uniform" in composed.sampler._target_ else 0))
+
+    monkeypatch.setattr(cli, "job", job)
+    assert cli.main([*SWEEP, "effort=smoke"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "[2/4] sampler=uniform seed=1" in out
+    assert "effort" not in out
+    directory = the_sweep(folder)
+    assert directory.name.startswith("multirun_")
+    with (directory / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["overrides"] for row in rows] == ["sampler=uniform", "sampler=proportional"]
+    assert [float(row["score_mean"]) for row in rows] == [10.5, 0.5]
+    assert [float(row["score_sd"]) for row in rows] == pytest.approx([math.sqrt(0.5)] * 2)
+
+
+def test_failing_jobs_do_not_stop_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(composed: Any) -> None:
+        if composed.seed == 0:
+            raise UserError("seed 0 is\nunlucky")
+        if "Uniform" not in composed.sampler._target_:
+            raise RuntimeError("a bug")
+        finish(1.0)
+
+    monkeypatch.setattr(cli, "job", job)
+    assert cli.main(SWEEP) == 1
+    out, err = capfd.readouterr()
+    lines = err.splitlines()
+    assert lines[0] == "nasrun: [1/4] sampler=uniform seed=0: error: seed 0 is unlucky"
+    assert "error: seed 0" in lines[1]
+    assert "internal error: RuntimeError: a bug" in lines[2]
+    assert len(lines) == 3
+    assert "3 of 4 jobs failed" in out
+    jobs = sweep.read_jobs(the_sweep(folder))
+    assert [job.error is None for job in jobs] == [False, True, False, False]
+    assert jobs[0].overrides == ("sampler=uniform", "seed=0")
+
+
+def test_all_jobs_fail_by_mistakes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(composed: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(cli, "job", job)
+    assert cli.main(["search", "-m", "seed=0,1"]) == 2
+    assert "all 2 jobs failed" in capfd.readouterr().out
+    assert len(sweep.read_jobs(the_sweep(folder))) == 2
+
+
+def test_a_misspelt_option_stops_the_sweep_before_it_begins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "job", lambda composed: pytest.fail("a job has begun"))
+    assert cli.main(["search", "-m", "sampler=uniform,proportinal"]) == 2
+    assert "did you mean 'proportional'" in capfd.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+def test_an_interrupt_stops_the_sweep(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def job(composed: Any) -> None:
+        begun.append(composed.seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "job", job)
+    assert cli.main(SWEEP) == 130
+    assert begun == [0]
+    assert capfd.readouterr().err == "nasrun: interrupted\n"
+
+
+def test_jobs_have_directories_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def job(composed: Any) -> None:
+        seen.append(HydraConfig.get().runtime.output_dir)
+        finish(0)
+
+    monkeypatch.setattr(cli, "job", job)
+    assert cli.main(["search", "-m", "seed=range(3)"]) == 0
+    assert cli.main(["search", "seed=1"]) == 0
+    assert cli.main(["search", "seed=1"]) == 0
+    assert len(set(seen)) == 5
+    assert all(path.startswith(str(folder / "outputs" / "search")) for path in seen)

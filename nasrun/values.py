@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from nasrun.errors import UserError
@@ -31,6 +32,11 @@ class Architecture:
 
     space: str
     choices: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that name the architecture in logs."""
+        return blake2b(repr(self.choices).encode(), digest_size=4).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return {"space": self.space, "choices": list(self.choices)}

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nasrun.errors import UserError
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
-from nasrun.search_space.operation import OPERATIONS, reduced
+from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced
 from nasrun.values import Architecture, ImageTask
 
 CIFAR = ImageTask(3, 32, 10)
@@ -143,6 +143,14 @@ def test_pooling_a_constant_gives_the_constant_also_at_the_border(kernel):
             pool = OPERATIONS[f"{kind}_pool_{kernel}x{kernel}"].module(1, stride)
             out = pool(torch.full((1, 1, 7, 7), -3.0))
             assert torch.equal(out, torch.full_like(out, -3.0))
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_a_strided_pointwise_convolution_is_torchs(size):
+    ours = Pointwise(6, 4, stride=2)
+    x = torch.randn(2, 6, size, size)
+    expected = torch.nn.functional.conv2d(x, ours.weight, stride=2)
+    torch.testing.assert_close(ours(x), expected)
 
 
 def test_only_the_sampled_path_is_computed_and_trained():

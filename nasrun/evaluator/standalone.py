@@ -36,15 +36,15 @@ class StandaloneEvaluator(Evaluator):
     ) -> list[Trial]:
         trials = []
         for architecture in architectures:
-            # the name of the streams is the architecture: a score does not depend on the company
-            name = "-".join(map(str, architecture.choices))
-            streams = self.streams.sub(f"standalone/{name}")
+            # the streams are named by the architecture: a score does not depend on the company
+            name = f"standalone/{architecture.digest}"
+            streams = self.streams.sub(name)
             with streams.default("init"):
                 network = self.space.network(
                     architecture, self.splits.task, "search", auxiliary=self.trainer.auxiliary
                 )
             training = self.trainer.start(network, self.splits.train, self.compute, streams)
-            training.train_round(monitor, f"standalone/{name}")
+            training.train_round(monitor, name)
             batches = self.splits.validation.eval_batches(self.trainer.batch_size)
             trial = Trial(
                 architecture,

@@ -56,7 +56,7 @@ class Compute:
         return Compute(
             chosen,
             bf16=precision == "bf16" or (precision == "auto" and on_gpu),
-            channels_last=on_gpu,
+            channels_last=True,  # on two CPU cores a step takes half the time of the usual layout
         )
 
     def place(self, network: _Network) -> _Network:

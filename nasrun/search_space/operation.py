@@ -21,13 +21,26 @@ def reduced(size: int, stride: int = 2) -> int:
     return -(-size // stride)
 
 
+class Pointwise(nn.Conv2d):
+    """1×1 convolution without bias; a stride is taken by slicing the input first.
+
+    oneDNN's own strided 1×1 kernel writes out of bounds in the channels_last layout for some
+    shapes (seen on the CPU with torch 2.15: 8 channels, 56×56 pixels, stride 2).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+        self.subsample = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, :: self.subsample, :: self.subsample])
+
+
 class ReluConvNorm(nn.Sequential):
     """ReLU, 1×1 convolution, batch norm: [B, inputs, H, W] -> [B, outputs, H, W]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        )
+        super().__init__(nn.ReLU(), Pointwise(inputs, outputs), nn.BatchNorm2d(outputs))
 
     @staticmethod
     def cost(inputs: int, outputs: int, size: int) -> Cost:
@@ -43,8 +56,8 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
+        self.even = Pointwise(inputs, outputs // 2, stride=2)
+        self.odd = Pointwise(inputs, outputs - outputs // 2, stride=2)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +105,7 @@ class SeparableConv(Operation):
                     groups=channels,
                     bias=False,
                 ),
-                nn.Conv2d(channels, channels, 1, bias=False),
+                Pointwise(channels, channels),
                 nn.BatchNorm2d(channels),
             ]
 
@@ -119,6 +132,10 @@ class Conv(Operation):
         return [(1, stride) if width > 1 else (stride, 1) for _, width in self.kernels]
 
     def module(self, channels: int, stride: int) -> nn.Module:
+        if self.kernels == ((1, 1),):
+            return nn.Sequential(
+                nn.ReLU(), Pointwise(channels, channels, stride), nn.BatchNorm2d(channels)
+            )
         convolutions = [
             nn.Conv2d(channels, channels, (h, w), strides, ((h - 1) // 2, (w - 1) // 2), bias=False)
             for (h, w), strides in zip(self.kernels, self._strides(stride), strict=True)

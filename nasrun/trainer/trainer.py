@@ -106,15 +106,16 @@ class Training(Generic[NetworkT]):
         self.steps_per_epoch = split.steps_per_epoch(trainer.batch_size)
         self.steps_per_round = trainer.epochs * self.steps_per_epoch
         self.steps = rounds * self.steps_per_round
-        self.parameters = list(self.network.parameters())
-        decayed = [p for p in self.parameters if trainer.decay_norm_and_bias or p.dim() >= 2]
-        kept = [p for p in self.parameters if not (trainer.decay_norm_and_bias or p.dim() >= 2)]
-        # A parameter whose gradient is None is passed over by the optimiser: options that were
-        # not drawn get no update, no decay and no momentum.
+        decay_all = trainer.decay_norm_and_bias
+        parameters = list(self.network.parameters())
+        self.groups = [
+            [parameter for parameter in parameters if decay_all or parameter.dim() >= 2],
+            [parameter for parameter in parameters if not decay_all and parameter.dim() < 2],
+        ]
         self.optimiser = torch.optim.SGD(
             [
-                {"params": decayed, "weight_decay": trainer.weight_decay},
-                {"params": kept, "weight_decay": 0.0},
+                {"params": self.groups[0], "weight_decay": trainer.weight_decay},
+                {"params": self.groups[1], "weight_decay": 0.0},
             ],
             lr=trainer.schedule.lr,
             momentum=trainer.momentum,
@@ -142,7 +143,7 @@ class Training(Generic[NetworkT]):
             while self.step < end:
                 images, labels = next(batches)
                 lr = self._set_learning_rate()
-                totals += self._train_step(images, labels, gates(self.step) if gates else None)
+                totals += self.train_step(images, labels, gates(self.step) if gates else None)
                 self.step += 1
                 if self.step % self.trainer.log_every == 0 or self.step == end:
                     # the only synchronisation with the device in this loop
@@ -170,7 +171,7 @@ class Training(Generic[NetworkT]):
             return self.step % self.steps_per_round, self.steps_per_round
         return self.step, self.steps
 
-    def _train_step(self, images: Tensor, labels: Tensor, gates: list[Gates] | None) -> Tensor:
+    def train_step(self, images: Tensor, labels: Tensor, gates: list[Gates] | None) -> Tensor:
         """One update on images [B, C, H, W] and labels [B]; returns (loss, accuracy) [2]."""
         step, steps = self._position(self.trainer.schedule.spans)
         self.network.noise.begin_step(
@@ -179,7 +180,6 @@ class Training(Generic[NetworkT]):
             drop_path_keep=self.trainer.drop_path_keep,
             dropout_keep=self.trainer.dropout_keep,
         )
-        self.optimiser.zero_grad(set_to_none=True)
         images = self.compute.images(images)
         paths: list[tuple[Gates, ...]] = [(path,) for path in gates] if gates else [()]
         measured = torch.zeros(2, device=self.compute.device)
@@ -190,12 +190,25 @@ class Training(Generic[NetworkT]):
             torch.autograd.backward(loss / len(paths))
             correct = (logits.detach().argmax(1) == labels).float().mean()
             measured += torch.stack([loss.detach(), correct]) / len(paths)
-        if self.trainer.clip > 0:
-            torch.nn.utils.clip_grad_norm_(
-                [p for p in self.parameters if p.grad is not None], self.trainer.clip
-            )
-        self.optimiser.step()
+        self._update()
         return measured
+
+    def _update(self) -> None:
+        """Clip, step, and forget the gradients, of those parameters that have one.
+
+        Options that were not drawn have none: they get no update, no decay and no momentum. The
+        optimiser is shown the others only; a supernet has thousands that it would pass over.
+        """
+        active = [[p for p in group if p.grad is not None] for group in self.groups]
+        if self.trainer.clip > 0:
+            torch.nn.utils.clip_grad_norm_(active[0] + active[1], self.trainer.clip)
+        for group, parameters in zip(self.optimiser.param_groups, active, strict=True):
+            group["params"] = parameters
+        self.optimiser.step()
+        for group, parameters in zip(self.optimiser.param_groups, self.groups, strict=True):
+            group["params"] = parameters
+        for parameter in active[0] + active[1]:
+            parameter.grad = None
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         def cross_entropy(logits: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ class Combine(nn.Module):
     """The unused states to C channels: ReLU, 1×1 convolution, batch norm.
 
     The convolution's weight is put together from one C×C slice for each unused state, so that
-    every supernet cell has C outputs whatever the architecture (NAO-V2's released code). In a reduction
-    cell the two inputs are first brought to the output's resolution.
+    every supernet cell has C outputs whatever the architecture (NAO-V2's released code). In a
+    reduction cell the two inputs are first brought to the output's resolution.
     """
 
     def __init__(self, states: int, plan: CellPlan) -> None:

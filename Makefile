@@ -1,0 +1,37 @@
+# The commands of this project; `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help search test lint types check clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+search: $(VENV)/installed ## search an architecture for real images of digits: about two minutes
+	$(BIN)/nasrun search
+
+test: $(VENV)/installed ## run the tests
+	$(BIN)/pytest -n auto --maxprocesses 8
+
+lint: $(VENV)/installed ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test ## everything that must pass
+
+clean: ## remove the environment and the caches, keep outputs/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "nasrun needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing nasrun and its packages into $(VENV) (torch is large: a few minutes)"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

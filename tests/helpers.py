@@ -1,0 +1,93 @@
+"""What several test files build: a tiny space, a trainer, images without a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from nasrun.dataset.base import Batch, Split, Splits
+from nasrun.run.compute import Compute
+from nasrun.search_space.nao_cell import CellScale, NaoCell
+from nasrun.streams import Streams
+from nasrun.trainer.schedule import Schedule
+from nasrun.trainer.trainer import Trainer
+from nasrun.values import ImageTask
+
+TASK = ImageTask(1, 8, 4)
+CPU = Compute.choose("cpu", precision="auto", deterministic=False)
+
+
+def space(channels: int = 4) -> NaoCell:
+    scale = CellScale(layers=1, channels=channels)
+    return NaoCell(operations="small", nodes=5, stem="small", search=scale, final=scale)
+
+
+def schedule(**changes: Any) -> Schedule:
+    values: dict[str, Any] = {
+        "kind": "cosine",
+        "lr": 0.1,
+        "lr_end": 0.0,
+        "spans": "round",
+        "cycle_epochs": 0,
+        "cycle_factor": 2,
+        "decay": 1.0,
+        "warmup_epochs": 0,
+    }
+    return Schedule(**{**values, **changes})
+
+
+def trainer(**changes: Any) -> Trainer:
+    values: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 16,
+        "schedule": schedule(),
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-3,
+        "decay_norm_and_bias": False,
+        "clip": 5.0,
+        "label_smoothing": 0.0,
+        "dropout_keep": 1.0,
+        "drop_path_keep": 1.0,
+        "auxiliary_weight": 0.0,
+        "cutout": 0,
+        "log_every": 3,
+    }
+    return Trainer(**{**values, **changes})
+
+
+class Images(Split):
+    """Learnable images: each class has a mean of its own."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % TASK.classes
+        patterns = torch.randn(TASK.classes, 1, 8, 8, generator=torch.Generator().manual_seed(99))
+        noise = torch.randn(count, 1, 8, 8, generator=generator)
+        self.images = patterns[self.labels] + 0.5 * noise
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def train_batches(
+        self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
+    ) -> Iterator[Batch]:
+        step = first_step
+        while True:
+            chosen = streams.torch("order", step)
+            index = torch.randint(len(self), (batch_size,), generator=chosen)
+            yield self.images[index], self.labels[index]
+            step += 1
+
+    def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        for begin in range(0, count or len(self), batch_size):
+            end = min(begin + batch_size, count or len(self))
+            yield self.images[begin:end], self.labels[begin:end]
+
+
+def splits() -> Splits:
+    return Splits(
+        TASK, Images(64), Images(32, seed=1), lambda: Images(96), lambda: Images(32, seed=2)
+    )

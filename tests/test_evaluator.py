@@ -1,0 +1,147 @@
+"""Evaluators: the three batch norm protocols, and that scoring leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, TASK, Images, space, splits, trainer
+
+from nasrun.errors import UserError
+from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.standalone import StandaloneEvaluator
+from nasrun.evaluator.supernet import SupernetEvaluator
+from nasrun.run.monitor import Silent
+from nasrun.sampler.uniform import Uniform
+from nasrun.streams import Streams
+
+PROTOCOLS = ["batch", "recalibrated", "inherited"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    search_space, rng = space(), np.random.default_rng(0)
+    pool = [search_space.sample(rng) for _ in range(4)]
+    with Streams(0).default("init"):
+        network = search_space.supernet(TASK)
+    training = trainer(epochs=8).start(network, Images(64), CPU, Streams(0))
+    gates = Uniform().over(search_space, TASK, pool, Streams(0))
+    training.train_round(Silent(), "supernet", gates)
+    return search_space, network, pool
+
+
+def evaluator(search_space, protocol: str, **changes):
+    options = {"images": None, "batch_size": 16, "recalibration_images": 48, **changes}
+    made = SupernetEvaluator(batch_norm=protocol, **options)
+    made.start(search_space, splits(), CPU, Streams(7))
+    return made
+
+
+def scores(made, pool, network):
+    reported: list = []
+    trials = made.score(pool, network, Silent(), reported.append)
+    assert reported == trials
+    return [trial.score for trial in trials]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_scoring_leaves_no_trace_and_the_order_does_not_matter(trained, protocol):
+    search_space, network, pool = trained
+    before = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in network.modules()]
+    first = scores(evaluator(search_space, protocol), pool, network)
+    again = scores(evaluator(search_space, protocol), pool[::-1], network)[::-1]
+    assert first == again
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert modes == [module.training for module in network.modules()]
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(norm.momentum == 0.1 and norm.track_running_stats for norm in norms)
+
+
+def test_batch_statistics_are_those_of_training_mode(trained):
+    search_space, network, pool = trained
+    reference = copy.deepcopy(network).train()
+    for path, score in zip(
+        pool, scores(evaluator(search_space, "batch"), pool, network), strict=True
+    ):
+        with torch.no_grad():
+            correct = [
+                (reference(x, path.choices).argmax(1) == y).sum().item()
+                for x, y in splits().validation.eval_batches(16)
+            ]
+        assert score == sum(correct) / 32
+
+
+def test_recalibrated_statistics_are_the_exact_average(trained):
+    search_space, network, pool = trained
+    path = pool[0]
+    reference = copy.deepcopy(network)
+    inputs = []
+    norm = reference.stem.layers[1]
+    norm.register_forward_hook(lambda module, args, out: inputs.append(args[0].detach()))
+    made = evaluator(search_space, "recalibrated")
+    with torch.no_grad():
+        reference.train()
+        for x, _ in splits().train.eval_batches(16, 48):
+            reference(x, path.choices)
+    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in inputs]).mean(0)
+    var = torch.stack([x.var(dim=(0, 2, 3)) for x in inputs]).mean(0)
+    seen = {}
+
+    def spy(module, args, out):
+        seen.update(mean=module.running_mean.clone(), var=module.running_var.clone())
+
+    handle = network.stem.layers[1].register_forward_hook(spy)
+    scores(made, [path], network)
+    handle.remove()
+    torch.testing.assert_close(seen["mean"], mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen["var"], var, rtol=1e-4, atol=1e-6)
+
+
+def test_the_protocols_differ_and_are_written_into_the_trial(trained):
+    search_space, network, pool = trained
+    for protocol in PROTOCOLS:
+        made = evaluator(search_space, protocol, images=20)
+        trial = made.score(pool[:1], network, Silent(), lambda trial: None)[0]
+        assert trial.evaluation["batch_norm"] == protocol
+        assert trial.evaluation["images"] == 20 and trial.seed == 7
+        assert trial.cost == search_space.cost(pool[0], TASK)
+        assert (trial.score * 20) == pytest.approx(round(trial.score * 20))  # counts of 20 images
+    logits = []
+    for protocol in PROTOCOLS:
+        handle = network.register_forward_hook(
+            lambda m, a, k, out: logits.append(out), with_kwargs=True
+        )
+        scores(evaluator(search_space, protocol, images=16), pool[:1], network)
+        handle.remove()
+    assert not torch.equal(logits[0], logits[-1])
+
+
+def test_more_images_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"evaluator.images=33: the validation split has 32"):
+        evaluator(space(), "batch", images=33)
+
+
+def test_stand_alone_scores_do_not_depend_on_the_company():
+    search_space, rng = space(), np.random.default_rng(0)
+    pool = [search_space.sample(rng) for _ in range(2)]
+
+    def score(architectures, seed):
+        made = StandaloneEvaluator(trainer=trainer(epochs=3))
+        made.start(search_space, splits(), CPU, Streams(seed))
+        return [t.score for t in made.score(architectures, None, Silent(), lambda t: None)]
+
+    both = score(pool, 0)
+    assert score(pool[1:], 0) == both[1:]
+    assert all(0.25 <= value <= 1 for value in both)
+
+
+def test_accuracy_counts_every_image_once():
+    batches = [
+        (torch.eye(4)[[0, 1, 2]], torch.tensor([0, 1, 3])),
+        (torch.eye(4)[[3]], torch.tensor([3])),
+    ]
+    batches = [(x[:, :, None, None], y) for x, y in batches]
+    assert accuracy(lambda x: x.flatten(1), batches, CPU) == 0.75

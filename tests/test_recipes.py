@@ -1,0 +1,201 @@
+"""Every option and every recipe composes, is built, and runs as a smoke; a new one by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nasrun.cli import main
+from nasrun.config import build_parts, compose
+from nasrun.streams import Streams
+from nasrun.values import ImageTask
+
+CONF = Path(__file__).parent.parent / "conf"
+RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = ("dataset", "search_space", "sampler", "search_algo", "evaluator", "trainer")
+OPTIONS = [
+    f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
+]
+
+
+def parts(*overrides: str):
+    return build_parts(compose([*overrides, "task=search"]))
+
+
+@pytest.mark.parametrize("override", OPTIONS)
+def test_every_option_is_built(override):
+    parts(override)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_built_at_full_size(recipe):
+    built = parts(f"experiment={recipe}")
+    size = 224 if "imagenet" in recipe else 32
+    task = ImageTask(3, size, 1000 if "imagenet" in recipe else 10)
+    built.check_gates()
+    built.check_networks(task)
+    built.search_space.cost(built.search_space.sample(Streams(0).numpy("x")), task, "final")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_runs_as_a_smoke(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", f"experiment={recipe}", "effort=smoke", "threads=1"]) == 0
+    (directory,) = (tmp_path / "outputs" / "search").iterdir()
+    result = json.loads((directory / "result.json").read_text())
+    assert result["status"] == "done" and 0 <= result["test_accuracy"] <= 1
+    screen = capsys.readouterr().out
+    assert "test accuracy" in screen and f"nasrun retrain from={directory}" in screen
+
+
+def test_the_papers_settings_stand_in_the_recipe():
+    built = parts("experiment=balanced_nao_cifar10")
+    algo, trainer = built.search_algo, built.trainer
+    assert (algo.rounds, algo.initial, algo.new_per_round, algo.fresh_supernet) == (
+        4,
+        1000,
+        300,
+        True,
+    )
+    assert (trainer.epochs, trainer.batch_size, trainer.schedule.lr) == (50, 64, 0.025)
+    assert (built.retrain.trainer.epochs, built.retrain.trainer.cutout) == (600, 16)
+    assert built.retrain.images == "train+validation"
+    scale = built.search_space.scales
+    assert (scale["search"].layers, scale["search"].channels) == (3, 20)
+    assert (scale["final"].layers, scale["final"].channels) == (6, 36)
+    uniform = parts("experiment=nao_ws_cifar10")
+    assert type(uniform.sampler).__name__ == "Uniform" and uniform.trainer.schedule.spans == "run"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The directory of a finished search, by the command itself."""
+    place = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "nasrun", "search", "effort=smoke", "threads=1"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (directory,) = (place / "outputs" / "search").iterdir()
+    return directory
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_run_directory_is_complete(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["config"]["search_algo"]["_target_"] == "nasrun.search_algo.nao.Nao"
+    assert record["overrides"] == ["effort=smoke", "threads=1"] and record["seed"] == 0
+    assert record["versions"]["torch"] and record["device"].startswith("CPU")
+    trials = lines(finished / "trials.jsonl")
+    assert [trial["round"] for trial in trials] == [0] * 6 + [1] * 9 + ["shortlist"] * 2
+    assert all(trial["cost"]["params"] > 0 and 0 <= trial["score"] <= 1 for trial in trials)
+    metrics = lines(finished / "metrics.jsonl")
+    stages = {line["stage"] for line in metrics}
+    assert {"supernet/round0", "supernet/round1", "predictor/round1", "retrain"} <= stages
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {
+        "supernet.pt",
+        "network.pt",
+    }
+    result = json.loads((finished / "result.json").read_text())
+    assert result["architecture"] == json.loads((finished / "architecture.json").read_text())
+    best = max(trial["score"] for trial in trials if trial["round"] == "shortlist")
+    assert result["shortlist_accuracy"] == best
+    assert {"score", "validation_accuracy", "test_accuracy", "params", "macs"} <= set(result)
+
+
+def test_the_same_command_gives_the_same_numbers(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "effort=smoke", "threads=1"]) == 0
+    (again,) = (tmp_path / "outputs" / "search").iterdir()
+    for name in ("metrics.jsonl", "trials.jsonl", "architecture.json"):
+        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+def test_another_seed_gives_other_numbers(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "effort=smoke", "threads=1", "seed=1"]) == 0
+    (other,) = (tmp_path / "outputs" / "search").iterdir()
+    assert (other / "trials.jsonl").read_bytes() != (finished / "trials.jsonl").read_bytes()
+
+
+def test_retrain_takes_a_run_or_a_file(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = ["effort=smoke", "threads=1"]
+    assert main(["retrain", f"from={finished}", "retrain.trainer.epochs=2"]) == 0
+    assert main(["retrain", f"architecture={finished / 'architecture.json'}", *overrides]) == 0
+    found = sorted((tmp_path / "outputs" / "retrain").iterdir())
+    assert len(found) == 2
+    for directory in found:
+        assert (directory / "architecture.json").read_bytes() == (
+            finished / "architecture.json"
+        ).read_bytes()
+    _, second = (json.loads((d / "result.json").read_text()) for d in found)
+    original = json.loads((finished / "result.json").read_text())
+    assert second["test_accuracy"] == original["test_accuracy"]  # the same seed, the same network
+    assert (
+        json.loads((found[0] / "run.json").read_text())["config"]["retrain"]["trainer"]["epochs"]
+        == 2
+    )
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line that a refused command says; nothing is left on the disk."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("nasrun: error: ") and "Traceback" not in captured.out
+    assert not Path("outputs").exists()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "dataset.validation=2000"], "validation"),
+        (["search", "effort=smoke", "dataset=synthetic", "dataset.image_size=6"], "too small"),
+        (["search", "evaluator.images=5000"], "evaluator.images=5000"),
+        (["search", "trainer.auxiliary_weight=0.4"], "auxiliary head"),
+        (["search", "retrain.trainer.auxiliary_weight=0.4"], "auxiliary head"),
+        (["search", "device=tpu"], "device=tpu"),
+        (["search", "trainer.epochs=0"], "trainer.epochs"),
+        (["search", "sampler.exponent=-1"], "sampler.exponent"),
+        (["search", "trainer.schedule.kind=cosin"], "trainer.schedule.kind"),
+        (["search", "dataset=image_folder", "dataset.root=nowhere"], "nowhere"),
+        (
+            ["search", "dataset=cifar10", "dataset.root=nowhere", "dataset.download=false"],
+            "nowhere",
+        ),
+        (["retrain", "from=nowhere"], "nowhere"),
+        (["retrain", "architecture=strange.json"], "belongs to search space 'other'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("strange.json").write_text('{"space": "other", "choices": [1]}')
+    assert message in refused(capsys, *words)
+
+
+def test_an_absent_gpu_is_refused(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    assert "device=cuda" in refused(capsys, "search", "device=cuda")
+
+
+def test_a_sweep_ends_with_its_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "-m", "effort=smoke", "threads=1", "search_algo=random"]
+    words += ["sampler=uniform,proportional", "seed=0,1"]
+    assert main(words) == 0
+    (sweep,) = (tmp_path / "outputs" / "search").iterdir()
+    table = (sweep / "summary.csv").read_text().splitlines()
+    assert len(table) == 3 and "test_accuracy" in table[0]
+    assert len((sweep / "jobs.csv").read_text().splitlines()) == 5
+    assert "proportional" in capsys.readouterr().out

@@ -1,0 +1,221 @@
+"""The training loop: what it may touch, what it must reproduce, and its arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import CPU, TASK, Images, schedule, space, trainer
+
+from nasrun.errors import UserError
+from nasrun.run.monitor import Silent
+from nasrun.sampler.uniform import Uniform
+from nasrun.search_space.base import Network
+from nasrun.streams import Streams
+
+
+class Recorder(Silent):
+    """A monitor that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+        self.steps = 0
+
+    def advance(self, steps: int = 1, **metrics: float) -> None:
+        self.steps += steps
+        if metrics:
+            self.metrics.append(metrics)
+
+
+def supernet(search_space=None, seed: int = 0):
+    with Streams(seed).default("init"):
+        return (search_space or space()).supernet(TASK)
+
+
+def test_options_not_drawn_get_no_update_no_decay_and_no_momentum():
+    search_space, rng = space(), np.random.default_rng(0)
+    first, second = search_space.sample(rng), search_space.sample(rng)
+    training = trainer(weight_decay=0.1).start(
+        supernet(search_space), Images(64), CPU, Streams(0), rounds=2
+    )
+    batch = next(Images(64).train_batches(16, streams=Streams(0)))
+    training.network.train()
+    for _ in range(3):
+        training.train_step(*batch, [first.choices])  # gives its options momentum
+    before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+    training.network.zero_grad()
+    training.network(batch[0], second.choices).sum().backward()
+    drawn = {name for name, p in training.network.named_parameters() if p.grad is not None}
+    training.network.zero_grad()
+    training.train_step(*batch, [second.choices])
+    for name, parameter in training.network.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name not in drawn), name
+    assert 0 < len(drawn) < len(before)
+
+
+def test_several_paths_are_accumulated_into_one_update():
+    search_space, rng = space(), np.random.default_rng(0)
+    paths = [search_space.sample(rng).choices for _ in range(3)]
+    batch = next(Images(64).train_batches(16, streams=Streams(0)))
+    training = trainer(momentum=0.0, clip=0.0, weight_decay=0.0).start(
+        supernet(search_space), Images(64), CPU, Streams(0)
+    )
+    reference = copy.deepcopy(training.network).train()
+    training.network.train()
+    training.train_step(*batch, paths)
+    loss = sum(F.cross_entropy(reference(batch[0], path), batch[1]) for path in paths) / 3
+    loss.backward()
+    for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
+        expected = theirs if theirs.grad is None else theirs - 0.1 * theirs.grad
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_weight_decay_spares_batch_norm_and_bias(decay_all):
+    network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
+    training = trainer(weight_decay=0.5, decay_norm_and_bias=decay_all, clip=1e-12).start(
+        network, Images(64), CPU, Streams(0)
+    )
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network.train()
+    training.train_step(*next(Images(64).train_batches(16, streams=Streams(0))), None)
+    for name, parameter in network.named_parameters():
+        # the clip leaves next to nothing of the gradient: what moves is decay
+        decayed = before[name] * (1 - 0.1 * 0.5)
+        expected = decayed if decay_all or parameter.dim() >= 2 else before[name]
+        torch.testing.assert_close(parameter, expected, rtol=1e-5, atol=1e-6)
+
+
+def trained(rounds: int, stop_after: int | None, **changes):
+    """Weights after ``rounds`` rounds; with a break and a new process' objects after one."""
+    search_space = space()
+    gates = Uniform().over(search_space, TASK, None, Streams(3))
+    options = trainer(drop_path_keep=0.7, dropout_keep=0.8, **changes)
+    training = options.start(supernet(search_space), Images(64), CPU, Streams(3), rounds=rounds)
+    monitor = Recorder()
+    for index in range(rounds):
+        if index == stop_after:
+            state = copy.deepcopy(training.state_dict())
+            training = options.start(
+                supernet(search_space, seed=99), Images(64), CPU, Streams(3), rounds=rounds
+            )
+            training.load_state_dict(state)
+        training.train_round(monitor, "supernet", gates)
+    return training, monitor
+
+
+@pytest.mark.parametrize("spans", ["round", "run"])
+def test_a_resumed_training_gives_the_same_bits(spans):
+    whole, metrics = trained(3, None, schedule=schedule(spans=spans))
+    broken, broken_metrics = trained(3, 1, schedule=schedule(spans=spans))
+    assert metrics.metrics == broken_metrics.metrics and metrics.steps == 3 * whole.steps_per_round
+    for ours, theirs in zip(
+        whole.network.state_dict().values(), broken.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_seeds_matter_and_equal_seeds_agree():
+    def weights(seed):
+        network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
+        with Streams(0).default("same init"):
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter)
+        training = trainer().start(network, Images(64), CPU, Streams(seed))
+        training.train_round(Silent(), "x")
+        return torch.cat([p.flatten() for p in network.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_it_learns_and_says_so():
+    network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
+    monitor = Recorder()
+    training = trainer(epochs=12).start(network, Images(64), CPU, Streams(0))
+    training.train_round(monitor, "retrain")
+    assert monitor.metrics[-1]["accuracy"] > 0.9 and monitor.metrics[-1]["loss"] < 0.4
+    assert monitor.steps == 12 * 4
+    assert not network.training
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(network(x), network(x))  # no noise is left behind
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_rate():
+    network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
+    images = Images(64)
+    images.images[:] = math.nan
+    training = trainer().start(network, images, CPU, Streams(0))
+    with pytest.raises(UserError, match=r"loss is nan at step 3 with learning rate 0\.0"):
+        training.train_round(Silent(), "retrain")
+
+
+class Probe(Network):
+    """Its only weight is the logit of class 0; the auxiliary head gives constant logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x):
+        batch = x.shape[0]
+        self.auxiliary_logits = torch.zeros(batch, 4)
+        return F.pad(self.weight.expand(batch, 1), (0, 3))
+
+
+def test_label_smoothing_and_auxiliary_loss():
+    """Uniform logits over K classes have cross entropy log K, smoothed or not."""
+    batch = torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+    for changes, expected in (
+        ({}, math.log(4)),
+        ({"label_smoothing": 0.1}, math.log(4)),
+        ({"auxiliary_weight": 0.4}, 1.4 * math.log(4)),
+    ):
+        training = trainer(**changes).start(Probe(), Images(64), CPU, Streams(0))
+        loss, _ = training.train_step(*batch, None).tolist()
+        assert loss == pytest.approx(expected)
+    training = trainer(momentum=0, weight_decay=0, clip=0, label_smoothing=0.1).start(
+        Probe(), Images(64), CPU, Streams(0)
+    )
+    training.train_step(*batch, None)
+    # gradient of the logit: softmax - smoothed target = 1/4 - (0.9 + 0.1/4)
+    assert training.network.weight.item() == pytest.approx(0.1 * (0.925 - 0.25))
+
+
+def test_schedules():
+    cosine = schedule(lr=0.025, lr_end=0.001)
+    assert cosine.at(0, 100, 10) == 0.025
+    assert cosine.at(50, 100, 10) == pytest.approx(0.013)
+    assert cosine.at(100, 100, 10) == pytest.approx(0.001)
+    restarts = schedule(lr=0.05, lr_end=0.0005, cycle_epochs=10, cycle_factor=2)
+    assert [restarts.at(epoch * 7, 700, 7) for epoch in (0, 10, 30, 70)] == [0.05] * 4
+    assert restarts.at(20 * 7, 700, 7) == pytest.approx((0.05 + 0.0005) / 2)
+    exponential = schedule(kind="exponential", lr=0.1, decay=0.97)
+    assert exponential.at(0, 500, 10) == exponential.at(9, 500, 10) == 0.1
+    assert exponential.at(25, 500, 10) == pytest.approx(0.1 * 0.97**2)
+    linear = schedule(kind="linear", lr=0.5)
+    assert linear.at(30, 100, 10) == pytest.approx(0.35)
+    warm = schedule(lr=0.1, warmup_epochs=1)
+    assert [warm.at(step, 100, 10) for step in (0, 4, 9, 10)] == pytest.approx(
+        [0.01, 0.05, 0.1, 0.1]
+    )
+    assert schedule(kind="constant").at(99, 100, 10) == 0.1
+
+
+def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
+    network = Probe()
+    x = torch.ones(4000, 1, 1, 1)
+    for progress, depth, keep in ((1.0, 1.0, 0.8), (0.5, 1.0, 0.8), (1.0, 0.25, 0.8)):
+        network.noise.begin_step(
+            Streams(0).torch("noise", 0), progress=progress, drop_path_keep=keep, dropout_keep=1.0
+        )
+        out = network.noise.drop_path(x, depth)
+        dropped = progress * depth * (1 - keep)
+        assert (out == 0).float().mean().item() == pytest.approx(dropped, abs=0.03)
+        assert out.max().item() == pytest.approx(1 / (1 - dropped))
+    network.noise.stop()
+    assert network.noise.drop_path(x, 1.0) is x and network.noise.dropout(x) is x

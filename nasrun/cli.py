@@ -263,7 +263,7 @@ def report_failed_job(error: Exception) -> None:
 
 def source(settings: dict[str, Any]) -> Path:
     """The file with the architecture to retrain; raises UserError unless exactly one is given."""
-    from nasrun.earlier import read_json
+    from nasrun.run.files import read_json
 
     directory, file = settings.get("from"), settings.get("architecture")
     if (directory is None) == (file is None):

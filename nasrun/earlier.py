@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from nasrun.config import compose, flatten, parse
 from nasrun.errors import UserError
 from nasrun.options import groups
+from nasrun.run.files import read_json
 
 FORGOTTEN = ("task", "from", "architecture", "outputs")
 """Overrides of the earlier run that say what it did and where, not how."""
@@ -30,8 +30,8 @@ class EarlierRun:
         """Raises UserError where ``directory`` is no run, or asks for more than settings."""
         if not directory.is_dir():
             raise UserError(f"from={directory}: there is no such directory")
-        record = read_json(directory / "run.json", "is this the directory of a run?")
-        read_json(directory / "architecture.json", "has the run finished its search?")
+        record = read_object(directory / "run.json", "is this the directory of a run?")
+        read_object(directory / "architecture.json", "has the run finished its search?")
         task, overrides, config = (record.get(key) for key in ("task", "overrides", "config"))
         if (
             not isinstance(task, str)
@@ -111,14 +111,9 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
     return key
 
 
-def read_json(path: Path, hint: str) -> dict[str, Any]:
+def read_object(path: Path, hint: str) -> dict[str, Any]:
     """The JSON object in a file; raises UserError where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {hint}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    value = read_json(path, hint)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -54,14 +56,20 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
     others = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]
     if others:
         console.print(f"  and with the options of trainer: {', '.join(others)}", highlight=False)
-    _section("Examples", EXAMPLES, console)
+    console.print("\n[bold]Examples[/]")
+    for command, text in EXAMPLES:
+        console.print(Text(f"  {command}", style="cyan"))
+        console.print(Text(f"      {text}"))
     _section("Switches", SWITCHES, console)
     _section("Environment", ENVIRONMENT, console)
 
 
-def _section(title: str, lines: object, console: Console) -> None:
+def _section(title: str, lines: Iterable[tuple[str, str]], console: Console) -> None:
     console.print(f"\n[bold]{title}[/]")
+    lines = list(lines)
     table = Table.grid(padding=(0, 2))
-    for name, text in lines:  # type: ignore[attr-defined]
+    table.add_column(min_width=2 + max((len(name) for name, _ in lines), default=0))
+    table.add_column()
+    for name, text in lines:
         table.add_row(Text(f"  {name}", style="cyan", no_wrap=True), Text(text))
     console.print(table)

@@ -38,8 +38,15 @@ def groups(config_dir: str | None = None) -> dict[str, list[str]]:
 
 
 def tasks() -> dict[str, str]:
-    """The tasks, each with its line of help: the first comment of conf/task/NAME.yaml."""
-    return {path.stem: first_comment(path) for path in sorted((conf_dir() / "task").glob("*.yaml"))}
+    """The tasks, each with its line of help: the first comment of conf/task/NAME.yaml.
+
+    The default one comes first.
+    """
+    default = defaults().get("task")
+    files = sorted(
+        (conf_dir() / "task").glob("*.yaml"), key=lambda path: (path.stem != default, path.stem)
+    )
+    return {path.stem: first_comment(path) for path in files}
 
 
 def first_comment(path: Path) -> str:

@@ -588,8 +588,8 @@ def test_the_installed_wheel_brings_its_configurations(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    unpack = [sys.executable, "-m", "zipfile", "-e", str(wheel), str(target)]
-    subprocess.run(unpack, check=True)
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*install, "--target", str(target), str(wheel)], check=True)
     env = {"PYTHONPATH": str(target)}
     where = "import nasrun.options; print(nasrun.options.conf_dir())"
     printed = subprocess.run(
@@ -608,3 +608,6 @@ def test_the_installed_wheel_brings_its_configurations(tmp_path: Path) -> None:
     assert config.returncode == 0, config.stderr
     assert "task: search" in config.stdout
     assert list(elsewhere.iterdir()) == []
+    search = nasrun("search", "effort=smoke", "threads=1", cwd=elsewhere, env=env)
+    assert search.returncode == 0, search.stderr
+    assert list(elsewhere.glob("outputs/search/*/result.json"))

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 from nasrun.errors import UserError
 
 
@@ -36,30 +34,12 @@ def _write_bytes(file: BinaryIO, data: bytes) -> None:
     file.write(data)
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError, naming the file, where it is absent or not JSON."""
+def read_json(path: Path, hint: str = "") -> Any:
+    """Raises UserError, naming the file and giving the hint, where it is absent or not JSON."""
+    advice = f"; {hint}" if hint else ""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-
-
-def save_tensors(path: Path, state: dict[str, Any]) -> None:
-    """state: tensors and plain values only; ``load_tensors`` reads nothing else."""
-    write_atomic(path, lambda file: torch.save(state, file))
-
-
-def load_tensors(path: Path, device: torch.device) -> dict[str, Any]:
-    """Never unpickles: raises UserError for a file with anything but tensors and plain values."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except Exception as error:  # torch raises many kinds for a broken or foreign file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a checkpoint of nasrun: {first}") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is not a checkpoint of nasrun")
-    return state
+        raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}{advice}") from error

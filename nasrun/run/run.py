@@ -17,8 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nasrun import __version__
 from nasrun.run.compute import Compute
-from nasrun.run.files import save_tensors, write_json
+from nasrun.run.files import write_json
 from nasrun.run.screen import Screen, ScreenStage
+from nasrun.run.tensors import save_tensors
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 

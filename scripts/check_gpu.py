@@ -1,0 +1,61 @@
+"""What only a GPU can show, in one command: every recipe's smoke in bf16 and channels_last, the
+same bits twice with deterministic=true, and the benchmarks.
+
+    python scripts/check_gpu.py [--device cuda]
+
+Where CIFAR-10 is in $NASRUN_DATA, also a short Balanced NAO against its uniform twin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+ROOT = Path(__file__).parent.parent
+console = Console(highlight=False, soft_wrap=True)
+
+
+def search(place: Path, *overrides: str) -> Path:
+    """Run ``nasrun search``; returns the run directory."""
+    command = [sys.executable, "-m", "nasrun", "search", *overrides, f"outputs={place}"]
+    console.print("$ nasrun search " + " ".join(overrides))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return next((place / "search").iterdir())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    device = parser.parse_args().device
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for recipe in sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")):
+            wanted = (f"experiment={recipe}", "effort=smoke", f"device={device}")
+            found = search(place / recipe, *wanted)
+            accuracy = json.loads((found / "result.json").read_text())["test_accuracy"]
+            console.print(f"  runs to its end, test accuracy {accuracy:.3f}")
+        same = ("effort=smoke", f"device={device}", "deterministic=true")
+        first, second = (search(place / name, *same) for name in ("first", "second"))
+        for name in ("metrics.jsonl", "trials.jsonl"):
+            equal = (first / name).read_bytes() == (second / name).read_bytes()
+            console.print(f"  {name}: {'the same bits' if equal else 'DIFFERENT'} twice")
+    for script in ("bench_supernet_step.py", "bench_augmentation.py"):
+        subprocess.run([sys.executable, ROOT / "scripts" / script, "--device", device], check=True)
+    if (Path(os.environ.get("NASRUN_DATA", "data")) / "cifar-10-batches-py").is_dir():
+        sweep = ["sampler=proportional,uniform", "seed=0", f"device={device}"]
+        short = ["experiment=nao_v2_cifar10", "search_algo.rounds=1", "search_algo.initial=200"]
+        brief = ["trainer.epochs=5", "shortlist.count=2", "retrain.trainer.epochs=10"]
+        command = [sys.executable, "-m", "nasrun", "search", "-m", *short, *brief, *sweep]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

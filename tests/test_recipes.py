@@ -144,6 +144,25 @@ def test_retrain_takes_a_run_or_a_file(finished, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "evaluator=standalone search_algo=random",
+        "search_space.operations=large evaluator.batch_norm=recalibrated search_algo=random",
+        "search_space.operations=middle search_algo.fresh_supernet=true search_algo.rescore=new",
+        "search_algo.train_on=new search_algo.replace=worst sampler=uniform deterministic=true",
+        "shortlist.count=0 retrain.images=train+validation sampler.size=macs trainer.cutout=3",
+    ],
+)
+def test_switches_work_together(overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "effort=smoke", "threads=1", *overrides.split()]) == 0
+    (directory,) = (tmp_path / "outputs" / "search").iterdir()
+    result = json.loads((directory / "result.json").read_text())
+    assert ("shortlist_accuracy" in result) == ("shortlist.count=0" not in overrides)
+    assert ("validation_accuracy" in result) == ("train+validation" not in overrides)
+
+
 def refused(capsys, *words: str) -> str:
     """The one line that a refused command says; nothing is left on the disk."""
     assert main(list(words)) == 2

@@ -18,11 +18,35 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-METRICS = ("test_accuracy", "validation_accuracy", "score", "params", "macs", "seconds")
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric is shown: its title, the factor to the title's unit, decimals."""
+
+    title: str
+    factor: float
+    digits: int
+
+    def cell(self, average: float | None, spread: float | None) -> str:
+        if average is None:
+            return "-"
+        shown = f"{average * self.factor:,.{self.digits}f}"
+        return shown if spread is None else f"{shown}±{spread * self.factor:,.{self.digits}f}"
+
+
+COLUMNS = {
+    "test_accuracy": Column("test %", 100, 2),
+    "validation_accuracy": Column("val. %", 100, 2),
+    "score": Column("score %", 100, 2),
+    "params": Column("params M", 1e-6, 3),
+    "macs": Column("MACs M", 1e-6, 2),
+    "seconds": Column("seconds", 1, 0),
+}
 """Metrics on the screen, in this order; the files hold every number of the results."""
 
 NOT_METRICS = ("seed", "job")
@@ -82,7 +106,9 @@ class Outputs(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         directory = Path(config.hydra.sweep.dir)
         jobs = read_jobs(directory)
-        show(jobs, directory, Console())
+        # what is no terminal has no width of its own
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        show(jobs, directory, console)
         try:
             write_csv(directory / "jobs.csv", job_rows(jobs))
             write_csv(directory / "summary.csv", summary_rows(jobs))
@@ -171,7 +197,7 @@ def combinations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
 
 def metric_names(jobs: Iterable[Job]) -> list[str]:
     found = {name for job in jobs for name in job.metrics}
-    return [name for name in METRICS if name in found] + sorted(found - set(METRICS))
+    return [name for name in COLUMNS if name in found] + sorted(found - COLUMNS.keys())
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -223,27 +249,34 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
     """The table of combinations, then the jobs that failed and why."""
     failed = [job for job in jobs if job.error]
     if len(failed) < len(jobs):
-        names = [name for name in metric_names(jobs) if name in METRICS]
-        table = Table("overrides", "n", *names, title=escape(str(directory)))
-        for row in summary_rows(jobs):
-            cells = [_cell(row[f"{name}_mean"], row[f"{name}_sd"]) for name in names]
-            table.add_row(escape(row["overrides"]) or "(all)", str(row["n"]), *cells)
+        console.print(
+            f"\n{directory}: mean ± sample standard deviation over n seeds",
+            markup=False,
+            soft_wrap=True,
+        )
+        rows = summary_rows(jobs)
+        names = [name for name in COLUMNS if name in metric_names(jobs)]
+        # Long overrides would leave the numbers no room: then they stand below, by number.
+        labels = [row["overrides"] or "(all)" for row in rows]
+        beside = console.width >= 85 + max(map(len, labels))
+        table = Table(
+            "overrides" if beside else "#", "n", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for name in names:
+            table.add_column(COLUMNS[name].title, justify="right", no_wrap=True)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True), 1):
+            cells = [COLUMNS[name].cell(row[f"{name}_mean"], row[f"{name}_sd"]) for name in names]
+            table.add_row(escape(label) if beside else str(number), str(row["n"]), *cells)
         console.print(table)
-        console.print("mean ± sample standard deviation over n seeds", highlight=False)
+        for number, label in enumerate(labels, 1):
+            if not beside:
+                console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
     if failed:
         count = "all" if len(failed) == len(jobs) else f"{len(failed)} of"
         console.print(f"{count} {len(jobs)} jobs failed (in their directories):", highlight=False)
     for job in failed:
         line = f"  {job.number}/ ({' '.join(job.overrides)}): {job.error}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _cell(average: float | None, spread: float | None) -> str:
-    if average is None:
-        return "-"
-    digits = 4 if abs(average) < 10 else 1 if abs(average) < 1000 else 0
-    shown = f"{average:,.{digits}f}"
-    return shown if spread is None else f"{shown} ± {spread:,.{digits}f}"
 
 
 def exit_status(jobs: Sequence[Job]) -> int:

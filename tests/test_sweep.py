@@ -113,7 +113,7 @@ def test_broken_results_count_as_failed(tmp_path: Path) -> None:
 def test_table_names_the_failed(six: Path) -> None:
     shown = table(sweep.read_jobs(six))
     assert "sampler=uniform" in shown
-    assert "0.6000 ± 0.1000" in shown
+    assert "60.00±10.00" in shown
     assert "1 of 6 jobs failed" in shown
     assert "5/ (effort=smoke sampler=proportional seed=2): no [luck]" in shown
 

@@ -36,13 +36,18 @@ class ImageFiles:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The folders in ``folder``, sorted, hidden ones aside. UserError where there are none."""
+    """The folders in ``folder``, sorted, hidden ones aside. UserError where it has under two."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder.absolute()}: set dataset.root to the images")
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     names = sorted(name for name in names if not name.startswith("."))
     if not names:
         raise UserError(f"no images: {folder.absolute()} holds no folders, one for each class")
+    if len(names) == 1:
+        raise UserError(
+            f"{folder.absolute()} holds one class only ({names[0]}): "
+            "give every class a folder of its own"
+        )
     return names
 
 

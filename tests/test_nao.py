@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_search_algo import (
+    LEARN,
     Cell,
     Plain,
     Recorder,
@@ -23,16 +24,6 @@ from test_search_algo import (
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.search_algo.random_search import RandomSearch
-
-LEARN = {
-    "hidden": 32,
-    "epochs": 20,
-    "batch": 50,
-    "expand": 4,
-    "mlp_layers": 0,
-    "validation_share": 0.2,
-    "report_every": 20,
-}
 
 
 def test_rounds_of_nao() -> None:

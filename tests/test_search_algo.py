@@ -28,6 +28,17 @@ from nasrun.values import Architecture, Cost, Decision, Trial
 CPU = torch.device("cpu")
 CONF = Path(__file__).parents[1] / "conf" / "search_algo"
 
+LEARN = {
+    "hidden": 32,
+    "epochs": 20,
+    "batch": 50,
+    "expand": 4,
+    "mlp_layers": 0,
+    "validation_share": 0.2,
+    "report_every": 20,
+}
+"""Predictor settings that learn a planted score in seconds."""
+
 
 class Cell(SearchSpace):
     """Nodes of two branches (input, op), summed: swapping the branches changes nothing."""

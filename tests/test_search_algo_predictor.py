@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_search_algo import (
     CPU,
+    LEARN,
     Cell,
     Recorder,
     conf,
@@ -103,17 +104,6 @@ def examples(space: Any, count: int, seed: int = 0) -> list[Trial]:
 
 def training(space: Any, seed: int = 0, **changes: Any) -> PredictorTraining:
     return PredictorTraining(settings(**changes), Vocabulary(space), Streams(seed), CPU, 1)
-
-
-LEARN = {
-    "hidden": 32,
-    "epochs": 20,
-    "batch": 50,
-    "expand": 4,
-    "mlp_layers": 0,
-    "validation_share": 0.2,
-    "report_every": 20,
-}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from nasrun.errors import UserError
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Nobody ever sees ``path`` half-written; a failed write leaves what was there before."""
     beside = path.with_name(f".{path.name}.writing")
     try:
@@ -27,11 +27,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda file: _write_bytes(file, text.encode()))
-
-
-def _write_bytes(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
+    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path, hint: str = "") -> Any:

@@ -17,9 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nasrun import __version__
 from nasrun.run.compute import Compute
-from nasrun.run.files import write_json
+from nasrun.run.files import write_atomic, write_json
 from nasrun.run.screen import Screen, ScreenStage
-from nasrun.run.tensors import save_tensors
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -110,7 +109,7 @@ class Run:
     def save(self, name: str, state: dict[str, Any]) -> Path:
         """checkpoints/NAME.pt: tensors and plain values."""
         path = self.directory / "checkpoints" / f"{name}.pt"
-        save_tensors(path, state)
+        write_atomic(path, lambda file: torch.save(state, file))
         return path
 
     def save_architecture(self, architecture: Architecture) -> None:

@@ -7,7 +7,6 @@ those of the next round (Luo et al., 2018 and 2019). What makes NAO "balanced" i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,17 +14,16 @@ from pydantic import PositiveFloat, PositiveInt
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import Monitor
-from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.base import Round
 from nasrun.search_algo.epd import PredictorSettings
 from nasrun.search_algo.epd_training import PredictorTraining, one_thread
-from nasrun.search_algo.pool import Found, Pool
+from nasrun.search_algo.pool import Found, Pool, PoolSearch
 from nasrun.search_algo.tokens import Vocabulary
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
 
 
-class Nao(SearchAlgo):
+class Nao(PoolSearch):
     """Neural architecture optimisation over any search space.
 
     rounds: rounds of supernet training; initial: random architectures of the first one;
@@ -104,15 +102,6 @@ class Nao(SearchAlgo):
         index = self.begun - 1
         fresh = index == 0 or self.fresh_supernet
         return Round(index, tuple(pool), fresh, evaluations=len(self.pool.pending))
-
-    def ask(self) -> list[Architecture]:
-        return self.pool.ask(self.batch)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        self.pool.tell(trials)
-
-    def best(self, count: int) -> list[Trial]:
-        return self.pool.best(count)
 
     def state_dict(self) -> dict[str, Any]:
         """May be taken at any time, also while the predictor trains."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Trial
 
@@ -97,3 +98,19 @@ class Pool:
         }
         self.pending = [read(architecture) for architecture in state["pending"]]
         self._seen = {read(form) for form in state["seen"]}
+
+
+class PoolSearch(SearchAlgo):
+    """An algorithm whose architectures all pass through a pool; ``batch`` are asked for at once."""
+
+    pool: Pool
+    batch: int
+
+    def ask(self) -> list[Architecture]:
+        return self.pool.ask(self.batch)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.pool.tell(trials)
+
+    def best(self, count: int) -> list[Trial]:
+        return self.pool.best(count)

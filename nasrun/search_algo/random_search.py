@@ -5,21 +5,19 @@ The baseline that every one-shot method has to beat (Li and Talwalkar, 2019).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import PositiveInt
 
 from nasrun.run.monitor import Monitor
-from nasrun.search_algo.base import Round, SearchAlgo
-from nasrun.search_algo.pool import Found, Pool
+from nasrun.search_algo.base import Round
+from nasrun.search_algo.pool import Found, Pool, PoolSearch
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
 
 
-class RandomSearch(SearchAlgo):
+class RandomSearch(PoolSearch):
     """Score ``evaluations`` distinct random architectures, ``batch`` of them at a time.
 
     A space that has fewer is scored as far as random draws reach.
@@ -44,15 +42,6 @@ class RandomSearch(SearchAlgo):
         # A search resumed with architectures to score is still in its only round.
         pending = len(self.pool.pending)
         return Round(0, None, fresh_supernet=True, evaluations=pending) if pending else None
-
-    def ask(self) -> list[Architecture]:
-        return self.pool.ask(self.batch)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        self.pool.tell(trials)
-
-    def best(self, count: int) -> list[Trial]:
-        return self.pool.best(count)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pool": self.pool.state_dict()}

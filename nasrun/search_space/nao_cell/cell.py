@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap
+from nasrun.search_space.base import Network
+from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
 from nasrun.search_space.operation import FactorizedReduce, ReluConvNorm, reduced
 from nasrun.values import Cost, ImageTask
 
@@ -25,6 +26,9 @@ class Branch(NamedTuple):
 
 
 Node = tuple[Branch, Branch]
+
+RunCell = Callable[[int, Tensor, Tensor, float], Tensor]
+"""(index, output of cell k-2, output of cell k-1, depth in (0, 1]) -> output of the cell."""
 
 
 def nodes_of(genes: Sequence[int]) -> list[Node]:
@@ -167,3 +171,37 @@ def initialise(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.dim() >= 2:
             nn.init.kaiming_normal_(parameter)
+
+
+class CellStack(Network):
+    """Stem, cells, global pooling, dropout, linear: what both kinds of network have in common."""
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        cells: Iterable[nn.Module],
+        *,
+        stem: str,
+        auxiliary: bool,
+    ) -> None:
+        """cells: one module for each cell of the plan."""
+        super().__init__()
+        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        self.cells = nn.ModuleList(cells)
+        self.classifier = nn.Linear(plan.output.channels, task.classes)
+        self.auxiliary_index = plan.auxiliary_index
+        self.auxiliary = AuxiliaryHead(plan.auxiliary, task.classes) if auxiliary else None
+        initialise(self)
+
+    def logits(self, x: Tensor, run_cell: RunCell) -> Tensor:
+        """x [B, C, H, W] -> [B, K]; sets ``auxiliary_logits`` in training mode."""
+        before, last = self.stem(x)
+        self.auxiliary_logits = None
+        for index in range(len(self.cells)):
+            depth = (index + 1) / len(self.cells)
+            before, last = last, run_cell(index, before, last, depth)
+            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
+                self.auxiliary_logits = self.auxiliary(last)
+        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
+        return logits

@@ -7,14 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nasrun.search_space.base import Network
 from nasrun.search_space.nao_cell.cell import (
-    STEMS,
-    AuxiliaryHead,
+    CellStack,
     Node,
     calibrations,
-    initialise,
-    pooled,
     unused_states,
 )
 from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
@@ -63,8 +59,8 @@ class Cell(nn.Module):
         )
 
 
-class NaoNetwork(Network):
-    """Stem, cells, global pooling, dropout, linear: [B, C, H, W] -> [B, K]."""
+class NaoNetwork(CellStack):
+    """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
     def __init__(
         self,
@@ -77,23 +73,12 @@ class NaoNetwork(Network):
         auxiliary: bool,
     ) -> None:
         """cells: nodes of the normal and of the reduction cell."""
-        super().__init__()
-        self.stem = STEMS[stem](task, plan.cells[0].channels)
-        self.cells = nn.ModuleList(
-            Cell(cell, cells[cell.reduction], operations) for cell in plan.cells
-        )
-        self.classifier = nn.Linear(plan.output.channels, task.classes)
-        self.auxiliary_index = plan.auxiliary_index
-        self.auxiliary = AuxiliaryHead(plan.auxiliary, task.classes) if auxiliary else None
-        initialise(self)
+        modules = (Cell(cell, cells[cell.reduction], operations) for cell in plan.cells)
+        super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
 
     def forward(self, x: Tensor) -> Tensor:
-        before, last = self.stem(x)
-        self.auxiliary_logits = None
-        for index, cell in enumerate(self.cells):
-            depth = (index + 1) / len(self.cells)
-            before, last = last, cell(before, last, self.noise, depth)
-            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
-                self.auxiliary_logits = self.auxiliary(last)
-        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
-        return logits
+        def run_cell(index: int, before: Tensor, last: Tensor, depth: float) -> Tensor:
+            out: Tensor = self.cells[index](before, last, self.noise, depth)
+            return out
+
+        return self.logits(x, run_cell)

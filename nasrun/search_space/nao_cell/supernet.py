@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from nasrun.search_space.base import Gates, Supernet
 from nasrun.search_space.nao_cell.cell import (
-    STEMS,
-    AuxiliaryHead,
+    CellStack,
     Node,
     calibrations,
-    initialise,
     nodes_of,
-    pooled,
     unused_states,
 )
 from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
@@ -95,7 +92,7 @@ class SupernetCell(nn.Module):
         return out
 
 
-class NaoSupernet(Supernet):
+class NaoSupernet(CellStack, Supernet):
     """All architectures of ``nao_cell``: images and the genes of both cells -> logits [B, K].
 
     Batch norm keeps running statistics for each input of an operation; the released code has one
@@ -112,25 +109,17 @@ class NaoSupernet(Supernet):
         stem: str,
         auxiliary: bool,
     ) -> None:
-        super().__init__()
-        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        modules = (SupernetCell(cell, nodes, operations) for cell in plan.cells)
+        super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
         self.reductions = [cell.reduction for cell in plan.cells]
-        self.cells = nn.ModuleList(SupernetCell(cell, nodes, operations) for cell in plan.cells)
-        self.classifier = nn.Linear(plan.output.channels, task.classes)
-        self.auxiliary_index = plan.auxiliary_index
-        self.auxiliary = AuxiliaryHead(plan.auxiliary, task.classes) if auxiliary else None
-        initialise(self)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         half = len(gates) // 2
-        normal, reduction = nodes_of(gates[:half]), nodes_of(gates[half:])
-        before, last = self.stem(x)
-        self.auxiliary_logits = None
-        for index, cell in enumerate(self.cells):
-            nodes = reduction if self.reductions[index] else normal
-            depth = (index + 1) / len(self.cells)
-            before, last = last, cell(before, last, nodes, self.noise, depth)
-            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
-                self.auxiliary_logits = self.auxiliary(last)
-        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
-        return logits
+        nodes = nodes_of(gates[:half]), nodes_of(gates[half:])
+
+        def run_cell(index: int, before: Tensor, last: Tensor, depth: float) -> Tensor:
+            chosen = nodes[self.reductions[index]]
+            out: Tensor = self.cells[index](before, last, chosen, self.noise, depth)
+            return out
+
+        return self.logits(x, run_cell)

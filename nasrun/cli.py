@@ -1,7 +1,7 @@
 """The command line: from the words that were typed to a task that runs, and to an exit status.
 
 0: done. 1: an internal error, or a sweep in which a job failed. 2: something that the user can
-mend, said in one line. 130: interrupted.
+mend, said in one line. 130, 143: interrupted by Ctrl-C, by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,37 +9,40 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nasrun import __version__, switches
 from nasrun.build import nearest
-from nasrun.errors import UserError
+from nasrun.errors import Interrupted, UserError
 from nasrun.options import conf_dir, tasks
+from nasrun.run import signals
 from nasrun.switches import CommandLine
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 DEBUG = "NASRUN_DEBUG"
+RESUME = "resume"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     try:
-        status = command(switches.split(sys.argv[1:] if argv is None else argv))
+        with signals.noted():
+            status = command(switches.split(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as error:
         _debug()
-        sys.stderr.write("nasrun: interrupted\n")
-        return 130
+        return interrupted(error)
     except BrokenPipeError:
         # The reader has gone (`| head`): nothing to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,12 +54,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
+def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
+    """Say what stopped the process, and how to go on; the exit status of that signal."""
+    number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to stop (SIGTERM)"}
+    text = words.get(signal.Signals(number), f"stopped by {signal.Signals(number).name}")
+    if isinstance(error, Interrupted) and error.saved:
+        text += f"; all work is saved, go on with: nasrun resume {shlex.quote(error.saved)}"
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"nasrun: {text}\n")
+    return 128 + number
+
+
 def command(line: CommandLine) -> int:
-    """Help and version, or Hydra's main."""
+    """Help and version, ``resume``, or Hydra's main."""
     if line.has(("--version",)):
         sys.stdout.write(f"nasrun {__version__}\n")
         return 0
-    known = tasks()
+    known = [*tasks(), RESUME]
     if line.task not in (None, "help", *known):
         raise UserError(
             f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
@@ -72,7 +87,23 @@ def command(line: CommandLine) -> int:
         return 0
     if line.task is None and not line.has(switches.WITHOUT_TASK):
         raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
-    return hydra_main(line)
+    return resume_command(line) if line.task == RESUME else hydra_main(line)
+
+
+def resume_command(line: CommandLine) -> int:
+    """Continue the run in the directory that the first word names."""
+    from nasrun import sweep
+    from nasrun.resume import resume
+
+    if line.switches or not line.overrides:
+        switch = f", and no switch like {line.switches[0]}" if line.switches else ""
+        raise UserError(
+            f"resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]{switch}"
+        )
+    directory, *overrides = line.overrides
+    sweep.note(Path(directory).expanduser(), sweep=False)
+    resume(Path(directory), overrides)
+    return 0
 
 
 def hydra_main(line: CommandLine) -> int:
@@ -82,6 +113,7 @@ def hydra_main(line: CommandLine) -> int:
     from nasrun import config, sweep
 
     overrides = ready_overrides(line)
+    overrides += place_of_auto(line, overrides)
     failures: list[Exception] = []
 
     def task_function(composed: DictConfig) -> None:
@@ -148,6 +180,18 @@ def ready_overrides(line: CommandLine) -> list[str]:
     return with_earlier(directory, overrides, config_dir) if directory else overrides
 
 
+def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
+    """With ``resume=auto``: the directory, always the same for the same command line."""
+    from nasrun.resume import run_name
+
+    several = line.has(switches.MULTIRUN)
+    key = "hydra.sweep.dir" if several else "hydra.run.dir"
+    if "resume=auto" not in overrides or any(word.startswith(f"{key}=") for word in overrides):
+        return []
+    name = run_name(str(line.task), overrides, line.value(switches.CONFIG_DIR))
+    return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
+
+
 def with_earlier(directory: Path, overrides: list[str], config_dir: str | None) -> list[str]:
     """The overrides of the run in ``directory`` and the user's; says which defaults differ."""
     from nasrun import config
@@ -175,49 +219,34 @@ def with_earlier(directory: Path, overrides: list[str], config_dir: str | None) 
 
 
 def job(composed: DictConfig) -> None:
-    """One run: resolve the configuration, build the parts, call the task."""
+    """One run: resolve the configuration and begin it, or go on with what the directory holds."""
     from hydra.core.hydra_config import HydraConfig
 
-    from nasrun import config
+    from nasrun import config, resume
+    from nasrun.launch import launch
+    from nasrun.run.lock import Lock
 
-    place = HydraConfig.get()
     if job_name():
         sys.stdout.write(f"{job_name()}\n")
         sys.stdout.flush()
     settings = config.plain(composed)
-    task = str(settings["task"])
-    config.check_top_level(settings, task)
-    further = {"source": source(settings)} if task == "retrain" else {}
-    try:
-        run_task = getattr(import_module(f"nasrun.task.{task}"), task)  # imports torch
-    except ModuleNotFoundError as error:
-        if error.name != f"nasrun.task.{task}":
-            raise
-        raise UserError(f"task {task} has no code: there is no module {error.name}") from error
-
-    parts = config.build_parts(settings)
-    import torch
-
-    from nasrun.run.compute import Compute
-    from nasrun.run.run import Run
-
-    if parts.threads is not None:
-        torch.set_num_threads(parts.threads)
-    directory = Path(place.runtime.output_dir)
-    run = Run(
-        directory,
-        task=task,
-        config=settings,
-        overrides=own_overrides(),
-        seed=parts.seed,
-        compute=Compute.choose(
-            parts.device, precision=parts.precision, deterministic=parts.deterministic
-        ),
-    )
-    try:
-        run_task(parts, run, **further)
-    finally:
-        run.close()
+    if settings.get("resume") not in ("never", "auto"):
+        raise UserError(f"resume={settings.get('resume')}: must be never or auto")
+    directory = Path(HydraConfig.get().runtime.output_dir).absolute()
+    with Lock(directory) as lock:
+        resume.tell_of_stale(lock)
+        if not (directory / "run.json").exists():
+            launch(settings, directory, own_overrides())
+        elif settings["resume"] == "auto":
+            changes = resume.differences(settings, directory)
+            resume.go_on(directory, changes, own_overrides(), download=True)
+        else:
+            raise UserError(
+                f"{directory} holds a run already: go on with it (nasrun resume {directory}), or "
+                "choose another place"
+            )
+    if job_name() and signals.stop.signal is not None:
+        raise Interrupted(signals.stop.signal)  # asked while the last lines of a job were written
 
 
 def own_overrides() -> list[str]:
@@ -261,22 +290,9 @@ def report_failed_job(error: Exception) -> None:
         return  # the disk is full: the summary will find no result, and say so
 
 
-def source(settings: dict[str, Any]) -> Path:
-    """The file with the architecture to retrain; raises UserError unless exactly one is given."""
-    from nasrun.run.files import read_json
-
-    directory, file = settings.get("from"), settings.get("architecture")
-    if (directory is None) == (file is None):
-        raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
-    path = Path(str(file)) if directory is None else Path(str(directory)) / "architecture.json"
-    path = path.expanduser()
-    read_json(path, "give the architecture.json of a search")
-    return path
-
-
 def verdict(error: Exception) -> tuple[str, int]:
     """What to say of an error, in one line, and the exit status."""
-    error = trouble_with_output(error) or error
+    error = trouble_with_output(error) or shortage_of_memory(error) or error
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return f"error: {text}", 2
@@ -295,12 +311,27 @@ def trouble_with_output(error: BaseException) -> UserError | None:
     path = Path(str(cause.filename)).absolute() if cause.filename else None
     place, advice = path or output, "choose another place with outputs=DIR"
     if cause.errno in NO_SPACE:
-        return UserError(
-            f"no space left to write {place}: {cause.strerror}; free some, or {advice}"
-        )
+        advice = f"or {advice}"
+        if (output / "run.json").exists():
+            advice = f"then go on with: nasrun resume {output}"
+        return UserError(f"no space left to write {place}: {cause.strerror}; free some, {advice}")
     if path and (path.is_relative_to(output) or output.is_relative_to(path)):
         return UserError(f"cannot write {place}: {cause.strerror}; {advice}")
     return None
+
+
+def shortage_of_memory(error: BaseException) -> UserError | None:
+    """The error in words, where no memory was left."""
+    if isinstance(error, UserError) or "torch" not in sys.modules:
+        return None
+    from nasrun.run.compute import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return UserError(
+        f"out of memory: {' '.join(str(error).split())[:160]}; lower batch_size of the trainer or "
+        "the evaluator, or the size of the networks; what was saved is kept"
+    )
 
 
 def _output() -> Path | None:

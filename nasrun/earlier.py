@@ -10,7 +10,7 @@ from typing import Any
 from nasrun.config import compose, flatten, parse
 from nasrun.errors import UserError
 from nasrun.options import groups
-from nasrun.run.files import read_json
+from nasrun.run.files import read_object
 
 FORGOTTEN = ("task", "from", "architecture", "outputs")
 """Overrides of the earlier run that say what it did and where, not how."""
@@ -109,11 +109,3 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
     if package and key not in options:
         raise UserError(f"{refused}: there is no group {key}")
     return key
-
-
-def read_object(path: Path, hint: str) -> dict[str, Any]:
-    """The JSON object in a file; raises UserError where there is none."""
-    value = read_json(path, hint)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value

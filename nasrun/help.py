@@ -14,6 +14,7 @@ EXAMPLES = (
     ("nasrun search effort=smoke", "see the whole thing run, in seconds"),
     ("nasrun search -m sampler=uniform,proportional seed=0,1,2", "six runs and their summary"),
     ("nasrun retrain from=outputs/search/RUN", "train what a search has found"),
+    ("nasrun search experiment=small_cifar10 resume=auto", "the same line again goes on with it"),
 )
 
 SWITCHES = (
@@ -30,6 +31,8 @@ ENVIRONMENT = (
     ("NASRUN_TRUST=PKG,...", "further packages whose classes a configuration may name"),
 )
 
+RESUME = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
+
 HIDDEN = ("task", "hydra")
 """Groups that are chosen otherwise than by GROUP=OPTION."""
 
@@ -39,7 +42,7 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
     if task is None:
         console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
         console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)
-        _section("Tasks", tasks().items(), console)
+        _section("Tasks", [*tasks().items(), RESUME], console)
     else:
         console.print(f"[bold]nasrun {task}[/]: {tasks()[task]}")
         usage = f"\nnasrun {task} [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]"

@@ -417,9 +417,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def job(composed: Any) -> None:
         from nasrun.config import plain
+        from nasrun.launch import source
 
         config = plain(composed)
-        found.update(config, overrides=cli.own_overrides(), source=cli.source(config))
+        found.update(config, overrides=cli.own_overrides(), source=source(config))
 
     monkeypatch.setattr(cli, "job", job)
     return found
@@ -457,7 +458,7 @@ def test_architecture_paths_of_any_kind(folder: Path, seen: dict[str, Any]) -> N
     file.write_text("{}")
     for argument in (f"architecture={file.name}", f"architecture='{file.name}'"):
         assert cli.main(["retrain", argument]) == 0
-        assert seen["source"] == Path(file.name)
+        assert seen["source"] == file
 
 
 def test_both_from_and_architecture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -40,10 +41,7 @@ def evaluator(search_space, protocol: str, **changes):
 
 
 def scores(made, pool, network):
-    reported: list = []
-    trials = made.score(pool, network, Silent(), reported.append)
-    assert reported == trials
-    return [trial.score for trial in trials]
+    return [trial.score for trial in made.score(pool, network, Silent())]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -104,7 +102,7 @@ def test_the_protocols_differ_and_are_written_into_the_trial(trained):
     search_space, network, pool = trained
     for protocol in PROTOCOLS:
         made = evaluator(search_space, protocol, images=20)
-        trial = made.score(pool[:1], network, Silent(), lambda trial: None)[0]
+        trial = next(made.score(pool[:1], network, Silent()))
         assert trial.evaluation["batch_norm"] == protocol
         assert trial.evaluation["images"] == 20 and trial.seed == 7
         assert trial.cost == search_space.cost(pool[0], TASK)
@@ -131,7 +129,7 @@ def test_stand_alone_scores_do_not_depend_on_the_company():
     def score(architectures, seed):
         made = StandaloneEvaluator(trainer=trainer(epochs=3))
         made.start(search_space, splits(), CPU, Streams(seed))
-        return [t.score for t in made.score(architectures, None, Silent(), lambda t: None)]
+        return [t.score for t in made.score(architectures, None, Silent())]
 
     both = score(pool, 0)
     assert score(pool[1:], 0) == both[1:]
@@ -144,4 +142,6 @@ def test_accuracy_counts_every_image_once():
         (torch.eye(4)[[3]], torch.tensor([3])),
     ]
     batches = [(x[:, :, None, None], y) for x, y in batches]
-    assert accuracy(lambda x: x.flatten(1), batches, CPU) == 0.75
+    assert accuracy(lambda x: x.flatten(1), batches, CPU, Silent()) == 0.75
+    batches[1][0][0] = math.nan
+    assert math.isnan(accuracy(lambda x: x.flatten(1), batches, CPU, Silent()))

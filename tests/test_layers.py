@@ -14,6 +14,8 @@ PACKAGE = ROOT / "nasrun"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"resume"},
+    {"launch"},
     {"sweep", "earlier", "help"},
     {"config"},
     {"switches"},

@@ -98,10 +98,16 @@ def test_the_run_directory_is_complete(finished):
     stages = {line["stage"] for line in metrics}
     assert {"supernet/round0", "supernet/round1", "predictor/round1", "retrain"} <= stages
     assert list(finished.glob("events.out.tfevents.*"))
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {
-        "supernet.pt",
-        "network.pt",
-    }
+    assert (finished / "supernet.safetensors").exists() and (
+        finished / "network.safetensors"
+    ).exists()
+    kept = sorted(path.suffix for path in (finished / "checkpoints").iterdir())
+    assert kept == [
+        ".json",
+        ".safetensors",
+        ".safetensors",
+    ]  # the last one, of algorithm and retraining
+    assert not (finished / "lock").exists()
     result = json.loads((finished / "result.json").read_text())
     assert result["architecture"] == json.loads((finished / "architecture.json").read_text())
     best = max(trial["score"] for trial in trials if trial["round"] == "shortlist")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,9 @@ from omegaconf import OmegaConf
 from nasrun.build import build
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
+from nasrun.run.state import decode_tensors as decode
+from nasrun.run.state import encode_tensors as encode
+from nasrun.run.state import pack, unpack
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_algo.epd import PredictorSettings
 from nasrun.search_algo.nao import Nao
@@ -178,15 +181,13 @@ def run(algo: Any, monitor: Any = None) -> list[tuple[Any, list[Architecture]]]:
 
 
 def saved(state: dict[str, Any]) -> dict[str, Any]:
-    """Through a file and back, as data only."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    """As bytes and back."""
+    tree, tensors = pack(state)
+    loaded: dict[str, Any] = unpack(json.loads(json.dumps(tree)), decode(encode(tensors)))
     return loaded
 
 
-class Recorder:
+class Recorder(Silent):
     """A monitor that keeps the metrics, and takes states as a checkpointing run would."""
 
     def __init__(self, snapshot: Any = None) -> None:

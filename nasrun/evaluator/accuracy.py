@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -9,21 +10,29 @@ from torch import Tensor
 
 from nasrun.dataset.base import Batch
 from nasrun.run.compute import Compute
+from nasrun.run.monitor import Monitor
 
 
 @torch.inference_mode()
 def accuracy(
-    predict: Callable[[Tensor], Tensor], batches: Iterable[Batch], compute: Compute
+    predict: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    compute: Compute,
+    monitor: Monitor,
 ) -> float:
     """Share of images whose largest logit is their label, in [0, 1]; each image counts once.
 
+    NaN where any logit is NaN or infinite: such a network has no accuracy.
     predict: images [B, C, H, W] -> logits [B, K].
     """
     correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+    finite = torch.ones((), dtype=torch.bool, device=compute.device)
     count = 0
     for images, labels in batches:
+        monitor.poll()
         with compute.autocast():
             logits = predict(compute.images(images))
         correct += (logits.argmax(1) == labels).sum()
+        finite &= logits.isfinite().all()
         count += len(labels)
-    return correct.item() / count
+    return correct.item() / count if finite.item() else math.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from nasrun.dataset.base import Splits
 from nasrun.run.compute import Compute
@@ -29,9 +29,9 @@ class Evaluator(ABC):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
-        report: Callable[[Trial], None],
-    ) -> list[Trial]:
-        """A trial for each architecture, in order.
+    ) -> Iterator[Trial]:
+        """A trial for each architecture, in order, each as it is done.
 
-        monitor hears of long work inside (training); report of each trial as it is done.
+        The score of one does not depend on the others. monitor hears of long work inside
+        (training), and keeps it so that it can be continued.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
@@ -32,9 +32,7 @@ class StandaloneEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
-        report: Callable[[Trial], None],
-    ) -> list[Trial]:
-        trials = []
+    ) -> Iterator[Trial]:
         for architecture in architectures:
             # the streams are named by the architecture: a score does not depend on the company
             name = f"standalone/{architecture.digest}"
@@ -44,15 +42,16 @@ class StandaloneEvaluator(Evaluator):
                     architecture, self.splits.task, "search", auxiliary=self.trainer.auxiliary
                 )
             training = self.trainer.start(network, self.splits.train, self.compute, streams)
-            training.train_round(monitor, name)
+            monitor.keep("standalone", training, label=name)
+            if not training.done:
+                training.train_round(monitor, name)
             batches = self.splits.validation.eval_batches(self.trainer.batch_size)
-            trial = Trial(
+            yield Trial(
                 architecture,
-                accuracy(training.network, batches, self.compute),
+                accuracy(training.network, batches, self.compute, monitor),
                 self.space.cost(architecture, self.splits.task),
                 self.streams.seed,
                 {"evaluator": "standalone", "epochs": self.trainer.epochs},
             )
-            trials.append(trial)
-            report(trial)
-        return trials
+            # Only now is the trial known to whoever asked; until then the training must be kept.
+            monitor.drop("standalone")

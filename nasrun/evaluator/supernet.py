@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -70,20 +70,18 @@ class SupernetEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
-        report: Callable[[Trial], None],
-    ) -> list[Trial]:
+    ) -> Iterator[Trial]:
         assert supernet is not None  # needs_supernet  # noqa: S101
         supernet.noise.stop()
-        trials = []
         with batch_norm_protocol(
             self.batch_norm, supernet, self.calibration, self.compute
         ) as prepare:
             for architecture in architectures:
                 predict = partial(supernet, gates=architecture.choices)
                 prepare(predict)
-                trial = Trial(
+                yield Trial(
                     architecture,
-                    accuracy(predict, self.validation, self.compute),
+                    accuracy(predict, self.validation, self.compute, monitor),
                     self.space.cost(architecture, self.task),
                     self.seed,
                     {
@@ -93,9 +91,6 @@ class SupernetEvaluator(Evaluator):
                         "batch_size": self.batch_size,
                     },
                 )
-                trials.append(trial)
-                report(trial)
-        return trials
 
 
 class _Again:

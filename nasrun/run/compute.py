@@ -5,27 +5,44 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16"]
+OnNonfinite = Literal["stop", "skip"]
+BatchSize = Literal["full", "auto"] | Annotated[int, Field(ge=2)]
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Compute:
-    """device, and whether networks run in bf16 autocast and in the channels_last layout."""
+    """device, and whether networks run in bf16 autocast and in the channels_last layout.
+
+    batch_size: how many images of a training batch pass through the network at once (full: all of
+    them; auto: as many as the memory takes). on_nonfinite: what becomes of a training step whose
+    loss is NaN or infinite.
+    """
 
     device: torch.device
     bf16: bool
     channels_last: bool
+    batch_size: BatchSize = "full"
+    on_nonfinite: OnNonfinite = "stop"
 
     @staticmethod
-    def choose(device: str, *, precision: Precision, deterministic: bool) -> Compute:
+    def choose(
+        device: str,
+        *,
+        precision: Precision,
+        deterministic: bool,
+        batch_size: BatchSize = "full",
+        on_nonfinite: OnNonfinite = "stop",
+    ) -> Compute:
         """device: auto (CUDA where there is one), cpu, cuda or cuda:N.
 
         Raises UserError where the device is absent or unknown.
@@ -52,11 +69,14 @@ class Compute:
         if deterministic:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(deterministic)
+        if deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(deterministic)  # imports seconds' worth of torch
         return Compute(
             chosen,
             bf16=precision == "bf16" or (precision == "auto" and on_gpu),
             channels_last=True,  # on two CPU cores a step takes half the time of the usual layout
+            batch_size=batch_size,
+            on_nonfinite=on_nonfinite,
         )
 
     def place(self, network: _Network) -> _Network:
@@ -84,3 +104,11 @@ class Compute:
         else:
             name = f"CPU, {torch.get_num_threads()} threads"
         return f"{name}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or Python, has found no memory: on a GPU or on the CPU."""
+    words = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

@@ -1,21 +1,28 @@
-"""Files that are whole or absent: written beside, flushed to the disk, renamed."""
+"""Files that are whole or absent, and files of strangers: read as data, within bounds."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
 
+LARGEST_JSON = 256 * 2**20
+"""Bytes; no JSON file of a run comes near, and a larger one is not even read."""
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Nobody ever sees ``path`` half-written; a failed write leaves what was there before."""
+    """Nobody ever sees ``path`` half-written; a failed write leaves what was there before.
+
+    On return the file and its name are on the disk: a power cut does not undo them.
+    """
     beside = path.with_name(f".{path.name}.writing")
     try:
-        with beside.open("wb") as file:
+        with open_for_writing(beside) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -23,6 +30,62 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems cannot; the rename itself is still atomic
+    finally:
+        os.close(handle)
+
+
+def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
+    """``path`` opened to be written on from byte ``keep``; what lay behind is cut off.
+
+    keep=None leaves all that is there.
+
+    Raises UserError where it is a link or no regular file: a run directory may come from a
+    stranger, and nothing outside it may be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(_open(path, flags), "r+b")
+    try:
+        if keep is not None:
+            file.truncate(keep)
+            file.seek(keep)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """All of a regular file of at most ``limit`` bytes; links are not followed.
+
+    Raises UserError where it is a link, no file, or larger; OSError where it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(_open(path, flags), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise UserError(
+                f"{path} is refused: {size:,} bytes are more than the {limit:,} allowed"
+            )
+        return file.read(limit)
+
+
+def _open(path: Path, flags: int) -> int:
+    if path.is_symlink():
+        raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path} is refused: it is no regular file")
+    return handle
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -34,8 +97,16 @@ def read_json(path: Path, hint: str = "") -> Any:
     """Raises UserError, naming the file and giving the hint, where it is absent or not JSON."""
     advice = f"; {hint}" if hint else ""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, LARGEST_JSON))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}{advice}") from error
+
+
+def read_object(path: Path, hint: str = "") -> dict[str, Any]:
+    """The JSON object in a file; raises UserError where there is none."""
+    value = read_json(path, hint)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value

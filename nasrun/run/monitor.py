@@ -1,10 +1,12 @@
-"""How long work reports itself: stages with a total, and numbers logged with their steps."""
+"""How long work reports itself and where it may be stopped and continued."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+from nasrun.run.state import Part
 
 
 class Stage(Protocol):
@@ -20,13 +22,47 @@ class Monitor(Protocol):
     def stage(self, name: str, total: int) -> AbstractContextManager[Stage]:
         """A stage of ``total`` steps, e.g. ``run.stage("supernet/round0", 2000)``."""
 
+    def keep(self, name: str, part: Part, label: str = "") -> None:
+        """From now on ``part`` is in every checkpoint; a resumed run puts it into its old state.
+
+        name: lower-case letters and underscores. label: tells apart parts that have the same name
+        in turn; a state is only given to a part of the same label.
+        """
+
+    def drop(self, name: str) -> None:
+        """The part is no longer needed: later checkpoints do without."""
+
+    def safe_point(self) -> None:
+        """All kept parts and all logs agree here: a checkpoint may be written, the run may stop."""
+
+    def poll(self) -> None:
+        """Within work that changes nothing kept, however long: the run may stop here."""
+
+    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+        """A file for the person who looks into a fault; returns its path in words."""
+
 
 class Silent:
-    """A monitor and a stage that say nothing: for tests and benchmarks."""
+    """A monitor and a stage that say nothing and keep nothing: for tests and benchmarks."""
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Stage]:
+    def stage(self, name: str, total: int) -> Iterator[Silent]:
         yield self
 
     def advance(self, steps: int = 1, **metrics: float) -> None:
         pass
+
+    def keep(self, name: str, part: Part, label: str = "") -> None:
+        pass
+
+    def drop(self, name: str) -> None:
+        pass
+
+    def safe_point(self) -> None:
+        pass
+
+    def poll(self) -> None:
+        pass
+
+    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+        return "nothing was written"

@@ -1,33 +1,48 @@
-"""One run and its directory: configuration, metrics, trials, checkpoints, result."""
+"""One run and its directory: configuration, logs, checkpoints, result."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import torch
-from torch.utils.tensorboard import SummaryWriter
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from torch import nn
 
-from nasrun import __version__
+from nasrun.errors import Interrupted, UserError
+from nasrun.run import provenance, signals
+from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, Kept, Stored, state_bytes
 from nasrun.run.compute import Compute
 from nasrun.run.files import write_atomic, write_json
+from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
+from nasrun.run.state import Part, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
+
+MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What Python raises where a state has another shape than its part expects."""
+
+
+class CheckpointEvery(BaseModel):
+    """When a checkpoint is due: after so many minutes, and after so many steps (None: never).
+
+    A step is one of training, an epoch of a predictor, or a scored architecture.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minutes: PositiveFloat | None
+    steps: PositiveInt | None
 
 
 class Run:
     """A run directory; nothing is written before ``begin``.
 
-    run.json: what was asked for, on what (written once); metrics.jsonl and TensorBoard events;
-    trials.jsonl: every trial; checkpoints/; architecture.json: the winner; result.json: the end.
+    run.json: what was asked for, on what; metrics.jsonl and TensorBoard events; trials.jsonl: every
+    trial; checkpoints/; architecture.json: the winner; *.safetensors: weights; result.json.
     """
 
     def __init__(
@@ -39,7 +54,11 @@ class Run:
         overrides: list[str],
         seed: int,
         compute: Compute,
+        checkpoint: CheckpointEvery,
+        earlier: Mapping[str, Any] | None = None,
+        changed: frozenset[str] = frozenset(),
     ) -> None:
+        """earlier: run.json of the run to be continued; changed: settings that it had otherwise."""
         self.directory = directory
         self.task = task
         self.config = config
@@ -47,43 +66,84 @@ class Run:
         self.streams = Streams(seed)
         self.compute = compute
         self.screen = Screen()
-        self.started = time.monotonic()
-        self._files: list[TextIO] = []
-        self._events: SummaryWriter | None = None
+        self.changed = changed
+        self.every = checkpoint
+        self.stop = signals.stop
+        self._earlier = earlier
+        self._checkpoints = Checkpoints(directory / "checkpoints")
+        self._kept: dict[str, Kept] = {}
+        self._unclaimed: dict[str, Stored] = {}
+        self._logs: Logs | None = None
+        self._seconds = 0.0  # of computing before this process
+        self._started = self._last_written = time.monotonic()
+        self._steps = 0  # safe points since the last checkpoint
 
-    def begin(self) -> None:
-        """Write run.json and open the logs: the task has found all that it needs."""
-        (self.directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_json(self.directory / "run.json", self._record())
-        self._metrics = self._open("metrics.jsonl")
-        self._trials = self._open("trials.jsonl")
-        self._events = SummaryWriter(str(self.directory))
+    @property
+    def seconds(self) -> float:
+        """Computing time so far, over all processes that worked on this run."""
+        return self._seconds + time.monotonic() - self._started
+
+    @property
+    def logs(self) -> Logs:
+        assert self._logs is not None, "the run has not begun"  # noqa: S101
+        return self._logs
+
+    def begin(self, architecture: Architecture | None = None) -> None:
+        """Write run.json and open the logs: the task has found all that it needs.
+
+        A run that is continued goes back to its last checkpoint. architecture: what the run is
+        given, not what it finds.
+        """
+        lengths: dict[str, int] = {}
+        if self._earlier is None:
+            (self.directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+            if architecture is not None:
+                self.save_architecture(architecture)
+        else:
+            lengths = self._go_back()
+        self._logs = Logs(self.directory, lengths)
         self.screen.say(f"{self.task} on {self.compute.describe()}, seed {self.streams.seed}")
         self.screen.say(f"writing to {self.directory}")
+        write_json(self.directory / "run.json", self._record())
+        self._last_written = time.monotonic()
+        self.stop.deferred = True
 
-    def _open(self, name: str) -> TextIO:
-        file = (self.directory / name).open("w", encoding="utf-8", buffering=1)
-        self._files.append(file)
-        return file
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
-        if self._events is not None:
-            self._events.close()
+    def _go_back(self) -> dict[str, int]:
+        """Take up the newest checkpoint that is whole; the lengths of the logs at that time."""
+        (self.directory / "checkpoints").mkdir(exist_ok=True)
+        whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
+        intact = [one for one in whole if not missing(self.directory, one.logs)]
+        chosen: Checkpoint | None = next(iter(intact or whole), None)
+        if chosen is None:
+            self.say("no checkpoint to continue from: starting at the beginning")
+            return {}
+        for name, count in missing(self.directory, chosen.logs).items():
+            self.say(f"{name} lacks its last {count:,} bytes; they cannot be had again", "yellow")
+        self._checkpoints.kept = [one for one in whole[::-1] if one.number <= chosen.number]
+        self._unclaimed = dict(chosen.parts)
+        self._seconds = chosen.seconds
+        self.say(
+            f"continuing from checkpoint {chosen.number}, after {chosen.seconds:.0f} s of work"
+        )
+        return whole_lines(self.directory, chosen.logs)
 
     def _record(self) -> dict[str, Any]:
+        if self._earlier is None:
+            return provenance.record(
+                self.task, self.config, self.overrides, self.streams.seed, self.compute
+            )
+        resumed = self._earlier.get("resumed")
+        entry = provenance.resumption(self.overrides, self.seconds, self.compute)
         return {
-            "nasrun": __version__,
-            "task": self.task,
-            "overrides": self.overrides,
-            "seed": self.streams.seed,
-            "device": self.compute.describe(),
-            "versions": _versions(),
-            "git": _git_state(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **self._earlier,
             "config": self.config,
+            "resumed": [*(resumed if isinstance(resumed, list) else []), entry],
         }
+
+    def close(self) -> None:
+        self.stop.deferred = False
+        if self._logs is not None:
+            self._logs.close()
 
     def say(self, line: str = "", style: str | None = None) -> None:
         self.screen.say(line, style)
@@ -94,32 +154,73 @@ class Run:
         with self.screen.stage(name, total) as stage:
             yield RunStage(self, name, stage)
 
-    def log(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl and a point of each TensorBoard curve."""
-        self._metrics.write(json.dumps({"stage": name, "step": step, **metrics}) + "\n")
-        assert self._events is not None  # noqa: S101
-        for key, value in metrics.items():
-            self._events.add_scalar(f"{name}/{key}", value, step)
-
     def record(self, trials: Iterable[Trial], **context: Any) -> None:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
-        for trial in trials:
-            self._trials.write(json.dumps({**context, **trial.to_json()}) + "\n")
+        self.logs.trials(trials, **context)
 
-    def save(self, name: str, state: dict[str, Any]) -> Path:
-        """checkpoints/NAME.pt: tensors and plain values."""
-        path = self.directory / "checkpoints" / f"{name}.pt"
-        write_atomic(path, lambda file: torch.save(state, file))
-        return path
+    def keep(self, name: str, part: Part, label: str = "") -> None:
+        """See Monitor. Raises UserError where the state in the checkpoint does not fit."""
+        self._kept[name] = kept = Kept(part, label)
+        stored = self._unclaimed.pop(name, None)
+        if stored is None or stored.label != label:
+            return
+        limit = 4 * state_bytes(part.state_dict()) + SPARE_BYTES
+        try:
+            part.load_state_dict(self._checkpoints.state(stored, limit))
+        except MISFITS as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the state of {name} in {self.directory / 'checkpoints'} does not fit this run "
+                f"({type(error).__name__}: {reason})"
+            ) from error
+        kept.mark, kept.written = getattr(part, "mark", None), stored
+
+    def drop(self, name: str) -> None:
+        self._kept.pop(name, None)
+
+    def safe_point(self) -> None:
+        """See Monitor. Writes a checkpoint where one is due; raises Interrupted if told to stop."""
+        self._steps += 1
+        minutes = (time.monotonic() - self._last_written) / 60
+        by_steps = self.every.steps is not None and self._steps >= self.every.steps
+        by_time = self.every.minutes is not None and minutes >= self.every.minutes
+        if by_steps or by_time:
+            self.checkpoint()
+        self.poll()
+
+    def poll(self) -> None:
+        if self.stop.signal is not None:
+            if self._steps:
+                self.checkpoint()
+            raise Interrupted(self.stop.signal, str(self.directory))
+
+    def checkpoint(self) -> None:
+        """Write the state of all kept parts now."""
+        self._checkpoints.write(self._kept, self._unclaimed, self.logs.lengths(), self.seconds)
+        self._steps, self._last_written = 0, time.monotonic()
+
+    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+        path = self.directory / f"{name}.json"
+        write_json(path, content)
+        return f"see {path}"
+
+    def save_weights(self, name: str, network: nn.Module) -> None:
+        """NAME.safetensors: parameters and buffers, for whoever wants the network."""
+        _, tensors = pack(dict(network.state_dict()))
+        data = encode_tensors(tensors)
+        write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
 
     def save_architecture(self, architecture: Architecture) -> None:
         write_json(self.directory / "architecture.json", architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write result.json: the run is done."""
-        seconds = round(time.monotonic() - self.started, 1)
+        """Write result.json: the run is done. One checkpoint stays, to train on from."""
+        self.checkpoint()
+        self._checkpoints.keep_only(self._checkpoints.kept[-1:])
+        seconds = round(self.seconds, 1)
         result = {"status": "done", "task": self.task, **result, "seconds": seconds}
         write_json(self.directory / "result.json", result)
+        self.stop.deferred = False
         return result
 
 
@@ -132,27 +233,4 @@ class RunStage:
     def advance(self, steps: int = 1, **metrics: float) -> None:
         self.screen.advance(steps, metrics)
         if metrics:
-            self.run.log(self.name, self.screen.done, metrics)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("torchvision", "numpy", "hydra-core", "omegaconf"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout that nasrun runs from; None outside a checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):
-        return None
+            self.run.logs.metrics(self.name, self.screen.done, metrics)

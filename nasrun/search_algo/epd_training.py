@@ -6,6 +6,7 @@ any epoch and goes on from the saved state gives the same bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasrun.errors import UserError
 from nasrun.metrics import pairwise_accuracy
 from nasrun.run.monitor import Monitor
+from nasrun.run.state import load_optimiser_state, optimiser_state
 from nasrun.search_algo.epd import EPD, PredictorSettings
 from nasrun.search_algo.tokens import Vocabulary
 from nasrun.streams import Streams
@@ -100,9 +103,16 @@ class PredictorTraining:
                 stage.advance(self.epoch)
             while not self.done:
                 metrics = {"loss": self.train_epoch(training)}
+                if not math.isfinite(metrics["loss"]):
+                    raise UserError(
+                        f"predictor/round{self.index}: the loss is {metrics['loss']} in epoch "
+                        f"{self.epoch} with learning rate {self.settings.lr:.3g}: lower "
+                        "search_algo.predictor.lr"
+                    )
                 if self.epoch % self.settings.report_every == 0 or self.done:
                     metrics |= self.evaluate(held_out)
                 stage.advance(1, **metrics)
+                monitor.safe_point()
 
     def examples(self, trials: Sequence[Trial]) -> tuple[Examples, Examples]:
         """Training and held-out examples.
@@ -173,14 +183,14 @@ class PredictorTraining:
             "index": self.index,
             "epoch": self.epoch,
             "model": dict(self.model.state_dict()),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": optimiser_state(self.optimiser),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.index = state["index"]
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser_state(self.optimiser, state["optimiser"])
 
     def _tensors(self, pairs: Sequence[tuple[Any, float]]) -> Examples:
         tokens = self.vocabulary.encode([architecture for architecture, _ in pairs])

@@ -11,7 +11,8 @@ from nasrun.dataset.base import Dataset
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.standalone import StandaloneEvaluator
-from nasrun.run.compute import Precision
+from nasrun.run.compute import BatchSize, OnNonfinite, Precision
+from nasrun.run.run import CheckpointEvery
 from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
@@ -46,6 +47,9 @@ class Parts:
     precision: Precision
     deterministic: bool
     threads: PositiveInt | None
+    batch_size: BatchSize
+    on_nonfinite: OnNonfinite
+    checkpoint: CheckpointEvery
     dataset: Dataset
     search_space: SearchSpace
     sampler: Sampler

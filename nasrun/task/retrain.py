@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nasrun.dataset.base import Splits
+from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.run.files import read_json
 from nasrun.run.run import Run
+from nasrun.search_space.base import Network
 from nasrun.task.parts import Parts
+from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
 
@@ -23,8 +26,7 @@ def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
         raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
     splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
     parts.check_networks(splits.task, architecture)
-    run.begin()
-    run.save_architecture(architecture)
+    run.begin(architecture)
     result = run.finish(retrain_architecture(parts, run, splits, architecture))
     say_winner(parts, run, architecture, result)
     return result
@@ -33,26 +35,42 @@ def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
 def retrain_architecture(
     parts: Parts, run: Run, splits: Splits, architecture: Architecture
 ) -> dict[str, Any]:
-    """Train at the final scale and measure; the only place where the test images are read."""
+    """Train at the final scale and measure; the only place where the test images are read.
+
+    A run that is continued trains what is left.
+    """
     trainer, space = parts.retrain.trainer, parts.search_space
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.task, "final", auxiliary=trainer.auxiliary)
     held_out = parts.retrain.images == "train"
     images = splits.train if held_out else splits.train_and_validation()
     training = trainer.start(network, images, run.compute, run.streams.sub("retrain"))
-    training.train_round(run, "retrain")
-    run.save("network", {"network": training.network.state_dict()})
+    run.keep("retrain", training)
+    if not training.done:
+        training.train_round(run, "retrain")
+    run.save_weights("network", training.network)
+    run.checkpoint()
 
     result: dict[str, Any] = {
         "architecture": architecture.to_json(),
         **asdict(space.cost(architecture, splits.task, "final")),
     }
     if held_out:
-        validation = splits.validation.eval_batches(trainer.batch_size)
-        result["validation_accuracy"] = accuracy(training.network, validation, run.compute)
-    test = splits.test().eval_batches(trainer.batch_size)
-    result["test_accuracy"] = accuracy(training.network, test, run.compute)
+        result["validation_accuracy"] = measure(training, splits.validation, run)
+    result["test_accuracy"] = measure(training, splits.test(), run)
     return result
+
+
+def measure(training: Training[Network], split: Split, run: Run) -> float:
+    """Accuracy of the trained network; raises UserError where its outputs are not finite."""
+    batches = split.eval_batches(training.trainer.batch_size)
+    measured = accuracy(training.network, batches, run.compute, run)
+    if math.isnan(measured):
+        raise UserError(
+            "the outputs of the retrained network are not finite, so it has no accuracy: lower "
+            "retrain.trainer.schedule.lr"
+        )
+    return measured
 
 
 def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from nasrun.dataset.base import Splits
+from nasrun.errors import UserError
+from nasrun.evaluator.base import Evaluator
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
 from nasrun.task.parts import Parts
+from nasrun.task.progress import Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
-from nasrun.trainer.trainer import Training
-from nasrun.values import Trial
+from nasrun.trainer.training import Training
+from nasrun.values import Architecture, Trial
 
 
 def search(parts: Parts, run: Run) -> dict[str, Any]:
-    """The whole job; returns what stands in result.json."""
+    """The whole job, or what is left of it; returns what stands in result.json.
+
+    A run that is continued goes through the same lines: each part knows how far it has come, and
+    what is done is not done again.
+    """
     splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
     algo, evaluator = parts.search_algo, parts.evaluator
     parts.check_gates()
@@ -23,18 +33,21 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
     algo.start(parts.search_space, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
     training = start_supernet(parts, run, splits) if evaluator.needs_supernet else None
+    tally = Tally()
     run.begin()
+    run.keep("search_algo", algo)
+    run.keep("tally", tally)
+    if training is not None:
+        run.keep("supernet", training)
 
     while (round_ := algo.next_round(run)) is not None:
         if training is not None:
-            if round_.fresh_supernet and round_.index > 0:
-                training = start_supernet(parts, run, splits, first_step=training.step)
-            gates = parts.sampler.over(
-                parts.search_space, splits.task, round_.pool, run.streams.sub("sampler")
-            )
-            training.train_round(run, f"supernet/round{round_.index}", gates)
-            run.save("supernet", training.state_dict())
-        score(parts, run, round_, training.network if training else None)
+            if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
+                training = start_supernet(parts, run, splits, first_round=round_.index)
+                run.keep("supernet", training)
+            train_supernet(parts, run, splits, training, round_, tally)
+        score(parts, run, round_, training.network if training else None, tally)
+    run.drop("supernet")
 
     winner, result = shortlist(parts, run, splits)
     run.save_architecture(winner.architecture)
@@ -45,10 +58,10 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
 
 
 def start_supernet(
-    parts: Parts, run: Run, splits: Splits, *, first_step: int = 0
+    parts: Parts, run: Run, splits: Splits, *, first_round: int = 0
 ) -> Training[Supernet]:
     """A supernet with new weights, ready to be trained."""
-    with run.streams.default("supernet/init", first_step):
+    with run.streams.default("supernet/init", first_round):
         supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
     return parts.trainer.start(
         supernet,
@@ -56,24 +69,45 @@ def start_supernet(
         run.compute,
         run.streams.sub("supernet"),
         rounds=parts.search_algo.rounds,
-        first_step=first_step,
+        first_round=first_round,
     )
 
 
-def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None) -> None:
+def train_supernet(
+    parts: Parts,
+    run: Run,
+    splits: Splits,
+    training: Training[Supernet],
+    round_: Round,
+    tally: Tally,
+) -> None:
+    """Train what is left of this round, and put the weights where anyone may have them."""
+    if training.rounds_done <= round_.index:
+        if tally.scored(round_.index):
+            raise UserError(
+                "trainer.epochs cannot be changed now: architectures have been scored by the "
+                "supernet as it is; start a new run"
+            )
+        gates = parts.sampler.over(
+            parts.search_space, splits.task, round_.pool, run.streams.sub("sampler")
+        )
+        training.train_round(run, f"supernet/round{round_.index}", gates)
+    run.save_weights("supernet", training.network)
+    # Scoring may leave the supernet's statistics changed, so its state must be safe before.
+    run.checkpoint()
+
+
+def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
     """Score whatever the algorithm asks for in this round."""
-    best = 0.0
-    with run.stage(f"score/round{round_.index}", round_.evaluations) as stage:
-
-        def report(trial: Trial) -> None:
-            nonlocal best
-            best = max(best, trial.score)
-            stage.advance(score=trial.score, best=best)
-
+    done = tally.begin(round_.index)
+    with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
+        stage.advance(done)
         while architectures := parts.search_algo.ask():
-            trials = parts.evaluator.score(architectures, supernet, run, report)
-            run.record(trials, round=round_.index)
-            parts.search_algo.tell(trials)
+            for trial in checked(parts.evaluator, architectures, supernet, run):
+                parts.search_algo.tell([trial])
+                run.record([trial], round=round_.index)
+                stage.advance(score=trial.score, best=tally.add(trial))
+                run.safe_point()
 
 
 def shortlist(parts: Parts, run: Run, splits: Splits) -> tuple[Trial, dict[str, Any]]:
@@ -83,22 +117,46 @@ def shortlist(parts: Parts, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
     """
     count = parts.shortlist.count
     found = parts.search_algo.best(max(count, 1))
+    if count <= 1:
+        return found[0], {"score": found[0].score}
+    run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
+    evaluator = parts.shortlist.evaluator
+    evaluator.start(parts.search_space, splits, run.compute, run.streams)
+    scored = Scored(parts.search_space)
+    run.keep("shortlist", scored)
+    names = [trial.architecture for trial in found]
+    done = len(scored.trials)
+    if [trial.architecture for trial in scored.trials] != names[:done]:
+        raise UserError(f"the shortlist in {run.directory / 'checkpoints'} is not of this search")
+    with run.stage("shortlist", len(found)) as stage:
+        stage.advance(done)
+        for trial in checked(evaluator, names[done:], None, run):
+            scored.trials.append(trial)
+            run.record([trial], round="shortlist")
+            stage.advance(score=trial.score)
+            run.safe_point()
+    winner = max(scored.trials, key=lambda trial: trial.score)  # of equals the first
     searched = {trial.architecture: trial.score for trial in found}
-    if count > 1:
-        run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-        evaluator = parts.shortlist.evaluator
-        evaluator.start(parts.search_space, splits, run.compute, run.streams)
-        with run.stage("shortlist", len(found)) as stage:
-            trials = evaluator.score(
-                [trial.architecture for trial in found],
-                None,
-                run,
-                lambda trial: stage.advance(score=trial.score),
+    return winner, {
+        "score": searched[winner.architecture],
+        "shortlist_accuracy": winner.score,
+    }
+
+
+def checked(
+    evaluator: Evaluator, architectures: list[Architecture], supernet: Supernet | None, run: Run
+) -> Iterator[Trial]:
+    """The evaluator's trials; a score that is no number stops the search or, by
+    ``on_nonfinite=skip``, counts as the worst."""
+    for trial in evaluator.score(architectures, supernet, run):
+        if math.isfinite(trial.score):
+            yield trial
+        elif run.compute.on_nonfinite == "skip":
+            yield replace(trial, score=0.0, evaluation={**trial.evaluation, "nonfinite": True})
+        else:
+            note = run.write_note("nonfinite", {"architecture": trial.architecture.to_json()})
+            raise UserError(
+                f"the outputs of architecture {list(trial.architecture.choices)} are not finite, "
+                "so it has no score: lower trainer.schedule.lr, or count such architectures as "
+                f"the worst with on_nonfinite=skip; {note}"
             )
-        run.record(trials, round="shortlist")
-        found = sorted(trials, key=lambda trial: -trial.score)  # stable: ties stay in order
-    winner = found[0]
-    result = {"score": searched[winner.architecture]}
-    if count > 1:
-        result["shortlist_accuracy"] = winner.score
-    return winner, result

@@ -1,0 +1,81 @@
+"""From a resolved configuration to a task that runs in its directory, anew or continued."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nasrun import config
+from nasrun.errors import UserError
+from nasrun.run.files import read_json
+
+
+def launch(
+    settings: Mapping[str, Any],
+    directory: Path,
+    overrides: list[str],
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    changed: frozenset[str] = frozenset(),
+) -> None:
+    """Build the parts and call the task; the caller holds the lock of ``directory``.
+
+    earlier: run.json of the run to be continued; changed: the settings it had otherwise.
+    """
+    task = str(settings["task"])
+    config.check_top_level(settings, task)
+    try:
+        run_task = getattr(import_module(f"nasrun.task.{task}"), task)  # imports torch
+    except ModuleNotFoundError as error:
+        if error.name != f"nasrun.task.{task}":
+            raise
+        raise UserError(f"task {task} has no code: there is no module {error.name}") from error
+    further = {}
+    if "source" in inspect.signature(run_task).parameters:
+        # A run that is continued has its own copy: nothing outside its directory is read again.
+        further["source"] = source(settings) if earlier is None else directory / "architecture.json"
+    parts = config.build_parts(settings)
+    import torch
+
+    from nasrun.run.compute import Compute
+    from nasrun.run.run import Run
+
+    if parts.threads is not None:
+        torch.set_num_threads(parts.threads)
+    run = Run(
+        directory,
+        task=task,
+        config=settings,
+        overrides=overrides,
+        seed=parts.seed,
+        compute=Compute.choose(
+            parts.device,
+            precision=parts.precision,
+            deterministic=parts.deterministic,
+            batch_size=parts.batch_size,
+            on_nonfinite=parts.on_nonfinite,
+        ),
+        checkpoint=parts.checkpoint,
+        earlier=earlier,
+        changed=changed,
+    )
+    try:
+        run_task(parts, run, **further)
+    finally:
+        run.close()
+
+
+def source(settings: Mapping[str, Any]) -> Path:
+    """The file with the architecture to retrain; raises UserError unless exactly one is given."""
+    directory, file = settings.get("from"), settings.get("architecture")
+    if (directory is None) == (file is None):
+        raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
+    path = Path(str(file)) if directory is None else Path(str(directory)) / "architecture.json"
+    path = path.expanduser()
+    if directory is None:
+        path = path.resolve()  # the user's own file may well be a link
+    read_json(path, "give the architecture.json of a search")
+    return path

@@ -1,0 +1,245 @@
+"""Checkpoints on the disk: whole or recognised as damaged, and never only one of them.
+
+A checkpoint is ``checkpoints/000012.json`` with the JSON part of every kept state, the lengths of
+the logs, and the names, sizes and digests of the tensor files beside it. A part that has not
+changed since an earlier checkpoint is not written again: the new one names the old file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nasrun.errors import UserError
+from nasrun.run.files import LARGEST_JSON, read_bytes, write_atomic
+from nasrun.run.state import Part, State, decode_tensors, encode_tensors, pack, unpack
+
+FORMAT = 1
+SPARE_BYTES = 2**29
+"""What a part's tensors may take beyond four times its present state (a predictor to come)."""
+
+_MANIFEST = re.compile(r"(\d{6,12})\.json")
+_TENSORS = re.compile(r"\d{6,12}-[a-z_]+\.safetensors")
+
+
+class DamageError(Exception):
+    """A checkpoint that is not what was written."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A file of tensors: its name within the folder, its length in bytes, its BLAKE2b digest."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One part's state. label: which training, of several that take the same place in turn."""
+
+    label: str
+    tree: Any
+    tensors: Tensors | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """seconds: computing time so far; logs: bytes of each log file; parts: by name."""
+
+    number: int
+    seconds: float
+    logs: dict[str, int]
+    parts: dict[str, Stored]
+
+    def files(self) -> set[str]:
+        return {stored.tensors.name for stored in self.parts.values() if stored.tensors}
+
+
+@dataclass
+class Kept:
+    """A part under care. written: what stands on the disk of the state that had ``mark``."""
+
+    part: Part
+    label: str = ""
+    mark: Any = None
+    written: Stored | None = None
+
+
+class Checkpoints:
+    """The folder; the newest checkpoints are kept so that no single file is needed by all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kept: list[Checkpoint] = []  # on the disk, oldest first
+        self.number = 0
+
+    def read(self, say: Callable[[str], None]) -> list[Checkpoint]:
+        """The whole checkpoints on the disk, newest first; tells of each damaged one.
+
+        Raises UserError where the folder is a link.
+        """
+        if self.folder.is_symlink():
+            raise UserError(f"{self.folder} is refused: it is a link")
+        found = sorted(
+            (int(match[1]), path)
+            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
+            if (match := _MANIFEST.fullmatch(path.name))
+        )
+        self.number = max((number for number, _ in found), default=0)
+        whole = []
+        for number, path in reversed(found):
+            try:
+                whole.append(self._read(number, path))
+            except (DamageError, UserError, OSError) as error:
+                say(f"checkpoint {path.name} is damaged and passed over: {error}")
+        self.kept = whole[::-1]
+        return whole
+
+    def _read(self, number: int, path: Path) -> Checkpoint:
+        try:
+            value = json.loads(read_bytes(path, LARGEST_JSON))
+            body, digest = value["checkpoint"], value["digest"]
+            if not isinstance(body, str) or digest != _digest(body.encode()):
+                raise DamageError("its digest does not fit its content")
+            content = json.loads(body)
+            if content["format"] != FORMAT or content["number"] != number:
+                raise DamageError("it was written by another version, or renamed")
+            checkpoint = Checkpoint(
+                number,
+                float(content["seconds"]),
+                {name: int(size) for name, size in content["logs"].items()},
+                {
+                    str(name): Stored(
+                        str(stored["label"]),
+                        stored["tree"],
+                        Tensors(**stored["tensors"]) if stored["tensors"] else None,
+                    )
+                    for name, stored in content["parts"].items()
+                },
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise DamageError(f"it is no checkpoint ({type(error).__name__})") from error
+        if not 0 <= checkpoint.seconds < math.inf or min(checkpoint.logs.values(), default=0) < 0:
+            raise DamageError("it holds numbers that cannot be")
+        for stored in checkpoint.parts.values():
+            if stored.tensors:
+                self._verify(stored.tensors)
+        return checkpoint
+
+    def _verify(self, tensors: Tensors) -> None:
+        """Piece by piece, so that the length of a file costs no memory."""
+        if not isinstance(tensors.name, str) or not _TENSORS.fullmatch(tensors.name):
+            raise DamageError(f"it names a file {tensors.name!r}")
+        path = self.folder / tensors.name
+        if path.is_symlink() or not path.is_file():
+            raise DamageError(f"{tensors.name} is missing")
+        if path.stat().st_size != tensors.size:
+            raise DamageError(
+                f"{tensors.name} has {path.stat().st_size:,} bytes of {tensors.size:,}"
+            )
+        state = blake2b(digest_size=16)
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                state.update(piece)
+        if state.hexdigest() != tensors.digest:
+            raise DamageError(f"the digest of {tensors.name} does not fit its content")
+
+    def state(self, stored: Stored, limit: int) -> State:
+        """A part's state; raises ValueError where it is none, or has over ``limit`` bytes."""
+        tensors: dict[str, Tensor] = {}
+        if stored.tensors is not None:
+            data = read_bytes(self.folder / stored.tensors.name, limit)
+            if _digest(data) != stored.tensors.digest:
+                raise ValueError(f"{stored.tensors.name} has just been changed")
+            tensors = decode_tensors(data)
+        state = unpack(stored.tree, tensors)
+        if not isinstance(state, dict):
+            raise ValueError("the state of a part is a mapping")
+        return state
+
+    def write(
+        self,
+        parts: Mapping[str, Kept],
+        unclaimed: Mapping[str, Stored],
+        logs: dict[str, int],
+        seconds: float,
+    ) -> Checkpoint:
+        """A new checkpoint of ``parts``; ``unclaimed`` are parts of an earlier one, passed on."""
+        self.number += 1
+        stored = dict(unclaimed)
+        for name, kept in parts.items():
+            mark = getattr(kept.part, "mark", None)
+            if kept.written is None or mark is None or mark != kept.mark:
+                kept.written = self._write_part(name, kept)
+                kept.mark = mark
+            stored[name] = replace(kept.written, label=kept.label)
+        checkpoint = Checkpoint(self.number, seconds, logs, stored)
+        body = json.dumps(
+            {
+                "format": FORMAT,
+                "number": checkpoint.number,
+                "seconds": seconds,
+                "logs": logs,
+                "parts": {name: value.to_json() for name, value in stored.items()},
+            }
+        )
+        text = json.dumps({"digest": _digest(body.encode()), "checkpoint": body})
+        write_atomic(
+            self.folder / f"{self.number:06d}.json", lambda file: file.write(text.encode())
+        )
+        self.kept.append(checkpoint)
+        self._prune()
+        return checkpoint
+
+    def _write_part(self, name: str, kept: Kept) -> Stored:
+        tree, tensors = pack(kept.part.state_dict())
+        if not tensors:
+            return Stored(kept.label, tree, None)
+        data = encode_tensors(tensors)
+        file_name = f"{self.number:06d}-{name}.safetensors"
+        write_atomic(self.folder / file_name, lambda file: file.write(data))
+        return Stored(kept.label, tree, Tensors(file_name, len(data), _digest(data)))
+
+    def _prune(self) -> None:
+        """Keep the last two, and one more that shares no file with the last."""
+        last = self.kept[-1]
+        keep = self.kept[-2:]
+        if not any(last.files().isdisjoint(other.files()) for other in keep[:-1]):
+            apart = [one for one in self.kept[:-2] if last.files().isdisjoint(one.files())]
+            keep = apart[-1:] + keep
+        self.keep_only(keep)
+
+    def keep_only(self, keep: list[Checkpoint]) -> None:
+        """Remove whatever in the folder belongs to none of ``keep``."""
+        self.kept = keep
+        names = {f"{one.number:06d}.json" for one in keep}.union(*(one.files() for one in keep))
+        for path in self.folder.iterdir():
+            ours = _MANIFEST.fullmatch(path.name) or _TENSORS.fullmatch(path.name)
+            unfinished = path.name.startswith(".") and path.name.endswith(".writing")
+            if (ours and path.name not in names) or unfinished:
+                path.unlink(missing_ok=True)
+
+
+def state_bytes(state: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    values = state.values() if isinstance(state, dict) else state
+    return sum(map(state_bytes, values)) if isinstance(state, dict | list | tuple) else 0
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()

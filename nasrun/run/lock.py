@@ -1,0 +1,109 @@
+"""One process for each run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from nasrun.errors import UserError
+from nasrun.run.files import open_for_writing
+
+NAME = "lock"
+
+
+class Lock:
+    """Held from ``acquire`` to ``release``, or to the death of this process.
+
+    The lock is the operating system's (a record lock on the file, also over NFS), so a process
+    that was killed leaves a file but no lock: the file only tells the next one who holds it. Forked
+    workers do not inherit record locks, so they do not prolong it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / NAME
+        self.stale: str | None = None
+        self._file: BinaryIO | None = None
+
+    def acquire(self) -> Lock:
+        """Raises UserError, with the holder's host and process id, where another one has it.
+
+        Afterwards ``stale`` names the process that died without releasing it, if one did.
+        """
+        while self._file is None:
+            file = open_for_writing(self.path, keep=None)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                holder = _read(file)
+                file.close()
+                raise UserError(
+                    f"{self.path.parent} is in use by {_in_words(holder)}: wait until it ends, or "
+                    "stop it"
+                ) from None
+            except OSError as error:
+                file.close()
+                raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
+            if not self._is_current(file):
+                file.close()  # its holder has just removed it: once more, with a new file
+                continue
+            holder = _read(file)
+            self.stale = _in_words(holder) if holder else None
+            self._file = file
+        self._sign(self._file)
+        return self
+
+    def _is_current(self, file: BinaryIO) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _sign(file: BinaryIO) -> None:
+        since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(owner).encode() + b"\n")
+        file.flush()
+
+    def release(self) -> None:
+        """Removes the file first: nobody can lock what is about to go."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Lock:
+        return self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _read(file: BinaryIO) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read(4096))
+    except (ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _in_words(holder: dict[str, Any]) -> str:
+    def known(key: str) -> str:
+        # Shown on the terminal, so nothing that could steer it.
+        return "".join(c for c in str(holder.get(key, "unknown"))[:60] if c.isprintable())
+
+    return f"process {known('pid')} on {known('host')} (since {known('since')})"

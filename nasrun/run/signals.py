@@ -1,0 +1,54 @@
+"""Being told to stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), SIGHUP (the terminal is gone)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from nasrun.errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class StopRequest:
+    """Whether the process has been asked to stop.
+
+    While ``deferred`` the first signal is only noted, and the run stops at its next safe point; a
+    second one, or a signal at any other time, stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.deferred = False
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        again = self.signal is not None
+        self.signal = signal.Signals(number)
+        if again or not self.deferred:
+            raise Interrupted(number)
+
+
+stop = StopRequest()
+"""Signals belong to the process, so there is one."""
+
+
+@contextmanager
+def noted() -> Iterator[StopRequest]:
+    """Signals go to ``stop`` inside; what the parent had ignored (nohup) stays ignored."""
+    stop.signal, stop.deferred = None, False
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {
+        number: signal.signal(number, stop.receive)
+        for number in SIGNALS
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

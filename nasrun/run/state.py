@@ -1,0 +1,119 @@
+"""The state of a part as data: a tree of JSON values, and the tensors that it names.
+
+Every part that is kept in checkpoints (a training, a search algorithm) gives its state as nested
+dicts and lists of numbers, strings and tensors. Nothing else can be written, so nothing else can
+be read back: no classes, no code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+_TENSOR = "$tensor"
+
+State = dict[str, Any]
+"""Nested dicts (string keys) and lists of None, bool, int, float, str and tensors."""
+
+
+class Part(Protocol):
+    """What can be kept in checkpoints."""
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
+    """The JSON tree of a state, and its tensors by name, on the CPU.
+
+    Raises TypeError over any other kind of value.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def visit(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            if name in tensors:
+                raise TypeError(f"two tensors of a state are called {name!r}")
+            # A copy of its own: safetensors takes no two tensors that share memory.
+            tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+            return {_TENSOR: name}
+        if isinstance(value, dict):
+            if _TENSOR in value or not all(isinstance(key, str) for key in value):
+                raise TypeError(f"the keys of a state must be strings: {name!r}")
+            return {
+                key: visit(inner, f"{name}/{key}" if name else key) for key, inner in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [visit(inner, f"{name}/{index}") for index, inner in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"a state cannot hold a {type(value).__name__} ({name!r})")
+
+    return visit(state, ""), tensors
+
+
+def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state that ``pack`` was given; raises KeyError where a tensor is missing."""
+    if isinstance(tree, dict):
+        if _TENSOR in tree:
+            return tensors[tree[_TENSOR]]
+        return {key: unpack(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [unpack(value, tensors) for value in tree]
+    return tree
+
+
+def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
+    return safetensors.save(tensors)
+
+
+def decode_tensors(data: bytes) -> dict[str, Tensor]:
+    """Raises ValueError where ``data`` is no safetensors file."""
+    try:
+        return safetensors.load(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"no safetensors file: {error}") from error
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
+    """What the optimiser has gathered for each parameter, by its number.
+
+    The settings are not in it: they come from the configuration and the step.
+    """
+    return {
+        str(index): dict(optimiser.state[parameter])
+        for index, parameter in enumerate(_parameters(optimiser))
+        if parameter in optimiser.state
+    }
+
+
+def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Raises ValueError where the state does not fit the optimiser's parameters."""
+    parameters = _parameters(optimiser)
+    optimiser.state.clear()
+    for number, values in state.items():
+        if not 0 <= int(number) < len(parameters):
+            raise ValueError(f"there is no parameter {number}")
+        parameter = parameters[int(number)]
+        optimiser.state[parameter] = {
+            name: _placed(value, parameter) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory layout and on its device; step counters (no shape) as they are."""
+    if value.dim() == 0:
+        return value
+    if value.shape != parameter.shape:
+        raise ValueError(f"a buffer of shape {list(value.shape)} for {list(parameter.shape)}")
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

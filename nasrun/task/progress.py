@@ -1,0 +1,57 @@
+"""How far a task has come, as parts that checkpoints keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Trial
+
+
+class Tally:
+    """Scores of the round under way: their number and the best of them."""
+
+    def __init__(self) -> None:
+        self.round = -1
+        self.count = 0
+        self.best = 0.0
+
+    def scored(self, round_: int) -> bool:
+        """Whether any architecture of that round has a score."""
+        return self.round == round_ and self.count > 0
+
+    def begin(self, round_: int) -> int:
+        """Go on with a round, or start it; how many scores it has."""
+        if round_ != self.round:
+            self.round, self.count, self.best = round_, 0, 0.0
+        return self.count
+
+    def add(self, trial: Trial) -> float:
+        """Count it; the best score of the round."""
+        self.count += 1
+        self.best = max(self.best, trial.score)
+        return self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"round": self.round, "count": self.count, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.round, self.count = int(state["round"]), int(state["count"])
+        self.best = float(state["best"])
+
+
+class Scored:
+    """Trials that belong to no search algorithm, in order."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.trials: list[Trial] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trials": [trial.to_json() for trial in self.trials]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the state belongs to another search space."""
+        self.trials = [Trial.from_json(trial) for trial in state["trials"]]
+        for trial in self.trials:
+            self.space.check(trial.architecture)

@@ -1,0 +1,77 @@
+"""What becomes of a training step that goes wrong: undone, or told in full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.errors import UserError
+from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import Gates
+
+MOST_SKIPPED = 100
+"""Steps in a row; after so many without a finite loss the weights are beyond help."""
+
+
+class Buffers:
+    """The buffers of a network (batch norm statistics) as they were before a step."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.buffers = list(network.buffers())
+        self.saved = [buffer.clone() for buffer in self.buffers]
+
+    def save(self) -> None:
+        self._copy(self.buffers, self.saved)
+
+    def restore(self) -> None:
+        self._copy(self.saved, self.buffers)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+        if source:
+            torch._foreach_copy_(target, source)  # one call: a supernet has thousands
+
+
+def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, a scalar on their device."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def stop_over_loss(
+    monitor: Monitor,
+    name: str,
+    *,
+    step: int,
+    loss: float,
+    lr: float,
+    gates: Sequence[Gates] | None,
+    skipped: int,
+) -> NoReturn:
+    """Raises UserError over the loss of ``step``, with all that helps to find the cause."""
+    shown = [list(path) for path in gates] if gates else None
+    what = f" of architecture {', '.join(map(str, shown))}" if shown else ""
+    note = monitor.write_note(
+        "nonfinite",
+        # JSON has no sign for infinity.
+        {
+            "stage": name,
+            "step": step,
+            "loss": str(loss),
+            "lr": lr,
+            "architectures": shown,
+            "skipped": skipped,
+        },
+    )
+    kind = "not a number" if math.isnan(loss) else "infinite"
+    advice = "lower schedule.lr, set clip, or skip such steps with on_nonfinite=skip"
+    if skipped:
+        advice = f"{skipped} steps were skipped, {MOST_SKIPPED} in a row: lower schedule.lr"
+    raise UserError(
+        f"{name}: the loss{what} is {kind} at step {step} with learning rate {lr:.3g}: {advice}; "
+        f"{note}"
+    )

@@ -1,0 +1,343 @@
+"""One network under training: a loop that can be left and taken up at any step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nasrun.dataset.base import Split
+from nasrun.errors import UserError
+from nasrun.run.compute import Compute, is_out_of_memory
+from nasrun.run.monitor import Monitor, Silent
+from nasrun.run.state import State, load_optimiser_state, optimiser_state
+from nasrun.search_space.base import Gates, GatesOfStep, Network
+from nasrun.streams import Streams
+from nasrun.trainer.faults import MOST_SKIPPED, Buffers, gradient_norm, stop_over_loss
+
+if TYPE_CHECKING:
+    from nasrun.trainer.trainer import Trainer
+
+NetworkT = TypeVar("NetworkT", bound=Network)
+
+
+class Training(Generic[NetworkT]):
+    """A network under training: its weights, its optimiser and the number of the next step.
+
+    rounds_done: rounds of training that are complete; step: the next step of the round under way.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        network: NetworkT,
+        split: Split,
+        compute: Compute,
+        streams: Streams,
+        rounds: int,
+        first_round: int,
+    ) -> None:
+        self.trainer = trainer
+        self.network = compute.place(network)
+        self.split = split
+        self.compute = compute
+        self.streams = streams
+        self.rounds = rounds
+        self.rounds_done = first_round
+        self.step = 0
+        self.steps_per_epoch = split.steps_per_epoch(trainer.batch_size)
+        self.steps_per_round = trainer.epochs * self.steps_per_epoch
+        self.steps = rounds * self.steps_per_round
+        # Measured since the last line of metrics: (loss, accuracy) [2] of each step.
+        self._measured: list[Tensor] = []
+        self._skipped = self._skipped_in_a_row = 0
+        self._at_once = compute.batch_size if isinstance(compute.batch_size, int) else None
+        guarded = compute.on_nonfinite == "skip" or compute.batch_size == "auto"
+        self._buffers = Buffers(self.network) if guarded else None
+        self._monitor: Monitor = Silent()
+        self._name = "training"
+        self._gates: GatesOfStep | None = None
+        decay_all = trainer.decay_norm_and_bias
+        parameters = list(self.network.parameters())
+        self.groups = [
+            [parameter for parameter in parameters if decay_all or parameter.dim() >= 2],
+            [parameter for parameter in parameters if not decay_all and parameter.dim() < 2],
+        ]
+        self.optimiser = torch.optim.SGD(
+            [
+                {"params": self.groups[0], "weight_decay": trainer.weight_decay},
+                {"params": self.groups[1], "weight_decay": 0.0},
+            ],
+            lr=trainer.schedule.lr,
+            momentum=trainer.momentum,
+            nesterov=trainer.nesterov,
+        )
+
+    @property
+    def global_step(self) -> int:
+        """The next step, counted over all rounds: it names the random streams."""
+        return self.rounds_done * self.steps_per_round + self.step
+
+    @property
+    def done(self) -> bool:
+        return self.rounds_done == self.rounds
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Equal marks, equal states."""
+        return self.rounds_done, self.step
+
+    def train_round(self, monitor: Monitor, name: str, gates: GatesOfStep | None = None) -> None:
+        """Train to the end of the current round; ``gates`` for a supernet, None for a network.
+
+        Logs under ``name``, every ``log_every`` steps: loss (cross entropy with label smoothing,
+        nats, auxiliary loss included), accuracy on the training batches, lr. Every step ends in a
+        safe point.
+        """
+        self._monitor, self._name, self._gates = monitor, name, gates
+        batches = self.split.train_batches(
+            self.trainer.batch_size,
+            streams=self.streams,
+            first_step=self.global_step,
+            cutout=self.trainer.cutout,
+        )
+        self.network.train()
+        with monitor.stage(name, self.steps_per_round) as stage:
+            stage.advance(self.step - len(self._measured))
+            while self.step < self.steps_per_round:
+                images, labels = next(batches)
+                self._set_learning_rate()
+                chosen = gates(self.global_step) if gates else None
+                self._measured.append(self.train_step(images, labels, chosen))
+                self.step += 1
+                last = self.step == self.steps_per_round
+                if self.step % self.trainer.log_every == 0 or last:
+                    done = len(self._measured)
+                    stage.advance(done, **self._metrics())
+                if last:
+                    break  # the round is complete only with the lines below
+                monitor.safe_point()
+        self.rounds_done, self.step = self.rounds_done + 1, 0
+        self.rest()
+        monitor.safe_point()
+
+    def rest(self) -> None:
+        """Leave the network as it is used: without noise, with its own statistics."""
+        self.network.noise.stop()
+        self.network.eval()
+
+    def _metrics(self) -> dict[str, float]:
+        """Means since the last call, which are forgotten; raises UserError over a bad loss."""
+        measured = self._checked()  # the only synchronisation with the device in the loop
+        self._measured = []
+        metrics = {"lr": self._learning_rate(self.step - 1)}
+        good = measured[measured[:, 0].isfinite()]
+        if len(good):
+            loss, accuracy = good.mean(0).tolist()
+            metrics = {"loss": loss, "accuracy": accuracy, **metrics}
+        if self.compute.on_nonfinite == "skip":
+            metrics["skipped"] = self._skipped
+        if self.compute.batch_size == "auto":
+            metrics["images_at_once"] = self._at_once or self.trainer.batch_size
+        return metrics
+
+    def _checked(self) -> Tensor:
+        """What was measured, [n, 2] on the CPU; NaN are the steps that were skipped.
+
+        Raises UserError where another loss is not finite.
+        """
+        if not self._measured:
+            return torch.zeros(0, 2)
+        measured = torch.stack(self._measured).cpu()
+        if self.compute.on_nonfinite == "stop":
+            bad = (~measured[:, 0].isfinite()).nonzero().flatten().tolist()
+            if bad:
+                step = self.step - len(self._measured) + bad[0]
+                self._stop_over_loss(step, measured[bad[0], 0].item())
+        return measured
+
+    def _stop_over_loss(self, step: int, loss: float) -> NoReturn:
+        first = self.rounds_done * self.steps_per_round
+        stop_over_loss(
+            self._monitor,
+            self._name,
+            step=step,
+            loss=loss,
+            lr=self._learning_rate(step),
+            gates=self._gates(first + step) if self._gates else None,
+            skipped=self._skipped,
+        )
+
+    def _set_learning_rate(self) -> None:
+        lr = self._learning_rate(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def _learning_rate(self, step: int) -> float:
+        """That of ``step`` of the round under way."""
+        position, steps = self._position(step)
+        return self.trainer.schedule.at(position, steps, self.steps_per_epoch)
+
+    def _position(self, step: int) -> tuple[int, int]:
+        """The step within what the schedule spans, and how many steps that has."""
+        if self.trainer.schedule.spans == "round":
+            return step, self.steps_per_round
+        return self.rounds_done * self.steps_per_round + step, self.steps
+
+    def train_step(self, images: Tensor, labels: Tensor, gates: list[Gates] | None) -> Tensor:
+        """One update on images [B, C, H, W] and labels [B]; returns (loss, accuracy) [2].
+
+        Where memory is short and ``batch_size=auto``, the batch is taken in pieces, and their
+        gradients are added up. Raises UserError where it is short and must not be split further.
+        """
+        images = self.compute.images(images)
+        paths: list[tuple[Gates, ...]] = [(path,) for path in gates] if gates else [()]
+        if self._buffers:
+            self._buffers.save()
+        while True:
+            try:
+                measured = self._gradients(images, labels, paths)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out of the handler, whose traceback would keep the memory.
+            self._go_back()
+            self._take_less_at_once(len(images))
+        if self.compute.on_nonfinite == "skip" and not self._finite(measured):
+            self._go_back()
+            self._skipped += 1
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row == MOST_SKIPPED:
+                self._stop_over_loss(self.step, measured[0].item())
+            return torch.full_like(measured, torch.nan)
+        self._skipped_in_a_row = 0
+        self._update()
+        return measured
+
+    def _gradients(self, images: Tensor, labels: Tensor, paths: list[tuple[Gates, ...]]) -> Tensor:
+        """Forward and backward over all paths and pieces; the mean (loss, accuracy) [2]."""
+        position, steps = self._position(self.step)
+        self.network.noise.begin_step(
+            self.streams.torch("noise", self.global_step, device=self.compute.device),
+            progress=(position + 1) / steps,
+            drop_path_keep=self.trainer.drop_path_keep,
+            dropout_keep=self.trainer.dropout_keep,
+        )
+        pieces = -(-len(images) // (self._at_once or len(images)))
+        # Batch norm has no statistics of one image: then the pieces are a little larger.
+        pieces = max(min(pieces, len(images) // 2), 1)
+        measured = torch.zeros(2, device=self.compute.device)
+        for path in paths:
+            for part, answers in zip(
+                images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
+            ):
+                share = len(part) / len(images) / len(paths)
+                with self.compute.autocast():
+                    logits = self.network(part, *path)
+                loss = self._loss(logits, answers)
+                torch.autograd.backward(loss * share)
+                correct = (logits.detach().argmax(1) == answers).float().mean()
+                measured += torch.stack([loss.detach(), correct]) * share
+        return measured
+
+    def _finite(self, measured: Tensor) -> bool:
+        return bool((measured.isfinite().all() & gradient_norm(self._active()).isfinite()).item())
+
+    def _go_back(self) -> None:
+        """As before the step: no gradients, and the batch norm statistics of then."""
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        if self._buffers:
+            self._buffers.restore()
+
+    def _take_less_at_once(self, batch: int) -> None:
+        now = min(self._at_once or batch, batch)
+        if self.compute.batch_size != "auto" or now < 4:
+            advice = (
+                "take a larger device, or a smaller network"
+                if self.compute.batch_size == "auto"
+                else "lower the trainer's batch_size, or let batch_size=auto split the batches"
+            )
+            raise UserError(
+                f"{self._name}: out of memory on {self.compute.device} at step {self.step} with "
+                f"{now} images at once: {advice}"
+            )
+        self._at_once = now // 2
+        if self.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _active(self) -> list[Tensor]:
+        return [p for group in self.groups for p in group if p.grad is not None]
+
+    def _update(self) -> None:
+        """Clip, step, and forget the gradients, of those parameters that have one.
+
+        Options that were not drawn have none: they get no update, no decay and no momentum. The
+        optimiser is shown the others only; a supernet has thousands that it would pass over.
+        """
+        active = [[p for p in group if p.grad is not None] for group in self.groups]
+        if self.trainer.clip > 0:
+            torch.nn.utils.clip_grad_norm_(active[0] + active[1], self.trainer.clip)
+        for group, parameters in zip(self.optimiser.param_groups, active, strict=True):
+            group["params"] = parameters
+        self.optimiser.step()
+        for group, parameters in zip(self.optimiser.param_groups, self.groups, strict=True):
+            group["params"] = parameters
+        for parameter in active[0] + active[1]:
+            parameter.grad = None
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        def cross_entropy(logits: Tensor) -> Tensor:
+            return F.cross_entropy(
+                logits.float(), labels, label_smoothing=self.trainer.label_smoothing
+            )
+
+        loss = cross_entropy(logits)
+        auxiliary = self.network.auxiliary_logits
+        if auxiliary is not None and self.trainer.auxiliary:
+            loss = loss + self.trainer.auxiliary_weight * cross_entropy(auxiliary)
+        return loss
+
+    def state_dict(self) -> State:
+        """Raises UserError where a loss since the last line of metrics was not finite: weights
+        that are spoilt must not replace good ones."""
+        return {
+            "rounds_done": self.rounds_done,
+            "step": self.step,
+            "epochs": self.trainer.epochs,
+            "measured": self._checked(),
+            "skipped": [self._skipped, self._skipped_in_a_row],
+            "at_once": self._at_once,
+            "network": dict(self.network.state_dict()),
+            "optimiser": optimiser_state(self.optimiser),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; ``epochs`` may be others than they were.
+
+        Raises UserError where fewer are left than were trained, ValueError where it does not fit.
+        """
+        self.rounds_done, self.step = int(state["rounds_done"]), int(state["step"])
+        if state["epochs"] != self.trainer.epochs and self.rounds_done == self.rounds:
+            self.rounds_done, self.step = (
+                self.rounds_done - 1,
+                int(state["epochs"]) * self.steps_per_epoch,
+            )
+        if self.step >= self.steps_per_round:
+            trained = self.step / self.steps_per_epoch
+            raise UserError(
+                f"epochs={self.trainer.epochs}: {trained:.4g} epochs are trained already"
+            )
+        measured = state["measured"]
+        if not 0 <= self.rounds_done <= self.rounds or not 0 <= len(measured) <= self.step:
+            raise ValueError("its position is none of this training")
+        self._measured = list(measured.to(self.compute.device))
+        self._skipped, self._skipped_in_a_row = map(int, state["skipped"])
+        if self.compute.batch_size == "auto":
+            self._at_once = state["at_once"]
+        self.network.load_state_dict(state["network"])
+        load_optimiser_state(self.optimiser, state["optimiser"])
+        self.rest()

@@ -92,15 +92,15 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, download: 
         raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
     settings = deepcopy(settings)
     changed = apply(settings, changes)
-    if finished(directory) and "retrain.trainer.epochs" not in changed:
-        Screen().say(f"the run in {directory} is finished; see {directory / 'result.json'}")
+    if (result := finished(directory)) and "retrain.trainer.epochs" not in changed:
+        reached = result.get("test_accuracy")
+        words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
+        Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
         return
     dataset = settings.get("dataset")
     if isinstance(dataset, dict) and dataset.get("download") and not download:
         dataset["download"] = False
-    earlier = record.get("overrides")
-    own = [str(word) for word in earlier] if isinstance(earlier, list) else []
-    launch(settings, directory, overrides or own, earlier=record, changed=changed)
+    launch(settings, directory, overrides, earlier=record, changed=changed)
 
 
 def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
@@ -153,9 +153,11 @@ def matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def finished(directory: Path) -> bool:
+def finished(directory: Path) -> dict[str, Any] | None:
+    """The result of a run that has come to its end."""
     path = directory / "result.json"
-    return path.exists() and read_object(path).get("status") == "done"
+    result = read_object(path) if path.exists() else {}
+    return result if result.get("status") == "done" else None
 
 
 def tell_of_stale(lock: Lock) -> None:

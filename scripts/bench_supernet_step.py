@@ -22,7 +22,8 @@ from nasrun.search_space.base import Gates
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule
-from nasrun.trainer.trainer import Trainer, Training
+from nasrun.trainer.trainer import Trainer
+from nasrun.trainer.training import Training
 from nasrun.values import ImageTask
 
 
@@ -31,6 +32,9 @@ class NoImages(Split):
 
     def __len__(self) -> int:
         return 1000
+
+    def fingerprint(self) -> str:
+        return "none"
 
     def train_batches(self, *_: object, **__: object) -> Iterator[Batch]:
         yield from ()

@@ -9,26 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, TASK, Images, schedule, space, trainer
+from helpers import CPU, TASK, Images, Probe, Recorder, schedule, space, trainer
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.sampler.uniform import Uniform
-from nasrun.search_space.base import Network
 from nasrun.streams import Streams
-
-
-class Recorder(Silent):
-    """A monitor that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.metrics: list[dict[str, float]] = []
-        self.steps = 0
-
-    def advance(self, steps: int = 1, **metrics: float) -> None:
-        self.steps += steps
-        if metrics:
-            self.metrics.append(metrics)
 
 
 def supernet(search_space=None, seed: int = 0):
@@ -154,19 +140,6 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate():
         training.train_round(Silent(), "retrain")
 
 
-class Probe(Network):
-    """Its only weight is the logit of class 0; the auxiliary head gives constant logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1, 1))
-
-    def forward(self, x):
-        batch = x.shape[0]
-        self.auxiliary_logits = torch.zeros(batch, 4)
-        return F.pad(self.weight.expand(batch, 1), (0, 3))
-
-
 def test_label_smoothing_and_auxiliary_loss():
     """Uniform logits over K classes have cross entropy log K, smoothed or not."""
     batch = torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
@@ -219,3 +192,56 @@ def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
         assert out.max().item() == pytest.approx(1 / (1 - dropped))
     network.noise.stop()
     assert network.noise.drop_path(x, 1.0) is x and network.noise.dropout(x) is x
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
+    def started(seed):
+        return trainer(log_every=5, drop_path_keep=0.7, epochs=3).start(
+            supernet(seed=seed), Images(64), CPU, Streams(3)
+        )
+
+    gates = Uniform().over(space(), TASK, None, Streams(3))
+    whole, states, monitor = started(0), [], Recorder()
+
+    class Saves(Recorder):
+        def safe_point(self):
+            states.append(copy.deepcopy(whole.state_dict()))
+
+    saves = Saves()
+    whole.train_round(saves, "supernet", gates)
+    resumed = started(1)
+    resumed.load_state_dict(states[stop - 1])
+    resumed.train_round(monitor, "supernet", gates)
+    skipped = stop // 5  # lines that were written before
+    assert monitor.metrics == saves.metrics[skipped:] and monitor.steps == saves.steps
+    for ours, theirs in zip(
+        resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_more_epochs_train_on_and_fewer_than_done_are_refused():
+    def started(epochs):
+        return trainer(epochs=epochs).start(Probe(), Images(64), CPU, Streams(0))
+
+    first = started(2)
+    first.train_round(Silent(), "retrain")
+    state = first.state_dict()
+    longer, monitor = started(5), Recorder()
+    longer.load_state_dict(state)
+    assert not longer.done and longer.step == 8
+    longer.train_round(monitor, "retrain")
+    assert longer.done and monitor.steps == 5 * 4
+    with pytest.raises(UserError, match="epochs=1: 2 epochs are trained already"):
+        started(1).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": -1}, {"rounds_done": 9}, {"rounds_done": -1}, {"measured": torch.zeros(99, 2)}],
+)
+def test_positions_that_cannot_be_are_refused(change):
+    training = trainer().start(Probe(), Images(64), CPU, Streams(0))
+    with pytest.raises(ValueError, match="position"):
+        training.load_state_dict({**training.state_dict(), **change})

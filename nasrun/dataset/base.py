@@ -32,6 +32,10 @@ class Split(ABC):
         return max(full + (rest > 1), 1)
 
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Equal for equal images in equal order, wherever they are; short enough to be shown."""
+
+    @abstractmethod
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
     ) -> Iterator[Batch]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -94,6 +97,13 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
     return torch.stack(images), torch.tensor(labels)
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches the whole process group, but the run finishes its step, with its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the loader ends them
+
+
 @dataclass(frozen=True, eq=False)
 class StreamedSplit(Split):
     """Image files, read as they are needed.
@@ -110,6 +120,14 @@ class StreamedSplit(Split):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def fingerprint(self) -> str:
+        """Of the files' names within their classes: reading a million images would take hours."""
+        state = blake2b(digest_size=4)
+        for path, label in zip(self.files.paths, self.files.labels.tolist(), strict=True):
+            name = path.rpartition(os.sep)[2]
+            state.update(f"{name} {label}\n".encode(errors="surrogateescape"))
+        return f"{len(self)} files, {state.hexdigest()}"
 
     def part(self, name: str, part: slice) -> StreamedSplit:
         return replace(self, name=name, files=self.files.part(part))
@@ -148,6 +166,7 @@ class StreamedSplit(Split):
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else the loader draws from the global one
+            worker_init_fn=_leave_signals_to_the_run,
         )
         for batch in loader:
             if isinstance(batch, UserError):

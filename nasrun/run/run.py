@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from nasrun.errors import Interrupted, UserError
 from nasrun.run import provenance, signals
 from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, Kept, Stored, state_bytes
 from nasrun.run.compute import Compute
-from nasrun.run.files import write_atomic, write_json
+from nasrun.run.files import read_object, write_atomic, write_json
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.state import Part, encode_tensors, pack
@@ -24,6 +25,10 @@ from nasrun.values import Architecture, Trial
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What Python raises where a state has another shape than its part expects."""
+
+
+LARGEST_SHARE = 0.02
+"""Of the time that goes into checkpoints: those that take long are made less often."""
 
 
 class CheckpointEvery(BaseModel):
@@ -75,8 +80,10 @@ class Run:
         self._unclaimed: dict[str, Stored] = {}
         self._logs: Logs | None = None
         self._seconds = 0.0  # of computing before this process
-        self._started = self._last_written = time.monotonic()
+        self._started = time.monotonic()
+        self._due = math.inf  # when the next checkpoint by time
         self._steps = 0  # safe points since the last checkpoint
+        self._recorded = False  # whether run.json tells of this process
 
     @property
     def seconds(self) -> float:
@@ -104,8 +111,9 @@ class Run:
         self._logs = Logs(self.directory, lengths)
         self.screen.say(f"{self.task} on {self.compute.describe()}, seed {self.streams.seed}")
         self.screen.say(f"writing to {self.directory}")
-        write_json(self.directory / "run.json", self._record())
-        self._last_written = time.monotonic()
+        if self._earlier is None:
+            self._write_record()
+        self._set_due(0.0)
         self.stop.deferred = True
 
     def _go_back(self) -> dict[str, int]:
@@ -134,11 +142,20 @@ class Run:
             )
         resumed = self._earlier.get("resumed")
         entry = provenance.resumption(self.overrides, self.seconds, self.compute)
+        if (self.directory / "result.json").exists():
+            entry["result"] = read_object(self.directory / "result.json")
         return {
             **self._earlier,
             "config": self.config,
             "resumed": [*(resumed if isinstance(resumed, list) else []), entry],
         }
+
+    def _write_record(self) -> None:
+        """A run that is continued does so at its first checkpoint: when all parts have taken up
+        their states, and what was changed has been found to fit."""
+        write_json(self.directory / "run.json", self._record())
+        (self.directory / "result.json").unlink(missing_ok=True)  # what it said is in run.json
+        self._recorded = True
 
     def close(self) -> None:
         self.stop.deferred = False
@@ -181,10 +198,8 @@ class Run:
     def safe_point(self) -> None:
         """See Monitor. Writes a checkpoint where one is due; raises Interrupted if told to stop."""
         self._steps += 1
-        minutes = (time.monotonic() - self._last_written) / 60
         by_steps = self.every.steps is not None and self._steps >= self.every.steps
-        by_time = self.every.minutes is not None and minutes >= self.every.minutes
-        if by_steps or by_time:
+        if by_steps or time.monotonic() >= self._due:
             self.checkpoint()
         self.poll()
 
@@ -196,8 +211,17 @@ class Run:
 
     def checkpoint(self) -> None:
         """Write the state of all kept parts now."""
+        began = time.monotonic()
+        if not self._recorded:
+            self._write_record()
         self._checkpoints.write(self._kept, self._unclaimed, self.logs.lengths(), self.seconds)
-        self._steps, self._last_written = 0, time.monotonic()
+        self._steps = 0
+        self._set_due(time.monotonic() - began)
+
+    def _set_due(self, cost: float) -> None:
+        """The next checkpoint by time; ``cost``: seconds that the last one took."""
+        minutes = math.inf if self.every.minutes is None else self.every.minutes
+        self._due = time.monotonic() + max(60 * minutes, cost / LARGEST_SHARE)
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
         path = self.directory / f"{name}.json"

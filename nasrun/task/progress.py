@@ -4,8 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from nasrun.dataset.base import Splits
+from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Trial
+
+
+class SameImages:
+    """Nothing to continue, but something to check: the images are those that the run began with."""
+
+    def __init__(self, splits: Splits) -> None:
+        self.images = {
+            "training": splits.train.fingerprint(),
+            "validation": splits.validation.fingerprint(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.images)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where they are others."""
+        for split, now in self.images.items():
+            if now != state[split]:
+                raise UserError(
+                    f"the {split} images are not those that the run began with ({now}; then "
+                    f"{state[split]!s:.80}): set dataset.root to where those are"
+                )
 
 
 class Tally:
@@ -15,10 +39,6 @@ class Tally:
         self.round = -1
         self.count = 0
         self.best = 0.0
-
-    def scored(self, round_: int) -> bool:
-        """Whether any architecture of that round has a score."""
-        return self.round == round_ and self.count > 0
 
     def begin(self, round_: int) -> int:
         """Go on with a round, or start it; how many scores it has."""

@@ -14,6 +14,7 @@ from nasrun.run.files import read_json
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
 from nasrun.task.parts import Parts
+from nasrun.task.progress import SameImages
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
@@ -27,6 +28,7 @@ def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
     splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
     parts.check_networks(splits.task, architecture)
     run.begin(architecture)
+    run.keep("images", SameImages(splits))
     result = run.finish(retrain_architecture(parts, run, splits, architecture))
     say_winner(parts, run, architecture, result)
     return result
@@ -45,7 +47,7 @@ def retrain_architecture(
     held_out = parts.retrain.images == "train"
     images = splits.train if held_out else splits.train_and_validation()
     training = trainer.start(network, images, run.compute, run.streams.sub("retrain"))
-    run.keep("retrain", training)
+    run.keep("retrain", training, label=architecture.digest)
     if not training.done:
         training.train_round(run, "retrain")
     run.save_weights("network", training.network)

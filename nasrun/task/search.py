@@ -14,7 +14,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
 from nasrun.task.parts import Parts
-from nasrun.task.progress import Scored, Tally
+from nasrun.task.progress import SameImages, Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
@@ -35,8 +35,14 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
     training = start_supernet(parts, run, splits) if evaluator.needs_supernet else None
     tally = Tally()
     run.begin()
+    run.keep("images", SameImages(splits))
     run.keep("search_algo", algo)
     run.keep("tally", tally)
+    if "trainer.epochs" in run.changed and tally.round >= 0:
+        raise UserError(
+            "trainer.epochs: architectures have been scored by the supernet as it is, so it cannot "
+            "be trained for longer; start a new run"
+        )
     if training is not None:
         run.keep("supernet", training)
 
@@ -45,7 +51,7 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
                 training = start_supernet(parts, run, splits, first_round=round_.index)
                 run.keep("supernet", training)
-            train_supernet(parts, run, splits, training, round_, tally)
+            train_supernet(parts, run, splits, training, round_)
         score(parts, run, round_, training.network if training else None, tally)
     run.drop("supernet")
 
@@ -79,15 +85,9 @@ def train_supernet(
     splits: Splits,
     training: Training[Supernet],
     round_: Round,
-    tally: Tally,
 ) -> None:
     """Train what is left of this round, and put the weights where anyone may have them."""
     if training.rounds_done <= round_.index:
-        if tally.scored(round_.index):
-            raise UserError(
-                "trainer.epochs cannot be changed now: architectures have been scored by the "
-                "supernet as it is; start a new run"
-            )
         gates = parts.sampler.over(
             parts.search_space, splits.task, round_.pool, run.streams.sub("sampler")
         )

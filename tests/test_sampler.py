@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from nasrun.errors import UserError
+from nasrun.sampler.fair import Fair
 from nasrun.sampler.proportional import Proportional
+from nasrun.sampler.sandwich import Sandwich, extremes
+from nasrun.sampler.size_bins import SizeBins
 from nasrun.sampler.uniform import Uniform
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Cost, ImageTask
 
 TASK = ImageTask(3, 16, 10)
 
@@ -82,3 +86,110 @@ def test_draws_are_named_by_seed_and_step(sampler):
     other = sampler.over(search_space, TASK, None, Streams(4))
     assert gates(7000) == again(7000)  # whatever was drawn before
     assert [gates(step) for step in range(20)] != [other(step) for step in range(20)]
+
+
+# Rules that set several paths a step.
+
+
+class Table(NaoCell):
+    """nao_cell with sizes by a formula, so that the extremes are known."""
+
+    def cost(self, architecture, task, scale="search"):
+        total = sum((i + 1) * choice for i, choice in enumerate(architecture.choices))
+        return Cost(total + 1, 2 * total + 1)
+
+
+def table() -> Table:
+    scale = CellScale(layers=1, channels=8)
+    return Table(operations="small", nodes=2, stem="small", search=scale, final=scale)
+
+
+def test_fair_trains_every_option_once_where_the_counts_are_equal():
+    search_space = space()
+    gates = Fair().over(search_space, TASK, None, Streams(0))
+    most = max(len(decision.options) for decision in search_space.decisions)
+    for step in range(50):
+        paths = gates(step)
+        assert len(paths) == most
+        for index, decision in enumerate(search_space.decisions):
+            counts = Counter(path[index] for path in paths)
+            assert set(counts) == set(range(len(decision.options)))
+            assert max(counts.values()) - min(counts.values()) <= 1
+            if len(decision.options) == most:
+                assert set(counts.values()) == {1}
+    assert gates(3) == gates(3) != gates(4)
+
+
+def test_fair_draws_every_path_alike():
+    search_space = space(nodes=2)
+    gates = Fair().over(search_space, TASK, None, Streams(0))
+    decision = len(search_space.decisions) - 1
+    pairs = Counter((path[1], path[decision]) for step in range(4000) for path in gates(step))
+    shape = [len(search_space.decisions[i].options) for i in (1, decision)]
+    counts = np.array([[pairs[a, b] for b in range(shape[1])] for a in range(shape[0])])
+    assert (counts > 0).all()
+    rows = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
+    assert np.abs(counts / rows - 1).max() < 0.08  # the decisions are independent
+
+
+def test_fair_and_a_pool_are_refused():
+    with pytest.raises(UserError, match="whole search space"):
+        Fair().over(space(), TASK, [space().sample(np.random.default_rng(0))], Streams(0))
+
+
+def test_the_sandwich_has_the_known_extremes():
+    search_space = table()
+    gates = Sandwich(random=2, size="params").over(search_space, TASK, None, Streams(0))
+    largest = tuple(len(decision.options) - 1 for decision in search_space.decisions)
+    for step in range(5):
+        paths = gates(step)
+        assert paths[0] == largest and paths[1] == (0,) * len(largest) and len(paths) == 4
+    assert gates(0)[2:] == gates(0)[2:] != gates(1)[2:]
+
+
+@pytest.mark.parametrize("size", ["params", "macs"])
+def test_the_extremes_of_a_real_space_bound_random_architectures(size):
+    search_space, rng = space(), np.random.default_rng(1)
+    smallest, largest = extremes(search_space, TASK, None, size, Streams(0))
+    sizes = [getattr(search_space.cost(search_space.sample(rng), TASK), size) for _ in range(500)]
+    assert getattr(search_space.cost(smallest, TASK), size) <= min(sizes)
+    assert getattr(search_space.cost(largest, TASK), size) >= max(sizes)
+
+
+def test_the_sandwich_of_a_pool():
+    search_space, rng = table(), np.random.default_rng(0)
+    pool = [search_space.sample(rng) for _ in range(9)]
+    sizes = [search_space.cost(architecture, TASK).macs for architecture in pool]
+    gates = Sandwich(random=1, size="macs").over(search_space, TASK, pool, Streams(0))
+    members = {architecture.choices for architecture in pool}
+    for step in range(20):
+        paths = gates(step)
+        assert paths[0] == pool[int(np.argmax(sizes))].choices
+        assert paths[1] == pool[int(np.argmin(sizes))].choices
+        assert set(paths) <= members
+
+
+def test_bins_of_size_are_drawn_alike():
+    search_space = table()
+    sampler = SizeBins(size="macs", bins=5, low=200, high=600)
+    gates = sampler.over(search_space, TASK, None, Streams(0))
+    sizes = [
+        search_space.cost(Architecture(search_space.name, tuple(gates(step)[0])), TASK).macs
+        for step in range(5000)
+    ]
+    counts, _ = np.histogram(sizes, bins=np.linspace(200, 600, 6))
+    assert sum(counts) == 5000 and p_value(counts, np.ones(5)) > 1e-3
+
+
+def test_bins_without_bounds_cover_the_sizes_and_an_empty_range_is_refused():
+    search_space, rng = table(), np.random.default_rng(0)
+    pool = [search_space.sample(rng) for _ in range(9)]
+    members = {architecture.choices for architecture in pool}
+    gates = SizeBins(size="params", bins=3, low=None, high=None).over(
+        search_space, TASK, pool, Streams(0)
+    )
+    assert {gates(step)[0] for step in range(300)} <= members
+    with pytest.raises(UserError, match="no architecture of nao_cell.* has between 1e\\+06 and"):
+        SizeBins(size="macs", bins=3, low=1e6, high=2e6).over(search_space, TASK, None, Streams(0))
+    with pytest.raises(UserError, match="must be below"):
+        SizeBins(size="macs", bins=3, low=2, high=1)

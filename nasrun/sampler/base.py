@@ -16,6 +16,8 @@ class Sampler(ABC):
     """A rule for setting gates; drawn anew in every step."""
 
     gate_kind: GateKind = "path"
+    takes_pool: bool = True
+    """Whether it can keep to a pool of architectures; else it trains the whole space."""
 
     @abstractmethod
     def over(

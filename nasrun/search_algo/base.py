@@ -46,6 +46,9 @@ class SearchAlgo(ABC):
     rounds: int
     """How many rounds of supernet training the algorithm wants."""
 
+    trains_pool: bool = False
+    """Whether its rounds train a pool of architectures rather than the whole space."""
+
     @abstractmethod
     def start(self, space: SearchSpace, streams: Streams, device: torch.device) -> None:
         """Begin a search; ``device`` is for what the algorithm itself learns (a predictor)."""

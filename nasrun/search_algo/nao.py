@@ -36,6 +36,8 @@ class Nao(PoolSearch):
     Raises UserError where step_start exceeds step_max.
     """
 
+    trains_pool = True
+
     def __init__(
         self,
         *,

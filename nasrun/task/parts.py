@@ -60,12 +60,18 @@ class Parts:
     retrain: Retrain
 
     def check_gates(self) -> None:
-        """Raises UserError where the sampler sets gates that the search space does not have."""
+        """Raises UserError where the sampler does not go with the search space or algorithm."""
         kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
         if kind not in kinds:
             raise UserError(
                 f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
                 f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
+            )
+        if self.search_algo.trains_pool and not self.sampler.takes_pool:
+            raise UserError(
+                f"sampler {type(self.sampler).__name__} trains the whole search space, but "
+                f"search_algo {type(self.search_algo).__name__} trains a pool of architectures: "
+                "choose another sampler, or search_algo=random"
             )
 
     def check_networks(self, task: ImageTask, architecture: Architecture | None = None) -> None:

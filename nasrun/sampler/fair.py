@@ -1,0 +1,42 @@
+"""Strict fairness: every step trains every option of every decision, as often as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nasrun.errors import UserError
+from nasrun.sampler.base import Sampler
+from nasrun.search_space.base import Gates, GatesOfStep, SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture, ImageTask
+
+
+class Fair(Sampler):
+    """A step permutes the options of each decision and trains the paths that result, one update.
+
+    With m options there are m paths, and each option is in exactly one of them. A decision that
+    has fewer than the most goes through its permutation again, so that the counts of its options
+    differ by one at most.
+    Source: FairNAS (Chu et al., arXiv 1907.01845), Algorithm 1.
+    """
+
+    takes_pool = False
+
+    def over(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+    ) -> GatesOfStep:
+        if pool is not None:
+            raise UserError("sampler=fair trains the whole search space, not a pool")
+        counts = [len(decision.options) for decision in space.decisions]
+        paths = max(counts)
+
+        def gates(step: int) -> list[Gates]:
+            rng = streams.numpy("sampler", step)
+            orders = [rng.permutation(count).tolist() for count in counts]
+            return [tuple(order[path % len(order)] for order in orders) for path in range(paths)]
+
+        return gates

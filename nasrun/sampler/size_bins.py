@@ -1,0 +1,78 @@
+"""Uniform over bins of size: small, middling and large architectures are trained alike often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from nasrun.errors import UserError
+from nasrun.sampler.base import PathSampler
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Architecture, ImageTask
+
+DRAWS = 500
+"""Random draws for one bin, after which the nearest is taken; SPOS' released code."""
+SEEN = 2000
+"""Random architectures whose sizes give the bounds, where the configuration gives none."""
+
+
+class SizeBins(PathSampler):
+    """A bin is drawn uniformly, then an architecture of that bin.
+
+    bins: their number, of equal width between low and high; null bounds: the smallest and the
+    largest size among random architectures (of the pool, where there is one).
+    Source: the released code of SPOS (Guo et al., 2020): 7 bins of 10 M MACs from 290 M to 360 M.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Literal["params", "macs"],
+        bins: PositiveInt,
+        low: NonNegativeFloat | None,
+        high: PositiveFloat | None,
+    ) -> None:
+        if low is not None and high is not None and low >= high:
+            raise UserError(f"sampler.low = {low:g} must be below sampler.high = {high:g}")
+        self.size, self.bins, self.low, self.high = size, bins, low, high
+
+    def distribution(
+        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+    ) -> Callable[[np.random.Generator], Architecture]:
+        def size(architecture: Architecture) -> float:
+            return float(getattr(space.cost(architecture, task), self.size))
+
+        rng = np.random.default_rng(0)  # the bounds are a property of the space, not of the run
+        known = pool if pool is not None else [space.sample(rng) for _ in range(SEEN)]
+        sizes = [size(architecture) for architecture in known]
+        low = min(sizes) if self.low is None else self.low
+        high = max(sizes) if self.high is None else self.high
+        inside = [low <= value <= high for value in sizes]
+        if not any(inside):
+            raise UserError(
+                f"sampler: no architecture of {space.name} has between {low:g} and {high:g} "
+                f"{self.size}: the sizes seen go from {min(sizes):g} to {max(sizes):g}"
+            )
+        edges = np.linspace(low, high, self.bins + 1)
+
+        def draw(rng: np.random.Generator) -> Architecture:
+            chosen = int(rng.integers(self.bins))
+            begin, end = edges[chosen], edges[chosen + 1]
+            best: tuple[float, Architecture] | None = None
+            for _ in range(DRAWS):
+                architecture = (
+                    space.sample(rng) if pool is None else pool[int(rng.integers(len(pool)))]
+                )
+                value = size(architecture)
+                distance = max(begin - value, value - end, 0.0)
+                if distance == 0.0:
+                    return architecture
+                if best is None or distance < best[0]:
+                    best = distance, architecture
+            assert best is not None  # noqa: S101 - DRAWS is not 0
+            return best[1]
+
+        return draw

@@ -51,6 +51,7 @@ def trainer(batch: int) -> Trainer:
         spans="round",
         cycle_epochs=0,
         cycle_factor=1,
+        power=1,
         decay=1,
         warmup_epochs=0,
     )

@@ -35,6 +35,7 @@ def schedule(**changes: Any) -> Schedule:
         "spans": "round",
         "cycle_epochs": 0,
         "cycle_factor": 2,
+        "power": 1.0,
         "decay": 1.0,
         "warmup_epochs": 0,
     }

@@ -32,7 +32,11 @@ class Sandwich(Sampler):
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:
-        smallest, largest = extremes(space, task, pool, self.size, streams)
+        if pool is None:
+            smallest, largest = space.extremes(task, self.size, streams)
+        else:
+            cost = {path: getattr(space.cost(path, task), self.size) for path in pool}
+            smallest, largest = min(pool, key=cost.__getitem__), max(pool, key=cost.__getitem__)
 
         def gates(step: int) -> list[Gates]:
             rng = streams.numpy("sampler", step)
@@ -43,43 +47,3 @@ class Sandwich(Sampler):
             return [path.choices for path in (largest, smallest, *further)]
 
         return gates
-
-
-def extremes(
-    space: SearchSpace,
-    task: ImageTask,
-    pool: Sequence[Architecture] | None,
-    size: Literal["params", "macs"],
-    streams: Streams,
-) -> tuple[Architecture, Architecture]:
-    """The smallest and the largest of the pool, or of the whole space.
-
-    Over a whole space: by changing one decision at a time until nothing helps. Exact where sizes
-    add up over decisions; elsewhere from several random starts, and the best of them.
-    """
-
-    def cost(architecture: Architecture) -> int:
-        found: int = getattr(space.cost(architecture, task), size)
-        return found
-
-    if pool is not None:
-        return min(pool, key=cost), max(pool, key=cost)
-
-    def climb(start: Architecture, sign: int) -> Architecture:
-        best, reached = start, sign * cost(start)
-        while True:
-            before = reached
-            for index, decision in enumerate(space.decisions):
-                for option in range(len(decision.options)):
-                    choices = (*best.choices[:index], option, *best.choices[index + 1 :])
-                    candidate = Architecture(space.name, choices)
-                    if sign * cost(candidate) > reached:
-                        best, reached = candidate, sign * cost(candidate)
-            if reached == before:
-                return best
-
-    starts = [space.sample(streams.numpy("sampler/start", index)) for index in range(4)]
-    return (
-        min((climb(start, -1) for start in starts), key=cost),
-        max((climb(start, 1) for start in starts), key=cost),
-    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nasrun.errors import UserError
 from nasrun.search_space.noise import Noise
+from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 Gates = Sequence[int]
@@ -91,6 +92,38 @@ class SearchSpace(ABC):
         """Every decision drawn independently and uniformly."""
         choices = rng.integers([len(decision.options) for decision in self.decisions])
         return Architecture(self.name, tuple(int(choice) for choice in choices))
+
+    def extremes(
+        self, task: ImageTask, size: Literal["params", "macs"], streams: Streams
+    ) -> tuple[Architecture, Architecture]:
+        """The smallest and the largest architecture.
+
+        Found by changing one decision at a time until nothing helps: exact where sizes add up over
+        decisions; elsewhere the best from several random starts.
+        """
+
+        def cost(architecture: Architecture) -> int:
+            found: int = getattr(self.cost(architecture, task), size)
+            return found
+
+        def climb(start: Architecture, sign: int) -> Architecture:
+            best, reached = start, sign * cost(start)
+            while True:
+                before = reached
+                for index, decision in enumerate(self.decisions):
+                    for option in range(len(decision.options)):
+                        choices = (*best.choices[:index], option, *best.choices[index + 1 :])
+                        candidate = Architecture(self.name, choices)
+                        if sign * cost(candidate) > reached:
+                            best, reached = candidate, sign * cost(candidate)
+                if reached == before:
+                    return best
+
+        starts = [self.sample(streams.numpy("extremes", index)) for index in range(4)]
+        return (
+            min((climb(start, -1) for start in starts), key=cost),
+            max((climb(start, 1) for start in starts), key=cost),
+        )
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """One representative of all architectures that stand for the same network."""

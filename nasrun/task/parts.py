@@ -17,6 +17,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.streams import Streams
+from nasrun.trainer.path_rules import PathRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.values import Architecture, ImageTask
 
@@ -56,6 +57,7 @@ class Parts:
     search_algo: SearchAlgo
     evaluator: Evaluator
     trainer: Trainer
+    path_rules: PathRules
     shortlist: Shortlist
     retrain: Retrain
 

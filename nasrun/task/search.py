@@ -76,6 +76,7 @@ def start_supernet(
         run.streams.sub("supernet"),
         rounds=parts.search_algo.rounds,
         first_round=first_round,
+        rules=parts.path_rules.over(parts.search_space, splits.task, run.streams.sub("path_rules")),
     )
 
 

@@ -9,28 +9,30 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 
 class Schedule(BaseModel):
-    """kind: cosine, linear, exponential or constant, from ``lr`` to ``lr_end``.
+    """kind: cosine, linear, polynomial, exponential or constant, from ``lr`` to ``lr_end``.
 
     spans: ``round`` starts afresh in each round of supernet training, ``run`` covers all rounds.
     cycle_epochs: epochs of the first cosine cycle, 0 for a single cycle over the whole span; each
     further cycle is cycle_factor times as long (warm restarts, Loshchilov & Hutter 2017).
+    power: of the polynomial schedule, lr_end + (lr - lr_end) (1 - t / T)^power.
     decay: factor of the exponential schedule, once each epoch.
     warmup_epochs: epochs over which the rate first rises linearly from 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["cosine", "linear", "exponential", "constant"]
+    kind: Literal["cosine", "linear", "polynomial", "exponential", "constant"]
     lr: PositiveFloat
     lr_end: NonNegativeFloat
     spans: Literal["round", "run"]
     cycle_epochs: NonNegativeFloat
     cycle_factor: float = Field(ge=1)
+    power: NonNegativeFloat
     decay: float = Field(gt=0, le=1)
     warmup_epochs: NonNegativeFloat
 
-    def at(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """The learning rate of ``step`` in 0 .. steps - 1."""
+    def at(self, step: int, steps: int, steps_per_epoch: int, power: float | None = None) -> float:
+        """The learning rate of ``step`` in 0 .. steps - 1; power: instead of the schedule's own."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return self.lr * (step + 1) / warmup
@@ -41,6 +43,9 @@ class Schedule(BaseModel):
             return float(max(self.lr * self.decay ** (step // steps_per_epoch), self.lr_end))
         if self.kind == "linear":
             return self.lr + (self.lr_end - self.lr) * step / steps
+        if self.kind == "polynomial":
+            power = self.power if power is None else power
+            return float(self.lr_end + (self.lr - self.lr_end) * (1 - step / steps) ** power)
         position, cycle = float(step), self.cycle_epochs * steps_per_epoch
         if cycle > 0:
             while position >= cycle:

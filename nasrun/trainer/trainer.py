@@ -10,6 +10,7 @@ from nasrun.dataset.base import Split
 from nasrun.errors import UserError
 from nasrun.run.compute import Compute
 from nasrun.streams import Streams
+from nasrun.trainer.path_rules import StepRules
 from nasrun.trainer.schedule import Schedule
 from nasrun.trainer.training import NetworkT, Training
 
@@ -69,9 +70,11 @@ class Trainer:
         *,
         rounds: int = 1,
         first_round: int = 0,
+        rules: StepRules | None = None,
     ) -> Training[NetworkT]:
         """Begin to train ``network``, in ``rounds`` rounds of ``epochs`` epochs each.
 
-        first_round: the round before which the network has been made anew.
+        first_round: the round before which the network has been made anew. rules: of a supernet.
         """
-        return Training(self, network, split, compute, streams, rounds, first_round)
+        rules = rules or StepRules()
+        return Training(self, network, split, compute, streams, rounds, first_round, rules)

@@ -12,10 +12,12 @@ from nasrun.dataset.base import Split
 from nasrun.errors import UserError
 from nasrun.run.compute import Compute, is_out_of_memory
 from nasrun.run.monitor import Monitor, Silent
-from nasrun.run.state import State, load_optimiser_state, optimiser_state
+from nasrun.run.state import State
 from nasrun.search_space.base import Gates, GatesOfStep, Network
 from nasrun.streams import Streams
-from nasrun.trainer.faults import MOST_SKIPPED, Buffers, gradient_norm, stop_over_loss
+from nasrun.trainer.faults import MOST_SKIPPED, Buffers, stop_over_loss
+from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.updates import Updates
 
 if TYPE_CHECKING:
     from nasrun.trainer.trainer import Trainer
@@ -38,6 +40,7 @@ class Training(Generic[NetworkT]):
         streams: Streams,
         rounds: int,
         first_round: int,
+        rules: StepRules,
     ) -> None:
         self.trainer = trainer
         self.network = compute.place(network)
@@ -59,21 +62,8 @@ class Training(Generic[NetworkT]):
         self._monitor: Monitor = Silent()
         self._name = "training"
         self._gates: GatesOfStep | None = None
-        decay_all = trainer.decay_norm_and_bias
-        parameters = list(self.network.parameters())
-        self.groups = [
-            [parameter for parameter in parameters if decay_all or parameter.dim() >= 2],
-            [parameter for parameter in parameters if not decay_all and parameter.dim() < 2],
-        ]
-        self.optimiser = torch.optim.SGD(
-            [
-                {"params": self.groups[0], "weight_decay": trainer.weight_decay},
-                {"params": self.groups[1], "weight_decay": 0.0},
-            ],
-            lr=trainer.schedule.lr,
-            momentum=trainer.momentum,
-            nesterov=trainer.nesterov,
-        )
+        self.rules = rules
+        self.updates = Updates(trainer, self.network, rules.momenta)
 
     @property
     def global_step(self) -> int:
@@ -108,7 +98,6 @@ class Training(Generic[NetworkT]):
             stage.advance(self.step - len(self._measured))
             while self.step < self.steps_per_round:
                 images, labels = next(batches)
-                self._set_learning_rate()
                 chosen = gates(self.global_step) if gates else None
                 self._measured.append(self.train_step(images, labels, chosen))
                 self.step += 1
@@ -132,7 +121,8 @@ class Training(Generic[NetworkT]):
         """Means since the last call, which are forgotten; raises UserError over a bad loss."""
         measured = self._checked()  # the only synchronisation with the device in the loop
         self._measured = []
-        metrics = {"lr": self._learning_rate(self.step - 1)}
+        last = self._gates(self.global_step - 1) if self._gates and self.rules.power else None
+        metrics = {"lr": self._learning_rate(self.step - 1, last)}
         good = measured[measured[:, 0].isfinite()]
         if len(good):
             loss, accuracy = good.mean(0).tolist()
@@ -160,25 +150,22 @@ class Training(Generic[NetworkT]):
 
     def _stop_over_loss(self, step: int, loss: float) -> NoReturn:
         first = self.rounds_done * self.steps_per_round
+        gates = self._gates(first + step) if self._gates else None
         stop_over_loss(
             self._monitor,
             self._name,
             step=step,
             loss=loss,
-            lr=self._learning_rate(step),
-            gates=self._gates(first + step) if self._gates else None,
+            lr=self._learning_rate(step, gates),
+            gates=gates,
             skipped=self._skipped,
         )
 
-    def _set_learning_rate(self) -> None:
-        lr = self._learning_rate(self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-
-    def _learning_rate(self, step: int) -> float:
+    def _learning_rate(self, step: int, gates: list[Gates] | None) -> float:
         """That of ``step`` of the round under way."""
         position, steps = self._position(step)
-        return self.trainer.schedule.at(position, steps, self.steps_per_epoch)
+        power = self.rules.power(gates) if self.rules.power and gates else None
+        return self.trainer.schedule.at(position, steps, self.steps_per_epoch, power)
 
     def _position(self, step: int) -> tuple[int, int]:
         """The step within what the schedule spans, and how many steps that has."""
@@ -214,7 +201,8 @@ class Training(Generic[NetworkT]):
                 self._stop_over_loss(self.step, measured[0].item())
             return torch.full_like(measured, torch.nan)
         self._skipped_in_a_row = 0
-        self._update()
+        momentum = self.rules.momentum(gates) if self.rules.momentum and gates else 0
+        self.updates.update(self._learning_rate(self.step, gates), momentum)
         return measured
 
     def _gradients(self, images: Tensor, labels: Tensor, paths: list[tuple[Gates, ...]]) -> Tensor:
@@ -230,26 +218,28 @@ class Training(Generic[NetworkT]):
         # Batch norm has no statistics of one image: then the pieces are a little larger.
         pieces = max(min(pieces, len(images) // 2), 1)
         measured = torch.zeros(2, device=self.compute.device)
-        for path in paths:
-            for part, answers in zip(
-                images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
-            ):
-                share = len(part) / len(images) / len(paths)
+        for part, answers in zip(
+            images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
+        ):
+            share = len(part) / len(images) / len(paths)
+            targets = answers
+            for path in paths:
                 with self.compute.autocast():
                     logits = self.network(part, *path)
-                loss = self._loss(logits, answers)
+                loss = self._loss(logits, targets)
                 torch.autograd.backward(loss * share)
+                if self.rules.distillation and targets is answers:
+                    targets = logits.detach().float().softmax(1)
                 correct = (logits.detach().argmax(1) == answers).float().mean()
                 measured += torch.stack([loss.detach(), correct]) * share
         return measured
 
     def _finite(self, measured: Tensor) -> bool:
-        return bool((measured.isfinite().all() & gradient_norm(self._active()).isfinite()).item())
+        return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
 
     def _go_back(self) -> None:
         """As before the step: no gradients, and the batch norm statistics of then."""
-        for parameter in self.network.parameters():
-            parameter.grad = None
+        self.updates.forget()
         if self._buffers:
             self._buffers.restore()
 
@@ -268,26 +258,6 @@ class Training(Generic[NetworkT]):
         self._at_once = now // 2
         if self.compute.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _active(self) -> list[Tensor]:
-        return [p for group in self.groups for p in group if p.grad is not None]
-
-    def _update(self) -> None:
-        """Clip, step, and forget the gradients, of those parameters that have one.
-
-        Options that were not drawn have none: they get no update, no decay and no momentum. The
-        optimiser is shown the others only; a supernet has thousands that it would pass over.
-        """
-        active = [[p for p in group if p.grad is not None] for group in self.groups]
-        if self.trainer.clip > 0:
-            torch.nn.utils.clip_grad_norm_(active[0] + active[1], self.trainer.clip)
-        for group, parameters in zip(self.optimiser.param_groups, active, strict=True):
-            group["params"] = parameters
-        self.optimiser.step()
-        for group, parameters in zip(self.optimiser.param_groups, self.groups, strict=True):
-            group["params"] = parameters
-        for parameter in active[0] + active[1]:
-            parameter.grad = None
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         def cross_entropy(logits: Tensor) -> Tensor:
@@ -312,7 +282,7 @@ class Training(Generic[NetworkT]):
             "skipped": [self._skipped, self._skipped_in_a_row],
             "at_once": self._at_once,
             "network": dict(self.network.state_dict()),
-            "optimiser": optimiser_state(self.optimiser),
+            "momenta": self.updates.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -339,5 +309,5 @@ class Training(Generic[NetworkT]):
         if self.compute.batch_size == "auto":
             self._at_once = state["at_once"]
         self.network.load_state_dict(state["network"])
-        load_optimiser_state(self.optimiser, state["optimiser"])
+        self.updates.load_state_dict(state["momenta"])
         self.rest()

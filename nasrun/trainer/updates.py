@@ -1,0 +1,76 @@
+"""Gradient descent as supernets need it: on the weights that took part, and no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.run.state import State, load_optimiser_state, optimiser_state
+from nasrun.trainer.faults import gradient_norm
+
+if TYPE_CHECKING:
+    from nasrun.trainer.trainer import Trainer
+
+
+class Updates:
+    """The optimiser of one network.
+
+    momenta: how many momentum buffers each weight has; an update uses and changes one of them.
+    """
+
+    def __init__(self, trainer: Trainer, network: nn.Module, momenta: int = 1) -> None:
+        self.clip = trainer.clip
+        self.parameters = list(network.parameters())
+        decay_all = trainer.decay_norm_and_bias
+        self.groups = [
+            [parameter for parameter in self.parameters if decay_all or parameter.dim() >= 2],
+            [parameter for parameter in self.parameters if not decay_all and parameter.dim() < 2],
+        ]
+        self.optimisers = [
+            torch.optim.SGD(
+                [
+                    {"params": self.groups[0], "weight_decay": trainer.weight_decay},
+                    {"params": self.groups[1], "weight_decay": 0.0},
+                ],
+                lr=trainer.schedule.lr,
+                momentum=trainer.momentum,
+                nesterov=trainer.nesterov,
+            )
+            for _ in range(momenta)
+        ]
+
+    def update(self, lr: float, momentum: int = 0) -> None:
+        """Clip, step, and forget the gradients, of those parameters that have one.
+
+        Options that were not drawn have none: they get no update, no decay and no momentum. The
+        optimiser is shown the others only; a supernet has thousands that it would pass over.
+        """
+        optimiser = self.optimisers[momentum]
+        active = [[p for p in group if p.grad is not None] for group in self.groups]
+        if self.clip > 0:
+            nn.utils.clip_grad_norm_(active[0] + active[1], self.clip)
+        for group, parameters in zip(optimiser.param_groups, active, strict=True):
+            group["params"], group["lr"] = parameters, lr
+        optimiser.step()
+        for group, parameters in zip(optimiser.param_groups, self.groups, strict=True):
+            group["params"] = parameters
+        for parameter in active[0] + active[1]:
+            parameter.grad = None
+
+    def forget(self) -> None:
+        """Drop the gradients: there is no update."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def norm(self) -> Tensor:
+        """The norm of all gradients together, a scalar."""
+        return gradient_norm([p for p in self.parameters if p.grad is not None])
+
+    def state_dict(self) -> State:
+        return {str(i): optimiser_state(one) for i, one in enumerate(self.optimisers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for index, optimiser in enumerate(self.optimisers):
+            load_optimiser_state(optimiser, state[str(index)])

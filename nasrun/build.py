@@ -10,15 +10,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import os
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import fields
 from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
+    Literal,
     Union,
     cast,
     get_args,
@@ -40,6 +42,7 @@ TRUST = "NASRUN_TRUST"
 """Environment variable: further packages, comma separated. Never read from a configuration."""
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_LONGEST = 200  # characters of a _target_; every dot is another import within an import
 _JSON_TYPES = (type(None), bool, int, float, str, list, dict)
 
 
@@ -47,6 +50,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'uniform'?)``, or nothing where nothing comes near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """``text``, without its middle where it is long: messages repeat what was typed."""
+    rest = limit // 4
+    return text if len(text) <= limit else f"{text[: limit - rest]} ... {text[-rest:]}"
 
 
 def trusted() -> tuple[str, ...]:
@@ -66,8 +75,8 @@ def find_class(target: object, where: str) -> type:
     The name is looked up in the module itself: no walk through attributes (``nasrun.x.os.system``)
     and no class that the module has merely imported (``nasrun.config.Path``).
     """
-    shown = f"{where}._target_ = {target!r}" if where else f"_target_ = {target!r}"
-    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+    shown = f"{_join(where, '_target_')} = {shortened(repr(target))}"
+    if not isinstance(target, str) or len(target) > _LONGEST or not _TARGET.fullmatch(target):
         raise UserError(f"{shown}: must be module.Class")
     module_name, _, name = target.rpartition(".")
     refusal = (
@@ -97,7 +106,7 @@ def find_class(target: object, where: str) -> type:
     return found
 
 
-def build(node: Any, where: str = "") -> Any:
+def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) -> Any:
     """The object that a plain configuration node stands for.
 
     A mapping with a ``_target_`` becomes an object of that class, the nodes inside it first; any
@@ -105,19 +114,22 @@ def build(node: Any, where: str = "") -> Any:
 
     node: resolved and plain (dict, list, str, numbers); never changed.
     where: its place in the configuration, for messages.
+    wanted: the only classes that may be built here, None: any of the list. Others are refused
+    before they are built: there are classes of nasrun that write files.
     """
-    if isinstance(node, Mapping):
-        inner = {
-            key: build(value, f"{where}.{key}" if where else str(key))
-            for key, value in node.items()
-            if key != "_target_"
-        }
-        if "_target_" not in node:
-            return inner
-        return call(find_class(node["_target_"], where), inner, where)
     if isinstance(node, list):
-        return [build(value, f"{where}[{index}]") for index, value in enumerate(node)]
-    return node
+        return [build(value, f"{where}[{index}]", wanted) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        if isinstance(node, float) and not math.isfinite(node):
+            raise UserError(f"{where} = {node}: must be a finite number")
+        return node
+    if "_target_" not in node:
+        return {key: build(value, _join(where, key), wanted) for key, value in node.items()}
+    found = find_class(node["_target_"], where)
+    if wanted is not None and not issubclass(found, wanted):
+        names = " or ".join(cls.__name__ for cls in wanted) or "plain value"
+        raise UserError(f"{where} must be a {names}, not a {found.__name__}")
+    return call(found, {key: node[key] for key in node if key != "_target_"}, where)
 
 
 def build_parts(config: Mapping[str, Any]) -> Parts:
@@ -125,12 +137,12 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     from nasrun.task.parts import Parts  # only now: the parts import torch
 
     names = [field.name for field in fields(Parts)]
-    built = {name: build(config[name], name) for name in names if name in config}
-    return cast("Parts", call(Parts, built, ""))
+    return cast("Parts", call(Parts, {name: config[name] for name in names if name in config}, ""))
 
 
 def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
-    """``cls(**arguments)``, each argument checked against the signature and its type hint."""
+    """``cls(**arguments)``, each argument built, and checked against the signature and its type
+    hint."""
     parameters = inspect.signature(cls).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -146,10 +158,11 @@ def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
             raise UserError(f"{_join(where, parameter.name)} is missing: {cls.__name__} needs it")
     constructor = inspect.getattr_static(cls, "__init__")
     hints = get_type_hints(constructor, include_extras=True)
-    checked = {
-        key: _check(value, hints[key], _join(where, key)) if key in hints else value
-        for key, value in arguments.items()
-    }
+    checked = {}
+    for key, value in arguments.items():
+        place, hint = _join(where, key), hints.get(key, Any)
+        built = build(value, place, _wanted(hint))
+        checked[key] = _check(built, hint, place) if key in hints else built
     try:
         return cls(**checked)
     except UserError as error:
@@ -159,7 +172,7 @@ def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
 
 
 def _join(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
+    return f"{where}.{shortened(str(key))}" if where else shortened(str(key))
 
 
 def _check(value: Any, hint: Any, where: str) -> Any:
@@ -194,6 +207,22 @@ def _classes(hint: Any) -> tuple[type, ...]:
     return ()
 
 
+def _wanted(hint: Any) -> tuple[type, ...] | None:
+    """The classes whose objects a hint takes, also within its lists; None: it does not tell."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _wanted(options[0])
+    if origin is Literal or hint is type(None):
+        return ()
+    if origin is None:
+        told = isinstance(hint, type) and hint is not object
+        return (hint,) if told and not getattr(hint, "_is_protocol", False) else None
+    if origin not in (Union, types.UnionType) and not issubclass(origin, Container):
+        return None
+    inner = [_wanted(option) for option in options if option is not Ellipsis]
+    return None if None in inner else tuple(cls for classes in inner if classes for cls in classes)
+
+
 def _is_part(cls: type) -> bool:
     """Whether the class is built by a _target_; pydantic's models are values that it reads."""
     return _allowed(cls.__module__) and not issubclass(cls, BaseModel)
@@ -223,6 +252,8 @@ def _first_lines(error: ValidationError, value: Any, where: str) -> str:
             shown, text = place, "is missing"
         elif detail["type"] == "extra_forbidden":
             shown, text = place, "no such setting"
+        elif detail["type"] == "int_parsing_size":
+            shown, text = f"{place} = {_shown(inside)}", "must be a smaller integer"
         else:
             shown = f"{place} = {_shown(inside)}"
             text = re.sub(r", (unable|got) .*", "", text)
@@ -233,5 +264,8 @@ def _first_lines(error: ValidationError, value: Any, where: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and value else repr(value)
+    try:
+        text = value if isinstance(value, str) and value else repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        text = f"a {type(value).__name__} of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasrun import __version__, switches
-from nasrun.build import nearest
+from nasrun.build import nearest, shortened
 from nasrun.errors import Interrupted, UserError
 from nasrun.options import conf_dir, tasks
 from nasrun.run import signals
+from nasrun.run.files import printable
 from nasrun.switches import CommandLine
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 DEBUG = "NASRUN_DEBUG"
 RESUME = "resume"
+TAKEN_FROM = {"retrain": "architecture.json", "rank": "supernet.safetensors"}
+"""What a task takes from=RUN_DIR, besides its overrides."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -168,7 +171,7 @@ def ready_overrides(line: CommandLine) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "task":
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        if line.task == "retrain" and key in ("from", "architecture") and equals:
+        if line.task in TAKEN_FROM and key in ("from", "architecture") and equals:
             # A path may hold what Hydra's grammar gives a meaning to.
             bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
             if key == "from" and bare and bare != "null":
@@ -177,7 +180,9 @@ def ready_overrides(line: CommandLine) -> list[str]:
                 override = f"{key}={quote(bare)}"
         parse(override)
         overrides.append(override)
-    return with_earlier(directory, overrides, config_dir) if directory else overrides
+    if directory is None:
+        return overrides
+    return with_earlier(directory, TAKEN_FROM[str(line.task)], overrides, config_dir)
 
 
 def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
@@ -192,30 +197,39 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
 
 
-def with_earlier(directory: Path, overrides: list[str], config_dir: str | None) -> list[str]:
-    """The overrides of the run in ``directory`` and the user's; says which defaults differ."""
+def with_earlier(
+    directory: Path, needed: str, overrides: list[str], config_dir: str | None
+) -> list[str]:
+    """The overrides of the run in ``directory`` and the user's; says which defaults differ.
+
+    needed: the file of the run that the task is about.
+    """
     from nasrun import config
     from nasrun.earlier import EarlierRun
 
-    earlier = EarlierRun.read(directory.expanduser(), config_dir)
+    earlier = EarlierRun.read(directory.expanduser(), needed, config_dir)
     if any(override.startswith("experiment=") for override in overrides):
         # A whole recipe: what was said of another one would spoil it.
-        left_out = " ".join(earlier.overrides)
+        left_out = printable(shortened(" ".join(earlier.overrides), 1000))
         if left_out:
             sys.stderr.write(f"nasrun: note: not taken over from {directory}: {left_out}\n")
         return overrides
     try:
         changed = earlier.changed_defaults(overrides, config_dir)
+        merged = earlier.merged(overrides, config_dir)
     except config.CONFIGURATION_ERRORS as error:
         told = config.explain(error, earlier.overrides, config_dir)
         raise UserError(f"the overrides of {directory} no longer fit: {told}") from error
     if changed:
-        shown = [f"{key} (was {was}, is now {new})" for key, (was, new) in changed.items()]
+        shown = [
+            printable(f"{key} (was {shortened(str(was), 80)}, is now {shortened(str(new), 80)})")
+            for key, (was, new) in changed.items()
+        ]
         more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
         sys.stderr.write(
             f"nasrun: note: defaults have changed since {directory}: {', '.join(shown[:6])}{more}\n"
         )
-    return earlier.merged(overrides, config_dir)
+    return merged
 
 
 def job(composed: DictConfig) -> None:
@@ -239,7 +253,7 @@ def job(composed: DictConfig) -> None:
             launch(settings, directory, own_overrides())
         elif settings["resume"] == "auto":
             changes = resume.differences(settings, directory)
-            resume.go_on(directory, changes, own_overrides(), download=True)
+            resume.go_on(directory, changes, own_overrides(), trusted=True)
         else:
             raise UserError(
                 f"{directory} holds a run already: go on with it (nasrun resume {directory}), or "
@@ -293,7 +307,8 @@ def report_failed_job(error: Exception) -> None:
 def verdict(error: Exception) -> tuple[str, int]:
     """What to say of an error, in one line, and the exit status."""
     error = trouble_with_output(error) or shortage_of_memory(error) or error
-    text = " ".join(str(error).split())
+    # It may repeat what a stranger wrote.
+    text = printable(shortened(" ".join(str(error).split()), 2000))
     if isinstance(error, UserError):
         return f"error: {text}", 2
     return f"internal error: {type(error).__name__}: {text} ({DEBUG}=1 shows the traceback)", 1

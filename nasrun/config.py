@@ -20,7 +20,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nasrun.build import build, build_parts, nearest
+from nasrun.build import build, build_parts, nearest, shortened
 from nasrun.errors import UserError
 from nasrun.options import YAMLError, conf_dir, defaults, groups, read
 
@@ -29,15 +29,28 @@ __all__ = ["build", "build_parts", "compose", "explain", "flatten", "parse", "pl
 VERSION_BASE = "1.3"
 """The Hydra version whose defaults hold."""
 
-CONFIGURATION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
+"""What Hydra raises where it has not thought of a mistake; the words are Python's."""
+
+CONFIGURATION_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    ValueError,
+    RecursionError,
+    *OVERSIGHTS,
+)
 """What Hydra raises over a configuration or an override that is wrong."""
+
+LONGEST_NAME = 200
+"""Characters; a group or an option is a name of a file."""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration resolved, as dicts, lists and values; raises UserError."""
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(_one_line(error)) from error
     return cast(dict[str, Any], container)
 
@@ -57,17 +70,26 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> dict[str
 
 def parse(override: str) -> Override:
     """Raises UserError where ``override`` is not ``KEY=VALUE`` in Hydra's grammar."""
+    shown = repr(shortened(override))
     if override.startswith("="):
-        raise UserError(f"{override!r} lacks a name: write KEY=VALUE")
+        raise UserError(f"{shown} lacks a name: write KEY=VALUE")
     try:
-        return OverridesParser.create().parse_override(override)
-    except HydraException as error:
+        parsed = OverridesParser.create().parse_override(override)
+    except (HydraException, ValueError, RecursionError) as error:
         if "=" not in override:
-            raise UserError(f"{override!r} is no setting: write KEY=VALUE") from error
+            raise UserError(f"{shown} is no setting: write KEY=VALUE") from error
         raise UserError(
-            f"cannot read {override!r}: {_one_line(error)}; put a value with special characters "
-            "in quotes of its own, e.g. \"KEY='a=b'\""
+            f"cannot read {shown}: {shortened(_one_line(error))}; put a value with special "
+            "characters in quotes of its own, e.g. \"KEY='a=b'\""
         ) from error
+    if len(override) > LONGEST_NAME:
+        names = re.split("[/@.]", parsed.get_key_element())
+        if parsed.key_or_group in groups() and not parsed.is_sweep_override():
+            value = parsed.value()
+            names += map(str, value if isinstance(value, list) else [value])
+        if any(len(name) > LONGEST_NAME for name in names):
+            raise UserError(f"{shown}: there is nothing of so long a name")
+    return parsed
 
 
 def quote(value: str) -> str:
@@ -98,6 +120,9 @@ def check_top_level(config: Mapping[str, Any], task: str) -> None:
     for key in config:
         if key not in known:
             raise UserError(f"nothing reads the setting {key!r}{nearest(key, known)}")
+    outputs = config.get("outputs", "outputs")
+    if not isinstance(outputs, str | int) or outputs == "":
+        raise UserError(f"outputs = {outputs!r}: must be a directory")
 
 
 @cache
@@ -116,25 +141,32 @@ def top_level_keys(task: str) -> frozenset[str]:
 
 def explain(error: Exception, overrides: Sequence[str], config_dir: str | None) -> UserError:
     """What the user did wrong, in one line; ``overrides`` are all of the command line's."""
-    if isinstance(error, MissingConfigException):
-        return UserError(_missing(error, config_dir))
     if isinstance(error, OverrideParseException):
         try:
             parse(error.override)
         except UserError as found:
             return found
+    return UserError(shortened(_explained(error, overrides, config_dir), 500))
+
+
+def _explained(error: Exception, overrides: Sequence[str], config_dir: str | None) -> str:
+    if isinstance(error, MissingConfigException):
+        return _missing(error, config_dir)
     text = _one_line(error)
+    if isinstance(error, OVERSIGHTS) and not isinstance(
+        error, HydraException | OmegaConfBaseException
+    ):
+        said = shortened(" ".join(overrides)) or "the configuration"
+        return f"Hydra cannot take {said} ({type(error).__name__}: {text})"
     if text.startswith("Config group override must be"):
-        return UserError(_no_option(text, overrides, config_dir))
+        return _no_option(text, overrides, config_dir)
     if unknown := re.match(r"Could not override '([^']*)'", str(error)):
-        return UserError(_unknown_key(unknown[1], overrides, config_dir))
+        return _unknown_key(unknown[1], overrides, config_dir)
     if "requires --multirun" in text or text.startswith("Ambiguous value for argument"):
         override = (re.search(r"'([^']+)'", text) or [text, text])[1]
         key, _, values = override.partition("=")
-        return UserError(
-            f"{override}: several values need a sweep, add -m; for a list write {key}=[{values}]"
-        )
-    return UserError(text)
+        return f"{override}: several values need a sweep, add -m; for a list write {key}=[{values}]"
+    return text
 
 
 def _missing(error: MissingConfigException, config_dir: str | None) -> str:
@@ -162,7 +194,8 @@ def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> s
 
 
 def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    others = [o for o in map(_lenient, overrides) if o and o.get_key_element() != key]
+    parsed = [o for o in map(_lenient, overrides) if o]
+    others = [o for o in parsed if o.get_key_element().lstrip("+~") != key]
     kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
     try:
         config = compose(kept, config_dir)
@@ -195,11 +228,16 @@ def _lenient(override: str) -> Override | None:
 
 def _one_line(error: BaseException) -> str:
     """The first paragraph of an error, or of its cause where it has no words of its own."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
     text = str(error).strip()
     if not text and error.__cause__ is not None:
         text = str(error.__cause__).strip()
     if error.__cause__ is not None and text.startswith("Error merging"):
         text = f"{text}: {error.__cause__}"
+    key = getattr(error, "full_key", None)
+    if key and str(key) not in text.partition("\n")[0]:
+        text = f"{key}: {text}"
     text = text.partition("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See http"))]

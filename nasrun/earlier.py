@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasrun.build import shortened
 from nasrun.config import compose, flatten, parse
 from nasrun.errors import UserError
 from nasrun.options import groups
 from nasrun.run.files import read_object
 
-FORGOTTEN = ("task", "from", "architecture", "outputs")
+FORGOTTEN = ("task", "from", "architecture", "outputs", "resume", "rank.truth_store")
 """Overrides of the earlier run that say what it did and where, not how."""
+
+MOST_OVERRIDES = 200
+LONGEST_OVERRIDE = 1000
+MOST_NESTED = 20
+"""Opening brackets, and parts of a key: Hydra reads and composes both by recursion."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,21 @@ class EarlierRun:
     config: dict[str, Any]
 
     @staticmethod
-    def read(directory: Path, config_dir: str | None) -> EarlierRun:
-        """Raises UserError where ``directory`` is no run, or asks for more than settings."""
+    def read(directory: Path, needed: str, config_dir: str | None) -> EarlierRun:
+        """Raises UserError where ``directory`` is no run, or asks for more than settings.
+
+        needed: a file that the run must have written.
+        """
         if not directory.is_dir():
             raise UserError(f"from={directory}: there is no such directory")
         record = read_object(directory / "run.json", "is this the directory of a run?")
-        read_object(directory / "architecture.json", "has the run finished its search?")
+        if not (directory / needed).exists():
+            raise UserError(
+                f"{directory} has no {needed} yet: if the run was stopped, go on with it "
+                f"(nasrun resume {directory})"
+            )
+        if needed.endswith(".json"):
+            read_object(directory / needed)
         task, overrides, config = (record.get(key) for key in ("task", "overrides", "config"))
         if (
             not isinstance(task, str)
@@ -39,6 +54,9 @@ class EarlierRun:
             or not isinstance(config, dict)
         ):
             raise UserError(f"{directory / 'run.json'} lacks task, overrides or config")
+        overrides = [*overrides, *resumed_with(record)]
+        if len(overrides) > MOST_OVERRIDES:
+            raise UserError(f"{directory / 'run.json'} has {len(overrides)} overrides, too many")
         options = groups(config_dir)
         kept = [
             override
@@ -60,7 +78,18 @@ class EarlierRun:
             # What the run said of an option that the user now chooses anew means nothing.
             and not any(key.startswith(f"{group}.") for group in replaced)
         ]
+        if "dataset.download" not in own_keys and self._places_data(kept, config_dir):
+            kept.append("dataset.download=false")
         return [*kept, *mine]
+
+    def _places_data(self, kept: list[str], config_dir: str | None) -> bool:
+        """Whether ``kept`` say where a data set would be put that is not there.
+
+        That may be anywhere, and the user has not been asked.
+        """
+        if not any(parse(override).get_key_element() == "dataset.root" for override in kept):
+            return False
+        return "dataset.download" in flatten(compose(self.overrides, config_dir))
 
     def changed_defaults(
         self, overrides: Iterable[str], config_dir: str | None
@@ -84,15 +113,26 @@ class EarlierRun:
         }
 
 
+def resumed_with(record: dict[str, Any]) -> list[Any]:
+    """What a run was told anew each time that it was resumed."""
+    resumed = record.get("resumed")
+    entries = resumed if isinstance(resumed, list) else []
+    lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
+    return [override for words in lists if isinstance(words, list) for override in words]
+
+
 def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:
     """The key of an override from a file; raises UserError unless it is a plain setting.
 
     No additions or deletions, no sweeps, no interpolations, nothing of Hydra's own configuration,
     and of a group only the options that exist here (an option is a path of a file).
     """
-    refused = f"{where}: refused the override {override!r}"
+    refused = f"{where}: refused the override {shortened(repr(override))}"
     if not isinstance(override, str) or override.startswith("-") or "${" in override:
         raise UserError(f"{refused}: only plain KEY=VALUE is taken from a run")
+    nested = max(sum(map(override.count, "[{(")), override.partition("=")[0].count("."))
+    if len(override) > LONGEST_OVERRIDE or nested > MOST_NESTED:
+        raise UserError(f"{refused}: it is longer, or more deeply nested, than any setting")
     try:
         parsed = parse(override)
     except UserError as error:
@@ -104,6 +144,8 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
     if "hydra" in heads or "hydra" in package:
         raise UserError(f"{refused}: it touches Hydra's own configuration")
     value = parsed.value()
+    if isinstance(value, dict) and "." not in key:
+        raise UserError(f"{refused}: only single settings are taken from a run")
     if key in options and value is not None and value not in options[key]:
         raise UserError(f"{refused}: {key} has no such option; options: {', '.join(options[key])}")
     if package and key not in options:

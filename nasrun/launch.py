@@ -33,10 +33,14 @@ def launch(
         if error.name != f"nasrun.task.{task}":
             raise
         raise UserError(f"task {task} has no code: there is no module {error.name}") from error
+    # A run that is continued has its own copies: nothing outside its directory is read again.
     further = {}
-    if "source" in inspect.signature(run_task).parameters:
-        # A run that is continued has its own copy: nothing outside its directory is read again.
+    parameters = inspect.signature(run_task).parameters
+    if "source" in parameters:
         further["source"] = source(settings) if earlier is None else directory / "architecture.json"
+    if "weights" in parameters and settings.get("from") is not None:
+        place = Path(str(settings["from"])).expanduser() if earlier is None else directory
+        further["weights"] = place / "supernet.safetensors"
     parts = config.build_parts(settings)
     import torch
 

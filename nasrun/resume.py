@@ -32,6 +32,7 @@ CHANGEABLE = (
     "dataset.root",
     "dataset.download",
     "dataset.workers",
+    "rank.truth_store",
     "*.log_every",
     "*.report_every",
     "trainer.epochs",
@@ -76,19 +77,19 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
         changes[key] = parsed.value()
     with Lock(directory.absolute()) as lock:
         tell_of_stale(lock)
-        go_on(
-            directory.absolute(), changes, list(overrides), download="dataset.download" in changes
-        )
+        go_on(directory.absolute(), changes, list(overrides), trusted=False)
 
 
-def go_on(directory: Path, changes: Changes, overrides: list[str], *, download: bool) -> None:
+def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: bool) -> None:
     """Continue the run in ``directory``, whose lock is held; a finished one is only told of.
 
-    download: whether data sets may be fetched; a run of a stranger says where they would be put.
+    trusted: whether the user has just typed the settings; else the run may be a stranger's, who
+    must not say where data sets are fetched to, or where ground truth is kept.
     """
     record = read_object(directory / "run.json")
     task, settings = record.get("task"), record.get("config")
-    if task not in tasks() or not isinstance(settings, dict) or settings.get("task") != task:
+    known = isinstance(task, str) and task in tasks()
+    if not known or not isinstance(settings, dict) or settings.get("task") != task:
         raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
     settings = deepcopy(settings)
     changed = apply(settings, changes)
@@ -97,10 +98,24 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, download: 
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
         Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
         return
+    if not trusted and "rank.truth_store" not in changes:
+        keep_truth_near(settings, directory)
     dataset = settings.get("dataset")
-    if isinstance(dataset, dict) and dataset.get("download") and not download:
+    fetch = trusted or "dataset.download" in changes
+    if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
     launch(settings, directory, overrides, earlier=record, changed=changed)
+
+
+def keep_truth_near(settings: dict[str, Any], directory: Path) -> None:
+    """A run of a stranger must not write wherever it says: only into a ``ground_truth`` folder
+    beside it or above it, as they are by default, else into one of its own."""
+    rank = settings.get("rank")
+    if not isinstance(rank, dict) or "truth_store" not in rank:
+        return
+    allowed = [place / "ground_truth" for place in (directory, *directory.resolve().parents[:4])]
+    if Path(str(rank["truth_store"])).absolute() not in allowed:
+        rank["truth_store"] = str(allowed[0])
 
 
 def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,6 +19,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -71,18 +73,19 @@ class Output:
         """Take away what this process has made and left empty."""
         if self.sweep and [path.name for path in _listed(self.directory)] == ["multirun.yaml"]:
             (self.directory / "multirun.yaml").unlink()
-        inside = sorted(self.directory.rglob("*"), reverse=True) if self.made else []
+        inside = sorted(_listed(self.directory, "**/*"), reverse=True) if self.made else []
         if any(not path.is_dir() for path in inside):
             return
         for path in [*inside, *self.made]:
-            try:
+            with suppress(OSError, ValueError):  # not empty, or never made
                 path.rmdir()
-            except OSError:
-                return
 
 
-def _listed(directory: Path) -> list[Path]:
-    return list(directory.iterdir()) if directory.is_dir() else []
+def _listed(directory: Path, pattern: str = "*") -> list[Path]:
+    try:
+        return list(directory.glob(pattern))
+    except (OSError, ValueError):  # a name that no directory can have
+        return []
 
 
 current: list[Output] = []
@@ -93,7 +96,8 @@ class Outputs(Callback):
     """Registered in config.yaml: notes directories before Hydra makes them, sums up sweeps."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        note(Path(config.hydra.run.dir), sweep=False)
+        with suppress(OmegaConfBaseException, TypeError):  # Hydra says itself what is wrong with it
+            note(Path(config.hydra.run.dir), sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         output = note(Path(config.hydra.sweep.dir), sweep=True)
@@ -119,9 +123,16 @@ class Outputs(Callback):
 def note(directory: Path, *, sweep: bool) -> Output:
     """Remember a directory that is about to be made."""
     directory = directory.absolute()
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    made = [path for path in (directory, *directory.parents) if not _exists(path)]
     current[:] = [Output(directory, sweep, made)]
     return current[0]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long
+        return False
 
 
 @dataclass(frozen=True)

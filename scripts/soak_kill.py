@@ -2,6 +2,7 @@
 
     python scripts/soak_kill.py --kills 300                # every recipe's smoke in turn
     python scripts/soak_kill.py --kills 5 nao_v2_cifar10   # one recipe
+    python scripts/soak_kill.py --kills 5 search retrain   # the plain search, and a retraining
 
 Every recipe's smoke is run once undisturbed. Then it is run again and killed (SIGKILL) at random
 instants, five times or more, resumed after each, and at its end compared: metrics, trials, winner,
@@ -14,6 +15,7 @@ the work and not the imports.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -30,18 +32,25 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # What a run imports as it goes: once here, so that it is not what the kills hit.
 import hydra.core.hydra_config  # noqa: F401
+import matplotlib.backends.backend_agg  # noqa: F401
+import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
-import torch._dynamo
-import torch.utils.tensorboard  # noqa: F401
+import torch._dynamo  # noqa: F401
 
 import nasrun.cli
 import nasrun.earlier
 import nasrun.help
 import nasrun.resume
+import nasrun.task.rank
+import nasrun.task.rank_words
+import nasrun.task.retrain
 import nasrun.task.search
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parent.parent / "conf/experiment").glob("*.yaml"))
-EXACT = ("metrics.jsonl", "trials.jsonl", "architecture.json")
+EXACT = (
+    *("metrics.jsonl", "trials.jsonl", "architecture.json", "ranking.csv", "ranking.json"),
+    *("supernet.safetensors", "network.safetensors", "ranking.png"),
+)
 FAILED = 9
 """Exit status of a child that ended without one."""
 KILLS = 6
@@ -49,10 +58,15 @@ KILLS = 6
 
 
 def words(recipe: str, steps: int) -> list[str]:
-    """The command line of a recipe's smoke; ``-`` is the plain search."""
-    chosen = [] if recipe == "-" else [f"experiment={recipe}"]
+    """The command line of a recipe's smoke, or of a task's."""
     fixed = ["effort=smoke", "threads=1", f"checkpoint.steps={steps}", "hydra.run.dir=run"]
-    return ["search", *chosen, *fixed]
+    if not recipe.startswith("rank"):
+        fixed.append("search_space.nodes=2")  # of five: as much to go wrong in a third of the time
+    if recipe == "retrain":
+        return ["retrain", "from=../search/run", "retrain.trainer.epochs=6", *fixed]
+    if recipe in ("search", "rank"):
+        return [recipe, *fixed]
+    return ["rank" if recipe.startswith("rank_") else "search", f"experiment={recipe}", *fixed]
 
 
 def start(arguments: Sequence[str], place: Path) -> int:
@@ -102,7 +116,7 @@ def next_line(place: Path, recipe: str, steps: int) -> list[str]:
 
 def differences(one: Path, other: Path) -> Iterator[str]:
     """What is not the same in two finished runs: lines, results, weights."""
-    for name in (*EXACT, "supernet.safetensors", "network.safetensors"):
+    for name in EXACT:
         first, second = one / name, other / name
         if first.exists() != second.exists():
             yield f"{name} is only in one"
@@ -122,12 +136,15 @@ def soak(recipe: str, kills: int, steps: int, chance: random.Random, place: Path
     """One recipe's run, killed ``kills`` times and finished; counts, and differences told."""
     alone, killed = place / "alone", place / "killed"
     alone.mkdir(parents=True)
+    if recipe == "retrain":
+        (place / "search").mkdir()
+        end(start(words("search", steps), place / "search"))
     began = time.monotonic()
     if (status := end(start(words(recipe, steps), alone))) != 0:
         sys.exit(f"{recipe}: the undisturbed run failed ({status}): see {alone / 'log.txt'}")
     seconds = time.monotonic() - began
     counts = {"kills": 0, "resumes": 0, "runs": 0, "differences": 0}
-    while counts["kills"] < kills:
+    while (left := kills - counts["kills"]) > 0:
         shutil.rmtree(killed, ignore_errors=True)
         killed.mkdir()
         here = 0
@@ -135,7 +152,7 @@ def soak(recipe: str, kills: int, steps: int, chance: random.Random, place: Path
             line = next_line(killed, recipe, steps)
             counts["resumes"] += line[0] == "resume"
             # Spread over what is left; one in four may come while the process still starts.
-            within = chance.uniform(0, 2 * seconds / KILLS) if here < KILLS else None
+            within = chance.uniform(0, 2 * seconds / KILLS) if here < min(KILLS, left) else None
             started = chance.random() < 0.25
             status = end(start(line, killed), within, None if started else killed / "run/run.json")
             if status is not None:
@@ -159,12 +176,14 @@ def soak(recipe: str, kills: int, steps: int, chance: random.Random, place: Path
 
 def soak_all() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("recipes", nargs="*", default=["-", *RECIPES], help="- is the plain search")
+    parser.add_argument("recipes", nargs="*", default=["search", "retrain", *RECIPES])
     parser.add_argument("--kills", type=int, default=300, help="at least, over all recipes")
     parser.add_argument("--steps", type=int, default=3, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)  # noqa: S311 - instants, not secrets
+    gc.collect()
+    gc.freeze()  # else the first collection in a child copies all of its memory
     each = -(-arguments.kills // len(arguments.recipes))
     total = {"kills": 0, "resumes": 0, "runs": 0, "differences": 0}
     for recipe in arguments.recipes:
@@ -174,6 +193,7 @@ def soak_all() -> int:
             f"{recipe:24}", "  ".join(f"{key} {value}" for key, value in counts.items()), flush=True
         )
         total = {key: total[key] + value for key, value in counts.items()}
+    gc.unfreeze()
     print(f"{'all':24}", "  ".join(f"{key} {value}" for key, value in total.items()))
     return int(total["differences"] > 0)
 

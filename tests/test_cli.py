@@ -145,7 +145,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "expected"),
     [
         (["serch"], "did you mean 'search'"),
-        (["xyzzy"], "tasks: search, retrain"),
+        (["xyzzy"], "tasks: search, rank, retrain, resume"),
         (["seed=1"], "no task given"),
         (["-m", "seed=1,2"], "no task given"),
         (["search", "retrain"], "'retrain' is no setting"),
@@ -575,7 +575,7 @@ def test_directories_that_are_no_runs(name: str, content: str | None, folder: Pa
     if content is not None:
         (run / name).write_text(content, errors="surrogateescape")
     with pytest.raises(UserError) as raised:
-        EarlierRun.read(run, None)
+        EarlierRun.read(run, "architecture.json", None)
     assert str(run) in str(raised.value)
 
 

@@ -372,11 +372,18 @@ def every_choice() -> list[list[str]]:
         for group, options in groups().items()
         if "/" not in group and group not in ("task", "effort", "experiment", "hydra")
     }
+    words = {"architectures": "architectures@rank.architectures"}
     choices = [
-        [f"{group}={options[turn % len(options)]}" for group, options in chosen.items()]
+        [
+            "task=rank",
+            *(f"{words.get(g, g)}={options[turn % len(options)]}" for g, options in chosen.items()),
+        ]
         for turn in range(max(map(len, chosen.values())))
     ]
-    choices += [[f"experiment={name}"] for name in groups().get("experiment", [])]
+    choices += [
+        [f"task={'rank' if name.startswith('rank_') else 'search'}", f"experiment={name}"]
+        for name in groups().get("experiment", [])
+    ]
     return [*choices, *([*choice, "effort=smoke"] for choice in choices)]
 
 
@@ -384,7 +391,7 @@ def every_choice() -> list[list[str]]:
 def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
     """So the keys of each file are those of its class, and the values within their ranges."""
     config = compose(choice)
-    check_top_level(config, "search")
+    check_top_level(config, config["task"])
     assert build_parts(config).seed == config["seed"]
 
 

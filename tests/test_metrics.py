@@ -1,4 +1,4 @@
-"""Measures of ranking."""
+"""The pairwise accuracy."""
 
 from __future__ import annotations
 

@@ -22,8 +22,12 @@ OPTIONS = [
 ]
 
 
-def parts(*overrides: str):
-    return build_parts(compose([*overrides, "task=search"]))
+def task_of(recipe: str) -> str:
+    return "rank" if recipe.startswith("rank_") else "search"
+
+
+def parts(*overrides: str, task: str = "search"):
+    return build_parts(compose([*overrides, f"task={task}"]))
 
 
 @pytest.mark.parametrize("override", OPTIONS)
@@ -33,22 +37,29 @@ def test_every_option_is_built(override):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_built_at_full_size(recipe):
-    built = parts(f"experiment={recipe}")
+    built = parts(f"experiment={recipe}", task=task_of(recipe))
     size = 224 if "imagenet" in recipe else 32
     task = ImageTask(3, size, 1000 if "imagenet" in recipe else 10)
     built.check_gates()
-    built.check_networks(task)
+    if task_of(recipe) == "search":
+        built.check_networks(task)
     built.search_space.cost(built.search_space.sample(Streams(0).numpy("x")), task, "final")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_runs_as_a_smoke(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["search", f"experiment={recipe}", "effort=smoke", "threads=1"]) == 0
-    (directory,) = (tmp_path / "outputs" / "search").iterdir()
+    task = task_of(recipe)
+    assert main([task, f"experiment={recipe}", "effort=smoke", "threads=1"]) == 0
+    (directory,) = (tmp_path / "outputs" / task).iterdir()
     result = json.loads((directory / "result.json").read_text())
-    assert result["status"] == "done" and 0 <= result["test_accuracy"] <= 1
     screen = capsys.readouterr().out
+    assert result["status"] == "done"
+    if task == "rank":
+        assert -1 <= result["kendall"] <= 1 and "Kendall" in screen
+        assert (directory / "ranking.png").stat().st_size > 1000
+        return
+    assert 0 <= result["test_accuracy"] <= 1
     assert "test accuracy" in screen and f"nasrun retrain from={directory}" in screen
 
 

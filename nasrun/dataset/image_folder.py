@@ -6,19 +6,30 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 
 from nasrun.dataset.augment import Normalise
 from nasrun.dataset.base import Dataset, Split, Splits
 from nasrun.dataset.files import ImageFiles, class_names, list_images, open_image
-from nasrun.dataset.options import Area, Deviations, Fraction, HueJitter, Jitter, Means, Validation
+from nasrun.dataset.options import (
+    Area,
+    Deviations,
+    Fraction,
+    HueJitter,
+    Jitter,
+    Means,
+    Padding,
+    Validation,
+)
 from nasrun.dataset.order import carve_test, carve_validation, cut_splits, stratified_order
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit, Transforms
 from nasrun.errors import UserError
+from nasrun.limits import Images, Side, Workers
+from nasrun.run.memory import check_fits
 from nasrun.streams import Streams
 from nasrun.values import ImageTask
 
@@ -37,14 +48,14 @@ class ImageFolder(Dataset):
         self,
         *,
         root: str,
-        image_size: PositiveInt,
+        image_size: Side,
         channels: Literal[1, 3],
         test_fraction: Fraction,
-        resident_limit_mb: NonNegativeInt,
-        workers: NonNegativeInt,
+        resident_limit_mb: Annotated[int, Field(ge=0, le=10**9)],
+        workers: Workers,
         validation: Validation,
-        train_images: PositiveInt | None,
-        crop_padding: NonNegativeInt,
+        train_images: Images | None,
+        crop_padding: Padding,
         crop_area: Area,
         flip: bool,
         brightness: Jitter,
@@ -122,6 +133,11 @@ class ImageFolder(Dataset):
     def _decode(self, name: str, files: ImageFiles, normalise: Normalise) -> ResidentSplit:
         """All images at once; threads suffice, as the decoders release Python's lock."""
         channels, size = self.transforms.channels, self.transforms.size
+        check_fits(
+            len(files) * channels * size**2,
+            f"the {name} split of {self.root}",
+            "dataset.resident_limit_mb, which makes images stay on the disk, or dataset.image_size",
+        )
         transform = self.transforms.evaluation(margin=1)
         images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import NonNegativeInt, PositiveInt
-
 from nasrun.dataset.files import ImageFiles, class_names, list_images
 from nasrun.dataset.image_folder import ImageFolder, check_classes
 from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Validation
+from nasrun.limits import Images, Side, Workers
 
 
 class ImageNet(ImageFolder):
@@ -24,10 +23,10 @@ class ImageNet(ImageFolder):
         self,
         *,
         root: str,
-        image_size: PositiveInt,
-        workers: NonNegativeInt,
+        image_size: Side,
+        workers: Workers,
         validation: Validation,
-        train_images: PositiveInt | None,
+        train_images: Images | None,
         crop_area: Area,
         flip: bool,
         brightness: Jitter,

@@ -6,10 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from nasrun.limits import Images
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
-Validation = Annotated[int, Field(gt=0, strict=True)] | Fraction
+Validation = Annotated[Images, Field(strict=True)] | Fraction
 """Images held out for validation: their number, or their share of the training images."""
+
+Padding = Annotated[int, Field(ge=0, le=4096)]
+"""Pixels around a random crop."""
 
 Means = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
 """For each channel, or one value for all of them; pixels count from 0 to 1."""

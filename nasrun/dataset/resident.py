@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from nasrun.dataset.augment import Normalise, crop, cut_out, flip
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
-from nasrun.dataset.options import Deviations, Means, Validation
+from nasrun.dataset.options import Deviations, Means, Padding, Validation
 from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
+from nasrun.errors import UserError
+from nasrun.limits import Images
 from nasrun.streams import Streams
 from nasrun.values import ImageTask
 
@@ -91,8 +92,8 @@ class ResidentDataset(Dataset):
         self,
         *,
         validation: Validation,
-        train_images: PositiveInt | None,
-        crop_padding: NonNegativeInt,
+        train_images: Images | None,
+        crop_padding: Padding,
         flip: bool,
         mean: Means,
         std: Deviations,
@@ -122,6 +123,11 @@ class ResidentDataset(Dataset):
             streams=streams,
         )
         channels, size = images.shape[1:3]
+        if self.crop_padding > size:
+            raise UserError(
+                f"dataset.crop_padding={self.crop_padding} is more than the {size} pixels of the "
+                "images' side: some crops would show nothing of them"
+            )
         normalise = Normalise.of(self.mean, self.std, channels, device)
 
         def split(name: str, images: Tensor, labels: Tensor) -> ResidentSplit:

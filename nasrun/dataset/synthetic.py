@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from nasrun.dataset.options import Deviations, Means, Validation
+from nasrun.dataset.options import Deviations, Means, Padding, Validation
 from nasrun.dataset.resident import ResidentDataset
+from nasrun.limits import Count, Images, Side
+from nasrun.run.memory import check_fits
 from nasrun.streams import Streams
 
 _DATA = Streams(0)  # the images are the same in every run, like those of a real dataset
@@ -28,13 +31,13 @@ class Synthetic(ResidentDataset):
     def __init__(
         self,
         *,
-        channels: PositiveInt,
-        image_size: PositiveInt,
-        classes: PositiveInt,
-        train_images: PositiveInt,
-        test_images: PositiveInt,
+        channels: Annotated[int, Field(gt=0, le=1000)],
+        image_size: Side,
+        classes: Count,
+        train_images: Images,
+        test_images: Images,
         validation: Validation,
-        crop_padding: NonNegativeInt,
+        crop_padding: Padding,
         flip: bool,
         mean: Means,
         std: Deviations,
@@ -58,6 +61,11 @@ class Synthetic(ResidentDataset):
         self.test_images = test_images
 
     def read_train(self) -> tuple[Tensor, Tensor]:
+        pixels = self.channels * self.image_size**2
+        # A pattern or two floats for each pixel, and the finished image.
+        needed = pixels * (4 * self.classes + 9 * max(self.made, self.test_images))
+        settings = "dataset.train_images, dataset.test_images, dataset.validation, dataset.classes"
+        check_fits(needed, "the synthetic dataset", f"{settings} or dataset.image_size")
         return self._make("train", self.made)
 
     def read_test(self) -> tuple[Tensor, Tensor]:
@@ -73,5 +81,5 @@ class Synthetic(ResidentDataset):
         noise = torch.randn(
             count, self.channels, size, size, generator=_DATA.torch(f"synthetic/{part}")
         )
-        images = 127.5 + _CONTRAST * patterns[labels] + _NOISE * noise
+        images = patterns[labels].mul_(_CONTRAST).add_(127.5).add_(noise.mul_(_NOISE))
         return images.round_().clamp_(0, 255).to(torch.uint8), labels

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from nasrun.dataset.options import Deviations, Means, Validation
+from nasrun.dataset.options import Deviations, Means, Padding, Validation
 from nasrun.dataset.resident import ResidentDataset
 from nasrun.errors import UserError
+from nasrun.limits import Images
 
 
 class TorchvisionDataset(ResidentDataset):
@@ -27,8 +27,8 @@ class TorchvisionDataset(ResidentDataset):
         root: str,
         download: bool,
         validation: Validation,
-        train_images: PositiveInt | None,
-        crop_padding: NonNegativeInt,
+        train_images: Images | None,
+        crop_padding: Padding,
         flip: bool,
         mean: Means,
         std: Deviations,

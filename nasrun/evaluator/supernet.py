@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+import torch
+from pydantic import Field
 
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
+from nasrun.limits import Count, Images
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -35,10 +37,10 @@ class SupernetEvaluator(Evaluator):
     def __init__(
         self,
         *,
-        images: PositiveInt | None,
-        batch_size: Annotated[int, Field(ge=2)],
+        images: Images | None,
+        batch_size: Annotated[Count, Field(ge=2)],
         batch_norm: Protocol,
-        recalibration_images: PositiveInt,
+        recalibration_images: Images,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -54,16 +56,21 @@ class SupernetEvaluator(Evaluator):
         self.space, self.task, self.compute = space, splits.task, compute
         self.seed = streams.seed
         self.count = self.images or len(splits.validation)
-        self.validation = self._batches(splits.validation, self.count)
         calibrating = min(self.recalibration_images, len(splits.train))
+        measured = {"batch": self.count, "recalibrated": calibrating}.get(self.batch_norm, 2)
+        if measured < 2:
+            raise UserError(
+                f"evaluator.batch_norm={self.batch_norm} needs at least two images: there are no "
+                "statistics of one"
+            )
+        self.validation = self._batches(splits.validation, self.count)
         self.calibration = self._batches(splits.train, calibrating)
 
     def _batches(self, split: Split, count: int) -> Iterable[Batch]:
         """The first ``count`` images: kept ready where they fit, prepared anew where not."""
         bytes_each = 4 * self.task.channels * self.task.size**2
-        if count * bytes_each <= RESIDENT_BYTES:
-            return list(split.eval_batches(self.batch_size, count))
-        return _Again(split, self.batch_size, count)
+        again = _Again(split, self.batch_size, count)
+        return list(again) if count * bytes_each <= RESIDENT_BYTES else again
 
     def score(
         self,
@@ -94,10 +101,21 @@ class SupernetEvaluator(Evaluator):
 
 
 class _Again:
-    """Batches that are made anew each time they are gone through."""
+    """Batches that are made anew each time they are gone through.
+
+    A last batch of a single image joins the one before it: batch norm has no statistics of one.
+    """
 
     def __init__(self, split: Split, batch_size: int, count: int) -> None:
         self.split, self.batch_size, self.count = split, batch_size, count
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.split.eval_batches(self.batch_size, self.count)
+        before: Batch | None = None
+        for batch in self.split.eval_batches(self.batch_size, self.count):
+            if before is not None and len(batch[1]) == 1:
+                batch = torch.cat([before[0], batch[0]]), torch.cat([before[1], batch[1]])
+            elif before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before

@@ -19,15 +19,22 @@ from typing import Any
 from torch import Tensor
 
 from nasrun.errors import UserError
-from nasrun.run.files import LARGEST_JSON, read_bytes, write_atomic
+from nasrun.run.files import LARGEST_JSON, parse_json, read_bytes, write_atomic
 from nasrun.run.state import Part, State, decode_tensors, encode_tensors, pack, unpack
 
 FORMAT = 1
 SPARE_BYTES = 2**29
 """What a part's tensors may take beyond four times its present state (a predictor to come)."""
 
-_MANIFEST = re.compile(r"(\d{6,12})\.json")
-_TENSORS = re.compile(r"\d{6,12}-[a-z_]+\.safetensors")
+MOST_KEPT = 4
+"""Checkpoints on the disk: three, and a fourth while it replaces one of them."""
+
+MOST_PARTS = 32
+MOST_BYTES = 2**34
+"""Of all tensor files of a checkpoint: what is larger is none of ours, and not even read."""
+
+_MANIFEST = re.compile(r"(\d{6,12})\.json", re.ASCII)
+_TENSORS = re.compile(r"\d{6,12}-[a-z_]+\.safetensors", re.ASCII)
 
 
 class DamageError(Exception):
@@ -41,6 +48,16 @@ class Tensors:
     name: str
     size: int
     digest: str
+
+    @staticmethod
+    def from_json(value: Any) -> Tensors:
+        """Raises DamageError where ``value`` cannot be what ``asdict`` has given."""
+        found = Tensors(**value)
+        if not isinstance(found.name, str) or not _TENSORS.fullmatch(found.name):
+            raise DamageError(f"it names a file {str(found.name)[:80]!r}")
+        if type(found.size) is not int or found.size < 0 or not isinstance(found.digest, str):
+            raise DamageError(f"the size or the digest of {found.name} cannot be")
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ class Checkpoints:
         self.number = 0
 
     def read(self, say: Callable[[str], None]) -> list[Checkpoint]:
-        """The whole checkpoints on the disk, newest first; tells of each damaged one.
+        """The newest checkpoints that are whole, newest first; tells of each damaged one.
 
         Raises UserError where the folder is a link.
         """
@@ -99,8 +116,10 @@ class Checkpoints:
             if (match := _MANIFEST.fullmatch(path.name))
         )
         self.number = max((number for number, _ in found), default=0)
-        whole = []
+        whole: list[Checkpoint] = []
         for number, path in reversed(found):
+            if len(whole) == MOST_KEPT:
+                break
             try:
                 whole.append(self._read(number, path))
             except (DamageError, UserError, OSError) as error:
@@ -110,11 +129,11 @@ class Checkpoints:
 
     def _read(self, number: int, path: Path) -> Checkpoint:
         try:
-            value = json.loads(read_bytes(path, LARGEST_JSON))
+            value = parse_json(read_bytes(path, LARGEST_JSON))
             body, digest = value["checkpoint"], value["digest"]
             if not isinstance(body, str) or digest != _digest(body.encode()):
                 raise DamageError("its digest does not fit its content")
-            content = json.loads(body)
+            content = parse_json(body)
             if content["format"] != FORMAT or content["number"] != number:
                 raise DamageError("it was written by another version, or renamed")
             checkpoint = Checkpoint(
@@ -125,24 +144,24 @@ class Checkpoints:
                     str(name): Stored(
                         str(stored["label"]),
                         stored["tree"],
-                        Tensors(**stored["tensors"]) if stored["tensors"] else None,
+                        Tensors.from_json(stored["tensors"]) if stored["tensors"] else None,
                     )
                     for name, stored in content["parts"].items()
                 },
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise DamageError(f"it is no checkpoint ({type(error).__name__})") from error
         if not 0 <= checkpoint.seconds < math.inf or min(checkpoint.logs.values(), default=0) < 0:
             raise DamageError("it holds numbers that cannot be")
-        for stored in checkpoint.parts.values():
-            if stored.tensors:
-                self._verify(stored.tensors)
+        files = {stored.tensors for stored in checkpoint.parts.values() if stored.tensors}
+        if len(checkpoint.parts) > MOST_PARTS or sum(file.size for file in files) > MOST_BYTES:
+            raise DamageError("it holds more than any run keeps")
+        for file in files:
+            self._verify(file)
         return checkpoint
 
     def _verify(self, tensors: Tensors) -> None:
         """Piece by piece, so that the length of a file costs no memory."""
-        if not isinstance(tensors.name, str) or not _TENSORS.fullmatch(tensors.name):
-            raise DamageError(f"it names a file {tensors.name!r}")
         path = self.folder / tensors.name
         if path.is_symlink() or not path.is_file():
             raise DamageError(f"{tensors.name} is missing")
@@ -214,13 +233,11 @@ class Checkpoints:
         return Stored(kept.label, tree, Tensors(file_name, len(data), _digest(data)))
 
     def _prune(self) -> None:
-        """Keep the last two, and one more that shares no file with the last."""
-        last = self.kept[-1]
-        keep = self.kept[-2:]
-        if not any(last.files().isdisjoint(other.files()) for other in keep[:-1]):
-            apart = [one for one in self.kept[:-2] if last.files().isdisjoint(one.files())]
-            keep = apart[-1:] + keep
-        self.keep_only(keep)
+        """Keep the last two, and of the others the newest of those that share fewest files with
+        the last: whatever of these files stays in use, that one needs no more of them than any."""
+        last, others = self.kept[-1], self.kept[-2::-1]
+        apart = min(others, key=lambda one: len(one.files() & last.files()), default=last)
+        self.keep_only([one for one in self.kept if one in (apart, *self.kept[-2:])])
 
     def keep_only(self, keep: list[Checkpoint]) -> None:
         """Remove whatever in the folder belongs to none of ``keep``."""
@@ -229,7 +246,8 @@ class Checkpoints:
         for path in self.folder.iterdir():
             ours = _MANIFEST.fullmatch(path.name) or _TENSORS.fullmatch(path.name)
             unfinished = path.name.startswith(".") and path.name.endswith(".writing")
-            if (ours and path.name not in names) or unfinished:
+            folder = path.is_dir() and not path.is_symlink()  # nothing that a run has made
+            if ((ours and path.name not in names) or unfinished) and not folder:
                 path.unlink(missing_ok=True)
 
 

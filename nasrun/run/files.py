@@ -11,8 +11,14 @@ from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
 
-LARGEST_JSON = 256 * 2**20
-"""Bytes; no JSON file of a run comes near, and a larger one is not even read."""
+LARGEST_JSON = 64 * 2**20
+"""Bytes; no JSON file of a run comes near, and a larger one is not even read: as Python's objects
+it takes twenty times the memory."""
+
+MOST_NESTED = 64
+"""Levels of lists and mappings within each other; ours have about ten."""
+
+_TOO_DEEP = f"it has more than {MOST_NESTED} levels"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -48,12 +54,17 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
 
     keep=None leaves all that is there.
 
-    Raises UserError where it is a link or no regular file: a run directory may come from a
-    stranger, and nothing outside it may be written.
+    Raises UserError where it is a link, hard or soft, or no regular file: a run directory may come
+    from a stranger, and nothing outside it may be written.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     file = os.fdopen(_open(path, flags), "r+b")
     try:
+        if os.fstat(file.fileno()).st_nlink > 1:
+            raise UserError(
+                f"{path} is refused: it is a hard link, so what has its other name would be "
+                "written too; copy the directory and take the copy"
+            )
         if keep is not None:
             file.truncate(keep)
             file.seek(keep)
@@ -90,17 +101,37 @@ def _open(path: Path, flags: int) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    # Halves of surrogate pairs, which no encoding has, become JSON's own escapes.
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Raises ValueError, and nothing else, where ``data`` is not JSON, or nested too deeply."""
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MOST_NESTED):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
 
 
 def read_json(path: Path, hint: str = "") -> Any:
     """Raises UserError, naming the file and giving the hint, where it is absent or not JSON."""
     advice = f"; {hint}" if hint else ""
     try:
-        return json.loads(read_bytes(path, LARGEST_JSON))
+        return parse_json(read_bytes(path, LARGEST_JSON))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}{advice}") from error
 
 
@@ -110,3 +141,8 @@ def read_object(path: Path, hint: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes in place of what could steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
-from nasrun.run.files import open_for_writing
+from nasrun.run.files import open_for_writing, printable
 
 NAME = "lock"
 
@@ -103,7 +103,7 @@ def _read(file: BinaryIO) -> dict[str, Any]:
 
 def _in_words(holder: dict[str, Any]) -> str:
     def known(key: str) -> str:
-        # Shown on the terminal, so nothing that could steer it.
-        return "".join(c for c in str(holder.get(key, "unknown"))[:60] if c.isprintable())
+        value = holder.get(key)
+        return printable(str(value)[:60]) if isinstance(value, str | int) else "unknown"
 
     return f"process {known('pid')} on {known('host')} (since {known('since')})"

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from torch.utils.tensorboard import SummaryWriter
-
+from nasrun.run.events import PREFIX, Events
 from nasrun.run.files import open_for_writing
 from nasrun.values import Trial
 
 METRICS, TRIALS = "metrics.jsonl", "trials.jsonl"
-_EVENTS = "events.out.tfevents."
+LONGEST_LINE = 2**20
+"""Bytes; ours have a few thousand at most."""
 
 
 class Logs:
@@ -35,13 +35,14 @@ class Logs:
                 open_for_writing(path, keep=keep).close()
             else:
                 path.unlink()
-        self._events = SummaryWriter(str(directory))
+        self._events = Events(directory)
 
     def metrics(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """A line of metrics.jsonl and a point of each TensorBoard curve."""
         self._line(METRICS, {"stage": name, "step": step, **metrics})
         for key, value in metrics.items():
-            self._events.add_scalar(f"{name}/{key}", value, step)
+            self._events.add(f"{name}/{key}", value, step)
+        self._events.flush()
 
     def trials(self, trials: Iterable[Trial], **context: Any) -> None:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
@@ -55,7 +56,7 @@ class Logs:
 
     def lengths(self) -> dict[str, int]:
         """The bytes of each file so far; all of them are on the disk then."""
-        self._events.flush()
+        self._events.sync()
         for file in self._files.values():
             os.fsync(file.fileno())
         found = {name: file.tell() for name, file in self._files.items()}
@@ -69,7 +70,7 @@ class Logs:
 
 
 def _events_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name.startswith(_EVENTS))
+    return sorted(path for path in directory.iterdir() if path.name.startswith(PREFIX))
 
 
 def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -77,7 +78,7 @@ def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
     found = {}
     for name in (METRICS, TRIALS):
         path = directory / name
-        size = path.stat().st_size if path.is_file() else 0
+        size = path.stat().st_size if path.is_file() and not path.is_symlink() else 0
         if size < lengths.get(name, 0):
             found[name] = lengths[name] - size
     return found
@@ -87,7 +88,16 @@ def whole_lines(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
     """``lengths``, but of a log that has become shorter only its whole lines."""
     found = dict(lengths)
     for name in missing(directory, lengths):
-        path = directory / name
-        content = path.read_bytes() if path.is_file() else b""
-        found[name] = content.rfind(b"\n") + 1
+        found[name] = _end_of_last_line(directory / name)
     return found
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Looked for near the end only: the file may have any size."""
+    if path.is_symlink() or not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        start = max(path.stat().st_size - LONGEST_LINE, 0)
+        file.seek(start)
+        end = file.read(LONGEST_LINE).rfind(b"\n") + 1
+    return start + end if end else 0

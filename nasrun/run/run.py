@@ -16,10 +16,10 @@ from nasrun.errors import Interrupted, UserError
 from nasrun.run import provenance, signals
 from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, Kept, Stored, state_bytes
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_object, write_atomic, write_json
+from nasrun.run.files import read_bytes, read_object, write_atomic, write_json
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
-from nasrun.run.state import Part, encode_tensors, pack
+from nasrun.run.state import Part, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -101,6 +101,7 @@ class Run:
         A run that is continued goes back to its last checkpoint. architecture: what the run is
         given, not what it finds.
         """
+        self.stop.deferred = True  # a run has not begun, or it has: nothing between
         lengths: dict[str, int] = {}
         if self._earlier is None:
             (self.directory / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,6 @@ class Run:
         if self._earlier is None:
             self._write_record()
         self._set_due(0.0)
-        self.stop.deferred = True
 
     def _go_back(self) -> dict[str, int]:
         """Take up the newest checkpoint that is whole; the lengths of the logs at that time."""
@@ -153,8 +153,11 @@ class Run:
     def _write_record(self) -> None:
         """A run that is continued does so at its first checkpoint: when all parts have taken up
         their states, and what was changed has been found to fit."""
-        write_json(self.directory / "run.json", self._record())
-        (self.directory / "result.json").unlink(missing_ok=True)  # what it said is in run.json
+        record = self._record()
+        # What it said is in the record. Were it removed last, a kill between the two would leave
+        # a run that seems to be done with settings that it has not been trained with.
+        (self.directory / "result.json").unlink(missing_ok=True)
+        write_json(self.directory / "run.json", record)
         self._recorded = True
 
     def close(self) -> None:
@@ -233,6 +236,15 @@ class Run:
         _, tensors = pack(dict(network.state_dict()))
         data = encode_tensors(tensors)
         write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
+
+    def load_weights(self, path: Path, network: nn.Module) -> None:
+        """The weights of another run; raises UserError where they are not those of ``network``."""
+        try:
+            limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
+            network.load_state_dict(decode_tensors(read_bytes(path, limit)))
+        except (OSError, *MISFITS) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: not the weights of this network ({reason})") from error
 
     def save_architecture(self, architecture: Architecture) -> None:
         write_json(self.directory / "architecture.json", architecture.to_json())

@@ -7,14 +7,25 @@ be read back: no classes, no code.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
 _TENSOR = "$tensor"
+_NUMBERS = frozenset(
+    {torch.bool, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""What the tensors of a state hold: no complex numbers, none of eight bits."""
+
+_GATHERED = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+}
+"""What an optimiser keeps for each parameter."""
 
 State = dict[str, Any]
 """Nested dicts (string keys) and lists of None, bool, int, float, str and tensors."""
@@ -39,6 +50,8 @@ def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
         if isinstance(value, Tensor):
             if name in tensors:
                 raise TypeError(f"two tensors of a state are called {name!r}")
+            if value.dtype not in _NUMBERS:
+                raise TypeError(f"a state cannot hold a tensor of {value.dtype} ({name!r})")
             # A copy of its own: safetensors takes no two tensors that share memory.
             tensors[name] = value.detach().to("cpu", copy=True).contiguous()
             return {_TENSOR: name}
@@ -75,9 +88,20 @@ def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
     """Raises ValueError where ``data`` is no safetensors file."""
     try:
-        return safetensors.load(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
+        tensors = safetensors.load(data)
+    except Exception as error:  # its own, and what torch raises over an odd header
         raise ValueError(f"no safetensors file: {error}") from error
+    for tensor in tensors.values():
+        if tensor.dtype not in _NUMBERS:
+            raise ValueError(f"no state has tensors of {tensor.dtype}")
+    return tensors
+
+
+def whole_number(value: Any, *, most: int) -> int:
+    """``value``; raises ValueError where it is no integer from 0 to ``most``."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{value!r:.80} is no number from 0 to {most}")
+    return value
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
@@ -99,17 +123,24 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None
     for number, values in state.items():
         if not 0 <= int(number) < len(parameters):
             raise ValueError(f"there is no parameter {number}")
+        if values.keys() != _GATHERED.get(type(optimiser), values.keys()):
+            raise ValueError(f"its parameters have {', '.join(values)!r:.80}")
         parameter = parameters[int(number)]
         optimiser.state[parameter] = {
-            name: _placed(value, parameter) if isinstance(value, Tensor) else value
+            name: _counted(value) if name == "step" else _placed(value, parameter)
             for name, value in values.items()
         }
 
 
+def _counted(steps: Tensor) -> Tensor:
+    """A number of steps, which stays on the CPU."""
+    if steps.dim() or not 0 <= steps.item() < math.inf:
+        raise ValueError("no number of steps")
+    return steps.float()
+
+
 def _placed(value: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory layout and on its device; step counters (no shape) as they are."""
-    if value.dim() == 0:
-        return value
+    """In the parameter's memory layout and on its device."""
     if value.shape != parameter.shape:
         raise ValueError(f"a buffer of shape {list(value.shape)} for {list(parameter.shape)}")
     return torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt
+from pydantic import Field
 
 from nasrun.sampler.base import Sampler
 from nasrun.search_space.base import Gates, GatesOfStep, SearchSpace
@@ -21,7 +21,9 @@ class Sandwich(Sampler):
     Source: slimmable networks (Yu and Huang, ICCV 2019), BigNAS (Yu et al., ECCV 2020).
     """
 
-    def __init__(self, *, random: NonNegativeInt, size: Literal["params", "macs"]) -> None:
+    def __init__(
+        self, *, random: Annotated[int, Field(ge=0, le=1000)], size: Literal["params", "macs"]
+    ) -> None:
         self.random = random
         self.size = size
 

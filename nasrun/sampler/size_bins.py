@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from nasrun.errors import UserError
+from nasrun.limits import Count
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, ImageTask
@@ -31,7 +32,7 @@ class SizeBins(PathSampler):
         self,
         *,
         size: Literal["params", "macs"],
-        bins: PositiveInt,
+        bins: Count,
         low: NonNegativeFloat | None,
         high: PositiveFloat | None,
     ) -> None:

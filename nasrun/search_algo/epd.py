@@ -15,11 +15,12 @@ from itertools import pairwise
 from typing import Annotated, cast
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasrun.errors import UserError
+from nasrun.limits import Count, Strength, Width
 from nasrun.search_algo.tokens import Vocabulary
 
 
@@ -27,21 +28,21 @@ from nasrun.search_algo.tokens import Vocabulary
 class PredictorSettings:
     """What the network is made of and how it is trained; the YAML has units and sources."""
 
-    embedding: PositiveInt
-    hidden: PositiveInt
-    tokens_per_step: PositiveInt
-    mlp_layers: NonNegativeInt
-    mlp_width: PositiveInt
+    embedding: Width
+    hidden: Width
+    tokens_per_step: Count
+    mlp_layers: Annotated[int, Field(ge=0, le=100)]
+    mlp_width: Width
     mlp_dropout: Annotated[float, Field(ge=0, lt=1)]
-    epochs: PositiveInt
-    batch: PositiveInt
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
-    clip_norm: PositiveFloat
+    epochs: Count
+    batch: Count
+    lr: Annotated[Strength, Field(gt=0)]
+    weight_decay: Strength
+    clip_norm: Annotated[Strength, Field(gt=0)]
     trade_off: Annotated[float, Field(ge=0, le=1)]
-    expand: PositiveInt
+    expand: Annotated[int, Field(gt=0, le=1000)]
     validation_share: Annotated[float, Field(ge=0, lt=1)]
-    report_every: PositiveInt
+    report_every: Count
     keep_weights: bool
 
     def steps(self, vocabulary: Vocabulary) -> int:

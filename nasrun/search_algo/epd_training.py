@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from nasrun.errors import UserError
 from nasrun.metrics import pairwise_accuracy
 from nasrun.run.monitor import Monitor
-from nasrun.run.state import load_optimiser_state, optimiser_state
+from nasrun.run.state import load_optimiser_state, optimiser_state, whole_number
 from nasrun.search_algo.epd import EPD, PredictorSettings
 from nasrun.search_algo.tokens import Vocabulary
 from nasrun.streams import Streams
@@ -188,7 +188,7 @@ class PredictorTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.index = state["index"]
-        self.epoch = state["epoch"]
+        self.epoch = whole_number(state["epoch"], most=self.settings.epochs)
         self.model.load_state_dict(state["model"])
         load_optimiser_state(self.optimiser, state["optimiser"])
 

@@ -7,20 +7,28 @@ those of the next round (Luo et al., 2018 and 2019). What makes NAO "balanced" i
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field
 
 from nasrun.errors import UserError
+from nasrun.limits import Count, Strength
+from nasrun.run.memory import check_fits, network_bytes
 from nasrun.run.monitor import Monitor
+from nasrun.run.state import whole_number
 from nasrun.search_algo.base import Round
-from nasrun.search_algo.epd import PredictorSettings
+from nasrun.search_algo.epd import EPD, PredictorSettings
 from nasrun.search_algo.epd_training import PredictorTraining, one_thread
 from nasrun.search_algo.pool import Found, Pool, PoolSearch
 from nasrun.search_algo.tokens import Vocabulary
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
+
+StepSize = Annotated[Strength, Field(gt=0)]
+
+MOST_STEPS = 10_000
+"""Step sizes of one ascent; the papers have 50."""
 
 
 class Nao(PoolSearch):
@@ -33,7 +41,7 @@ class Nao(PoolSearch):
     weights. batch: architectures asked for at once.
     seeds: start points of the ascent; step_start, step_increment, step_max: its step sizes, tried
     in turn until there are enough new architectures.
-    Raises UserError where step_start exceeds step_max.
+    Raises UserError where step_start exceeds step_max, or where the steps are too many.
     """
 
     trains_pool = True
@@ -41,24 +49,30 @@ class Nao(PoolSearch):
     def __init__(
         self,
         *,
-        rounds: PositiveInt,
-        initial: PositiveInt,
-        new_per_round: PositiveInt,
+        rounds: Count,
+        initial: Count,
+        new_per_round: Count,
         train_on: Literal["new", "pool"],
         rescore: Literal["new", "pool"],
         replace: Literal["none", "worst"],
         fresh_supernet: bool,
-        batch: PositiveInt,
-        seeds: PositiveInt,
-        step_start: PositiveFloat,
-        step_increment: PositiveFloat,
-        step_max: PositiveFloat,
+        batch: Count,
+        seeds: Count,
+        step_start: StepSize,
+        step_increment: StepSize,
+        step_max: StepSize,
         predictor: PredictorSettings,
     ) -> None:
         if step_start > step_max:
             raise UserError(
                 f"search_algo.step_start = {step_start} is larger than search_algo.step_max = "
                 f"{step_max}: no step of the gradient ascent is left"
+            )
+        if (step_max - step_start) / step_increment > MOST_STEPS:
+            raise UserError(
+                f"search_algo.step_increment = {step_increment} makes more than {MOST_STEPS:,} "
+                f"step sizes from {step_start} to {step_max}: raise it, or lower "
+                "search_algo.step_max"
             )
         self.rounds = rounds
         self.initial = initial
@@ -85,6 +99,25 @@ class Nao(PoolSearch):
         self.filled: list[int] = []  # random ones among the new, round by round
         self.predictor: PredictorTraining | None = None
         self.settings.steps(self.vocabulary)  # raises now, not after the first round
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Raises UserError where the predictor or its examples are too large to be trained."""
+        if self.rounds == 1:
+            return  # without a predictor
+        weights = network_bytes(lambda: EPD(self.settings, self.vocabulary))
+        predictor = "search_algo.predictor"
+        # Adam keeps two more numbers for each weight, and each has a gradient.
+        check_fits(
+            4 * weights, predictor, f"{predictor}.hidden, {predictor}.embedding or mlp_width"
+        )
+        examples = (self.initial + self.rounds * self.new_per_round) * self.settings.expand
+        # The choices of an example in Python, and its tokens.
+        check_fits(
+            examples * (16 * self.vocabulary.length + 200),
+            f"{predictor} with {examples:,} examples",
+            f"search_algo.initial, search_algo.new_per_round or {predictor}.expand",
+        )
 
     def next_round(self, monitor: Monitor) -> Round | None:
         """The next round; the current one again while it has architectures without a score.
@@ -116,13 +149,17 @@ class Nao(PoolSearch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError or ValueError where the state is none of this search."""
         self.pool.load_state_dict(state["pool"])
-        self.begun = state["begun"]
-        self.new = state["new"]
+        self.begun = whole_number(state["begun"], most=self.rounds)
+        self.new = whole_number(state["new"], most=len(self.pool.trials))
+        if self.begun > 0 and self.new == 0:
+            raise ValueError("a round without architectures")
         self.filled = list(state["filled"])
         self.predictor = None
         if state["predictor"] is not None:
-            self.predictor = self._training(state["predictor"]["index"])
+            index = whole_number(state["predictor"]["index"], most=self.rounds)
+            self.predictor = self._training(index)
             self.predictor.load_state_dict(state["predictor"])
 
     def _begin(self, found: Found, random: int) -> None:

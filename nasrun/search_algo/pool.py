@@ -90,7 +90,8 @@ class Pool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state belongs to another search space."""
+        """Raises UserError where the state belongs to another search space, ValueError where its
+        architectures and trials do not go together."""
         read = self.space.read
         self.trials = {
             read(architecture): trial and Trial.from_json(trial)
@@ -98,6 +99,14 @@ class Pool:
         }
         self.pending = [read(architecture) for architecture in state["pending"]]
         self._seen = {read(form) for form in state["seen"]}
+        waiting = set(self.pending)
+        for architecture, trial in self.trials.items():
+            if trial is None and architecture not in waiting:
+                raise ValueError("an architecture has no score and waits for none")
+            if trial is not None and trial.architecture != architecture:
+                raise ValueError("a score belongs to another architecture")
+        if not self.trials.keys() >= waiting:
+            raise ValueError("an architecture that is not in the pool waits for a score")
 
 
 class PoolSearch(SearchAlgo):

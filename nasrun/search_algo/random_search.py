@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
 
+from nasrun.limits import Count
 from nasrun.run.monitor import Monitor
 from nasrun.search_algo.base import Round
 from nasrun.search_algo.pool import Found, Pool, PoolSearch
@@ -25,7 +25,7 @@ class RandomSearch(PoolSearch):
 
     rounds = 1
 
-    def __init__(self, *, evaluations: PositiveInt, batch: PositiveInt) -> None:
+    def __init__(self, *, evaluations: Count, batch: Count) -> None:
         self.evaluations = evaluations
         self.batch = batch
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import product
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +62,16 @@ class SearchSpace(ABC):
     @abstractmethod
     def decisions(self) -> tuple[Decision, ...]:
         """The choice points, in the order of ``Architecture.choices``."""
+
+    @property
+    def size(self) -> int:
+        """The number of architectures."""
+        return prod(len(decision.options) for decision in self.decisions)
+
+    def every(self) -> Iterator[Architecture]:
+        """All architectures, the last decision changing fastest."""
+        for choices in product(*(range(len(decision.options)) for decision in self.decisions)):
+            yield Architecture(self.name, choices)
 
     @abstractmethod
     def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> Supernet:
@@ -154,5 +167,23 @@ class SearchSpace(ABC):
         return architecture
 
     def read(self, value: Any) -> Architecture:
-        """An architecture from parsed JSON; raises UserError where it is not one of this space."""
+        """An architecture from parsed JSON, a string as ``parse`` takes it.
+
+        Raises UserError where it is not one of this space.
+        """
+        if isinstance(value, str):
+            return self.parse(value)
         return self.check(Architecture.from_json(value))
+
+    def write(self, architecture: Architecture) -> str:
+        """The architecture in one word, as the tables of the space have it."""
+        return ",".join(map(str, architecture.choices))
+
+    def parse(self, text: str) -> Architecture:
+        """The architecture that is written down: its choices between commas, spaces or bars.
+
+        Raises UserError where it is not one of this space.
+        """
+        words = re.sub(r"[\[\],|]", " ", text).split()
+        choices = [int(word) if re.fullmatch("[0-9]{1,9}", word) else word for word in words]
+        return self.read({"space": self.name, "choices": choices})

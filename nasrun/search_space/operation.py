@@ -6,7 +6,7 @@ Every operation maps [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,24 @@ from nasrun.values import Cost
 def reduced(size: int, stride: int = 2) -> int:
     """The side of a feature map after a padded layer of that stride."""
     return -(-size // stride)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of all costs."""
+    params = macs = 0
+    for cost in costs:
+        params += cost.params
+        macs += cost.macs
+    return Cost(params, macs)
+
+
+def remove_affine(module: nn.Module) -> None:
+    """All batch norms inside lose their learned scale and shift."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.affine = False
+            norm.register_parameter("weight", None)
+            norm.register_parameter("bias", None)
 
 
 class Pointwise(nn.Conv2d):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from nasrun.dataset.base import Dataset
 from nasrun.errors import UserError
@@ -17,6 +17,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.streams import Streams
+from nasrun.task.rank_parts import Rank
 from nasrun.trainer.path_rules import PathRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.values import Architecture, ImageTask
@@ -47,7 +48,7 @@ class Parts:
     device: str
     precision: Precision
     deterministic: bool
-    threads: PositiveInt | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
     batch_size: BatchSize
     on_nonfinite: OnNonfinite
     checkpoint: CheckpointEvery
@@ -60,15 +61,19 @@ class Parts:
     path_rules: PathRules
     shortlist: Shortlist
     retrain: Retrain
+    rank: Rank | None = None
 
     def check_gates(self) -> None:
-        """Raises UserError where the sampler does not go with the search space or algorithm."""
+        """Raises UserError where the sampler sets gates that the search space does not have."""
         kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
         if kind not in kinds:
             raise UserError(
                 f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
                 f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
             )
+
+    def check_pool(self) -> None:
+        """Raises UserError where the search trains a pool of architectures, the sampler none."""
         if self.search_algo.trains_pool and not self.sampler.takes_pool:
             raise UserError(
                 f"sampler {type(self.sampler).__name__} trains the whole search space, but "

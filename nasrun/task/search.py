@@ -29,10 +29,13 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
     splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
     algo, evaluator = parts.search_algo, parts.evaluator
     parts.check_gates()
+    parts.check_pool()
     parts.check_networks(splits.task)
     algo.start(parts.search_space, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
-    training = start_supernet(parts, run, splits) if evaluator.needs_supernet else None
+    training = None
+    if evaluator.needs_supernet:
+        training = start_supernet(parts, run, splits, rounds=algo.rounds)
     tally = Tally()
     run.begin()
     run.keep("images", SameImages(splits))
@@ -49,7 +52,9 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
     while (round_ := algo.next_round(run)) is not None:
         if training is not None:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
-                training = start_supernet(parts, run, splits, first_round=round_.index)
+                training = start_supernet(
+                    parts, run, splits, rounds=algo.rounds, first_round=round_.index
+                )
                 run.keep("supernet", training)
             train_supernet(parts, run, splits, training, round_)
         score(parts, run, round_, training.network if training else None, tally)
@@ -64,9 +69,9 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
 
 
 def start_supernet(
-    parts: Parts, run: Run, splits: Splits, *, first_round: int = 0
+    parts: Parts, run: Run, splits: Splits, *, rounds: int, first_round: int = 0
 ) -> Training[Supernet]:
-    """A supernet with new weights, ready to be trained."""
+    """A supernet with new weights, ready to be trained in ``rounds`` rounds."""
     with run.streams.default("supernet/init", first_round):
         supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
     return parts.trainer.start(
@@ -74,7 +79,7 @@ def start_supernet(
         splits.train,
         run.compute,
         run.streams.sub("supernet"),
-        rounds=parts.search_algo.rounds,
+        rounds=rounds,
         first_round=first_round,
         rules=parts.path_rules.over(parts.search_space, splits.task, run.streams.sub("path_rules")),
     )

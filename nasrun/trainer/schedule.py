@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasrun.limits import Epochs, Strength
 
 
 class Schedule(BaseModel):
@@ -22,14 +24,14 @@ class Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["cosine", "linear", "polynomial", "exponential", "constant"]
-    lr: PositiveFloat
-    lr_end: NonNegativeFloat
+    lr: Annotated[Strength, Field(gt=0)]
+    lr_end: Strength
     spans: Literal["round", "run"]
-    cycle_epochs: NonNegativeFloat
+    cycle_epochs: Epochs
     cycle_factor: float = Field(ge=1)
-    power: NonNegativeFloat
+    power: Strength
     decay: float = Field(gt=0, le=1)
-    warmup_epochs: NonNegativeFloat
+    warmup_epochs: Epochs
 
     def at(self, step: int, steps: int, steps_per_epoch: int, power: float | None = None) -> float:
         """The learning rate of ``step`` in 0 .. steps - 1; power: instead of the schedule's own."""
@@ -48,6 +50,9 @@ class Schedule(BaseModel):
             return float(self.lr_end + (self.lr - self.lr_end) * (1 - step / steps) ** power)
         position, cycle = float(step), self.cycle_epochs * steps_per_epoch
         if cycle > 0:
+            cycle = max(cycle, 1.0)  # a cycle has a step at least
+            if self.cycle_factor == 1:
+                position %= cycle
             while position >= cycle:
                 position -= cycle
                 cycle *= self.cycle_factor

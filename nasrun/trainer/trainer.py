@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field
 
 from nasrun.dataset.base import Split
 from nasrun.errors import UserError
+from nasrun.limits import Count, Strength
 from nasrun.run.compute import Compute
 from nasrun.streams import Streams
 from nasrun.trainer.path_rules import StepRules
@@ -24,20 +25,20 @@ class Trainer:
     def __init__(
         self,
         *,
-        epochs: PositiveInt,
-        batch_size: Annotated[int, Field(ge=2)],
+        epochs: Count,
+        batch_size: Annotated[Count, Field(ge=2)],
         schedule: Schedule,
         momentum: Annotated[float, Field(ge=0, lt=1)],
         nesterov: bool,
-        weight_decay: NonNegativeFloat,
+        weight_decay: Strength,
         decay_norm_and_bias: bool,
-        clip: NonNegativeFloat,
+        clip: Strength,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)],
         dropout_keep: Keep,
         drop_path_keep: Keep,
-        auxiliary_weight: NonNegativeFloat,
-        cutout: NonNegativeInt,
-        log_every: PositiveInt,
+        auxiliary_weight: Strength,
+        cutout: Annotated[int, Field(ge=0, le=4096)],
+        log_every: Count,
     ) -> None:
         if nesterov and momentum == 0:
             raise UserError("nesterov=true needs a momentum above 0")

@@ -12,7 +12,7 @@ from nasrun.dataset.base import Split
 from nasrun.errors import UserError
 from nasrun.run.compute import Compute, is_out_of_memory
 from nasrun.run.monitor import Monitor, Silent
-from nasrun.run.state import State
+from nasrun.run.state import State, whole_number
 from nasrun.search_space.base import Gates, GatesOfStep, Network
 from nasrun.streams import Streams
 from nasrun.trainer.faults import MOST_SKIPPED, Buffers, stop_over_loss
@@ -79,14 +79,23 @@ class Training(Generic[NetworkT]):
         """Equal marks, equal states."""
         return self.rounds_done, self.step
 
-    def train_round(self, monitor: Monitor, name: str, gates: GatesOfStep | None = None) -> None:
+    def train_round(
+        self,
+        monitor: Monitor,
+        name: str,
+        gates: GatesOfStep | None = None,
+        *,
+        epochs: int | None = None,
+    ) -> None:
         """Train to the end of the current round; ``gates`` for a supernet, None for a network.
 
+        epochs: stop when so many epochs of the round are trained; the next call goes on.
         Logs under ``name``, every ``log_every`` steps: loss (cross entropy with label smoothing,
         nats, auxiliary loss included), accuracy on the training batches, lr. Every step ends in a
         safe point.
         """
         self._monitor, self._name, self._gates = monitor, name, gates
+        end = self.steps_per_round if epochs is None else epochs * self.steps_per_epoch
         batches = self.split.train_batches(
             self.trainer.batch_size,
             streams=self.streams,
@@ -96,7 +105,7 @@ class Training(Generic[NetworkT]):
         self.network.train()
         with monitor.stage(name, self.steps_per_round) as stage:
             stage.advance(self.step - len(self._measured))
-            while self.step < self.steps_per_round:
+            while self.step < end:
                 images, labels = next(batches)
                 chosen = gates(self.global_step) if gates else None
                 self._measured.append(self.train_step(images, labels, chosen))
@@ -108,9 +117,10 @@ class Training(Generic[NetworkT]):
                 if last:
                     break  # the round is complete only with the lines below
                 monitor.safe_point()
-        self.rounds_done, self.step = self.rounds_done + 1, 0
         self.rest()
-        monitor.safe_point()
+        if self.step == self.steps_per_round:
+            self.rounds_done, self.step = self.rounds_done + 1, 0
+            monitor.safe_point()
 
     def rest(self) -> None:
         """Leave the network as it is used: without noise, with its own statistics."""
@@ -304,10 +314,13 @@ class Training(Generic[NetworkT]):
         measured = state["measured"]
         if not 0 <= self.rounds_done <= self.rounds or not 0 <= len(measured) <= self.step:
             raise ValueError("its position is none of this training")
+        if measured.shape != (len(measured), 2):
+            raise ValueError("its measurements are none of this training")
         self._measured = list(measured.to(self.compute.device))
         self._skipped, self._skipped_in_a_row = map(int, state["skipped"])
         if self.compute.batch_size == "auto":
-            self._at_once = state["at_once"]
+            at_once = state["at_once"]
+            self._at_once = at_once and whole_number(at_once, most=self.trainer.batch_size)
         self.network.load_state_dict(state["network"])
         self.updates.load_state_dict(state["momenta"])
         self.rest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
+from nasrun.errors import UserError
+from nasrun.limits import Width
 from nasrun.search_space.base import GateKind, Scale, SearchSpace
 from nasrun.search_space.nao_cell.cell import (
     STEMS,
@@ -20,7 +22,7 @@ from nasrun.search_space.nao_cell.cell import (
 from nasrun.search_space.nao_cell.network import NaoNetwork
 from nasrun.search_space.nao_cell.plan import NetworkPlan, plan_network
 from nasrun.search_space.nao_cell.supernet import NaoSupernet
-from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, total
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
@@ -54,6 +56,9 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+LARGEST = 50_000
+"""Operations of a network; the supernet of the paper has 2,200. Python takes long over more."""
+
 OperationSet = Literal["small", "middle", "large"]
 Stem = Literal["small", "imagenet"]
 
@@ -63,16 +68,8 @@ class CellScale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: PositiveInt
-    channels: PositiveInt
-
-
-def _total(costs: Iterable[Cost]) -> Cost:
-    params = macs = 0
-    for cost in costs:
-        params += cost.params
-        macs += cost.macs
-    return Cost(params, macs)
+    layers: Annotated[int, Field(gt=0, le=1000)]
+    channels: Width
 
 
 class NaoCell(SearchSpace):
@@ -88,7 +85,7 @@ class NaoCell(SearchSpace):
         self,
         *,
         operations: OperationSet,
-        nodes: PositiveInt,
+        nodes: Annotated[int, Field(gt=0, le=100)],
         stem: Stem,
         search: CellScale,
         final: CellScale,
@@ -98,6 +95,16 @@ class NaoCell(SearchSpace):
         self.nodes = nodes
         self.stem = stem
         self.scales: dict[Scale, CellScale] = {"search": search, "final": final}
+        # In the supernet branch i of a cell may read from i + 2 places.
+        in_a_cell = {"search": nodes * (nodes + 3) * len(self.operations), "final": 2 * nodes}
+        for scale, size in self.scales.items():
+            count = (3 * size.layers + 2) * in_a_cell[scale]
+            if count > LARGEST:
+                raise UserError(
+                    f"search_space.{scale}.layers = {size.layers} with search_space.nodes = "
+                    f"{nodes} makes a network of {count:,} operations; at most {LARGEST:,} are "
+                    "built: lower one of them"
+                )
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
@@ -158,7 +165,7 @@ class NaoCell(SearchSpace):
             if cell.reduction:
                 reduce = FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in)
                 costs += [reduce for state in unused[True] if state < 2]
-        return _total(costs)
+        return total(costs)
 
     def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
         """Every branch at its most expensive option and every cell at its widest output.
@@ -186,14 +193,14 @@ class NaoCell(SearchSpace):
             rest += calibration_cost(cell)
             if cell.reduction:
                 rest.append(FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in))
-        fixed = _total(rest)
+        fixed = total(rest)
         return Cost(fixed.params + sum(params), fixed.macs + sum(macs))
 
     def _stem_and_head(self, plan: NetworkPlan, task: ImageTask) -> Cost:
         stem = STEMS[self.stem].cost(task, plan.cells[0].channels)
         features = plan.output.channels
         head = Cost((features + 1) * task.classes, features * task.classes)
-        return _total([stem, head])
+        return total([stem, head])
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The two branches of a node are summed, so their order is free: the smaller one first."""
@@ -228,13 +235,3 @@ class NaoCell(SearchSpace):
             states = ", ".join(inputs[state] for state in unused_states(nodes))
             lines.append(f"  output = concat({states})")
         return lines
-
-    def read(self, value: Any) -> Architecture:
-        """Also takes a released architecture string: 40 integers between spaces, ``|`` allowed."""
-        if isinstance(value, str):
-            words = value.replace("|", " ").split()
-            value = {
-                "space": self.name,
-                "choices": [int(word) if word.isdecimal() else word for word in words],
-            }
-        return super().read(value)

@@ -1,0 +1,1 @@
+"""Which architectures are measured: all of a space, or a sample of it."""

@@ -1,0 +1,135 @@
+"""Samples: all, uniform, stratified by size, of similar size, or those of a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from nasrun.architectures.base import Architectures, SizeName, draw, size_of
+from nasrun.errors import UserError
+from nasrun.search_space.base import SearchSpace
+from nasrun.values import Architecture, ImageTask
+
+Count = Annotated[int, Field(ge=3, le=1_000_000)]
+MOST = 1_000_000
+"""Architectures of a space that ``All`` is willing to list."""
+
+
+class All(Architectures):
+    """Every architecture of the space."""
+
+    def choose(
+        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+    ) -> list[Architecture]:
+        if space.size > MOST:
+            raise UserError(
+                f"{space.name} has {space.size:.3g} architectures: choose a sample "
+                "(architectures=uniform)"
+            )
+        return list(space.every())
+
+
+class Uniform(Architectures):
+    """``count`` distinct architectures, each decision drawn uniformly."""
+
+    def __init__(self, *, count: Count) -> None:
+        self.count = count
+
+    def choose(
+        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+    ) -> list[Architecture]:
+        return draw(space, rng, self.count)
+
+
+class BySize(Architectures):
+    """Equally many of each stratum of size, so that small and large ones are not rare.
+
+    Strata are of equal width in log(size), between the smallest and the largest of ``drawn``
+    random architectures; a stratum that has too few gives what it has, the others more.
+    """
+
+    def __init__(
+        self, *, count: Count, size: SizeName, strata: PositiveInt, drawn: PositiveInt
+    ) -> None:
+        if drawn < count:
+            raise UserError(f"architectures.drawn = {drawn} is less than the count of {count}")
+        self.count, self.size, self.strata, self.drawn = count, size, strata, drawn
+
+    def choose(
+        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+    ) -> list[Architecture]:
+        found = draw(space, rng, self.drawn)
+        sizes = np.log([size_of(space, task, one, self.size) for one in found])
+        edges = np.linspace(sizes.min(), sizes.max(), self.strata + 1)[1:-1]
+        stratum = np.digitize(sizes, edges)
+        waiting = [[found[i] for i in np.flatnonzero(stratum == s)] for s in range(self.strata)]
+        chosen: list[Architecture] = []
+        while len(chosen) < self.count:
+            for members in waiting:
+                if members and len(chosen) < self.count:
+                    chosen.append(members.pop(0))
+        return chosen
+
+
+class SimilarSize(Architectures):
+    """The ``count`` around one quantile of size, out of ``drawn`` random architectures.
+
+    Source: Balanced NAO, Table 3 (architectures of similar sizes are ranked better).
+    """
+
+    def __init__(
+        self,
+        *,
+        count: Count,
+        size: SizeName,
+        quantile: Annotated[float, Field(ge=0, le=1)],
+        drawn: PositiveInt,
+    ) -> None:
+        if drawn < count:
+            raise UserError(f"architectures.drawn = {drawn} is less than the count of {count}")
+        self.count, self.size, self.quantile, self.drawn = count, size, quantile, drawn
+
+    def choose(
+        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+    ) -> list[Architecture]:
+        found = draw(space, rng, self.drawn)
+        found.sort(key=lambda one: size_of(space, task, one, self.size))
+        begin = round(self.quantile * (self.drawn - self.count))
+        return found[begin : begin + self.count]
+
+
+class Listed(Architectures):
+    """Those of a text file, one a line as the space writes them; ``#`` begins a comment."""
+
+    def __init__(self, *, path: str | None) -> None:
+        self.path = path
+
+    def choose(
+        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+    ) -> list[Architecture]:
+        if self.path is None:
+            raise UserError("architectures=listed needs rank.architectures.path=FILE")
+        path = Path(self.path).expanduser()
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the architectures in {path}: {error}") from error
+        found: dict[Architecture, int] = {}
+        chosen: list[Architecture] = []
+        for number, line in enumerate(lines, 1):
+            text = line.partition("#")[0].strip()
+            if not text:
+                continue
+            try:
+                architecture = space.parse(text)
+            except UserError as error:
+                raise UserError(f"{path}, line {number}: {error}") from error
+            form = space.canonical(architecture)
+            if form in found:
+                raise UserError(f"{path}, line {number}: the same network as line {found[form]}")
+            found[form] = number
+            chosen.append(architecture)
+        return chosen

@@ -1,0 +1,195 @@
+"""Pictures of a ranking as PNG and SVG: equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nasrun.metrics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN = 3.5
+"""Inches: the width of one column of a two-column paper, where 8 point is the size of captions."""
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "svg.hashsalt": "nasrun",  # else the ids in the file are random
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a name is a $
+}
+
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = "osD^vPX"
+RASTER_FROM = 2000
+"""Points; more of them would make an SVG of megabytes."""
+
+
+def scatter(
+    scores: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    size: npt.ArrayLike,
+    path: Path,
+    *,
+    tau: Estimate,
+    confidence: float = 0.95,
+    title: str = "",
+    x: str = "supernet accuracy",
+    y: str = "true accuracy",
+    size_label: str = "parameters (M)",
+) -> list[Path]:
+    """Scores against truth ([n] each), coloured by ``size`` ([n], in units of ``size_label``).
+
+    path: without suffix; the files written are returned. tau: for the title. Where the worst few
+    would squeeze all others into a corner, the frame ends above them and says how many they are.
+    """
+    a, b, c = (np.asarray(values, dtype=np.float64) for values in (scores, truth, size))
+    with _style():
+        figure, axes = _figure(2.9)
+        order = np.argsort(c, kind="stable")[::-1]  # the small ones, which are fewer, on top
+        points = axes.scatter(
+            a[order],
+            b[order],
+            c=c[order],
+            s=float(np.clip(3000 / len(a), 1.5, 16)),
+            cmap="viridis",
+            linewidths=0,
+            rasterized=len(a) > RASTER_FROM,
+        )
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        _leave_out_the_worst(axes, a, b)
+        bar = figure.colorbar(points, ax=axes, pad=0.02, aspect=30)
+        bar.set_label(size_label)
+        bar.outline.set_visible(False)
+        axes.set_title(_wrapped(title, _tau_in_words(tau, len(a), confidence)), loc="left")
+        return _write(figure, path)
+
+
+def curves(
+    curves: Mapping[str, Sequence[tuple[float, Estimate]]],
+    path: Path,
+    *,
+    x: str = "epoch",
+    y: str = "Kendall's τ-b",
+    title: str = "",
+) -> list[Path]:
+    """One line for each name, with its interval as a band; the files written are returned.
+
+    curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
+    """
+    with _style():
+        figure, axes = _figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
+        for (name, points), line, marker, color in zip(
+            curves.items(), cycle(LINES), cycle(MARKERS), cycle(range(10)), strict=False
+        ):
+            at = [place for place, _ in points]
+            value, low, high = (
+                np.array([astuple(e) for _, e in points], dtype=float).reshape(-1, 3).T
+            )
+            axes.plot(
+                *(at, value),
+                linestyle=line,
+                marker=marker,
+                markersize=3,
+                linewidth=1.2,
+                color=f"C{color}",
+                label=name,
+            )
+            axes.fill_between(at, low, high, color=f"C{color}", alpha=0.13, linewidth=0)
+            if len(points) == 1:  # a band without width
+                axes.vlines(at, low, high, color=f"C{color}", linewidth=1.2)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_title(_wrapped(title), loc="left")
+        if len(curves) > 1:
+            figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=3)
+        return _write(figure, path)
+
+
+def _tau_in_words(tau: Estimate, n: int, confidence: float) -> str:
+    interval = f" ({confidence:.0%}: {tau.low:.3f} to {tau.high:.3f})"
+    return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"
+
+
+def _wrapped(*lines: str) -> str:
+    return "\n".join(textwrap.fill(line, 52) for line in lines if line)
+
+
+def _leave_out_the_worst(
+    axes: Axes, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
+) -> None:
+    """Ends each axis above its lowest twentieth where that takes more than half of it."""
+    shown = np.full(len(a), True)
+    for values in (a, b):
+        lowest, bulk, top = np.quantile(values, [0, 0.05, 1])
+        if top - lowest > 2 * (top - bulk) > 0:
+            shown &= values >= bulk
+    if shown.all() or not shown.any():
+        return
+    inside = np.full(len(a), True)
+    for values, set_limits in ((a, axes.set_xlim), (b, axes.set_ylim)):
+        low, high = values[shown].min(), values[shown].max()
+        margin = 0.05 * (high - low)
+        set_limits(low - margin, high + margin)
+        inside &= (values >= low - margin) & (values <= high + margin)
+    words = f"{np.count_nonzero(~inside):,} lower ones\nnot shown"
+    axes.text(
+        *(0.98, 0.03, words),
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=7,
+        color="0.35",
+        bbox={"color": "white", "alpha": 0.7, "pad": 1},
+    )
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """matplotlib's defaults with ours on top, whatever the user's own are, which come back after"""
+    import matplotlib  # slow to import
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    """Without pyplot, which would choose a screen and keep every figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _write(figure: Figure, path: Path) -> list[Path]:
+    written = []
+    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+        file = path.with_name(f"{path.name}.{suffix}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, format=suffix, dpi=300, metadata=metadata)
+        written.append(file)
+    return written

@@ -1,0 +1,44 @@
+"""How well one score ranks architectures by another, and how sure that is; no torch."""
+
+from nasrun.metrics.bootstrap import (
+    Estimate,
+    bootstrap,
+    difference,
+    distinguishable,
+    needed,
+    warn_if_too_small,
+)
+from nasrun.metrics.ranking import (
+    best_rank_at,
+    kendall,
+    pairwise_accuracy,
+    precision_at_top,
+    sparse_kendall,
+    spearman,
+    top_regret,
+)
+from nasrun.metrics.report import Measure, RankReport, compare, noise_ceiling
+from nasrun.metrics.size import kendall_within, partial_kendall, partial_spearman
+
+__all__ = [
+    "Estimate",
+    "Measure",
+    "RankReport",
+    "best_rank_at",
+    "bootstrap",
+    "compare",
+    "difference",
+    "distinguishable",
+    "kendall",
+    "kendall_within",
+    "needed",
+    "noise_ceiling",
+    "pairwise_accuracy",
+    "partial_kendall",
+    "partial_spearman",
+    "precision_at_top",
+    "sparse_kendall",
+    "spearman",
+    "top_regret",
+    "warn_if_too_small",
+]

@@ -1,0 +1,174 @@
+"""Intervals: how far the architectures that happen to be in the sample move a measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nasrun.metrics.ranking import kendall
+
+FEWEST = 10
+"""With fewer architectures the resamples are too alike for their spread to mean much."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value and its interval; nan for what is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """None for what is not defined, as JSON has no nan."""
+        values = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: x if math.isfinite(x) else None for name, x in values.items()}
+
+
+def bootstrap(
+    statistics: Callable[..., Mapping[str, float]],
+    *arrays: npt.ArrayLike,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> dict[str, Estimate]:
+    """Percentile intervals over architectures of what ``statistics(*arrays)`` computes.
+
+    statistics: from arrays [n] to named values; every value of a resample, also of two methods
+    against each other, comes from the same architectures. resamples: 0 leaves the intervals nan;
+    resamples in which a value is nan do not count for it.
+
+    An architecture that is drawn twice is a tie in every array; tau-b leaves such pairs out, and
+    ``compare`` computes the pairwise accuracy from a tau-b, as in ``pairwise_accuracy`` itself they
+    would count as agreement. The drawn are kept in the order of the arrays.
+
+    Measured on bivariate normal data of correlation 0 to 0.95, the 95 % interval of tau-b covers
+    the truth in 96 to 97 % of 2,000 samples of n = 50 (1,000 resamples) and in 93 to 96 % of 400
+    samples of n = 500 (400 resamples); bias-corrected intervals (BCa) did no better. Of the other
+    measures, with 200 resamples: 91.5 to 99 % at n = 50 (200 samples each of correlation 0.5, 0.8)
+    and 92 to 97 % at n = 500 (100 samples of 0.5) for the pairwise accuracy as tau-b, Spearman,
+    sparse tau-b, partial tau, tau within terciles, precision at the top 10 % and the difference of
+    two methods. The best rank and the regret at k are extremes, for which no bootstrap is valid:
+    88 and 87 % at n = 500; their intervals are a rough guide only.
+
+    Where the sample is the whole search space, the interval says how much the value owes to these
+    very architectures.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    n = len(columns[0])
+    if any(column.shape != (n,) for column in columns):
+        raise ValueError(f"arrays of one length, not {[column.shape for column in columns]}")
+    drawn: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        chosen = np.sort(rng.integers(n, size=n))
+        for name, value in statistics(*(column[chosen] for column in columns)).items():
+            if not math.isnan(value):
+                drawn.setdefault(name, []).append(value)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    return {
+        name: Estimate(float(value), *_quantiles(drawn.get(name, []), tails))
+        for name, value in statistics(*columns).items()
+    }
+
+
+def _quantiles(values: list[float], tails: list[float]) -> list[float]:
+    return [float(x) for x in np.quantile(values, tails)] if values else [math.nan] * len(tails)
+
+
+def difference(
+    scores: npt.ArrayLike,
+    others: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    *,
+    measure: Callable[[Any, Any], float] = kendall,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> Estimate:
+    """``measure(scores, truth) - measure(others, truth)`` with its paired interval.
+
+    ``scores`` and ``others`` [n] are two methods' scores of the same architectures. Paired, as what
+    an easy or hard sample does to both cancels; two overlapping single intervals prove nothing.
+    """
+    found = bootstrap(
+        lambda x, y, t: {"difference": measure(x, t) - measure(y, t)},
+        *(scores, others, truth),
+        resamples=resamples,
+        confidence=confidence,
+        rng=rng,
+    )
+    return found["difference"]
+
+
+def distinguishable(difference: Estimate) -> bool:
+    """Whether the interval of a difference leaves 0 out."""
+    return difference.low > 0 or difference.high < 0
+
+
+def needed(
+    n: int,
+    interval: Estimate,
+    gap: float,
+    *,
+    paired: bool = False,
+    confidence: float = 0.95,
+    power: float = 0.8,
+) -> int:
+    """How many architectures would tell apart two methods whose tau-b differ by ``gap``.
+
+    interval: of one method's tau-b, measured with ``n`` architectures at ``confidence``, or
+    (``paired``) of the difference between two. From one method, the errors of the two are taken to
+    be independent, which is on the safe side when both score the same architectures. The standard
+    error falls as 1 / sqrt(n); ``power`` is the chance that the interval of such a difference then
+    leaves 0 out.
+    """
+    return max(
+        FEWEST, math.ceil(n * (_gap_seen(n, interval, paired, confidence, power) / gap) ** 2)
+    )
+
+
+def _gap_seen(n: int, interval: Estimate, paired: bool, confidence: float, power: float) -> float:
+    """The least difference of two tau-b that ``n`` architectures show with this power."""
+    normal = NormalDist()
+    z = normal.inv_cdf((1 + confidence) / 2)
+    error = (interval.high - interval.low) / (2 * z)
+    if n < FEWEST or math.isnan(error):  # that of independent rankings, the largest there is
+        error, paired = 2 / (3 * math.sqrt(n)), False
+    return (z + normal.inv_cdf(power)) * error * (1 if paired else math.sqrt(2))
+
+
+def warn_if_too_small(
+    n: int,
+    interval: Estimate,
+    gap: float = 0.05,
+    *,
+    paired: bool = False,
+    confidence: float = 0.95,
+    power: float = 0.8,
+) -> str | None:
+    """Plain words for the user where ``n`` architectures cannot show a difference of ``gap``.
+
+    gap: in tau-b; sampling in proportion to size is said to gain 0.04 to 0.14 (2 to 7 points of
+    pairwise accuracy: Balanced NAO, Tables 2 and 6). The rest as in ``needed``; None if n will do.
+    """
+    enough = needed(n, interval, gap, paired=paired, confidence=confidence, power=power)
+    if n >= enough:
+        return None
+    seen = _gap_seen(n, interval, paired, confidence, power)
+    return (
+        f"{n:,} architectures are too few to tell two methods apart whose τ-b differ by {gap:g}: "
+        f"they show differences from about {seen:.2f} on (with a chance of {power:.0%}); "
+        f"about {_rounded_up(enough):,} would do"
+    )
+
+
+def _rounded_up(count: int) -> int:
+    """To two digits: 1234 is 1300."""
+    unit = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // unit) * unit

@@ -1,0 +1,162 @@
+"""Everything that is said of one ranking, measured at once, and the ceiling that noise sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nasrun.errors import UserError
+from nasrun.metrics.bootstrap import Estimate, bootstrap, warn_if_too_small
+from nasrun.metrics.catalogue import Sample, columns, lines
+from nasrun.metrics.checks import checked
+from nasrun.metrics.ranking import kendall, ranks, ranks_by_order, spearman
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of a report. name: for JSON; group, label: in words."""
+
+    group: str
+    name: str
+    label: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """How well scores rank ``architectures`` architectures, as ``compare`` finds it."""
+
+    architectures: int
+    resamples: int
+    confidence: float
+    measures: tuple[Measure, ...]
+
+    def __getitem__(self, name: str) -> Estimate:
+        """Raises KeyError for an unknown name."""
+        return {measure.name: measure.estimate for measure in self.measures}[name]
+
+    @property
+    def warning(self) -> str | None:
+        """Plain words where the sample is too small to tell two methods apart."""
+        tau = self["kendall"]
+        return warn_if_too_small(self.architectures, tau, confidence=self.confidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """{"architectures", "resamples", "confidence", GROUP: {NAME: {"value", "low", "high"}}}."""
+        groups: dict[str, dict[str, Any]] = {}
+        for measure in self.measures:
+            groups.setdefault(measure.group, {})[measure.name] = measure.estimate.to_json()
+        return {
+            "architectures": self.architectures,
+            "resamples": self.resamples,
+            "confidence": self.confidence,
+            **groups,
+        }
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """(group, measure, value, interval) in words, for a table."""
+        return [(m.group, m.label, *_in_words(m)) for m in self.measures]
+
+
+def _in_words(measure: Measure) -> tuple[str, str]:
+    def words(value: float) -> str:
+        if math.isnan(value):
+            return "–"
+        if is_rank:  # a half where ties are broken at random
+            return f"{value:,.1f}".removesuffix(".0") if value < 100 else f"{value:,.0f}"
+        return f"{value:.3f}"
+
+    is_rank = measure.name.startswith("best_rank")
+    value, low, high = map(words, astuple(measure.estimate))
+    return value, f"{low} to {high}"
+
+
+def compare(
+    scores: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    *,
+    params: npt.ArrayLike,
+    macs: npt.ArrayLike,
+    labels: Sequence[str] | None = None,
+    top_shares: Sequence[float] = (0.1,),
+    ks: Sequence[int] = (1, 10),
+    bin_width: float = 0.001,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> RankReport:
+    """Every measure of ``scores`` against ``truth`` ([n], accuracies in [0, 1]), with intervals.
+
+    params, macs: the sizes [n]. labels: what errors call the architectures. top_shares, ks: of
+    ``precision_at_top``, and of ``best_rank_at`` and ``top_regret``; a k that takes all n says
+    nothing and is left out. The terciles by size are those of the whole sample.
+    Raises UserError for fewer than three architectures, unequal lengths, values that are no finite
+    numbers, and scores or accuracies that are all tied.
+
+    200 resamples took 2 s of one core for 50 architectures, 5 s for 6,561 and 9 s for 15,625.
+    """
+    x, y, *sizes = checked(
+        {"scores": scores, "true accuracies": truth, "parameters": params, "multiply-adds": macs},
+        labels,
+        may_be_tied=("parameters", "multiply-adds"),
+    )
+    catalogue = list(lines(len(x), top_shares, ks, bin_width))
+    sample = columns(x, y, params=sizes[0], macs=sizes[1], bin_width=bin_width)
+
+    def measure(*drawn: npt.NDArray[Any]) -> dict[str, float]:
+        found = Sample(dict(zip(sample, drawn, strict=True)))
+        return {line.name: line.formula(found) for line in catalogue}
+
+    estimates = bootstrap(
+        measure, *sample.values(), resamples=resamples, confidence=confidence, rng=rng
+    )
+    measures = (Measure(c.group, c.name, c.label, estimates[c.name]) for c in catalogue)
+    return RankReport(len(x), resamples, confidence, tuple(measures))
+
+
+def noise_ceiling(
+    truth_by_seed: Sequence[npt.ArrayLike],
+    *,
+    labels: Sequence[str] | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> dict[str, Estimate]:
+    """How alike two trainings of the same architectures rank them: what noise lets a score reach.
+
+    truth_by_seed: for each seed the true accuracies [n]. The means over every seed against every
+    other: ``kendall``, ``pairwise_accuracy`` and ``spearman``, with intervals over architectures.
+    A score without noise of its own can come out above it, most of all against the mean of several
+    seeds. Raises UserError for fewer than two seeds and as ``compare`` does.
+    """
+    if len(truth_by_seed) < 2:
+        raise UserError("a noise ceiling needs true accuracies from two seeds at least")
+    seeds = {f"true accuracies of seed {i}": truth for i, truth in enumerate(truth_by_seed)}
+    checked_seeds = checked(seeds, labels)
+
+    def means(*drawn: npt.NDArray[Any]) -> dict[str, float]:
+        pairs = list(combinations(range(len(seeds)), 2))
+        shared, by_order = drawn[: len(seeds)], drawn[len(seeds) :]
+        return {
+            "kendall": fmean(kendall(shared[a], shared[b]) for a, b in pairs),
+            "pairwise_accuracy": fmean(
+                (kendall(by_order[a], by_order[b]) + 1) / 2 for a, b in pairs
+            ),
+            "spearman": fmean(spearman(shared[a], shared[b]) for a, b in pairs),
+        }
+
+    return bootstrap(
+        means,
+        *map(ranks, checked_seeds),
+        *map(ranks_by_order, checked_seeds),
+        resamples=resamples,
+        confidence=confidence,
+        rng=rng,
+    )

@@ -1,0 +1,111 @@
+"""Memory: how much is free, and what a network would take, before it is taken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from nasrun.errors import UserError
+
+MACHINE = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows the memory of the machine, and the limits of containers and batch jobs."""
+
+
+def check_fits(needed: int, what: str, lower: str) -> None:
+    """Raises UserError where ``needed`` bytes are more than are free.
+
+    what: needs them, e.g. ``the supernet``; lower: the settings that make it smaller.
+    """
+    free = available_bytes()
+    if needed > free:
+        raise UserError(
+            f"{what} needs about {in_words(needed)} of memory, this machine has "
+            f"{in_words(free)} free: lower {lower}"
+        )
+
+
+def available_bytes() -> int:
+    """Memory that this process can still get: the machine's, or less where a cgroup says so."""
+    return max(min([_of_the_machine(), *_of_cgroups()]), 0)
+
+
+def network_bytes(build: Callable[[], nn.Module]) -> int:
+    """Bytes of the parameters and buffers of the network that ``build`` makes.
+
+    It is made without any: its tensors have a shape and no values, and no random number is drawn.
+    """
+    with torch.device("meta"), _Uninitialised():
+        network = build()
+    tensors: Iterable[torch.Tensor] = chain(network.parameters(), network.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def in_words(count: int) -> str:
+    """``20.1 GiB``."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
+
+
+class _Uninitialised(TorchFunctionMode):
+    """``torch.nn.init`` does nothing: on tensors without values it takes most of the time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _of_the_machine() -> int:
+    for line in _lines(MACHINE):
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_cgroups() -> Iterator[int]:
+    """What each of this process's cgroups, and of those around them, has left."""
+    for line in _lines(OWN_GROUPS):
+        _, controllers, place = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        # Version 2 has one tree and no controller's name in front; version 1 a tree for memory.
+        root = GROUPS / "memory" if controllers else GROUPS
+        names = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        inner = root / place.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder.is_relative_to(root):
+                yield from _left(folder, *names)
+
+
+def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    """Limit less usage, where there is a limit; files in the cache do not count as used."""
+    most, used = _lines(folder / limit), _lines(folder / usage)
+    if most and used and most[0].isdecimal() and used[0].isdecimal():
+        found = dict(line.split(maxsplit=1) for line in _lines(folder / "memory.stat"))
+        yield int(most[0]) - int(used[0]) + int(found.get(reclaimable, 0))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return []

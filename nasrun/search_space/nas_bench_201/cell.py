@@ -1,0 +1,99 @@
+"""The cell: four nodes, an operation on each of the six edges; how it is written down, and which
+cells are one and the same."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nasrun.search_space.operation import OPERATIONS, Operation
+
+NODES = 4
+EDGES = tuple((node, source) for node in range(1, NODES) for source in range(node))
+"""(node, the earlier node that it reads): 1←0, 2←0, 2←1, 3←0, 3←1, 3←2."""
+
+OPTIONS: Mapping[str, Operation] = {
+    "none": OPERATIONS["zero"],
+    "skip_connect": OPERATIONS["identity"],
+    "nor_conv_1x1": OPERATIONS["conv_1x1"],
+    "nor_conv_3x3": OPERATIONS["conv_3x3"],
+    "avg_pool_3x3": OPERATIONS["avg_pool_3x3"],
+}
+"""The operations by their published names, in the order of the digits 0 to 4."""
+
+NAMES = tuple(OPTIONS)
+NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(len(OPTIONS))
+
+
+def write_string(choices: Sequence[int]) -> str:
+    """The published notation: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
+    nodes = (
+        "".join(
+            f"{NAMES[choice]}~{source}|"
+            for (target, source), choice in zip(EDGES, choices, strict=True)
+            if target == node
+        )
+        for node in range(1, NODES)
+    )
+    return "+".join(f"|{terms}" for terms in nodes)
+
+
+def read_string(text: str) -> list[int] | None:
+    """The choices that ``write_string`` has written; None where the text is not of that form."""
+    names = re.findall(r"(\w+)~", text)
+    if len(names) != len(EDGES) or not OPTIONS.keys() >= set(names):
+        return None
+    choices = [NAMES.index(name) for name in names]
+    return choices if write_string(choices) == text else None
+
+
+class Term(NamedTuple):
+    """One term of the sum that a node holds.
+
+    text: the term as an expression of the cell's input x.
+    uses: the edges of the convolutions in it, each as often as it occurs in the expression.
+    """
+
+    text: str
+    uses: Counter[int]
+
+
+Meaning = tuple[str, tuple[tuple[str, int], ...]]
+"""A cell's output as an expression, and its convolutions with how often each occurs in it."""
+
+
+def meaning(choices: Sequence[int]) -> Meaning:
+    """Equal for two cells if and only if their outputs are the same expression of x.
+
+    Skips, missing connections, dead ends and the order of summands make no difference. Whether two
+    convolutions of the same text are one, used twice, or two of different weights does: hence the
+    counts, which tell all cells of this space apart that differ in it. A convolution of nothing is
+    something, the shift of its batch norm. That an average of a sum is the sum of averages is not
+    made use of.
+    """
+    nodes: list[list[Term]] = [[Term("x", Counter())]]
+    texts: dict[int, str] = {}
+    for node in range(1, NODES):
+        terms: list[Term] = []
+        for edge, ((target, source), choice) in enumerate(zip(EDGES, choices, strict=True)):
+            inputs = nodes[source] if target == node else []
+            if target != node or choice == NONE:
+                continue
+            if choice == SKIP:
+                terms += inputs
+            elif choice != POOL or inputs:
+                text = f"{NAMES[choice]}({' + '.join(term.text for term in inputs)})"
+                uses = sum((term.uses for term in inputs), Counter[int]())
+                if choice != POOL:
+                    uses[edge] += 1
+                    texts[edge] = text
+                terms.append(Term(text, uses))
+        nodes.append(sorted(terms, key=lambda term: term.text))
+    output = nodes[-1]
+    uses = sum((term.uses for term in output), Counter[int]())
+    return (
+        " + ".join(term.text for term in output),
+        tuple(sorted((texts[edge], count) for edge, count in uses.items())),
+    )

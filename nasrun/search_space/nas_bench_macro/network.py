@@ -1,0 +1,97 @@
+"""The supernet of ``nas_bench_macro`` and its stand-alone networks: one chain, more or fewer
+options in each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from nasrun.search_space.base import Gates, Network, Supernet
+from nasrun.search_space.nas_bench_macro.layers import OPTIONS, LayerPlan, MacroPlan
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import Pointwise, remove_affine
+from nasrun.values import ImageTask
+
+_OPTIONS = tuple(OPTIONS.values())
+
+
+class Layer(nn.Module):
+    """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W'] by one of them."""
+
+    def __init__(self, plan: LayerPlan, options: Iterable[int], *, affine: bool) -> None:
+        super().__init__()
+        self.keeps_shape = plan.keeps_shape
+        self.options = nn.ModuleDict(
+            {str(option): _OPTIONS[option].module(plan) for option in options}
+        )
+        if not affine:
+            remove_affine(self)
+
+    def forward(self, x: Tensor, option: int, noise: Noise, depth: float) -> Tensor:
+        out: Tensor = self.options[str(option)](x)
+        if self.keeps_shape and _OPTIONS[option].residual:
+            return x + noise.drop_path(out, depth)
+        return out
+
+
+class Chain(Network):
+    """Stem, eight layers, 1×1 convolution, global pooling, dropout, linear.
+
+    Weights start as torch's own modules do, as in the released code.
+    """
+
+    def __init__(
+        self, plan: MacroPlan, task: ImageTask, options: Sequence[Iterable[int]], *, affine: bool
+    ) -> None:
+        """options: those that each layer has; affine: whether their batch norms scale and shift."""
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(task.channels, plan.stem, 3, padding=1, bias=False),
+            nn.BatchNorm2d(plan.stem),
+            nn.ReLU(),
+        )
+        self.layers = nn.ModuleList(
+            Layer(layer, present, affine=affine)
+            for layer, present in zip(plan.layers, options, strict=True)
+        )
+        self.features = nn.Sequential(
+            Pointwise(plan.layers[-1].outputs, plan.features),
+            nn.BatchNorm2d(plan.features),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(plan.features, task.classes)
+
+    def logits(self, x: Tensor, choices: Sequence[int]) -> Tensor:
+        """x [B, C, H, W] -> [B, K] along one path."""
+        x = self.stem(x)
+        for index, (layer, option) in enumerate(zip(self.layers, choices, strict=True)):
+            x = layer(x, option, self.noise, (index + 1) / len(self.layers))
+        pooled = self.features(x).mean((2, 3))
+        logits: Tensor = self.classifier(self.noise.dropout(pooled))
+        return logits
+
+
+class MacroNetwork(Chain):
+    """The network of one architecture: [B, C, H, W] -> [B, K]."""
+
+    def __init__(self, plan: MacroPlan, task: ImageTask, choices: Sequence[int]) -> None:
+        super().__init__(plan, task, [(choice,) for choice in choices], affine=True)
+        self.choices = tuple(choices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(x, self.choices)
+
+
+class MacroSupernet(Chain, Supernet):
+    """All options in every layer: images and the choices of a path -> logits [B, K].
+
+    The weights have the names that they have in a stand-alone network.
+    """
+
+    def __init__(self, plan: MacroPlan, task: ImageTask, *, affine: bool) -> None:
+        every = range(len(OPTIONS))
+        super().__init__(plan, task, [every] * len(plan.layers), affine=affine)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        return self.logits(x, gates)

@@ -1,0 +1,127 @@
+"""NAS-Bench-Macro as a search space: eight decisions of three options, 6,561 architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasrun.errors import UserError
+from nasrun.search_space.base import GateKind, Scale, SearchSpace
+from nasrun.search_space.nas_bench_macro.layers import (
+    OPTIONS,
+    STAGES,
+    MacroPlan,
+    plan_network,
+    pointwise_cost,
+)
+from nasrun.search_space.nas_bench_macro.network import MacroNetwork, MacroSupernet
+from nasrun.search_space.operation import total
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+LAYERS = sum(count for count, _ in STAGES)
+IDENTITY = 0
+
+
+class MacroScale(BaseModel):
+    """width: factor of all channels; 1 is the published network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: Annotated[float, Field(gt=0, le=16)]
+
+
+def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
+    """The choices of each stage: that of its first layer, and those of the others."""
+    choices = iter(architecture.choices)
+    for count, _ in STAGES:
+        yield next(choices), list(islice(choices, count - 1))
+
+
+class NasBenchMacro(SearchSpace):
+    """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., CVPR 2021, arXiv 2103.11922).
+
+    Written down, an architecture is eight digits, one a layer: 0 identity, 1 MBConv of kernel 3
+    and expansion 3, 2 MBConv of kernel 5 and expansion 6. An identity after the first layer of its
+    stage does nothing, so where it stands there makes no difference: 3,969 networks.
+
+    affine: whether the batch norms of the supernet's options scale and shift; those of stand-alone
+    networks always do. At width 1, on 3×32×32 images of 10 classes, ``Cost.params`` and
+    ``Cost.macs`` are the published ``params`` and ``flops``, the linear layer's 12,800
+    multiply-adds included.
+    """
+
+    name = "nas_bench_macro"
+    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+
+    def __init__(self, *, affine: bool, search: MacroScale, final: MacroScale) -> None:
+        self.affine = affine
+        self.scales: dict[Scale, MacroScale] = {"search": search, "final": final}
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        return tuple(Decision(f"layer{layer}/op", tuple(OPTIONS)) for layer in range(LAYERS))
+
+    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> MacroPlan:
+        if auxiliary:
+            raise UserError(
+                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
+            )
+        return plan_network(task, self.scales[scale].width)
+
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> MacroSupernet:
+        plan = self._plan(task, "search", auxiliary=auxiliary)
+        return MacroSupernet(plan, task, affine=self.affine)
+
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> MacroNetwork:
+        plan = self._plan(task, scale, auxiliary=auxiliary)
+        return MacroNetwork(plan, task, self.check(architecture).choices)
+
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        plan, options = self._plan(task, scale), tuple(OPTIONS.values())
+        stem = 9 * task.channels * plan.stem
+        return total(
+            [
+                Cost(stem + 2 * plan.stem, stem * task.size**2),
+                *(
+                    options[choice].cost(layer)
+                    for layer, choice in zip(plan.layers, architecture.choices, strict=True)
+                ),
+                pointwise_cost(plan.layers[-1].outputs, plan.features, plan.size),
+                Cost((plan.features + 1) * task.classes, plan.features * task.classes),
+            ]
+        )
+
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        """The network that has the largest option everywhere, which is one of the space."""
+        return self.cost(Architecture(self.name, (len(OPTIONS) - 1,) * LAYERS), task, scale)
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """Identities that do nothing come last in their stage."""
+        choices: list[int] = []
+        for first, rest in _stages(architecture):
+            blocks = [choice for choice in rest if choice != IDENTITY]
+            choices += [first, *blocks, *[IDENTITY] * (len(rest) - len(blocks))]
+        return Architecture(self.name, tuple(choices))
+
+    def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Identities that do nothing stand anywhere in their stage, all places alike."""
+        choices: list[int] = []
+        for first, rest in _stages(architecture):
+            blocks = iter([choice for choice in rest if choice != IDENTITY])
+            places = rng.permutation([choice != IDENTITY for choice in rest])
+            choices += [first, *(next(blocks) if place else IDENTITY for place in places)]
+        return Architecture(self.name, tuple(choices))
+
+    def write(self, architecture: Architecture) -> str:
+        return "".join(map(str, architecture.choices))
+
+    def parse(self, text: str) -> Architecture:
+        """Eight digits; raises UserError for anything else."""
+        return super().parse(" ".join(text.strip()))

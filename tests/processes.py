@@ -1,0 +1,111 @@
+"""Runs in processes of their own, disturbed on demand, and what they leave on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TINY = (
+    "effort=smoke",
+    "threads=1",
+    "search_space.nodes=1",
+    "search_algo.predictor.hidden=8",
+    "search_algo.initial=4",
+    "search_algo.new_per_round=2",
+    "dataset.train_images=32",
+    "dataset.validation=16",
+)
+"""A search with all its stages in two seconds."""
+
+SEARCH = ("search", *TINY, "hydra.run.dir=run")
+
+
+Fault = tuple[str, list[Any]]
+"""A function of fork_server.py, and its arguments."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process has ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Processes:
+    """The client of fork_server.py."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "NASRUN_DEBUG": "0"},
+        )
+        assert self._answer() == "ready"
+
+    def run(self, place: Path, *words: str, faults: Sequence[Fault] = ()) -> Done:
+        """nasrun's ``words`` in the directory ``place``."""
+        place.mkdir(parents=True, exist_ok=True)
+        out, err = (place.parent / f"{place.name}.{stream}.txt" for stream in ("out", "err"))
+        order = {
+            "place": str(place),
+            "words": words,
+            "faults": faults,
+            "out": str(out),
+            "err": str(err),
+        }
+        assert self.server.stdin
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return Done(int(self._answer()), out.read_text(), err.read_text())
+
+    def _answer(self) -> str:
+        assert self.server.stdout
+        return self.server.stdout.readline().strip()
+
+    def close(self) -> None:
+        assert self.server.stdin
+        self.server.stdin.close()
+        self.server.wait()
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What must be the same in two runs that mean the same: logs, winner, result, weights."""
+    result = json.loads((run / "result.json").read_text())
+    del result["seconds"]
+    names = ("metrics.jsonl", "trials.jsonl", "architecture.json")
+    return {
+        "result": result,
+        **{name: (run / name).read_bytes() for name in names},
+        **{path.name: path.read_bytes() for path in run.glob("*.safetensors")},
+    }
+
+
+def snapshot(directory: Path) -> dict[str, Any]:
+    """Every file under ``directory``: its content and when it was written."""
+    return {
+        str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in files(directory)
+    }
+
+
+def files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+def manifests(run: Path) -> list[Path]:
+    """Those of the checkpoints, oldest first."""
+    return sorted((run / "checkpoints").glob("*.json"))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

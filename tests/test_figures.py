@@ -1,0 +1,106 @@
+"""Pictures of a ranking."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from nasrun.figures import curves, scatter
+from nasrun.metrics import Estimate
+
+TAU = Estimate(0.571, 0.551, 0.59)
+
+
+def points(n: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    truth = 0.9 + 0.01 * rng.standard_normal(n)
+    return [truth + 0.01 * rng.standard_normal(n), truth, rng.uniform(0.3, 3, n)]
+
+
+def curve(shift: float, epochs: tuple[int, ...] = (5, 10, 50)) -> list[tuple[float, Estimate]]:
+    return [(e, Estimate(v := shift + e / 200, v - 0.1, v + 0.05)) for e in epochs]
+
+
+def check(files: list[Path], folder: Path, name: str) -> None:
+    """A PNG of some colours, readable at column width, and an SVG."""
+    assert files == [folder / f"{name}.png", folder / f"{name}.svg"]
+    with Image.open(files[0]) as image:
+        image.load()
+        assert image.width >= 1000
+        colors = image.convert("RGB").getcolors(1 << 24)
+    assert colors is not None and len(colors) > 10
+    assert ET.parse(files[1]).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314
+
+
+def texts(file: Path) -> str:
+    """What the SVG says, which its comments hold: one for each text drawn as paths."""
+    return file.read_text(encoding="utf-8")
+
+
+def test_scatter(tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    files = scatter(*points(50), folder / "epoch.5", tau=TAU, title="uniform & $50_ epochs$")
+    check(files, folder, "epoch.5")
+    text = texts(files[1])
+    assert "τ-b 0.571 (95%: 0.551 to 0.590), n = 50" in text
+    assert "uniform &amp; $50_ epochs$" in text and "parameters (M)" in text
+    assert "not shown" not in text
+
+
+def test_scatter_of_a_whole_benchmark_stays_small(tmp_path: Path) -> None:
+    scores, truth, size = points(6000)
+    truth[:100] = 0.1
+    files = scatter(scores, truth, size, tmp_path / "all", tau=TAU)
+    check(files, tmp_path, "all")
+    assert "lower ones" in texts(files[1])
+    assert all(file.stat().st_size < 500_000 for file in files)
+
+
+@pytest.mark.parametrize("tau", [TAU, Estimate(0.5, float("nan"), float("nan"))])
+def test_scatter_of_three_alike(tau: Estimate, tmp_path: Path) -> None:
+    check(scatter([1, 1, 2], [3, 3, 3], [5, 5, 5], tmp_path / "a", tau=tau), tmp_path, "a")
+    text = texts(tmp_path / "a.svg")
+    assert ("95%" in text) == (tau == TAU) and "nan" not in text
+
+
+def test_curves(tmp_path: Path) -> None:
+    names = ["uniform", "proportional", "fair", "sandwich", "size bins", "complexity-aware"]
+    found = {name: curve(index / 20) for index, name in enumerate(names)}
+    files = curves(found, tmp_path / "tau", title="NAS-Bench-Macro")
+    check(files, tmp_path, "tau")
+    text = texts(files[1])
+    assert all(name in text for name in [*names, "epoch", "Kendall's τ-b", "NAS-Bench-Macro"])
+    assert text.count("stroke-dasharray") >= 5  # told apart without colours, too
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {},
+        {"uniform": []},
+        {"uniform": curve(0, (5,))},
+        {"uniform": curve(0), "fair": [(5, Estimate(*[float("nan")] * 3))]},
+    ],
+)
+def test_curves_of_little(found: dict[str, list[tuple[float, Estimate]]], tmp_path: Path) -> None:
+    files = curves(found, tmp_path / "tau", x="images", y="ρ")
+    assert all(file.stat().st_size > 0 for file in files)
+
+
+def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) -> None:
+    def draw(folder: Path) -> list[bytes]:
+        files = scatter(*points(30), folder / "a", tau=TAU)
+        files += curves({"a": curve(0), "b": curve(0.1)}, folder / "b")
+        return [file.read_bytes() for file in files]
+
+    first = draw(tmp_path / "1")
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5, "svg.hashsalt": None}):
+        before = dict(matplotlib.rcParams)
+        assert draw(tmp_path / "2") == first
+        assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,211 @@
+"""nas_bench_macro: all published costs, built networks, and the supernet against its paths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tables
+import torch
+from test_nao_cell import CIFAR, counted, random_architectures
+
+from nasrun.errors import UserError
+from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
+from nasrun.search_space.nas_bench_macro.layers import LayerPlan, MBConv
+from nasrun.values import Architecture, Cost, ImageTask
+
+TASKS = [CIFAR, ImageTask(1, 8, 10), ImageTask(1, 28, 10), ImageTask(3, 33, 7)]
+
+
+def space(*, width: float = 0.125, final: float = 0.2, affine: bool = True) -> NasBenchMacro:
+    return NasBenchMacro(
+        affine=affine, search=MacroScale(width=width), final=MacroScale(width=final)
+    )
+
+
+def test_all_published_costs_are_met():
+    """Parameters, and multiply-adds of convolutions and of the linear layer, without its biases."""
+    search_space = space(width=1.0)
+    published = {
+        row["arch"]: (int(row["params"]), int(row["flops"])) for row in tables.rows(tables.MACRO)
+    }
+    found = {}
+    for architecture in search_space.every():
+        cost = search_space.cost(architecture, CIFAR)
+        found[search_space.write(architecture)] = cost.params, cost.macs
+    assert len(found) == 6561 and found == published
+
+
+def test_every_architecture_is_there_once():
+    search_space = space()
+    assert search_space.size == 3**8 == len(set(search_space.every()))
+    for architecture in search_space.every():
+        assert search_space.parse(search_space.write(architecture)) == architecture
+
+
+def test_equal_networks_have_one_published_result():
+    """Identities that do nothing: the 3,969 classes are those that have one row of results."""
+    search_space = space()
+    rows: dict[Architecture, set[tuple[str, ...]]] = {}
+    for row in tables.rows(tables.MACRO):
+        form = search_space.canonical(search_space.parse(row["arch"]))
+        rows.setdefault(form, set()).add(tuple(row.values())[1:])
+    assert len(rows) == 3969 == len(set().union(*rows.values()))
+    assert all(len(results) == 1 for results in rows.values())
+
+
+def test_equal_networks_compute_the_same():
+    search_space, rng = space(), np.random.default_rng(0)
+    images = torch.randn(2, 3, 32, 32)
+    one = search_space.parse("10010202")
+    assert search_space.write(search_space.canonical(one)) == "10010220"
+    twins = {search_space.equivalent(one, rng) for _ in range(30)}
+    assert {search_space.write(twin) for twin in twins} == {
+        f"10{middle}{last}" for middle in ("010", "001") for last in ("202", "220")
+    }
+    network = search_space.network(one, CIFAR, "search").eval()
+    for twin in twins:
+        assert search_space.canonical(twin) == search_space.canonical(one)
+        assert search_space.cost(twin, CIFAR) == search_space.cost(one, CIFAR)
+        other = search_space.network(twin, CIFAR, "search").eval()
+        weights = network.state_dict().values()  # in the order of the layers
+        other.load_state_dict(dict(zip(other.state_dict(), weights, strict=True)))
+        assert torch.equal(other(images), network(images))
+
+
+def test_the_bound_is_the_largest_cost():
+    search_space = space()
+    costs = [search_space.cost(architecture, CIFAR) for architecture in search_space.every()]
+    largest = Cost(max(cost.params for cost in costs), max(cost.macs for cost in costs))
+    assert search_space.cost_bound(CIFAR) == largest
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_costs_are_those_of_the_built_network(task):
+    search_space = space()
+    for architecture in random_architectures(search_space, 4):
+        for scale in ("search", "final"):
+            network = search_space.network(architecture, task, scale)
+            cost = search_space.cost(architecture, task, scale)
+            assert (cost.params, cost.macs) == counted(network, task)
+
+
+def test_costs_hold_at_the_published_width():
+    search_space = space(width=1.0)
+    for architecture in random_architectures(search_space, 2):
+        network = search_space.network(architecture, CIFAR, "search")
+        cost = search_space.cost(architecture, CIFAR)
+        assert (cost.params, cost.macs) == counted(network, CIFAR)
+
+
+def test_costs_by_hand():
+    """32 to 64 channels, 32×32 pixels, stride 2, kernel 3, expansion 3: 96 channels inside."""
+    cost = MBConv(3, 3).cost(LayerPlan(32, 64, 32, 2))
+    assert cost.params == (32 * 96 + 192) + (9 * 96 + 192) + (96 * 64 + 128)
+    assert cost.macs == 32 * 96 * 1024 + 9 * 96 * 256 + 96 * 64 * 256
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_path_of_the_supernet_is_the_stand_alone_network(training):
+    torch.manual_seed(0)
+    search_space = space()
+    supernet = search_space.supernet(CIFAR).train(training)
+    images = torch.randn(2, 3, 32, 32)
+    for architecture in random_architectures(search_space, 5):
+        network = search_space.network(architecture, CIFAR, "search").train(training)
+        weights = supernet.state_dict()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        assert torch.equal(network(images), supernet(images, architecture.choices))
+
+
+def test_only_the_path_is_trained():
+    search_space = space()
+    supernet = search_space.supernet(CIFAR)
+    (architecture,) = random_architectures(search_space, 1)
+    supernet(torch.randn(2, 3, 32, 32), architecture.choices).sum().backward()
+    for layer, choice in zip(supernet.layers, architecture.choices, strict=True):
+        for option, module in layer.options.items():
+            for parameter in module.parameters():
+                assert (parameter.grad is not None) == (option == str(choice))
+
+
+def test_identities_where_the_shape_stays_have_no_weights_and_blocks_have_a_residual():
+    search_space = space()
+    supernet = search_space.supernet(CIFAR).eval()
+    changing = [layer for layer in supernet.layers if not layer.keeps_shape]
+    assert [index for index, layer in enumerate(supernet.layers) if layer in changing] == [0, 2, 5]
+    for layer in supernet.layers:
+        weights = sum(p.numel() for p in layer.options["0"].parameters())
+        assert (weights == 0) == layer.keeps_shape
+        if layer.keeps_shape:
+            block = layer.options["2"]
+            torch.nn.init.zeros_(block[-1].weight)  # the last batch norm
+            x = torch.randn(2, block[0].in_channels, 8, 8)
+            for option in (0, 2):
+                assert torch.equal(layer(x, option, supernet.noise, 1.0), x)
+
+
+def test_residual_blocks_drop_with_drop_path():
+    supernet = space().supernet(CIFAR)
+    layer = supernet.layers[1]
+    x = torch.randn(64, layer.options["1"][0].in_channels, 4, 4)
+    supernet.noise.begin_step(
+        torch.Generator().manual_seed(0), progress=1.0, drop_path_keep=0.5, dropout_keep=1.0
+    )
+    unchanged = (layer(x, 1, supernet.noise, 1.0) == x).all((1, 2, 3)).sum()
+    assert 16 <= unchanged <= 48
+
+
+def test_without_affine_only_the_options_lose_it():
+    supernet = space(affine=False).supernet(CIFAR)
+    assert not any(p.dim() == 1 for p in supernet.layers.parameters())
+    assert supernet.stem[1].affine and supernet.features[1].affine
+    network = space(affine=False).network(Architecture("nas_bench_macro", (1,) * 8), CIFAR, "final")
+    assert all(m.affine for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    supernet(torch.randn(2, 3, 32, 32), [0, 1, 2] * 2 + [0, 1]).sum().backward()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_sizes_of_images_go_through(task):
+    search_space = space()
+    supernet = search_space.supernet(task).train()
+    rng = np.random.default_rng(0)
+    images = torch.randn(2, task.channels, task.size, task.size)
+    for _ in range(3):
+        logits = supernet(images, search_space.sample(rng).choices)
+        assert logits.shape == (2, task.classes) and logits.isfinite().all()
+
+
+def test_what_cannot_be_is_refused():
+    search_space = space()
+    (architecture,) = random_architectures(search_space, 1)
+    with pytest.raises(UserError, match=r"7×7 pixels are too small .* \(at least 8×8\)"):
+        search_space.supernet(ImageTask(3, 7, 10))
+    with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
+        search_space.supernet(CIFAR, auxiliary=True)
+    with pytest.raises(UserError, match="no auxiliary head"):
+        search_space.network(architecture, CIFAR, "final", auxiliary=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2221222", "has 8 decisions, this one has 7"),
+        ("222122200", "has 8 decisions, this one has 9"),
+        ("22212223", "layer7/op = 3 is out of range: 0 to 2"),
+        ("2221222x", "list of integers"),
+        ("-2221222", "list of integers"),
+        ("", "has 8 decisions, this one has 0"),
+    ],
+)
+def test_strange_words_are_refused(text, message):
+    for read in (space().parse, space().read):
+        with pytest.raises(UserError, match=message):
+            read(text)
+
+
+def test_architectures_are_read_from_digits_and_from_files():
+    search_space = space()
+    best = search_space.parse(" 22212220\n")
+    assert best.choices == (2, 2, 2, 1, 2, 2, 2, 0)
+    assert search_space.read("22212220") == search_space.read(best.to_json()) == best
+    assert search_space.describe(best)[3] == "layer3/op: mbconv_3x3_e3"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from nasrun.build import find_class
-from nasrun.config import compose, flatten
+from nasrun.config import compose, flatten, quote
 from nasrun.options import conf_dir, defaults, groups, read, tasks
 from nasrun.task.parts import Parts
 
@@ -121,12 +121,13 @@ def slip(word: str) -> st.SearchStrategy[str]:
 @st.composite
 def override(draw: st.DrawFn, line: tuple[str, ...]) -> str:
     known, own = groups(), leaves(line)
-    kind = draw(st.sampled_from(["leaf"] * 8 + ["group"] * 3 + ["target", "target", *"pskh"]))
-    prefix = draw(st.sampled_from([""] * 12 + ["+", "++", "~"]))
+    kind = draw(st.sampled_from(["leaf"] * 14 + ["group"] * 3 + ["target", "target", *"pskh"]))
+    prefix = draw(st.sampled_from([""] * 20 + ["+", "++", "~"]))
     key = draw(st.sampled_from(sorted(own)))
-    value = st.one_of(
-        *[near(own[key])] * 6, st.sampled_from(WORDS), st.just(f"${{{key}}}"), st.text(max_size=8)
+    strange = st.one_of(
+        st.sampled_from(WORDS), st.sampled_from(WORDS), st.text(max_size=8).map(quote)
     )
+    value = st.one_of(*[near(own[key])] * 8, strange, st.just(f"${{{key}}}"))
     if kind == "group":
         key = draw(st.sampled_from([*options_of(line[0]), *known]))
         options = st.sampled_from(known[key.partition("@")[0]])

@@ -69,7 +69,8 @@ class Stored:
     tensors: Tensors | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        tensors = asdict(self.tensors) if self.tensors else None
+        return {"label": self.label, "tree": self.tree, "tensors": tensors}
 
 
 @dataclass(frozen=True)

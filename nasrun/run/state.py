@@ -11,6 +11,7 @@ import math
 from typing import Any, Protocol
 
 import torch
+from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors
 from torch import Tensor
 
@@ -82,7 +83,11 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
-    return safetensors.save(tensors)
+    """A safetensors file of tensors that are on the CPU and contiguous, as ``pack`` gives them."""
+    if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
+        return safetensors.save(tensors)  # numpy has no such numbers
+    # The same bytes; for the thousands of small tensors of a supernet ten times as fast.
+    return safetensors_numpy.save({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:

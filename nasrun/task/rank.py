@@ -184,10 +184,10 @@ def report(
         "architectures": len(architectures),
         **{f"ceiling_{name}": number(found.value) for name, found in ceiling.items()},
     }
-    result = run.finish({name: value for name, value in result.items() if value is not None})
     from nasrun.task import rank_words  # rich tables and matplotlib: not before they are needed
 
     rank_words.draw(run, reports, scores.of(epochs[-1]), truth, params)
+    result = run.finish({name: value for name, value in result.items() if value is not None})
     rank_words.say(run, reports, ceiling)
     return result
 

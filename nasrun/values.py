@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -58,10 +58,17 @@ class Cost:
 
     params: number of learned parameters, auxiliary head excluded (Balanced NAO, Eq. 3).
     macs: multiply-adds of convolutions and linear layers for one image, auxiliary head excluded.
+    bitops: sum over quantised layers of multiply-adds × bits of weights × bits of activations
+    (SPOS, Table 6); None where the space decides on no bits.
     """
 
     params: int
     macs: int
+    bitops: int | None = None
+
+    def to_json(self) -> dict[str, int]:
+        sizes = {"params": self.params, "macs": self.macs}
+        return sizes if self.bitops is None else {**sizes, "bitops": self.bitops}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Trial:
         return {
             "architecture": self.architecture.to_json(),
             "score": self.score,
-            "cost": asdict(self.cost),
+            "cost": self.cost.to_json(),
             "seed": self.seed,
             "evaluation": dict(self.evaluation),
         }

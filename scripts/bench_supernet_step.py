@@ -18,7 +18,7 @@ from rich.table import Table
 
 from nasrun.dataset.base import Batch, Split
 from nasrun.run.compute import Compute
-from nasrun.search_space.base import Gates
+from nasrun.search_space.gates import Gates
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule

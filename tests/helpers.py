@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from nasrun.config import build_parts, compose
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Silent
-from nasrun.search_space.base import Network
+from nasrun.search_space.base import Network, SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule
@@ -20,6 +21,12 @@ from nasrun.values import ImageTask
 
 TASK = ImageTask(1, 8, 4)
 CPU = Compute.choose("cpu", precision="auto", deterministic=False)
+
+
+def space_of(name: str, *overrides: str) -> SearchSpace:
+    """The space of that name as a smoke run has it."""
+    words = [f"search_space={name}", "effort=smoke", *overrides]
+    return build_parts(compose(["task=search", *words])).search_space
 
 
 def space(channels: int = 4) -> NaoCell:

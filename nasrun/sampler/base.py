@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nasrun.search_space.base import GateKind, Gates, GatesOfStep, SearchSpace
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import GateKind, Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
 

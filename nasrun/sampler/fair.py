@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nasrun.errors import UserError
 from nasrun.sampler.base import Sampler
-from nasrun.search_space.base import Gates, GatesOfStep, SearchSpace
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
 

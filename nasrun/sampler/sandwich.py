@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nasrun.sampler.base import Sampler
-from nasrun.search_space.base import Gates, GatesOfStep, SearchSpace
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -14,21 +15,25 @@ import numpy as np
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
+from nasrun.search_space.gates import GateKind
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
-Gates = Sequence[int]
-"""How much of each option flows, decision by decision: an ``int`` opens that option alone."""
-
-GatesOfStep = Callable[[int], list[Gates]]
-"""The gates of training step s: one forward and backward pass for each, then one update."""
-
-GateKind = Literal["path"]
-"""``path``: one option a decision, only that path is computed."""
-
 Scale = Literal["search", "final"]
 """``search``: width and depth of the supernet; ``final``: those of the retrained winner."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One operation of a network. Equal names: equal operations on inputs of equal shape.
+
+    shape: of its input, [channels, height, width]; build: the module, randomly initialised.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    build: Callable[[], nn.Module] = field(compare=False)
 
 
 class Network(nn.Module):
@@ -47,8 +52,8 @@ class Network(nn.Module):
 class Supernet(Network):
     """All architectures of a space with shared weights.
 
-    forward: images [B, C, H, W] and gates -> logits [B, K]; an option whose gate is shut is not
-    computed.
+    forward: images [B, C, H, W] and ``Gates`` -> logits [B, K]; an option whose gate is shut is
+    not computed.
     """
 
 
@@ -93,6 +98,19 @@ class SearchSpace(ABC):
     @abstractmethod
     def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
         """Upper bounds that no architecture of the space exceeds."""
+
+    @property
+    def additive(self) -> tuple[tuple[int, ...], ...] | None:
+        """Groups of decisions, by index, whose costs add up: the cost of an architecture is a
+        constant and one term for the choices of each group. None where costs are more than that."""
+        return None
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece] | None:
+        """What the stand-alone network computes one after the other, stem and head included, for
+        tables of latency; None where the space cannot tell."""
+        return None
 
     def describe(self, architecture: Architecture) -> list[str]:
         """The architecture in words, a line each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,8 +15,10 @@ from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.run import CheckpointEvery
 from nasrun.sampler.base import Sampler
+from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GatesOfStep
 from nasrun.streams import Streams
 from nasrun.task.rank_parts import Rank
 from nasrun.trainer.path_rules import PathRules
@@ -59,6 +62,7 @@ class Parts:
     evaluator: Evaluator
     trainer: Trainer
     path_rules: PathRules
+    warm_up: WarmUp
     shortlist: Shortlist
     retrain: Retrain
     rank: Rank | None = None
@@ -71,6 +75,18 @@ class Parts:
                 f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
                 f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
             )
+        self.warm_up.check(self.search_space)
+
+    def gates(
+        self,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+        steps_per_epoch: int,
+    ) -> GatesOfStep:
+        """What each step of supernet training opens: the warm-up, then the sampler."""
+        gates = self.sampler.over(self.search_space, task, pool, streams.sub("sampler"))
+        return self.warm_up.before(gates, self.search_space, steps_per_epoch)
 
     def check_pool(self) -> None:
         """Raises UserError where the search trains a pool of architectures, the sampler none."""

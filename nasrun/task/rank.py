@@ -6,7 +6,6 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def train_to(
     if training.done or training.step >= epoch * training.steps_per_epoch:
         training.rest()
         return
-    gates = parts.sampler.over(parts.search_space, task, None, run.streams.sub("sampler"))
+    gates = parts.gates(task, None, run.streams, training.steps_per_epoch)
     training.train_round(run, "supernet", gates, epochs=epoch)
     run.save_weights("supernet", training.network)
     run.checkpoint()  # scoring may leave the supernet's statistics changed
@@ -144,7 +143,8 @@ def report(
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
     names = [parts.search_space.write(architecture) for architecture in architectures]
-    params, macs = (np.array(sizes) for sizes in zip(*map(astuple, costs), strict=True))
+    params = np.array([cost.params for cost in costs])
+    macs = np.array([cost.macs for cost in costs])
     truth = true_scores.mean(0)
     write_csv(run.directory / "ranking.csv", names, params, macs, true_scores, scores, epochs)
     reports: dict[int, RankReport] = {}

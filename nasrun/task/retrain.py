@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def retrain_architecture(
 
     result: dict[str, Any] = {
         "architecture": architecture.to_json(),
-        **asdict(space.cost(architecture, splits.task, "final")),
+        **space.cost(architecture, splits.task, "final").to_json(),
     }
     if held_out:
         result["validation_accuracy"] = measure(training, splits.validation, run)

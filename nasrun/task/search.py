@@ -94,9 +94,7 @@ def train_supernet(
 ) -> None:
     """Train what is left of this round, and put the weights where anyone may have them."""
     if training.rounds_done <= round_.index:
-        gates = parts.sampler.over(
-            parts.search_space, splits.task, round_.pool, run.streams.sub("sampler")
-        )
+        gates = parts.gates(splits.task, round_.pool, run.streams, training.steps_per_epoch)
         training.train_round(run, f"supernet/round{round_.index}", gates)
     run.save_weights("supernet", training.network)
     # Scoring may leave the supernet's statistics changed, so its state must be safe before.

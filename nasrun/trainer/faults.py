@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import Monitor
-from nasrun.search_space.base import Gates
+from nasrun.search_space.gates import Gate, Gates
 
 MOST_SKIPPED = 100
 """Steps in a row; after so many without a finite loss the weights are beyond help."""
@@ -42,6 +42,13 @@ def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
+def _shown(gate: Gate) -> int | dict[str, float]:
+    """A gate as JSON; a weight that differs between images by its mean."""
+    if isinstance(gate, int):
+        return gate
+    return {str(option): float(torch.as_tensor(w).mean()) for option, w in gate.items()}
+
+
 def stop_over_loss(
     monitor: Monitor,
     name: str,
@@ -53,7 +60,7 @@ def stop_over_loss(
     skipped: int,
 ) -> NoReturn:
     """Raises UserError over the loss of ``step``, with all that helps to find the cause."""
-    shown = [list(path) for path in gates] if gates else None
+    shown = [[_shown(gate) for gate in path] for path in gates] if gates else None
     what = f" of architecture {', '.join(map(str, shown))}" if shown else ""
     note = monitor.write_note(
         "nonfinite",

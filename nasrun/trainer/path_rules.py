@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
-from nasrun.search_space.base import Gates, SearchSpace
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
 
@@ -71,7 +72,7 @@ class PathRules:
         return StepRules(
             self.distillation,
             power,
-            lambda paths: paths[0][chosen],
+            lambda paths: (path_of(paths[0][chosen : chosen + 1]) or (0,))[0],
             len(space.decisions[chosen].options),
         )
 
@@ -79,7 +80,10 @@ class PathRules:
 def power_by_size(
     rule: SizePower, space: SearchSpace, task: ImageTask, streams: Streams
 ) -> Callable[[Sequence[Gates]], float]:
-    """The power for the paths of a step: that of the mean of their log sizes."""
+    """The power for the paths of a step: that of the mean of their log sizes.
+
+    Where several options of a decision are open, the network counts as the largest.
+    """
 
     def log_size(architecture: Architecture) -> float:
         return math.log(max(getattr(space.cost(architecture, task), rule.size), 1))
@@ -87,7 +91,10 @@ def power_by_size(
     low, high = map(log_size, space.extremes(task, rule.size, streams))
 
     def power(paths: Sequence[Gates]) -> float:
-        sizes = [log_size(Architecture(space.name, tuple(path))) for path in paths]
+        sizes = [
+            high if (path := path_of(gates)) is None else log_size(Architecture(space.name, path))
+            for gates in paths
+        ]
         share = (sum(sizes) / len(sizes) - low) / (high - low) if high > low else 1.0
         return rule.smallest + min(max(share, 0.0), 1.0) * (rule.largest - rule.smallest)
 

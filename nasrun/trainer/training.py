@@ -13,7 +13,8 @@ from nasrun.errors import UserError
 from nasrun.run.compute import Compute, is_out_of_memory
 from nasrun.run.monitor import Monitor, Silent
 from nasrun.run.state import State, whole_number
-from nasrun.search_space.base import Gates, GatesOfStep, Network
+from nasrun.search_space.base import Network
+from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.trainer.faults import MOST_SKIPPED, Buffers, stop_over_loss
 from nasrun.trainer.path_rules import StepRules

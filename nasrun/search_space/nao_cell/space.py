@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
 from nasrun.limits import Width
-from nasrun.search_space.base import GateKind, Scale, SearchSpace
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nao_cell.cell import (
     STEMS,
     Node,

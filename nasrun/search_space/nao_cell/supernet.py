@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasrun.search_space.base import Gates, Supernet
+from nasrun.search_space.base import Supernet
+from nasrun.search_space.gates import Gates, single_path
 from nasrun.search_space.nao_cell.cell import (
     CellStack,
     Node,
@@ -114,8 +115,9 @@ class NaoSupernet(CellStack, Supernet):
         self.reductions = [cell.reduction for cell in plan.cells]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        half = len(gates) // 2
-        nodes = nodes_of(gates[:half]), nodes_of(gates[half:])
+        path = single_path(gates)
+        half = len(path) // 2
+        nodes = nodes_of(path[:half]), nodes_of(path[half:])
 
         def run_cell(index: int, before: Tensor, last: Tensor, depth: float) -> Tensor:
             chosen = nodes[self.reductions[index]]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Gates, Network, Supernet
+from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.gates import Gate, Gates, mixed
 from nasrun.search_space.nas_bench_201.cell import EDGES, NAMES, NODES, NONE, OPTIONS
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced, remove_affine
@@ -43,7 +44,7 @@ def plan_stages(task: ImageTask, channels: int, cells: int) -> list[Stage]:
 
 
 class Cell(nn.Module):
-    """Some of the operations on each edge: [B, C, H, W] -> [B, C, H, W] by one of them each.
+    """Some of the operations on each edge: [B, C, H, W] -> [B, C, H, W].
 
     A node is the sum over its edges; ``none`` is not computed. A node without any edge is zeros.
     """
@@ -60,17 +61,30 @@ class Cell(nn.Module):
         if not affine:
             remove_affine(self)
 
-    def forward(self, x: Tensor, choices: Sequence[int], noise: Noise, depth: float) -> Tensor:
+    def forward(self, x: Tensor, gates: Gates, noise: Noise, depth: float) -> Tensor:
         nodes = [x]
         for node in range(1, NODES):
             total: Tensor | None = None
             for edge, (target, source) in enumerate(EDGES):
-                if target == node and choices[edge] != NONE:
-                    operation = self.edges[edge][str(choices[edge])]  # type: ignore[index]
-                    term = noise.drop_path(operation(nodes[source]), depth)
-                    total = term if total is None else total + term
+                gate = _without_none(gates[edge])
+                if target != node or gate is None:
+                    continue
+
+                def run(option: int, edge: int = edge, source: int = source) -> Tensor:
+                    operation = self.edges[edge][str(option)]  # type: ignore[index]
+                    return noise.drop_path(operation(nodes[source]), depth)
+
+                term = mixed(gate, run)
+                total = term if total is None else total + term
             nodes.append(torch.zeros_like(x) if total is None else total)
         return nodes[-1]
+
+
+def _without_none(gate: Gate) -> Gate | None:
+    """The gate of an edge without ``none``, whose zeros add nothing; None: nothing flows."""
+    if isinstance(gate, int):
+        return None if gate == NONE else gate
+    return {option: weight for option, weight in gate.items() if option != NONE} or None
 
 
 class Reduction(nn.Module):
@@ -134,8 +148,8 @@ class CellStack(Network):
         self.classifier = nn.Linear(last.channels, task.classes)
         self.count = sum(stage.cells for stage in stages)
 
-    def logits(self, x: Tensor, choices: Sequence[int]) -> Tensor:
-        """x [B, C, H, W] -> [B, K]; every cell has the same choices."""
+    def logits(self, x: Tensor, gates: Gates) -> Tensor:
+        """x [B, C, H, W] -> [B, K]; every cell has the same gates."""
         x = self.stem(x)
         done = 0
         for index, cells in enumerate(self.stages):
@@ -143,7 +157,7 @@ class CellStack(Network):
                 x = self.reductions[index - 1](x)
             for cell in cells:  # type: ignore[attr-defined]
                 done += 1
-                x = cell(x, choices, self.noise, done / self.count)
+                x = cell(x, gates, self.noise, done / self.count)
         pooled = self.head(x).mean((2, 3))
         logits: Tensor = self.classifier(self.noise.dropout(pooled))
         return logits
@@ -161,7 +175,7 @@ class Nb201Network(CellStack):
 
 
 class Nb201Supernet(CellStack, Supernet):
-    """All operations on every edge: images and the choices of a cell -> logits [B, K].
+    """All operations on every edge: images and the gates of a cell -> logits [B, K].
 
     The weights have the names that they have in a stand-alone network.
     """

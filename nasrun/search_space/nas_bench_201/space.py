@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import GateKind, Scale, SearchSpace
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nas_bench_201.cell import (
     CONV_3X3,
     EDGES,
@@ -56,7 +57,7 @@ class NasBench201(SearchSpace):
     """
 
     name = "nas_bench_201"
-    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+    gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
     def __init__(self, *, affine: bool, search: Nb201Scale, final: Nb201Scale) -> None:
         self.affine = affine
@@ -110,6 +111,10 @@ class NasBench201(SearchSpace):
         for architecture in self.every():
             found.setdefault(meaning(architecture.choices), []).append(architecture)
         return found
+
+    @property
+    def additive(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((index,) for index in range(len(self.decisions)))
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The first architecture, in the order of ``every``, whose cell is the same function.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from nasrun.search_space.base import Gates, Network, Supernet
+from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.gates import Gate, Gates, mixed
 from nasrun.search_space.nas_bench_macro.layers import OPTIONS, LayerPlan, MacroPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise, remove_affine
@@ -17,7 +18,7 @@ _OPTIONS = tuple(OPTIONS.values())
 
 
 class Layer(nn.Module):
-    """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W'] by one of them."""
+    """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W']."""
 
     def __init__(self, plan: LayerPlan, options: Iterable[int], *, affine: bool) -> None:
         super().__init__()
@@ -28,11 +29,14 @@ class Layer(nn.Module):
         if not affine:
             remove_affine(self)
 
-    def forward(self, x: Tensor, option: int, noise: Noise, depth: float) -> Tensor:
-        out: Tensor = self.options[str(option)](x)
-        if self.keeps_shape and _OPTIONS[option].residual:
-            return x + noise.drop_path(out, depth)
-        return out
+    def forward(self, x: Tensor, gate: Gate, noise: Noise, depth: float) -> Tensor:
+        def run(option: int) -> Tensor:
+            out: Tensor = self.options[str(option)](x)
+            if self.keeps_shape and _OPTIONS[option].residual:
+                return x + noise.drop_path(out, depth)
+            return out
+
+        return mixed(gate, run)
 
 
 class Chain(Network):
@@ -62,11 +66,11 @@ class Chain(Network):
         )
         self.classifier = nn.Linear(plan.features, task.classes)
 
-    def logits(self, x: Tensor, choices: Sequence[int]) -> Tensor:
-        """x [B, C, H, W] -> [B, K] along one path."""
+    def logits(self, x: Tensor, gates: Gates) -> Tensor:
+        """x [B, C, H, W] -> [B, K]."""
         x = self.stem(x)
-        for index, (layer, option) in enumerate(zip(self.layers, choices, strict=True)):
-            x = layer(x, option, self.noise, (index + 1) / len(self.layers))
+        for index, (layer, gate) in enumerate(zip(self.layers, gates, strict=True)):
+            x = layer(x, gate, self.noise, (index + 1) / len(self.layers))
         pooled = self.features(x).mean((2, 3))
         logits: Tensor = self.classifier(self.noise.dropout(pooled))
         return logits
@@ -84,7 +88,7 @@ class MacroNetwork(Chain):
 
 
 class MacroSupernet(Chain, Supernet):
-    """All options in every layer: images and the choices of a path -> logits [B, K].
+    """All options in every layer: images and gates -> logits [B, K].
 
     The weights have the names that they have in a stand-alone network.
     """

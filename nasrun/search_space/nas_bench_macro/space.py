@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import GateKind, Scale, SearchSpace
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nas_bench_macro.layers import (
     OPTIONS,
     STAGES,
@@ -56,7 +57,7 @@ class NasBenchMacro(SearchSpace):
     """
 
     name = "nas_bench_macro"
-    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+    gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
     def __init__(self, *, affine: bool, search: MacroScale, final: MacroScale) -> None:
         self.affine = affine
@@ -101,6 +102,10 @@ class NasBenchMacro(SearchSpace):
     def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
         """The network that has the largest option everywhere, which is one of the space."""
         return self.cost(Architecture(self.name, (len(OPTIONS) - 1,) * LAYERS), task, scale)
+
+    @property
+    def additive(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((index,) for index in range(len(self.decisions)))
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Identities that do nothing come last in their stage."""

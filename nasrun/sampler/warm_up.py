@@ -1,0 +1,38 @@
+"""Warm-up: at first the whole supernet is trained at once, so that no option starts behind."""
+
+from __future__ import annotations
+
+from nasrun.errors import UserError
+from nasrun.limits import Epochs
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates, GatesOfStep
+
+
+class WarmUp:
+    """For the first ``epochs`` every decision is the mean of all of its options.
+
+    Then the sampler takes over, whichever it is. Source: the released code of Yu et al.'s landmark
+    regularisation (CVPR 2021), 15 epochs.
+    """
+
+    def __init__(self, *, epochs: Epochs) -> None:
+        self.epochs = epochs
+
+    def check(self, space: SearchSpace) -> None:
+        """Raises UserError where the space cannot open several options of a decision."""
+        if self.epochs and "mix" not in space.gate_kinds:
+            raise UserError(
+                f"warm_up.epochs={self.epochs:g}: {space.name} opens one option of a decision at a "
+                "time, so its supernet cannot be trained whole; set warm_up.epochs=0"
+            )
+
+    def before(self, gates: GatesOfStep, space: SearchSpace, steps_per_epoch: int) -> GatesOfStep:
+        """The rule of the first steps, and then ``gates``."""
+        steps = round(self.epochs * steps_per_epoch)
+        if not steps:
+            return gates
+        whole: Gates = [
+            dict.fromkeys(range(count), 1 / count)
+            for count in (len(decision.options) for decision in space.decisions)
+        ]
+        return lambda step: [whole] if step < steps else gates(step)

@@ -1,0 +1,55 @@
+"""Gates: how much of each option flows. Every method is a rule for setting them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from nasrun.errors import UserError
+
+Gate = int | Mapping[int, float | Tensor]
+"""An ``int`` opens that option alone; a mapping opens its options, each times its weight.
+
+A weight is a number or a tensor that broadcasts over images, [] or [B, 1, 1, 1].
+"""
+
+Gates = Sequence[Gate]
+"""One gate for each decision, in the order of ``SearchSpace.decisions``."""
+
+GatesOfStep = Callable[[int], list[Gates]]
+"""The gates of training step s: one forward and backward pass for each, then one update."""
+
+GateKind = Literal["path", "mix"]
+"""``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
+
+
+def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
+    """The open option's output, or the weighted sum of several; no other option is computed.
+
+    Raises UserError where no option is open: such a decision has no output.
+    """
+    if isinstance(gate, int):
+        return option(gate)
+    total: Tensor | None = None
+    for index, weight in gate.items():
+        term = weight * option(index)
+        total = term if total is None else total + term
+    if total is None:
+        raise UserError("all options of a decision are shut: open at least one")
+    return total
+
+
+def single_path(gates: Gates) -> tuple[int, ...]:
+    """The choices of a single path; raises UserError where some gate opens several options."""
+    path = path_of(gates)
+    if path is None:
+        raise UserError("this search space opens one option of a decision at a time")
+    return path
+
+
+def path_of(gates: Gates) -> tuple[int, ...] | None:
+    """The choices of a single path; None where some gate opens several options."""
+    choices = tuple(gate for gate in gates if isinstance(gate, int))
+    return choices if len(choices) == len(gates) else None

@@ -21,6 +21,9 @@ from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
+LONGEST_LINE = 2**20
+"""Characters; the longest of the published tables has some hundreds."""
+
 
 class TableEvaluator(Evaluator):
     """A column of a CSV file (plain, or packed as .gz), read whole when the search starts.
@@ -106,7 +109,7 @@ class TableEvaluator(Evaluator):
             raise UserError(f"evaluator.path={self.path}: there is no such file")
         try:
             with _open(self.file) as file:
-                reader = csv.DictReader(file, restval="")
+                reader = csv.DictReader(_lines(file), restval="")
                 columns = reader.fieldnames or ()
                 wanted = [("architecture", self.architecture)]
                 for key, column in wanted + [("score", column) for column in self.columns]:
@@ -142,6 +145,14 @@ class TableEvaluator(Evaluator):
             if twin
             else ""
         )
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """Raises csv.Error over a line that no table has: a small packed file can hold gigabytes."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"a line has over {LONGEST_LINE:,} characters")
+        yield line
 
 
 def _open(path: Path) -> IO[str]:

@@ -13,6 +13,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
+from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery
 from nasrun.sampler.base import Sampler
 from nasrun.sampler.warm_up import WarmUp
@@ -24,6 +25,12 @@ from nasrun.task.rank_parts import Rank
 from nasrun.trainer.path_rules import PathRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.values import Architecture, ImageTask
+
+BYTES_TRAINED = 12
+"""For each parameter: value, gradient and momentum, of four bytes each."""
+
+CERTAIN = 8
+"""A supernet has fewer parameters than so many times its options times its largest network."""
 
 
 class Shortlist:
@@ -106,5 +113,23 @@ class Parts:
         if architecture is None and self.shortlist.count > 1:
             wanted.append(("search", self.shortlist.trainer))
         for scale, trainer in wanted:
+            check_fits(
+                BYTES_TRAINED * self.search_space.cost(chosen, task, scale).params,
+                "training the network",
+                f"the sizes in search_space.{scale}",
+            )
             with streams.default("init"):
                 self.search_space.network(chosen, task, scale, auxiliary=trainer.auxiliary)
+
+    def check_supernet(self, task: ImageTask) -> None:
+        """Raises UserError where the memory cannot hold the supernet in training."""
+        space = self.search_space
+        options = sum(len(decision.options) for decision in space.decisions)
+        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(task).params
+        if most > available_bytes():  # then it is worth the seconds that counting takes
+            exact = network_bytes(lambda: space.supernet(task, auxiliary=self.trainer.auxiliary))
+            check_fits(
+                BYTES_TRAINED // 4 * exact,
+                "training the supernet",
+                "the sizes in search_space.search",
+            )

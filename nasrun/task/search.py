@@ -72,6 +72,7 @@ def start_supernet(
     parts: Parts, run: Run, splits: Splits, *, rounds: int, first_round: int = 0
 ) -> Training[Supernet]:
     """A supernet with new weights, ready to be trained in ``rounds`` rounds."""
+    parts.check_supernet(splits.task)
     with run.streams.default("supernet/init", first_round):
         supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
     return parts.trainer.start(

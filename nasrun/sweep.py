@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nasrun import sweep_curves
+
 
 @dataclass(frozen=True)
 class Column:
@@ -45,6 +47,11 @@ COLUMNS = {
     "test_accuracy": Column("test %", 100, 2),
     "validation_accuracy": Column("val. %", 100, 2),
     "score": Column("score %", 100, 2),
+    "kendall": Column("τ-b", 1, 3),
+    "pairwise_accuracy": Column("pairs %", 100, 1),
+    "partial_macs": Column("τ given MACs", 1, 3),
+    "macs_alone": Column("τ of MACs", 1, 3),
+    "params_alone": Column("τ of params", 1, 3),
     "params": Column("params M", 1e-6, 3),
     "macs": Column("MACs M", 1e-6, 2),
     "seconds": Column("seconds", 1, 0),
@@ -113,6 +120,15 @@ class Outputs(Callback):
         # what is no terminal has no width of its own
         console = Console() if sys.stdout.isatty() else Console(width=160)
         show(jobs, directory, console)
+        drawn = sweep_curves.draw(
+            {
+                label: [job.directory for job in members if job.error is None]
+                for label, members in combinations(jobs).items()
+            },
+            directory,
+        )
+        for path in drawn[:1]:
+            console.print(f"the curves are in    {path}", markup=False, soft_wrap=True)
         try:
             write_csv(directory / "jobs.csv", job_rows(jobs))
             write_csv(directory / "summary.csv", summary_rows(jobs))

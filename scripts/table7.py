@@ -1,0 +1,35 @@
+"""Balanced NAO, Table 7: five searches from five seeds, each winner retrained.
+
+    python scripts/table7.py                       # the paper's setting: days on a GPU
+    python scripts/table7.py effort=smoke          # that it works: a minute
+    python scripts/table7.py --of outputs/table7   # the table of a sweep that has been run
+
+Test error on CIFAR-10 in %; the paper's five runs beside ours.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+from tables import ours, show, sweep
+
+PAPER = (2.60, 2.63, 2.65, 2.71, 2.77)
+"""Test error of five runs, %."""
+
+
+def error(directory: Path) -> float:
+    return 1 - float(json.loads((directory / "result.json").read_text())["test_accuracy"])
+
+
+if __name__ == "__main__":
+    found = sweep(["search", "-m", "experiment=stability_table7"], __doc__)
+    jobs = sorted((job for members in found.values() for job in members), key=lambda j: j.number)
+    rows = [
+        (str(job.number), f"{paper:.2f}", f"{100 * error(job.directory):.2f}")
+        for job, paper in zip(jobs, PAPER, strict=False)
+    ]
+    paper = f"{mean(PAPER):.2f} ± {stdev(PAPER):.2f} (n={len(PAPER)})"
+    rows.append(("mean ± s.d.", paper, ours(jobs, error)))
+    show("test error %, CIFAR-10", ("run", "paper", "ours"), rows)

@@ -1,0 +1,80 @@
+"""What the scripts of the papers' tables share: run a sweep, show its numbers beside a paper's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nasrun.cli import main
+from nasrun.sweep import Job, combinations, read_jobs
+
+Measure = Callable[[Path], float | None]
+"""Of a run directory; None where the run does not have it."""
+
+
+def sweep(words: Sequence[str], doc: str | None) -> dict[str, list[Job]]:
+    """Run ``nasrun WORDS`` as a sweep, or read one that is there; its jobs by their overrides."""
+    parser = argparse.ArgumentParser(
+        description=(doc or "").split("\n")[0],
+        epilog="Further words go to nasrun: effort=smoke, device=cpu, seed=0,1,2, resume=auto ...",
+    )
+    parser.add_argument("--of", type=Path, help="a sweep that has been run: only print the table")
+    parser.add_argument("--into", type=Path, help="directory of the sweep")
+    arguments, further = parser.parse_known_args()
+    directory: Path = arguments.of or arguments.into or Path("outputs", Path(sys.argv[0]).stem)
+    if arguments.of is None:
+        # A word of the user's takes the place of ours: Hydra wants each once.
+        ours = [word for word in words if not any(_key(word) == _key(other) for other in further)]
+        if status := main([*ours, *further, f"hydra.sweep.dir={directory}"]):
+            sys.exit(status)
+    jobs = [job for job in read_jobs(directory) if job.error is None]
+    if not jobs:
+        sys.exit(f"{directory} has no job that ended well")
+    return combinations(jobs)
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0]
+
+
+def with_word(jobs: dict[str, list[Job]], word: str) -> list[Job]:
+    """The jobs that were run with ``word`` on their command line."""
+    return [job for members in jobs.values() for job in members if word in job.overrides]
+
+
+def pairs_at(epoch: int | None) -> Measure:
+    """Pairwise accuracy with ``epoch`` epochs trained; None: at the end."""
+
+    def read(directory: Path) -> float | None:
+        epochs = json.loads((directory / "ranking.json").read_text())["epochs"]
+        found = epochs.get(max(epochs, key=int) if epoch is None else str(epoch))
+        value = found["agreement"]["pairwise_accuracy"]["value"] if found else None
+        return None if value is None else float(value)
+
+    return read
+
+
+def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100) -> str:
+    """Mean ± sample standard deviation over the jobs, times ``factor``."""
+    values = [factor * value for job in jobs if (value := measure(job.directory)) is not None]
+    if not values:
+        return "-"
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{spread} (n={len(values)})"
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(f"\n{title}")
+    console.print(table)

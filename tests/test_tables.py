@@ -1,0 +1,111 @@
+"""The scripts of the papers' tables, and the curves of a sweep, over sweeps with known numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nasrun import sweep, sweep_curves
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def ranked(folder: Path, overrides: list[str], tau: dict[int, float | None]) -> None:
+    """A job of a sweep with a ranking of tau-b ``tau`` by epoch; pairs are (tau + 1) / 2."""
+    folder.mkdir(parents=True)
+    report = {
+        str(epoch): {
+            "agreement": {
+                "kendall": {
+                    "value": value,
+                    "low": None if value is None else value - 0.1,
+                    "high": None if value is None else value + 0.1,
+                },
+                "pairwise_accuracy": {"value": None if value is None else (value + 1) / 2},
+            }
+        }
+        for epoch, value in tau.items()
+    }
+    (folder / "ranking.json").write_text(json.dumps({"epochs": report}))
+    result = {"status": "done", "kendall": list(tau.values())[-1], "overrides": overrides}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def rankings(tmp_path: Path) -> Path:
+    ranked(tmp_path / "0", ["sampler=uniform", "seed=0"], {5: 0.2, 50: 0.4})
+    ranked(tmp_path / "1", ["sampler=uniform", "seed=1"], {5: 0.4, 50: 0.6})
+    ranked(tmp_path / "2", ["sampler=proportional", "seed=0"], {5: 0.5, 50: 0.8})
+    return tmp_path
+
+
+def printed(script: str, *words: str) -> str:
+    command = [sys.executable, str(SCRIPTS / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_table6(rankings: Path) -> None:
+    text = printed("table6.py", "--of", str(rankings))
+    assert "5 62 65.00 ± 7.07 (n=2) 69 75.00 (n=1)" in text
+    assert "10 65 - 72 -" in text
+    assert "50 76 75.00 ± 7.07 (n=2) 78 90.00 (n=1)" in text
+
+
+def test_table2_and_3(rankings: Path, tmp_path: Path) -> None:
+    assert "end 80.00 ± 10.00 (n=3)" in printed("table2.py", "--of", str(rankings))
+    word = "architectures@rank.architectures=similar_size"
+    ranked(tmp_path / "similar" / "0", [word], {5: 0.5})
+    text = printed("table3.py", "--of", str(tmp_path / "similar"))
+    assert "by_size 62 - similar_size 73 75.00 (n=1)" in text
+
+
+def test_table7(tmp_path: Path) -> None:
+    for job, accuracy in enumerate((0.97, 0.98)):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        result = {"status": "done", "test_accuracy": accuracy, "overrides": [f"seed={job}"]}
+        (folder / "result.json").write_text(json.dumps(result))
+    text = printed("table7.py", "--of", str(tmp_path))
+    assert "0 2.60 3.00 1 2.63 2.00" in text
+    assert "2.67 ± 0.07 (n=5) 2.50 ± 0.71 (n=2)" in text
+
+
+def test_a_sweep_without_jobs_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "table2.py"), "--of", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "has no job that ended well" in done.stderr
+
+
+def test_curves_of_a_sweep(rankings: Path) -> None:
+    jobs = sweep.combinations(sweep.read_jobs(rankings))
+    folders = {name: [job.directory for job in members] for name, members in jobs.items()}
+    curves = sweep_curves.tau_by_epoch(folders)
+    assert list(curves) == ["sampler=uniform", "sampler=proportional"]
+    (epoch, first), (_, last) = curves["sampler=uniform"]
+    assert epoch == 5
+    assert (first.value, last.value) == pytest.approx((0.3, 0.5))
+    assert (first.low, first.high) == pytest.approx((0.3 - 0.02**0.5, 0.3 + 0.02**0.5))
+    single = curves["sampler=proportional"][0][1]
+    assert (single.low, single.value, single.high) == pytest.approx((0.4, 0.5, 0.6))
+    drawn = sweep_curves.draw(folders, rankings)
+    assert sorted(path.suffix for path in drawn) == [".png", ".svg"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+def test_no_curves_without_rankings(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    assert sweep_curves.draw({"": [tmp_path / "0"]}, tmp_path) == []
+    (tmp_path / "0/ranking.json").write_text('{"epochs": {"5": {"agreement": 3}}}')
+    assert sweep_curves.draw({"": [tmp_path / "0"]}, tmp_path) == []
+    ranked(tmp_path / "1", [], {5: None, 6: 0.5})
+    ((_, undefined), _) = sweep_curves.tau_by_epoch({"": [tmp_path / "1"]})["all"]
+    assert math.isnan(undefined.value)
+    assert len(sweep_curves.draw({"": [tmp_path / "1"]}, tmp_path)) == 2

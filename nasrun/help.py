@@ -33,6 +33,9 @@ ENVIRONMENT = (
 
 RESUME = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
 
+PLACED = {"architectures": "architectures@rank.architectures"}
+"""Groups that only one task has, as they stand on its command line."""
+
 HIDDEN = ("task", "hydra")
 """Groups that are chosen otherwise than by GROUP=OPTION."""
 
@@ -54,7 +57,9 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
             continue
         first = chosen.get(group)
         rest = [option for option in options if option != first]
-        lines.append((group, ", ".join([f"{first} (default)"] * bool(first) + rest)))
+        lines.append(
+            (PLACED.get(group, group), ", ".join([f"{first} (default)"] * bool(first) + rest))
+        )
     _section("Groups and their options", lines, console)
     others = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]
     if others:

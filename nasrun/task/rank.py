@@ -149,18 +149,25 @@ def report(
     write_csv(run.directory / "ranking.csv", names, params, macs, true_scores, scores, epochs)
     reports: dict[int, RankReport] = {}
     for epoch in epochs:
-        reports[epoch] = compare(
-            scores.of(epoch),
-            truth,
-            params=params,
-            macs=macs,
-            labels=names,
-            top_shares=(wanted.top,),
-            ks=(1, wanted.k),
-            resamples=wanted.resamples,
-            confidence=wanted.confidence,
-            rng=run.streams.numpy("bootstrap", epoch),
-        )
+        try:
+            reports[epoch] = compare(
+                scores.of(epoch),
+                truth,
+                params=params,
+                macs=macs,
+                labels=names,
+                top_shares=(wanted.top,),
+                ks=(1, wanted.k),
+                resamples=wanted.resamples,
+                confidence=wanted.confidence,
+                rng=run.streams.numpy("bootstrap", epoch),
+            )
+        except UserError as error:  # all tied, as a supernet is that has learned nothing yet
+            if epoch == epochs[-1]:
+                raise UserError(
+                    f"{error}; what was measured is in {run.directory / 'ranking.csv'}"
+                ) from None
+            run.say(f"no ranking after {epoch} epochs: {error}", "yellow")
     ceiling: dict[str, Estimate] = {}
     if len(true_scores) > 1:
         ceiling = noise_ceiling(

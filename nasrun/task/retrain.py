@@ -83,7 +83,7 @@ def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[
     run.say(f"parameters           {result['params'] / 1e6:.3f} M")
     run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
     for key, words in (
-        ("score", "supernet score"),
+        ("score", "score in the search"),
         ("shortlist_accuracy", "shortlist accuracy"),
         ("validation_accuracy", "validation accuracy"),
         ("test_accuracy", "test accuracy"),

@@ -1,5 +1,5 @@
 """What only a GPU can show, in one command: every recipe's smoke in bf16 and channels_last, the
-same bits twice with deterministic=true, and the benchmarks.
+same bits twice with deterministic=true, and after kills and resumes; the benchmarks.
 
     python scripts/check_gpu.py [--device cuda]
 
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent
 console = Console(highlight=False, soft_wrap=True)
 
 
-def search(place: Path, *overrides: str) -> Path:
-    """Run ``nasrun search``; returns the run directory."""
-    command = [sys.executable, "-m", "nasrun", "search", *overrides, f"outputs={place}"]
-    console.print("$ nasrun search " + " ".join(overrides))
+def run(task: str, place: Path, *overrides: str) -> Path:
+    """Run ``nasrun TASK``; returns the run directory."""
+    command = [sys.executable, "-m", "nasrun", task, *overrides, f"outputs={place}"]
+    console.print(f"$ nasrun {task} " + " ".join(overrides))
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return next((place / "search").iterdir())
+    return next((place / task).iterdir())
 
 
 def main() -> None:
@@ -39,16 +39,19 @@ def main() -> None:
         place = Path(folder)
         for recipe in sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")):
             wanted = (f"experiment={recipe}", "effort=smoke", f"device={device}")
-            found = search(place / recipe, *wanted)
-            accuracy = json.loads((found / "result.json").read_text())["test_accuracy"]
-            console.print(f"  runs to its end, test accuracy {accuracy:.3f}")
+            task = "rank" if recipe.startswith("rank_") else "search"
+            result = json.loads((run(task, place / recipe, *wanted) / "result.json").read_text())
+            measure = "kendall" if task == "rank" else "test_accuracy"
+            console.print(f"  runs to its end, {measure} {result.get(measure)}")
         same = ("effort=smoke", f"device={device}", "deterministic=true")
-        first, second = (search(place / name, *same) for name in ("first", "second"))
+        first, second = (run("search", place / name, *same) for name in ("first", "second"))
         for name in ("metrics.jsonl", "trials.jsonl"):
             equal = (first / name).read_bytes() == (second / name).read_bytes()
             console.print(f"  {name}: {'the same bits' if equal else 'DIFFERENT'} twice")
-    for script in ("bench_supernet_step.py", "bench_augmentation.py"):
-        subprocess.run([sys.executable, ROOT / "scripts" / script, "--device", device], check=True)
+    soak = ["soak_kill.py", "--kills", "40", "search", "retrain", "rank", "nao_v2_cifar10"]
+    for script in (soak, ["bench_supernet_step.py"], ["bench_augmentation.py"]):
+        command = [sys.executable, str(ROOT / "scripts" / script[0]), *script[1:]]
+        subprocess.run([*command, "--device", device], check=True)
     if (Path(os.environ.get("NASRUN_DATA", "data")) / "cifar-10-batches-py").is_dir():
         sweep = ["sampler=proportional,uniform", "seed=0", f"device={device}"]
         short = ["experiment=nao_v2_cifar10", "search_algo.rounds=1", "search_algo.initial=200"]

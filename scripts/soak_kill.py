@@ -3,6 +3,7 @@
     python scripts/soak_kill.py --kills 300                # every recipe's smoke in turn
     python scripts/soak_kill.py --kills 5 nao_v2_cifar10   # one recipe
     python scripts/soak_kill.py --kills 5 search retrain   # the plain search, and a retraining
+    python scripts/soak_kill.py --device cuda              # on a GPU, with deterministic=true
 
 Every recipe's smoke is run once undisturbed. Then it is run again and killed (SIGKILL) at random
 instants, five times or more, resumed after each, and at its end compared: metrics, trials, winner,
@@ -57,9 +58,9 @@ KILLS = 6
 """Kills of one run before it is left to end."""
 
 
-def words(recipe: str, steps: int) -> list[str]:
+def words(recipe: str, further: Sequence[str]) -> list[str]:
     """The command line of a recipe's smoke, or of a task's."""
-    fixed = ["effort=smoke", "threads=1", f"checkpoint.steps={steps}", "hydra.run.dir=run"]
+    fixed = ["effort=smoke", "threads=1", "hydra.run.dir=run", *further]
     if not recipe.startswith("rank"):
         fixed.append("search_space.nodes=2")  # of five: as much to go wrong in a third of the time
     if recipe == "retrain":
@@ -109,9 +110,9 @@ def stamp(path: Path | None) -> int:
     return path.stat().st_mtime_ns if path is not None and path.exists() else 0
 
 
-def next_line(place: Path, recipe: str, steps: int) -> list[str]:
+def next_line(place: Path, recipe: str, further: Sequence[str]) -> list[str]:
     """What a user types after a crash: the first line again where no run had begun yet."""
-    return ["resume", "run"] if (place / "run/run.json").exists() else words(recipe, steps)
+    return ["resume", "run"] if (place / "run/run.json").exists() else words(recipe, further)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
@@ -132,15 +133,17 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         yield f"left behind: {left}"
 
 
-def soak(recipe: str, kills: int, steps: int, chance: random.Random, place: Path) -> dict[str, int]:
+def soak(
+    recipe: str, kills: int, further: Sequence[str], chance: random.Random, place: Path
+) -> dict[str, int]:
     """One recipe's run, killed ``kills`` times and finished; counts, and differences told."""
     alone, killed = place / "alone", place / "killed"
     alone.mkdir(parents=True)
     if recipe == "retrain":
         (place / "search").mkdir()
-        end(start(words("search", steps), place / "search"))
+        end(start(words("search", further), place / "search"))
     began = time.monotonic()
-    if (status := end(start(words(recipe, steps), alone))) != 0:
+    if (status := end(start(words(recipe, further), alone))) != 0:
         sys.exit(f"{recipe}: the undisturbed run failed ({status}): see {alone / 'log.txt'}")
     seconds = time.monotonic() - began
     counts = {"kills": 0, "resumes": 0, "runs": 0, "differences": 0}
@@ -149,7 +152,7 @@ def soak(recipe: str, kills: int, steps: int, chance: random.Random, place: Path
         killed.mkdir()
         here = 0
         while True:
-            line = next_line(killed, recipe, steps)
+            line = next_line(killed, recipe, further)
             counts["resumes"] += line[0] == "resume"
             # Spread over what is left; one in four may come while the process still starts.
             within = chance.uniform(0, 2 * seconds / KILLS) if here < min(KILLS, left) else None
@@ -180,7 +183,11 @@ def soak_all() -> int:
     parser.add_argument("--kills", type=int, default=300, help="at least, over all recipes")
     parser.add_argument("--steps", type=int, default=3, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda with deterministic=true")
     arguments = parser.parse_args()
+    further = [f"checkpoint.steps={arguments.steps}", f"device={arguments.device}"]
+    if arguments.device != "cpu":
+        further.append("deterministic=true")
     chance = random.Random(arguments.seed)  # noqa: S311 - instants, not secrets
     gc.collect()
     gc.freeze()  # else the first collection in a child copies all of its memory
@@ -188,7 +195,7 @@ def soak_all() -> int:
     total = {"kills": 0, "resumes": 0, "runs": 0, "differences": 0}
     for recipe in arguments.recipes:
         with tempfile.TemporaryDirectory() as place:
-            counts = soak(recipe, each, arguments.steps, chance, Path(place))
+            counts = soak(recipe, each, further, chance, Path(place))
         print(
             f"{recipe:24}", "  ".join(f"{key} {value}" for key, value in counts.items()), flush=True
         )

@@ -62,13 +62,13 @@ def pairs_at(epoch: int | None) -> Measure:
     return read
 
 
-def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100) -> str:
+def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100, digits: int = 2) -> str:
     """Mean ± sample standard deviation over the jobs, times ``factor``."""
     values = [factor * value for job in jobs if (value := measure(job.directory)) is not None]
     if not values:
         return "-"
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{spread} (n={len(values)})"
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread} (n={len(values)})"
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,0 +1,7 @@
+"""Single Path One-Shot: chains of twenty shuffle blocks whose operations, widths or both are
+chosen."""
+
+from nasrun.search_space.spos.channels import SposBlocksChannels, SposChannels
+from nasrun.search_space.spos.space import SposBlocks, SposScale
+
+__all__ = ["SposBlocks", "SposBlocksChannels", "SposChannels", "SposScale"]

@@ -1,0 +1,111 @@
+"""Channels, sides and strides of the chain that all SPOS spaces share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from nasrun.errors import UserError
+from nasrun.search_space.operation import reduced
+from nasrun.values import ImageTask
+
+STEM = 16
+"""Channels of the stem at width 1."""
+
+STAGES = ((4, 64), (4, 160), (8, 320), (4, 640))
+"""Blocks and channels of each stage at width 1."""
+
+FEATURES = 1024
+"""Channels before the classifier at width 1."""
+
+BLOCKS = sum(count for count, _ in STAGES)
+
+StemKind = Literal["imagenet", "cifar"]
+"""``imagenet``: as published. ``cifar``: for images of about 32 pixels, see ``REDUCTIONS``."""
+
+REDUCTIONS: Mapping[StemKind, tuple[int, frozenset[int]]] = {
+    "imagenet": (2, frozenset({0, 4, 8, 16})),
+    "cifar": (1, frozenset({4, 8})),
+}
+"""The stride of the stem, and the blocks of stride 2.
+
+cifar: as in a reimplementation for CIFAR-10 (github.com/ShunLu91/Single-Path-One-Shot-NAS), which
+also has ReLU6 in the stem and before the pooling.
+"""
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Channels and stride of a block; size: side of its input, in pixels."""
+
+    inputs: int
+    outputs: int
+    size: int
+    stride: int
+
+    @property
+    def size_out(self) -> int:
+        return reduced(self.size, self.stride)
+
+    @property
+    def branch_inputs(self) -> int:
+        """Channels that each branch sees: half of them at stride 1, all at stride 2."""
+        return self.inputs // 2 if self.stride == 1 else self.inputs
+
+    @property
+    def branch_outputs(self) -> int:
+        """Channels of the main branch's output; the other branch keeps its number of channels."""
+        return self.outputs - self.branch_inputs
+
+    @property
+    def mid(self) -> int:
+        """Channels inside the main branch at ratio 1."""
+        return self.outputs // 2
+
+
+@dataclass(frozen=True)
+class SposPlan:
+    """kind and channels of the stem; features: channels before the classifier; size: side there,
+    in pixels; stem_size: side after the stem."""
+
+    kind: StemKind
+    task: ImageTask
+    stem: int
+    stem_size: int
+    blocks: tuple[BlockPlan, ...]
+    features: int
+    size: int
+
+    @property
+    def stem_stride(self) -> int:
+        return REDUCTIONS[self.kind][0]
+
+
+@lru_cache(maxsize=64)
+def plan_network(task: ImageTask, kind: StemKind, width: float) -> SposPlan:
+    """All channels times ``width``, even numbers where blocks split them.
+
+    Raises UserError for images too small for the reductions.
+    """
+    stride, reductions = REDUCTIONS[kind]
+    smallest = stride * 2 ** len(reductions)
+    if task.size < smallest:
+        raise UserError(
+            f"images of {task.size}×{task.size} pixels are too small for stem={kind}, which "
+            f"halves them {smallest.bit_length() - 1} times (at least {smallest}×{smallest})"
+        )
+    stem = inputs = max(2, 2 * round(width * STEM / 2))
+    stem_size = size = reduced(task.size, stride)
+    blocks: list[BlockPlan] = []
+    for count, channels in STAGES:
+        # At tiny widths rounding must not make stages equally wide: the main branch of a block of
+        # stride 2 has the channels that the stage has more than the one before.
+        outputs = max(inputs + 2, 2 * round(width * channels / 2))
+        for _ in range(count):
+            block = BlockPlan(inputs, outputs, size, 2 if len(blocks) in reductions else 1)
+            blocks.append(block)
+            inputs, size = outputs, block.size_out
+    features = max(1, round(width * FEATURES))
+    return SposPlan(kind, task, stem, stem_size, tuple(blocks), features, size)

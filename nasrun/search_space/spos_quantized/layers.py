@@ -1,0 +1,145 @@
+"""The shape of a ResNet, counted: its convolutions, and what bits they may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nasrun.errors import UserError
+from nasrun.search_space.operation import reduced
+from nasrun.values import ImageTask
+
+Stem = Literal["imagenet", "cifar"]
+"""``imagenet``: 7×7 of stride 2 and max pooling; ``cifar``: 3×3 of stride 1."""
+
+BLOCKS: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+"""Blocks of each stage, for each depth (He et al. 2016, arXiv 1512.03385, Table 1)."""
+
+CHANNELS = (64, 128, 256, 512)
+"""Channels of each stage at width 1."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of a convolution's weights and of its input."""
+
+    weights: int
+    activations: int
+
+    def __str__(self) -> str:
+        return f"w{self.weights}a{self.activations}"
+
+
+def parse_bits(names: Iterable[str]) -> tuple[Bits, ...]:
+    """``w2a4``: two bits for weights, four for activations; raises UserError for other words."""
+    found: list[Bits] = []
+    for name in names:
+        match = re.fullmatch("w([1-8])a([1-8])", name)
+        if match is None:
+            raise UserError(
+                f"bits: {name!r:.60} is no option: write w2a4 for 2 bits of weights and 4 of "
+                "activations, each from 1 to 8"
+            )
+        bits = Bits(int(match[1]), int(match[2]))
+        if bits in found:
+            raise UserError(f"bits: {name} stands there twice")
+        found.append(bits)
+    if not found:
+        raise UserError("bits: there are none: name at least one option, such as w4a4")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """A square convolution without bias, padded; size: side of its input, in pixels."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    size: int
+
+    @property
+    def size_out(self) -> int:
+        return reduced(self.size, self.stride)
+
+    @property
+    def params(self) -> int:
+        """Its weights and the scale and shift of the batch norm that follows."""
+        return self.inputs * self.outputs * self.kernel**2 + 2 * self.outputs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return self.inputs * self.outputs * self.kernel**2 * self.size_out**2
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """A basic block; shortcut: the 1×1 convolution beside both where the shape changes."""
+
+    first: ConvPlan
+    second: ConvPlan
+    shortcut: ConvPlan | None
+
+    @property
+    def convolutions(self) -> tuple[ConvPlan, ...]:
+        return (self.first, self.second, *([self.shortcut] if self.shortcut else []))
+
+    def bitops(self, first: Bits, second: Bits) -> int:
+        """Multiply-adds × bits × bits, the shortcut with the bits of ``first``."""
+        early = self.first.macs + (self.shortcut.macs if self.shortcut else 0)
+        late = self.second.macs
+        return (
+            early * first.weights * first.activations + late * second.weights * second.activations
+        )
+
+
+@dataclass(frozen=True)
+class ResNetPlan:
+    """pool: whether max pooling follows the stem; features: channels before the classifier."""
+
+    stem: ConvPlan
+    pool: bool
+    blocks: tuple[BlockPlan, ...]
+
+    @property
+    def features(self) -> int:
+        return self.blocks[-1].second.outputs
+
+
+def plan_network(task: ImageTask, depth: int, stem: Stem, width: float) -> ResNetPlan:
+    """All channels times ``width``. Raises UserError for images too small for the strides."""
+    pool = stem == "imagenet"
+    halvings = len(CHANNELS) - 1 + (2 if pool else 0)
+    if task.size < 2**halvings:
+        raise UserError(
+            f"images of {task.size}×{task.size} pixels are too small for spos_quantized with "
+            f"stem={stem}, which halves them {halvings} times (at least "
+            f"{2**halvings}×{2**halvings})"
+        )
+    channels = [max(1, round(width * count)) for count in CHANNELS]
+    kernel, stride = (7, 2) if pool else (3, 1)
+    first = ConvPlan(task.channels, channels[0], kernel, stride, task.size)
+    blocks: list[BlockPlan] = []
+    inputs, size = channels[0], reduced(first.size_out) if pool else first.size_out
+    for stage, (count, outputs) in enumerate(zip(BLOCKS[depth], channels, strict=True)):
+        for index in range(count):
+            block = _plan_block(inputs, outputs, 2 if stage and not index else 1, size)
+            blocks.append(block)
+            inputs, size = outputs, block.second.size_out
+    return ResNetPlan(first, pool, tuple(blocks))
+
+
+def _plan_block(inputs: int, outputs: int, stride: int, size: int) -> BlockPlan:
+    first = ConvPlan(inputs, outputs, 3, stride, size)
+    second = ConvPlan(outputs, outputs, 3, 1, first.size_out)
+    changes = stride > 1 or inputs != outputs
+    return BlockPlan(first, second, ConvPlan(inputs, outputs, 1, stride, size) if changes else None)
+
+
+def pairs(bits: Sequence[Bits]) -> Iterator[tuple[Bits, Bits]]:
+    """The bits of each block's two convolutions, from those of all layers."""
+    return zip(bits[::2], bits[1::2], strict=True)

@@ -1,0 +1,185 @@
+"""The supernet of ``spos_quantized`` and its stand-alone networks: one ResNet, whose weights are
+kept in full precision and quantised with the bits that a layer has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.gates import Gates, single_path
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import remove_affine
+from nasrun.search_space.spos_quantized.layers import (
+    Bits,
+    BlockPlan,
+    ConvPlan,
+    ResNetPlan,
+    pairs,
+)
+from nasrun.search_space.spos_quantized.quantise import quantise_activation, quantise_weight
+from nasrun.values import ImageTask
+
+Norms = Literal["shared", "per_option"]
+"""Whether the options of a layer share a batch norm or have one each."""
+
+SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How layers are made. alpha: clipping values at the start; affine: of the blocks' norms."""
+
+    alpha: float
+    norms: Norms
+    affine: bool
+
+
+class Pact(nn.Module):
+    """Clips and quantises the input of a layer, [B, C, H, W]; a clipping value for each number of
+    bits, since fewer bits want a narrower range."""
+
+    def __init__(self, bits: Iterable[int], alpha: float) -> None:
+        super().__init__()
+        # Four dimensions, as weights have, for the trainer to decay them: PACT's loss penalises
+        # the square of its clipping values.
+        self.alphas = nn.ParameterDict(
+            {
+                str(count): nn.Parameter(torch.full((1, 1, 1, 1), alpha))
+                for count in sorted(set(bits))
+            }
+        )
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        return quantise_activation(x, self.alphas[str(bits)], bits)
+
+
+class QuantisedConv(nn.Module):
+    """Convolution with quantised weights and batch norm; its input is quantised by a ``Pact``.
+
+    [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)].
+    """
+
+    def __init__(self, plan: ConvPlan, options: Iterable[Bits], norms: Norms) -> None:
+        super().__init__()
+        self.stride, self.kernel, self.per_option = plan.stride, plan.kernel, norms == "per_option"
+        self.weight = nn.Parameter(torch.empty(plan.outputs, plan.inputs, plan.kernel, plan.kernel))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        names = {str(bits) if self.per_option else SHARED: None for bits in options}
+        self.norms = nn.ModuleDict({name: nn.BatchNorm2d(plan.outputs) for name in names})
+
+    def forward(self, x: Tensor, bits: Bits) -> Tensor:
+        weight = quantise_weight(self.weight, bits.weights)
+        if self.kernel == 1:  # the stride by slicing, see operation.Pointwise
+            x = F.conv2d(x[:, :, :: self.stride, :: self.stride], weight)
+        else:
+            x = F.conv2d(x, weight, stride=self.stride, padding=self.kernel // 2)
+        out: Tensor = self.norms[str(bits) if self.per_option else SHARED](x)
+        return out
+
+
+class Block(nn.Module):
+    """A ResNet's basic block: [B, inputs, H, W] -> [B, outputs, H', W'], both at least 0.
+
+    Each 3×3 convolution passes its input through a Pact of its own: between the two that replaces
+    the ReLU. A convolution in the shortcut shares the first one's quantised input and bits; a
+    shortcut without one carries the block's input in full precision.
+    """
+
+    def __init__(
+        self, plan: BlockPlan, first: Sequence[Bits], second: Sequence[Bits], recipe: Recipe
+    ) -> None:
+        """first, second: the options that the two convolutions have."""
+        super().__init__()
+        self.first_input = Pact((bits.activations for bits in first), recipe.alpha)
+        self.first = QuantisedConv(plan.first, first, recipe.norms)
+        self.second_input = Pact((bits.activations for bits in second), recipe.alpha)
+        self.second = QuantisedConv(plan.second, second, recipe.norms)
+        self.shortcut = QuantisedConv(plan.shortcut, first, recipe.norms) if plan.shortcut else None
+        if not recipe.affine:
+            remove_affine(self)
+
+    def forward(self, x: Tensor, first: Bits, second: Bits, noise: Noise, depth: float) -> Tensor:
+        quantised = self.first_input(x, first.activations)
+        inner = self.second_input(self.first(quantised, first), second.activations)
+        out = noise.drop_path(self.second(inner, second), depth)
+        shortcut = x if self.shortcut is None else self.shortcut(quantised, first)
+        return F.relu(shortcut + out)
+
+
+class ResNet(Network):
+    """Stem, blocks, global pooling, dropout, linear; stem and linear in full precision.
+
+    Weights start as in He et al. (arXiv 1502.01852), fan-out mode.
+    """
+
+    def __init__(
+        self,
+        plan: ResNetPlan,
+        task: ImageTask,
+        options: Sequence[Sequence[Bits]],
+        recipe: Recipe,
+    ) -> None:
+        """options: those that each layer has, two layers a block."""
+        super().__init__()
+        stem = nn.Conv2d(
+            task.channels,
+            plan.stem.outputs,
+            plan.stem.kernel,
+            plan.stem.stride,
+            plan.stem.kernel // 2,
+            bias=False,
+        )
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(plan.stem.outputs), nn.ReLU())
+        if plan.pool:
+            self.stem.append(nn.MaxPool2d(3, 2, 1))
+        self.blocks = nn.ModuleList(
+            Block(block, first, second, recipe)
+            for block, first, second in zip(plan.blocks, options[::2], options[1::2], strict=True)
+        )
+        self.classifier = nn.Linear(plan.features, task.classes)
+
+    def logits(self, x: Tensor, bits: Sequence[Bits]) -> Tensor:
+        """x [B, C, H, W] -> [B, K]; bits: of each layer."""
+        x = self.stem(x)
+        for index, (block, (first, second)) in enumerate(
+            zip(self.blocks, pairs(bits), strict=True)
+        ):
+            x = block(x, first, second, self.noise, (index + 1) / len(self.blocks))
+        logits: Tensor = self.classifier(self.noise.dropout(x.mean((2, 3))))
+        return logits
+
+
+class QuantizedNetwork(ResNet):
+    """The network of one architecture: [B, C, H, W] -> [B, K]."""
+
+    def __init__(
+        self, plan: ResNetPlan, task: ImageTask, bits: Sequence[Bits], recipe: Recipe
+    ) -> None:
+        super().__init__(plan, task, [(one,) for one in bits], recipe)
+        self.bits = tuple(bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(x, self.bits)
+
+
+class QuantizedSupernet(ResNet, Supernet):
+    """All options in every layer, on the same weights: images and gates -> logits [B, K].
+
+    The weights have the names that they have in a stand-alone network.
+    """
+
+    def __init__(
+        self, plan: ResNetPlan, task: ImageTask, options: Sequence[Bits], recipe: Recipe
+    ) -> None:
+        super().__init__(plan, task, [options] * (2 * len(plan.blocks)), recipe)
+        self.options = tuple(options)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        return self.logits(x, [self.options[choice] for choice in single_path(gates)])

@@ -1,0 +1,131 @@
+"""SPOS' mixed precision as a search space: one decision a convolution, six options each."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasrun.errors import UserError
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GateKind
+from nasrun.search_space.spos_quantized.layers import (
+    BLOCKS,
+    Bits,
+    ResNetPlan,
+    Stem,
+    pairs,
+    parse_bits,
+    plan_network,
+)
+from nasrun.search_space.spos_quantized.network import (
+    Norms,
+    QuantizedNetwork,
+    QuantizedSupernet,
+    Recipe,
+)
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+
+class WidthScale(BaseModel):
+    """width: factor of all channels; 1 is the published network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: Annotated[float, Field(gt=0, le=16)]
+
+
+class SposQuantized(SearchSpace):
+    """``spos_quantized``: bits for each convolution of a ResNet, as in SPOS (Guo et al. 2020,
+    arXiv 1904.00420, section 4.3), whose search over channels is no part of it.
+
+    A decision for each 3×3 convolution of the blocks; the 1×1 convolution of a shortcut has the
+    bits of its block's first one, whose input it shares. The stem and the linear layer stay in
+    full precision. Arithmetic of few bits is simulated on floats, so a measured latency would say
+    nothing of hardware that has it: the space has no ``pieces``.
+
+    Options differ in ``Cost.bitops`` alone: a stand-alone network has one clipping value a
+    decision, whatever its bits. On 3×224×224 images of 1000 classes, with the ImageNet stem and
+    width 1, they are the published BitOps, which count the shortcuts, in units of 2^30: 6.32 G for
+    a ResNet-18 of 2 bits is 4 × 1,695,547,392 multiply-adds.
+    """
+
+    name = "spos_quantized"
+    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+
+    def __init__(
+        self,
+        *,
+        depth: Literal[18, 34],
+        stem: Stem,
+        bits: Annotated[list[str], Field(max_length=64)],
+        alpha: Annotated[float, Field(gt=0, le=1e6)],
+        norms: Norms,
+        affine: bool,
+        search: WidthScale,
+        final: WidthScale,
+    ) -> None:
+        """bits: the options, ``w2a4`` for 2 bits of weights and 4 of activations; alpha: clipping
+        values of activations at the start; norms: batch norms of the supernet's layers, ``shared``
+        by the options or one ``per_option``; affine: whether those scale and shift, as those of
+        stand-alone networks always do."""
+        self.depth = depth
+        self.stem: Stem = stem
+        self.bits = parse_bits(bits)
+        self.alpha, self.norms, self.affine = alpha, norms, affine
+        self.scales: dict[Scale, WidthScale] = {"search": search, "final": final}
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        options = tuple(map(str, self.bits))
+        layers = 2 * sum(BLOCKS[self.depth])
+        return tuple(Decision(f"layer{layer:02}/bits", options) for layer in range(layers))
+
+    def bits_of(self, architecture: Architecture) -> tuple[Bits, ...]:
+        """The bits of each layer."""
+        return tuple(self.bits[choice] for choice in architecture.choices)
+
+    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> ResNetPlan:
+        if auxiliary:
+            raise UserError(
+                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
+            )
+        return plan_network(task, self.depth, self.stem, self.scales[scale].width)
+
+    def _recipe(self, *, affine: bool) -> Recipe:
+        return Recipe(self.alpha, self.norms, affine)
+
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> QuantizedSupernet:
+        plan = self._plan(task, "search", auxiliary=auxiliary)
+        return QuantizedSupernet(plan, task, self.bits, self._recipe(affine=self.affine))
+
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> QuantizedNetwork:
+        plan = self._plan(task, scale, auxiliary=auxiliary)
+        bits = self.bits_of(self.check(architecture))
+        return QuantizedNetwork(plan, task, bits, self._recipe(affine=True))
+
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        plan, bits = self._plan(task, scale), self.bits_of(architecture)
+        layers = [plan.stem, *(conv for block in plan.blocks for conv in block.convolutions)]
+        linear = plan.features * task.classes
+        return Cost(
+            # one clipping value a decision
+            params=sum(conv.params for conv in layers) + len(bits) + linear + task.classes,
+            macs=sum(conv.macs for conv in layers) + linear,
+            bitops=sum(
+                block.bitops(*pair) for block, pair in zip(plan.blocks, pairs(bits), strict=True)
+            ),
+        )
+
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        """The network that has the most bits everywhere, which is one of the space."""
+        products = [one.weights * one.activations for one in self.bits]
+        largest = products.index(max(products))
+        return self.cost(Architecture(self.name, (largest,) * len(self.decisions)), task, scale)
+
+    @property
+    def additive(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((index,) for index in range(len(self.decisions)))

@@ -1,0 +1,531 @@
+"""The SPOS spaces: published costs, built networks, sliced weights, and paths of the supernets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_nao_cell import CIFAR, counted, random_architectures
+from torch import Tensor, nn
+
+from nasrun.config import build_parts, compose
+from nasrun.errors import UserError
+from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistics
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.operation import total
+from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposChannels, SposScale
+from nasrun.search_space.spos.layers import Choice, block_cost
+from nasrun.search_space.spos.network import Block
+from nasrun.search_space.spos.plan import BlockPlan, plan_network
+from nasrun.search_space.spos.sliced import SlicedBatchNorm
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Cost, ImageTask
+from tests.helpers import CPU, space_of
+
+IMAGENET = ImageTask(3, 224, 1000)
+RELEASED = "21012020202300003233"
+RATIOS = [0.2, 0.6, 1.0, 1.5, 2.0]
+NAMES = ("spos_blocks", "spos_channels", "spos_blocks_channels")
+CHANNELS = NAMES[1:]
+
+
+def spos(name: str, *, width: float = 0.1, final: float = 0.17, **changes: Any) -> SearchSpace:
+    arguments: dict[str, Any] = {
+        "stem": "cifar",
+        "affine": False,
+        "search": SposScale(width=width),
+        "final": SposScale(width=final),
+    }
+    if name == "spos_blocks":
+        return SposBlocks(**arguments | changes)
+    arguments["ratios"] = RATIOS
+    if name == "spos_blocks_channels":
+        return SposBlocksChannels(**arguments | changes)
+    return SposChannels(**arguments | {"blocks": RELEASED} | changes)
+
+
+@torch.no_grad()
+def copy_path(supernet: nn.Module, network: nn.Module) -> None:
+    """Into the network the supernet's values, as far as the path uses them."""
+    shared = supernet.state_dict()
+    for name, value in network.state_dict().items():
+        if name in shared:
+            value.copy_(shared[name][tuple(slice(length) for length in value.shape)])
+        else:
+            # The supernet has no scales and shifts; those of 1 and 0 stay.
+            assert name.endswith((".weight", ".bias")) and value.dim() == 1
+
+
+@torch.no_grad()
+def lively(supernet: nn.Module, space: SearchSpace, task: ImageTask) -> nn.Module:
+    """The supernet with statistics from some batches, in evaluation mode."""
+    for architecture in random_architectures(space, 2, seed=1):
+        supernet(torch.randn(8, task.channels, task.size, task.size), architecture.choices)
+    for name, parameter in supernet.named_parameters():
+        if parameter.dim() == 1:  # affine batch norms: otherwise all ones and zeros
+            nn.init.uniform_(parameter, 0.5 if name.endswith("weight") else -0.5, 1.5)
+    return supernet.eval()
+
+
+@pytest.mark.parametrize(
+    ("stem", "task", "digits", "macs", "params"),
+    [
+        ("imagenet", IMAGENET, "0" * 20, 295.8, 3.15),
+        ("imagenet", IMAGENET, "1" * 20, 313.7, None),
+        ("imagenet", IMAGENET, "2" * 20, 340.4, None),
+        ("imagenet", IMAGENET, "3" * 20, 358.8, None),
+        ("imagenet", IMAGENET, RELEASED, 322.9, 3.56),
+        ("cifar", CIFAR, "0" * 20, 157.7, 2.03),
+        ("cifar", CIFAR, "1" * 20, 164.2, 2.09),
+        ("cifar", CIFAR, "2" * 20, 173.8, 2.16),
+        ("cifar", CIFAR, "3" * 20, 205.4, 2.75),
+    ],
+)
+def test_published_costs_are_met(stem, task, digits, macs, params):
+    """Millions, with the linear layer, and with the batch norms' scales and shifts."""
+    space = spos("spos_blocks", width=1.0, stem=stem)
+    cost = space.cost(space.parse(digits), task)
+    assert round(cost.macs / 1e6, 1) == macs
+    assert params is None or round(cost.params / 1e6, 2) == params
+
+
+@pytest.mark.parametrize(("stem", "task"), [("imagenet", IMAGENET), ("cifar", CIFAR)])
+def test_costs_hold_at_the_published_width(stem, task):
+    space = spos("spos_blocks", width=1.0, stem=stem)
+    network = space.network(space.parse(RELEASED), task, "search")
+    cost = space.cost(space.parse(RELEASED), task)
+    assert (cost.params, cost.macs) == counted(network, task)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("stem", "task", "width"),
+    [
+        ("cifar", ImageTask(1, 8, 10), 0.1),
+        ("cifar", ImageTask(3, 13, 7), 0.27),
+        ("cifar", ImageTask(3, 4, 2), 0.01),
+        ("imagenet", ImageTask(3, 32, 5), 0.01),
+        ("imagenet", ImageTask(2, 67, 3), 0.2),
+    ],
+)
+def test_costs_are_those_of_the_built_network(name, stem, task, width):
+    space = spos(name, width=width, final=1.3 * width, stem=stem)
+    architectures = random_architectures(space, 3)
+    for architecture, scale in zip(architectures, ("search", "final", "search"), strict=True):
+        network = space.network(architecture, task, scale)
+        cost = space.cost(architecture, task, scale)
+        assert (cost.params, cost.macs) == counted(network, task)
+
+
+def test_costs_by_hand():
+    """64 to 160 channels, 16×16 pixels, stride 2; then 160 to 160, stride 1, 100 inside."""
+    down = block_cost(BlockPlan(64, 160, 16, 2), Choice(1, 80))
+    main = 64 * 80 + 25 * 80 + 80 * 96
+    assert down.params == main + 2 * (80 + 80 + 96) + 25 * 64 + 64 * 64 + 4 * 64
+    assert down.macs == 64 * 80 * 256 + (25 * 80 + 80 * 96 + 25 * 64 + 64 * 64) * 64
+    same = block_cost(BlockPlan(160, 160, 8, 1), Choice(3, 100))
+    weights = 9 * 80 + 80 * 100 + 9 * 100 + 100 * 100 + 9 * 100 + 100 * 80
+    assert same == Cost(weights + 2 * (80 + 4 * 100 + 80), weights * 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_costs_add_up_over_groups_of_decisions(name):
+    space, rng = spos(name), np.random.default_rng(0)
+    groups = space.additive
+    assert sorted(index for group in groups for index in group) == list(range(len(space.decisions)))
+    for base, other in zip(
+        random_architectures(space, 5), random_architectures(space, 5, seed=2), strict=True
+    ):
+        start, end = space.cost(base, CIFAR), space.cost(other, CIFAR)
+        params, macs = start.params, start.macs
+        for group in rng.permutation(groups):
+            changed = list(base.choices)
+            for index in group:
+                changed[index] = other.choices[index]
+            cost = space.cost(Architecture(name, tuple(changed)), CIFAR)
+            params, macs = params + cost.params - start.params, macs + cost.macs - start.macs
+        assert (params, macs) == (end.params, end.macs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bound_is_the_largest_cost(name):
+    space = spos(name)
+    for size in ("params", "macs"):
+        _, largest = space.extremes(CIFAR, size, Streams(0))
+        cost, bound = space.cost(largest, CIFAR), space.cost_bound(CIFAR)
+        assert getattr(cost, size) == getattr(bound, size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("stem", "task", "affine"),
+    [
+        ("cifar", ImageTask(3, 16, 10), False),
+        ("cifar", ImageTask(3, 7, 3), True),
+        ("imagenet", ImageTask(1, 33, 4), False),
+    ],
+)
+def test_a_path_of_the_supernet_is_the_stand_alone_network(name, stem, task, affine):
+    torch.manual_seed(0)
+    space = spos(name, stem=stem, affine=affine)
+    supernet = lively(space.supernet(task), space, task)
+    images = torch.randn(6, task.channels, task.size, task.size)
+    for architecture in random_architectures(space, 2):
+        network = space.network(architecture, task, "search").eval()
+        copy_path(supernet, network)
+        logits = network(images)
+        assert torch.allclose(supernet(images, architecture.choices), logits, atol=1e-5)
+        assert logits.std() > 1e-4  # neither the zeros of a dead network nor all alike
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_training_statistics_follow_those_of_the_stand_alone_network(name):
+    torch.manual_seed(0)
+    space, task = spos(name), ImageTask(3, 8, 4)
+    supernet = space.supernet(task)
+    for architecture in random_architectures(space, 2):
+        network = space.network(architecture, task, "search")
+        copy_path(supernet, network)
+        for _ in range(2):
+            images = torch.randn(8, 3, 8, 8)
+            logits = supernet(images, architecture.choices)
+            assert torch.allclose(logits, network(images), atol=1e-5)
+        shared = supernet.state_dict()
+        for key, value in network.named_buffers():
+            ours = shared[key][tuple(slice(length) for length in value.shape)]
+            assert torch.allclose(ours, value, atol=1e-5), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recalibrated_paths_are_recalibrated_networks(name):
+    torch.manual_seed(0)
+    space, task = spos(name), ImageTask(3, 8, 4)
+    supernet = lively(space.supernet(task), space, task)
+    before = {key: value.clone() for key, value in supernet.state_dict().items()}
+    batches = [(torch.randn(8, 3, 8, 8), torch.zeros(8)) for _ in range(3)]
+    images = torch.randn(6, 3, 8, 8)
+    with recalibrated_statistics(supernet, batches, CPU) as recalibrate:
+        for architecture in random_architectures(space, 2):
+            network = space.network(architecture, task, "search").eval()
+            copy_path(supernet, network)
+            recalibrate(lambda x, path=architecture.choices: supernet(x, path))
+            with recalibrated_statistics(network, batches, CPU) as alone:
+                alone(network)
+                logits = network(images)
+            assert torch.allclose(supernet(images, architecture.choices), logits, atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in supernet.state_dict().items())
+
+
+def norms(affine: bool) -> tuple[SlicedBatchNorm, nn.BatchNorm2d]:
+    """Of 9 channels, and of 5 with the same values."""
+    sliced, plain = SlicedBatchNorm(9, affine=affine), nn.BatchNorm2d(5, affine=affine)
+    values = sliced.state_dict()
+    for value in values.values():
+        if value.dim():
+            value.uniform_(0.5, 2.0)
+    plain.load_state_dict(
+        {key: value[:5] if value.dim() else value for key, value in values.items()}
+    )
+    return sliced, plain
+
+
+def assert_same(sliced: SlicedBatchNorm, plain: nn.BatchNorm2d, x: Tensor) -> None:
+    """Outputs and what they leave behind, to the bit."""
+    rest = {key: value[5:].clone() for key, value in sliced.state_dict().items() if value.dim()}
+    assert torch.equal(sliced(x), plain(x))
+    values = plain.state_dict()
+    for key, value in sliced.state_dict().items():
+        assert torch.equal(value[:5] if value.dim() else value, values[key]), key
+        assert key not in rest or torch.equal(value[5:], rest[key]), key
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+def test_sliced_batch_norms_are_batch_norms_of_that_width(affine, momentum):
+    torch.manual_seed(0)
+    sliced, plain = norms(affine)
+    sliced.momentum = plain.momentum = momentum
+    for training, tracking in ((True, True), (True, True), (False, True), (True, False)):
+        for norm in (sliced, plain):
+            norm.train(training)
+            norm.track_running_stats = tracking
+        assert_same(sliced, plain, torch.randn(4, 5, 3, 3))
+    whole = nn.BatchNorm2d(9, affine=affine)
+    whole.load_state_dict(sliced.state_dict())
+    x = torch.randn(4, 9, 3, 3)
+    assert torch.equal(sliced.eval()(x), whole.eval()(x))
+    with pytest.raises(ValueError, match="4D"):
+        sliced(x[0])
+
+
+def test_sliced_batch_norms_without_statistics():
+    sliced = SlicedBatchNorm(9, track_running_stats=False).eval()
+    plain = nn.BatchNorm2d(5, track_running_stats=False).eval()
+    assert_same(sliced, plain, torch.randn(4, 5, 3, 3))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_both_protocols_see_no_difference(affine):
+    torch.manual_seed(0)
+    sliced, plain = norms(affine)
+    sliced.eval(), plain.eval()
+    batches = [(torch.randn(4, 5, 3, 3), torch.zeros(4)) for _ in range(3)]
+    x = torch.randn(4, 5, 3, 3)
+    inherited = plain(x)
+    with (
+        recalibrated_statistics(sliced, batches, CPU) as ours,
+        recalibrated_statistics(plain, batches, CPU) as theirs,
+    ):
+        for _ in range(2):  # the second path does not see the first
+            ours(sliced)
+            theirs(plain)
+            assert_same(sliced, plain, x)
+            assert not torch.equal(sliced(x), inherited)
+    with batch_statistics(sliced), batch_statistics(plain):
+        assert_same(sliced, plain, x)
+        assert not torch.equal(sliced(x), inherited)
+    assert torch.equal(sliced(x), inherited)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_path_is_trained(name):
+    """Other operations have no gradient, further channels of the chosen one zeros."""
+    torch.manual_seed(0)
+    space, task = spos(name), ImageTask(3, 8, 4)
+    supernet = space.supernet(task)
+    (architecture,) = random_architectures(space, 1)
+    network = space.network(architecture, task, "search")
+    supernet(torch.randn(8, 3, 8, 8), architecture.choices).square().sum().backward()
+    own = {key: parameter.shape for key, parameter in network.named_parameters()}
+    beyond = 0
+    for key, parameter in supernet.named_parameters():
+        assert (parameter.grad is not None) == (key in own), key
+        if parameter.grad is not None:
+            parameter.grad[tuple(slice(length) for length in own[key])] = 0
+            assert not parameter.grad.any(), key
+            beyond += parameter.shape != own[key]
+    assert (beyond > 0) == (name in CHANNELS)
+
+
+def test_blocks_may_be_mixed_and_widths_not():
+    space, task = spos("spos_blocks"), ImageTask(3, 8, 4)
+    torch.manual_seed(0)
+    supernet = lively(space.supernet(task), space, task)
+    images = torch.randn(3, 3, 8, 8)
+    (architecture,) = random_architectures(space, 1)
+    opened = [{choice: 1.0} for choice in architecture.choices]
+    assert torch.equal(supernet(images, opened), supernet(images, architecture.choices))
+    block = supernet.blocks[3]
+    x = torch.randn(2, 2 * block.options["0"].main[0][0].in_channels, 4, 4)
+    assert torch.allclose(block(x, {1: 0.25, 3: 0.5}), 0.25 * block(x, 1) + 0.5 * block(x, 3))
+    assert space.gate_kinds == {"path", "mix"}
+    for name in CHANNELS:
+        space = spos(name)
+        assert space.gate_kinds == {"path"}
+        gates = [{0: 1.0}] * len(space.decisions)
+        with pytest.raises(UserError, match="one option of a decision at a time"):
+            space.supernet(task)(images, gates)
+
+
+def test_even_channels_go_through_at_stride_1():
+    for op in range(4):
+        x = torch.randn(2, 10, 6, 6)
+        block = Block(BlockPlan(10, 14, 6, 1), Choice(op, 7))
+        out = block(x)
+        assert out.shape == (2, 14, 6, 6) and torch.equal(out[:, :5], x[:, ::2])
+        odd = x.clone()
+        odd[:, ::2] = 0
+        assert torch.equal(block(odd)[:, 5:], out[:, 5:])
+        down = Block(BlockPlan(10, 14, 7, 2), Choice(op, 7))
+        assert down(torch.randn(2, 10, 7, 7)).shape == (2, 14, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "size"),
+    [("spos_blocks", "imagenet", 33), *((name, "cifar", 8) for name in CHANNELS)],
+)
+def test_pieces_make_up_the_network(name, stem, size):
+    torch.manual_seed(0)
+    space, task = spos(name, stem=stem), ImageTask(3, size, 4)
+    built: dict[str, tuple[tuple[int, ...], dict[str, torch.Size]]] = {}
+    for architecture in random_architectures(space, 2):
+        network = space.network(architecture, task, "search").eval()
+        own = [network.stem, *(next(iter(b.options.values())) for b in network.blocks)]
+        own.append(network.head)
+        x = images = torch.randn(2, 3, size, size)
+        costs = []
+        for piece, theirs in zip(space.pieces(architecture, task), own, strict=True):
+            module = piece.build().eval()
+            assert type(module) is type(theirs) and x.shape[1:] == piece.shape
+            module.load_state_dict(theirs.state_dict())
+            shapes = {key: value.shape for key, value in module.state_dict().items()}
+            found = (piece.shape, shapes)
+            assert built.setdefault(piece.name, found) == found
+            costs.append(Cost(*counted(module, ImageTask(*piece.shape[:2], 0))))
+            x = module.eval()(x)
+        assert torch.equal(x, network(images))
+        assert total(costs) == space.cost(architecture, task)
+    # Names tell scales and tasks apart, too.
+    others = space.pieces(architecture, ImageTask(3, 2 * size, 5), "final")
+    assert not {piece.name for piece in others} & set(built)
+
+
+def test_widths_inside_are_the_ratios_of_half_the_outputs():
+    space = spos("spos_channels", width=1.0, ratios=[0.2, 1.0, 2.0], blocks="3" * 20)
+    for ratio, mids in enumerate([(6, 16, 32, 64), (32, 80, 160, 320), (64, 160, 320, 640)]):
+        network = space.network(Architecture("spos_channels", (ratio,) * 20), CIFAR, "search")
+        for block, mid in zip((0, 4, 8, 16), mids, strict=True):
+            assert network.blocks[block].options["3"].main[2][0].in_channels == mid
+    one = Architecture("spos_channels", (1,) * 20)
+    blocks = spos("spos_blocks", width=1.0)
+    assert space.cost(one, CIFAR) == blocks.cost(blocks.parse("3" * 20), CIFAR)
+
+
+def test_at_tiny_widths_stages_still_widen_and_have_channels_inside():
+    plan = plan_network(CIFAR, "imagenet", 1e-6)
+    channels = [plan.stem, *(block.outputs for block in plan.blocks)]
+    assert channels == [2, *[4] * 4, *[6] * 4, *[8] * 8, *[10] * 4] and plan.features == 1
+    space = spos("spos_blocks_channels", width=1e-6, stem="imagenet")
+    smallest = space.network(Architecture(space.name, (3, 0) * 20), CIFAR, "search")
+    assert smallest.blocks[0].options["3"].main[2][0].in_channels == 1
+    assert smallest(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_weights_start_as_released():
+    torch.manual_seed(0)
+    network = spos("spos_blocks", final=1.0).network(
+        Architecture("spos_blocks", (0,) * 20), ImageTask(3, 32, 100), "final"
+    )
+    main = network.blocks[17].options["0"].main
+    for module, deviation, error in (
+        (network.stem[0], 0.01, 0.15),
+        (network.head.classifier, 0.01, 0.02),
+        (network.head.features[0], 1 / 640, 0.02),
+        (main[0][0], 1 / 320, 0.02),
+        (main[1][0], 1.0, 0.1),
+    ):
+        assert module.weight.std().item() == pytest.approx(deviation, rel=error)
+    assert network.head.classifier.bias is None
+
+
+def test_stems_have_their_activations():
+    for stem, kind in (("cifar", nn.ReLU6), ("imagenet", nn.ReLU)):
+        space = spos("spos_blocks", stem=stem)
+        network = space.network(space.parse(RELEASED), CIFAR, "search")
+        assert type(network.stem[2]) is type(network.head.features[2]) is kind
+        assert not any(type(m) is nn.ReLU6 for m in network.blocks.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_norms_lose_scale_and_shift_in_the_supernet_alone(name):
+    space = spos(name)
+    assert not any(p.dim() == 1 for p in space.supernet(CIFAR).parameters())
+    affine = spos(name, affine=True).supernet(CIFAR)
+    (architecture,) = random_architectures(space, 1)
+    for network in (affine, space.network(architecture, CIFAR, "final")):
+        found = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert len(found) > 50 and all(m.affine and m.weight is not None for m in found)
+
+
+def test_dropout_comes_before_the_linear_layer():
+    space = spos("spos_blocks")
+    network = space.network(space.parse(RELEASED), CIFAR, "search").eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = network(images)
+    network.noise.begin_step(
+        torch.Generator().manual_seed(0), progress=1.0, drop_path_keep=1.0, dropout_keep=0.5
+    )
+    assert not torch.equal(network(images), before)
+    network.noise.stop()
+    assert torch.equal(network(images), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_architectures_are_written_and_read(name):
+    space = spos(name)
+    for architecture in random_architectures(space, 5):
+        text = space.write(architecture)
+        assert space.parse(f" {text}\n") == architecture == space.read(architecture.to_json())
+        assert len(text) == 20 or name in CHANNELS
+    assert space.size == {NAMES[0]: 4**20, NAMES[1]: 5**20, NAMES[2]: 20**20}[name]
+    kinds = {NAMES[0]: ["op"], NAMES[1]: ["ratio"], NAMES[2]: ["op", "ratio"]}[name]
+    assert [decision.kind for decision in space.decisions] == kinds * 20
+    assert space.decisions[-1].name == f"block19/{kinds[-1]}"
+
+
+def test_operations_are_read_from_digits_numbers_and_files(tmp_path):
+    ops = tuple(map(int, RELEASED))
+    path = tmp_path / "architecture.json"
+    path.write_text(json.dumps({"space": "spos_blocks", "choices": ops}))
+    for blocks in (RELEASED, f" {RELEASED} ", int(RELEASED), str(path)):
+        assert spos("spos_channels", blocks=blocks).ops == ops
+    assert spos("spos_channels", blocks="0" * 20).ops == (0,) * 20
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ("0" * 19, "blocks = 0{19}: an architecture of spos_blocks has 20 decisions, .* has 19"),
+        ("4" * 20, "block00/op = 4 is out of range: 0 to 3"),
+        (0, "has 20 decisions, this one has 1; in YAML write the digits in quotes"),
+        ("nowhere.json", "cannot read .*give 20 digits or the path of an architecture.json"),
+        ("", "no regular file"),
+        ("FILE", "belongs to search space 'nas_bench_macro', not to 'spos_blocks'"),
+    ],
+)
+def test_strange_blocks_are_refused(tmp_path, blocks, message):
+    if blocks == "FILE":
+        file = tmp_path / "architecture.json"
+        file.write_text(json.dumps({"space": "nas_bench_macro", "choices": [0] * 8}))
+        blocks = str(file)
+    with pytest.raises(UserError, match=message):
+        spos("spos_channels", blocks=blocks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_is_refused(name):
+    space = spos(name)
+    (architecture,) = random_architectures(space, 1)
+    with pytest.raises(UserError, match=r"3×3 pixels are too small for stem=cifar.* 2 times .*4×4"):
+        space.supernet(ImageTask(3, 3, 10))
+    with pytest.raises(UserError, match=r"stem=imagenet, which halves them 5 times .* 32×32\)"):
+        spos(name, stem="imagenet").cost(architecture, ImageTask(3, 31, 10))
+    with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
+        space.supernet(CIFAR, auxiliary=True)
+    with pytest.raises(UserError, match="no auxiliary head"):
+        space.network(architecture, CIFAR, "final", auxiliary=True)
+    for text in ("", "9" * 20, "x" * 20):
+        with pytest.raises(UserError):
+            space.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["search_space=spos_channels", "search_space.ratios=[0.5,0.5]"], "must rise"),
+        (
+            ["search_space=spos_channels", "search_space.ratios=[0.5,4.5]"],
+            "less than or equal",
+        ),
+        (["search_space=spos_blocks_channels", "search_space.ratios=[]"], "at least 1 item"),
+        (["search_space=spos_channels", "search_space.blocks=012"], "search_space: blocks = 012"),
+        (["search_space=spos_blocks", "search_space.stem=large"], "'imagenet' or 'cifar'"),
+        (["search_space=spos_blocks", "search_space.search.width=0"], "greater than 0"),
+    ],
+)
+def test_strange_settings_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        build_parts(compose(["task=search", *overrides]))
+
+
+def test_the_configurations_are_as_published():
+    blocks = space_of("spos_blocks", "search_space.search.width=1")
+    assert round(blocks.cost(blocks.parse("0" * 20), CIFAR).macs / 1e6, 1) == 157.7
+    ratios = tuple(f"{step / 5:.1f}" for step in range(1, 11))
+    for name in CHANNELS:
+        space = space_of(name)
+        assert space.decisions[-1].options == ratios
+    assert space_of("spos_channels", f"search_space.blocks={RELEASED}").ops[:3] == (2, 1, 0)

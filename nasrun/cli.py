@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 DEBUG = "NASRUN_DEBUG"
 RESUME = "resume"
-TAKEN_FROM = {"retrain": "architecture.json", "rank": "supernet.safetensors"}
+TAKEN_FROM = {
+    "search": "supernet.safetensors",
+    "retrain": "architecture.json",
+    "rank": "supernet.safetensors",
+}
 """What a task takes from=RUN_DIR, besides its overrides."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -166,6 +166,31 @@ def _leave_out_the_worst(
     )
 
 
+def front(
+    front: Sequence[tuple[float, float]],
+    visited: Sequence[tuple[float, float]],
+    path: Path,
+    *,
+    x: str,
+    y: str = "score in the search",
+) -> list[Path]:
+    """The (cost, score) that no other beats in both, among all that were visited.
+
+    path: without suffix; the files written are returned.
+    """
+    with _style():
+        figure, axes = _figure(2.6)
+        for points, style in (
+            (visited, {"marker": ".", "linestyle": "", "color": "0.7", "label": "visited"}),
+            (sorted(front), {"marker": "o", "markersize": 3, "label": "front"}),
+        ):
+            axes.plot([cost for cost, _ in points], [score for _, score in points], **style)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend(frameon=False)
+        return _write(figure, path)
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     """matplotlib's defaults with ours on top, whatever the user's own are, which come back after"""

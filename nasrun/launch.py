@@ -74,12 +74,18 @@ def launch(
 
 def source(settings: Mapping[str, Any]) -> Path:
     """The file with the architecture to retrain; raises UserError unless exactly one is given."""
-    directory, file = settings.get("from"), settings.get("architecture")
+    directory, file, pick = (settings.get(key) for key in ("from", "architecture", "pick"))
     if (directory is None) == (file is None):
         raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
-    path = Path(str(file)) if directory is None else Path(str(directory)) / "architecture.json"
+    if pick is not None and directory is None:
+        raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
+    name = "architecture.json" if pick is None else "front.json"
+    path = Path(str(file)) if directory is None else Path(str(directory)) / name
     path = path.expanduser()
     if directory is None:
         path = path.resolve()  # the user's own file may well be a link
-    read_json(path, "give the architecture.json of a search")
+    hint = "give the architecture.json of a search"
+    if pick is not None:
+        hint = "pick needs a search that ended with a front (search_algo=nsga2)"
+    read_json(path, hint)
     return path

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nasrun.budget.candidates import Candidates
 from nasrun.cli import main
 from nasrun.config import build_parts, compose
 from nasrun.run.compute import Compute
@@ -67,7 +68,7 @@ def full_size() -> None:
     compute = Compute.choose("auto", precision="auto", deterministic=False)
     space, algo, streams = parts.search_space, parts.search_algo, Streams(0)
     splits = parts.dataset.load(streams, compute.device)
-    algo.start(space, streams, compute.device)
+    algo.start(Candidates(space), streams, compute.device)
     with tempfile.TemporaryDirectory() as place:
         run = Run(
             Path(place),

@@ -22,6 +22,7 @@ from hydra._internal.hydra import Hydra
 from hypothesis import HealthCheck, given, settings
 from random_lines import any_line, small_run
 
+from nasrun.budget.candidates import Candidates
 from nasrun.cli import main
 from nasrun.options import tasks
 from nasrun.task.parts import Parts
@@ -88,7 +89,9 @@ def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
         def look(parts: Any, run: Any, **further: Any) -> None:
             if isinstance(parts, Parts):
                 parts.check_gates()
-                parts.search_algo.start(parts.search_space, run.streams, run.compute.device)
+                parts.search_algo.start(
+                    Candidates(parts.search_space), run.streams, run.compute.device
+                )
 
         return look
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasrun.errors import UserError
+from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
 from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced
@@ -31,7 +34,7 @@ def paper() -> NaoCell:
     return space(search=(3, 20), final=(6, 36))
 
 
-def random_architectures(space: NaoCell, count: int, seed: int = 0) -> list[Architecture]:
+def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
     rng = np.random.default_rng(seed)
     return [space.sample(rng) for _ in range(count)]
 
@@ -42,6 +45,57 @@ def counted(network: torch.nn.Module, task: ImageTask) -> tuple[int, int]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, task.channels, task.size, task.size))
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+
+
+def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[ImageTask]) -> None:
+    """Pieces have the weights of the whole network, all of them, and its cost; what is called alike
+    is alike, over all tasks and both scales; nothing is built before it is asked for."""
+    built: dict[str, tuple[tuple[int, ...], tuple[int, int], Counter[torch.Size]]] = {}
+
+    def no_module(*_: object, **__: object) -> None:
+        pytest.fail("a list of pieces has built a module")
+
+    for task in tasks:
+        for scale in ("search", "final"):
+            for architecture in random_architectures(space, 3):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(torch.nn.Module, "__init__", no_module)
+                    pieces = space.pieces(architecture, task, scale)
+                weights: Counter[torch.Size] = Counter()
+                params = macs = 0
+                for piece in pieces:
+                    if piece.name not in built:
+                        module = piece.build()
+                        module(torch.randn(2, *piece.shape))
+                        cost = counted(module, ImageTask(*piece.shape[:2], 0))
+                        shapes = Counter(p.shape for p in module.state_dict().values())
+                        built[piece.name] = piece.shape, cost, shapes
+                    shape, (own_params, own_macs), shapes = built[piece.name]
+                    assert piece.shape == shape
+                    params, macs = params + own_params, macs + own_macs
+                    weights += shapes
+                cost = space.cost(architecture, task, scale)
+                assert (params, macs) == (cost.params, cost.macs)
+                network = space.network(architecture, task, scale)
+                assert weights == Counter(p.shape for p in network.state_dict().values())
+
+
+def assert_latencies_add_up(space: SearchSpace) -> None:
+    """With random times for the pieces: those of an architecture are those of any other one and
+    the differences that the choices of each group make to it."""
+    rng, table = np.random.default_rng(0), {}
+
+    def latency(choices: list[int]) -> float:
+        pieces = space.pieces(Architecture(space.name, tuple(choices)), CIFAR, "final")
+        return sum(table.setdefault(piece.name, rng.random()) for piece in pieces)
+
+    one, *others = (list(a.choices) for a in random_architectures(space, 6))
+    for other in others:
+        expected = latency(one)
+        for group in space.additive:
+            changed = [other[i] if i in group else choice for i, choice in enumerate(one)]
+            expected += latency(changed) - latency(one)
+        assert latency(other) == pytest.approx(expected)
 
 
 def test_naonet_v2_has_the_published_size():
@@ -93,6 +147,36 @@ def test_costs_hold_at_the_papers_scale():
         network = search_space.network(architecture, CIFAR, "final")
         cost = search_space.cost(architecture, CIFAR, "final")
         assert (cost.params, cost.macs) == counted(network, CIFAR)
+
+
+@pytest.mark.parametrize("operations", ["small", "middle", "large"])
+@pytest.mark.parametrize(
+    ("stem", "tasks"),
+    [("small", [CIFAR, ImageTask(1, 11, 3)]), ("imagenet", [ImageTask(3, 65, 7)])],
+)
+def test_pieces_make_up_the_network(operations, stem, tasks):
+    """All parameters, the auxiliary head's aside, which networks of use have not."""
+    search_space = space(operations, stem=stem)
+    assert_pieces_make_up_networks(search_space, tasks)
+    assert search_space.additive is None  # widths hang on how many states nothing reads
+
+
+def test_pieces_of_naonet_v2():
+    """By hand: 20 cells of two inputs and ten operations, four states of which nothing reads."""
+    pieces = paper().pieces(paper().read(NAONET_V2), CIFAR, "final")
+    found = Counter(piece.name.removeprefix("nao_cell/") for piece in pieces)
+    assert len(pieces) == 1 + 20 * (2 + 10) + 1
+    for name, count in {
+        "stem_small 3-108 32": 1,
+        "relu_conv_1x1 108-36 32": 3,  # both inputs of the first cell, one of the second
+        "sep_conv_3x3 36 32 s1": 24,
+        "sep_conv_5x5 36 32 s1": 18,
+        "sep_conv_3x3 72 32 s2": 4,
+        "avg_pool_3x3 72 16 s1": 1 + 6,
+        "factorized_reduce 144-72 32": 1,  # after the reduction, cell k-2 is larger than cell k-1
+        "head 576-10 8": 1,
+    }.items():
+        assert found[name] == count, name
 
 
 def test_the_auxiliary_head_costs_nothing():

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import tables
 import torch
-from test_nao_cell import CIFAR, counted, random_architectures
+from test_nao_cell import (
+    CIFAR,
+    assert_latencies_add_up,
+    assert_pieces_make_up_networks,
+    counted,
+    random_architectures,
+)
 
 from nasrun.errors import UserError
 from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
@@ -347,3 +353,21 @@ def test_strange_words_are_refused(text, message):
     for read in (SPACE.parse, SPACE.read):
         with pytest.raises(UserError, match=message):
             read(text)
+
+
+def test_pieces_make_up_the_network():
+    assert_pieces_make_up_networks(SPACE, TASKS)
+    assert_latencies_add_up(SPACE)
+
+
+def test_edges_without_an_operation_have_no_piece():
+    one = [piece.name for piece in SPACE.pieces(SPACE.parse("003001"), CIFAR, "final")]
+    assert one == [
+        "nas_bench_201/stem 3-6 32",
+        *["nas_bench_201/nor_conv_3x3 6 32", "nas_bench_201/skip_connect 6 32"] * 2,
+        "nas_bench_201/reduction 6-12 32",
+        *["nas_bench_201/nor_conv_3x3 12 16", "nas_bench_201/skip_connect 12 16"] * 2,
+        "nas_bench_201/reduction 12-24 16",
+        *["nas_bench_201/nor_conv_3x3 24 8", "nas_bench_201/skip_connect 24 8"] * 2,
+        "nas_bench_201/head 24-10 8",
+    ]

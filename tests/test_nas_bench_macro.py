@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tables
 import torch
-from test_nao_cell import CIFAR, counted, random_architectures
+from test_nao_cell import (
+    CIFAR,
+    assert_latencies_add_up,
+    assert_pieces_make_up_networks,
+    counted,
+    random_architectures,
+)
 
 from nasrun.errors import UserError
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
@@ -209,3 +215,21 @@ def test_architectures_are_read_from_digits_and_from_files():
     assert best.choices == (2, 2, 2, 1, 2, 2, 2, 0)
     assert search_space.read("22212220") == search_space.read(best.to_json()) == best
     assert search_space.describe(best)[3] == "layer3/op: mbconv_3x3_e3"
+
+
+def test_pieces_make_up_the_network():
+    assert_pieces_make_up_networks(space(), TASKS)
+    assert_latencies_add_up(space())
+
+
+def test_pieces_one_after_the_other_are_the_network():
+    torch.manual_seed(0)
+    search_space = space()
+    for architecture in random_architectures(search_space, 3):
+        network = search_space.network(architecture, CIFAR, "search").eval()
+        pieces = [piece.build() for piece in search_space.pieces(architecture, CIFAR)]
+        chain = torch.nn.Sequential(*pieces).eval()
+        weights = network.state_dict().values()  # in the order of the layers
+        chain.load_state_dict(dict(zip(chain.state_dict(), weights, strict=True)))
+        images = torch.randn(2, 3, 32, 32)
+        assert torch.equal(chain(images), network(images))

@@ -35,7 +35,9 @@ def started(step_rules: StepRules, **changes):
 def test_the_power_goes_from_the_smallest_to_the_largest_in_the_logarithm_of_size():
     power = rules(size_power=POWER).power
     search_space = space()
-    smallest, largest = search_space.extremes(TASK, "params", Streams(0).sub("any"))
+    smallest, largest = search_space.extremes(
+        search_space.sizer("params", TASK), Streams(0).sub("any")
+    )
     assert power([smallest.choices]) == pytest.approx(4)
     assert power([largest.choices]) == pytest.approx(0.25)
     low, high = (math.log(search_space.cost(a, TASK).params) for a in (smallest, largest))

@@ -150,7 +150,7 @@ def test_the_sandwich_has_the_known_extremes():
 @pytest.mark.parametrize("size", ["params", "macs"])
 def test_the_extremes_of_a_real_space_bound_random_architectures(size):
     search_space, rng = space(), np.random.default_rng(1)
-    smallest, largest = search_space.extremes(TASK, size, Streams(0))
+    smallest, largest = search_space.extremes(search_space.sizer(size, TASK), Streams(0))
     sizes = [getattr(search_space.cost(search_space.sample(rng), TASK), size) for _ in range(500)]
     assert getattr(search_space.cost(smallest, TASK), size) <= min(sizes)
     assert getattr(search_space.cost(largest, TASK), size) >= max(sizes)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from nasrun.budget.candidates import Candidates
 from nasrun.build import build
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
@@ -159,7 +160,7 @@ def nao(predictor: dict[str, Any] | None = None, **changes: Any) -> Nao:
 
 
 def start(algo: SearchAlgo, space: SearchSpace | None = None, seed: int = 0) -> Any:
-    algo.start(space or Cell(), Streams(seed), CPU)
+    algo.start(Candidates(space or Cell()), Streams(seed), CPU)
     return algo
 
 

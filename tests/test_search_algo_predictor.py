@@ -20,6 +20,7 @@ from test_search_algo import (
     trial,
 )
 
+from nasrun.budget.candidates import Candidates
 from nasrun.build import build
 from nasrun.errors import UserError
 from nasrun.metrics import pairwise_accuracy
@@ -96,7 +97,7 @@ def test_sequence_must_divide_into_steps() -> None:
 
 
 def examples(space: Any, count: int, seed: int = 0) -> list[Trial]:
-    pool = Pool(space)
+    pool = Pool(Candidates(space))
     found: dict[Architecture, Architecture] = {}
     pool.draw(np.random.default_rng(seed), count, found)
     return [trial(space, architecture) for architecture in found.values()]

@@ -154,7 +154,7 @@ def test_costs_add_up_over_groups_of_decisions(name):
 def test_the_bound_is_the_largest_cost(name):
     space = spos(name)
     for size in ("params", "macs"):
-        _, largest = space.extremes(CIFAR, size, Streams(0))
+        _, largest = space.extremes(space.sizer(size, CIFAR), Streams(0))
         cost, bound = space.cost(largest, CIFAR), space.cost_bound(CIFAR)
         assert getattr(cost, size) == getattr(bound, size)
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_nao_cell import CIFAR, counted, random_architectures
+from test_nao_cell import (
+    CIFAR,
+    assert_latencies_add_up,
+    assert_pieces_make_up_networks,
+    counted,
+    random_architectures,
+)
 from torchvision.models import resnet18, resnet34
 
 from nasrun.config import build, compose
@@ -410,3 +416,31 @@ def test_the_configuration_is_the_published_space():
     ):
         with pytest.raises(UserError, match=message):
             build({**node, **setting}, "search_space")
+
+
+@pytest.mark.parametrize("norms", ["shared", "per_option"])
+@pytest.mark.parametrize(
+    ("depth", "stem", "tasks"),
+    [(18, "cifar", [CIFAR, TINY]), (34, "imagenet", [ImageTask(1, 65, 7)])],
+)
+def test_pieces_make_up_the_network(depth, stem, tasks, norms):
+    search_space = space(depth=depth, stem=stem, norms=norms)
+    assert_pieces_make_up_networks(search_space, tasks)
+    assert_latencies_add_up(search_space)
+
+
+def test_pieces_have_the_bits_of_their_layers(monkeypatch):
+    """Weights and inputs of few values, as in the whole network, and names that tell how many."""
+    search_space = space()
+    seen = observe(monkeypatch)
+    (architecture,) = random_architectures(search_space, 1)
+    for piece in search_space.pieces(architecture, CIFAR):
+        seen.clear()
+        piece.build()(6 * torch.rand(2, *piece.shape))
+        place = piece.name.removeprefix("spos_quantized/").split()
+        if place[0] in ("first", "second", "shortcut"):
+            ((_, weights, inputs),) = seen
+            (bits,) = parse_bits(place[-1:])
+            assert weights <= 2**bits.weights
+            # the shortcut's input comes quantised from the block's first convolution
+            assert (inputs <= 2**bits.activations) == (place[0] != "shortcut")

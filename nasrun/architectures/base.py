@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, ImageTask
 
-SizeName = Literal["params", "macs"]
 GIVE_UP_AFTER = 10_000
 """Random draws in a row without a new architecture after which a space counts as exhausted."""
 
@@ -41,8 +39,3 @@ def draw(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Archi
                 "lower the count, or choose all of them"
             )
     return list(found.values())
-
-
-def size_of(space: SearchSpace, task: ImageTask, architecture: Architecture, name: SizeName) -> int:
-    size: int = getattr(space.cost(architecture, task), name)
-    return size

@@ -8,9 +8,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.base import Architectures, SizeName, draw, size_of
+from nasrun.architectures.base import Architectures, draw
 from nasrun.errors import UserError
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, ImageTask
 
 Count = Annotated[int, Field(ge=3, le=1_000_000)]
@@ -62,7 +62,7 @@ class BySize(Architectures):
         self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
     ) -> list[Architecture]:
         found = draw(space, rng, self.drawn)
-        sizes = np.log([size_of(space, task, one, self.size) for one in found])
+        sizes = np.log(list(map(space.sizer(self.size, task), found)))
         edges = np.linspace(sizes.min(), sizes.max(), self.strata + 1)[1:-1]
         stratum = np.digitize(sizes, edges)
         waiting = [[found[i] for i in np.flatnonzero(stratum == s)] for s in range(self.strata)]
@@ -96,7 +96,7 @@ class SimilarSize(Architectures):
         self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
     ) -> list[Architecture]:
         found = draw(space, rng, self.drawn)
-        found.sort(key=lambda one: size_of(space, task, one, self.size))
+        found.sort(key=space.sizer(self.size, task))
         begin = round(self.quantile * (self.drawn - self.count))
         return found[begin : begin + self.count]
 

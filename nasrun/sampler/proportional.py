@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from nasrun.sampler.base import PathSampler
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, ImageTask
 
 
 class Proportional(PathSampler):
     """P(architecture) ∝ size^exponent.
 
-    size: ``params`` or ``macs`` of the stand-alone network at the search's scale.
+    size: ``params``, ``macs`` or ``bitops`` of the stand-alone network at the search's scale.
     Source: Balanced NAO (arXiv 1909.10815), Eq. 3, with parameters and exponent 1.
     """
 
     def __init__(
         self,
         *,
-        size: Literal["params", "macs"],
+        size: SizeName,
         exponent: Annotated[float, Field(ge=0, le=8)],
     ) -> None:
         self.size = size
@@ -33,9 +33,10 @@ class Proportional(PathSampler):
     def distribution(
         self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
+        size = space.sizer(self.size, task)
+
         def weight(architecture: Architecture) -> float:
-            cost = space.cost(architecture, task)
-            return math.pow(getattr(cost, self.size), self.exponent)
+            return math.pow(size(architecture), self.exponent)
 
         if pool is not None:
             architectures = tuple(pool)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from nasrun.sampler.base import Sampler
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
@@ -22,9 +22,7 @@ class Sandwich(Sampler):
     Source: slimmable networks (Yu and Huang, ICCV 2019), BigNAS (Yu et al., ECCV 2020).
     """
 
-    def __init__(
-        self, *, random: Annotated[int, Field(ge=0, le=1000)], size: Literal["params", "macs"]
-    ) -> None:
+    def __init__(self, *, random: Annotated[int, Field(ge=0, le=1000)], size: SizeName) -> None:
         self.random = random
         self.size = size
 
@@ -36,10 +34,10 @@ class Sandwich(Sampler):
         streams: Streams,
     ) -> GatesOfStep:
         if pool is None:
-            smallest, largest = space.extremes(task, self.size, streams)
+            smallest, largest = space.extremes(space.sizer(self.size, task), streams)
         else:
-            cost = {path: getattr(space.cost(path, task), self.size) for path in pool}
-            smallest, largest = min(pool, key=cost.__getitem__), max(pool, key=cost.__getitem__)
+            size = space.sizer(self.size, task)
+            smallest, largest = min(pool, key=size), max(pool, key=size)
 
         def gates(step: int) -> list[Gates]:
             rng = streams.numpy("sampler", step)

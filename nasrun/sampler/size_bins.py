@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -11,7 +10,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.sampler.base import PathSampler
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, ImageTask
 
 DRAWS = 500
@@ -31,7 +30,7 @@ class SizeBins(PathSampler):
     def __init__(
         self,
         *,
-        size: Literal["params", "macs"],
+        size: SizeName,
         bins: Count,
         low: NonNegativeFloat | None,
         high: PositiveFloat | None,
@@ -43,9 +42,7 @@ class SizeBins(PathSampler):
     def distribution(
         self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
-        def size(architecture: Architecture) -> float:
-            return float(getattr(space.cost(architecture, task), self.size))
-
+        size = space.sizer(self.size, task)
         rng = np.random.default_rng(0)  # the bounds are a property of the space, not of the run
         known = pool if pool is not None else [space.sample(rng) for _ in range(SEEN)]
         sizes = [size(architecture) for architecture in known]

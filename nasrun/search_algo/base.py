@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from nasrun.budget.candidates import Candidates
 from nasrun.run.monitor import Monitor
-from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -35,7 +35,7 @@ class SearchAlgo(ABC):
 
     The task drives it::
 
-        algo.start(space, streams, device)
+        algo.start(candidates, streams, device)
         while round := algo.next_round(monitor):
             ...train the supernet on round.pool...
             while architectures := algo.ask():
@@ -50,8 +50,11 @@ class SearchAlgo(ABC):
     """Whether its rounds train a pool of architectures rather than the whole space."""
 
     @abstractmethod
-    def start(self, space: SearchSpace, streams: Streams, device: torch.device) -> None:
-        """Begin a search; ``device`` is for what the algorithm itself learns (a predictor)."""
+    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
+        """Begin a search among ``candidates``: the architectures of a space, within a budget.
+
+        device: for what the algorithm itself learns (a predictor).
+        """
 
     @abstractmethod
     def next_round(self, monitor: Monitor) -> Round | None:
@@ -68,6 +71,14 @@ class SearchAlgo(ABC):
     @abstractmethod
     def best(self, count: int) -> list[Trial]:
         """The best distinct architectures so far, best first; at most ``count``."""
+
+    def front(self) -> list[Trial] | None:
+        """The trials that no other beats in every goal, of an algorithm that has several goals."""
+        return None
+
+    def costs(self, trial: Trial) -> dict[str, float]:
+        """The goals of a trial besides its score, which are to be low."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.limits import Count, Strength
 from nasrun.run.memory import check_fits, network_bytes
@@ -22,7 +23,6 @@ from nasrun.search_algo.epd import EPD, PredictorSettings
 from nasrun.search_algo.epd_training import PredictorTraining, one_thread
 from nasrun.search_algo.pool import Found, Pool, PoolSearch
 from nasrun.search_algo.tokens import Vocabulary
-from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 
 StepSize = Annotated[Strength, Field(gt=0)]
@@ -88,12 +88,12 @@ class Nao(PoolSearch):
         self.step_max = step_max
         self.settings = predictor
 
-    def start(self, space: SearchSpace, streams: Streams, device: torch.device) -> None:
+    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
         """Raises UserError where the predictor's tokens_per_step does not suit the space."""
         self.streams = streams
         self.device = device
-        self.pool = Pool(space)
-        self.vocabulary = Vocabulary(space)
+        self.pool = Pool(candidates)
+        self.vocabulary = Vocabulary(candidates.space)
         self.begun = 0  # rounds
         self.new = 0  # architectures of the current round that are new, at the pool's end
         self.filled: list[int] = []  # random ones among the new, round by round

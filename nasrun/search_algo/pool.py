@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nasrun.budget.candidates import Candidates
 from nasrun.search_algo.base import SearchAlgo
-from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Trial
 
 GIVE_UP_AFTER = 10_000
@@ -25,14 +25,15 @@ class Pool:
     no architecture enters twice.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
+    def __init__(self, candidates: Candidates) -> None:
+        self.candidates, self.space = candidates, candidates.space
         self.trials: dict[Architecture, Trial | None] = {}
         self.pending: list[Architecture] = []
         self._seen: set[Architecture] = set()
 
     def collect(self, candidates: Iterable[Architecture], count: int, found: Found) -> None:
-        """Put candidates that neither the pool nor ``found`` has seen into ``found``.
+        """Put candidates that neither the pool nor ``found`` has seen into ``found``, unless they
+        are outside the budget.
 
         It stops at ``count`` elements of ``found``; the pool itself stays as it is.
         """
@@ -40,8 +41,9 @@ class Pool:
             if len(found) >= count:
                 return
             form = self.space.canonical(architecture)
-            if form not in self._seen:
-                found.setdefault(form, architecture)
+            new = form not in self._seen and form not in found
+            if new and self.candidates.allows(architecture):
+                found[form] = architecture
 
     def draw(self, rng: np.random.Generator, count: int, found: Found) -> None:
         """Fill ``found`` up to ``count`` with random unseen architectures.
@@ -51,7 +53,7 @@ class Pool:
         fruitless = 0
         while len(found) < count and fruitless < GIVE_UP_AFTER:
             before = len(found)
-            self.collect([self.space.sample(rng)], count, found)
+            self.collect([self.candidates.sample(rng)], count, found)
             fruitless = 0 if len(found) > before else fruitless + 1
 
     def add(self, found: Found) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from nasrun.budget.candidates import Candidates
 from nasrun.limits import Count
 from nasrun.run.monitor import Monitor
 from nasrun.search_algo.base import Round
 from nasrun.search_algo.pool import Found, Pool, PoolSearch
-from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 
 
@@ -29,8 +29,8 @@ class RandomSearch(PoolSearch):
         self.evaluations = evaluations
         self.batch = batch
 
-    def start(self, space: SearchSpace, streams: Streams, device: torch.device) -> None:
-        self.pool = Pool(space)
+    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
+        self.pool = Pool(candidates)
         self.streams = streams
 
     def next_round(self, monitor: Monitor) -> Round | None:

@@ -20,6 +20,12 @@ from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
+SizeName = Literal["params", "macs", "bitops"]
+"""What ``Cost`` counts."""
+
+Measure = Callable[[Architecture], float]
+"""A number of an architecture: a size, a latency in ms."""
+
 Scale = Literal["search", "final"]
 """``search``: width and depth of the supernet; ``final``: those of the retrained winner."""
 
@@ -124,36 +130,56 @@ class SearchSpace(ABC):
         choices = rng.integers([len(decision.options) for decision in self.decisions])
         return Architecture(self.name, tuple(int(choice) for choice in choices))
 
-    def extremes(
-        self, task: ImageTask, size: Literal["params", "macs"], streams: Streams
-    ) -> tuple[Architecture, Architecture]:
-        """The smallest and the largest architecture.
+    def sizer(self, name: SizeName, task: ImageTask, scale: Scale = "search") -> Measure:
+        """The function that gives that size of an architecture's network.
 
-        Found by changing one decision at a time until nothing helps: exact where sizes add up over
-        decisions; elsewhere the best from several random starts.
+        Raises UserError where the space has no such size.
         """
+        if getattr(self.cost(self.sample(np.random.default_rng(0)), task, scale), name) is None:
+            raise UserError(f"{self.name} decides on no bits, so it has no {name}")
 
-        def cost(architecture: Architecture) -> int:
-            found: int = getattr(self.cost(architecture, task), size)
+        def measure(architecture: Architecture) -> float:
+            found: float = getattr(self.cost(architecture, task, scale), name)
             return found
 
+        return measure
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Decisions that are best changed together, by index."""
+        return self.additive or tuple((index,) for index in range(len(self.decisions)))
+
+    def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
+        """``start`` with every combination of options of the decisions of ``group``."""
+        for options in product(*(range(len(self.decisions[index].options)) for index in group)):
+            choices = list(start.choices)
+            for index, option in zip(group, options, strict=True):
+                choices[index] = option
+            yield Architecture(self.name, tuple(choices))
+
+    def extremes(self, measure: Measure, streams: Streams) -> tuple[Architecture, Architecture]:
+        """The architectures of the least and of the greatest ``measure``.
+
+        Found by changing one group of decisions at a time until nothing helps: exact where the
+        space is ``additive``; elsewhere the best from several random starts.
+        """
+
         def climb(start: Architecture, sign: int) -> Architecture:
-            best, reached = start, sign * cost(start)
+            best, reached = start, sign * measure(start)
             while True:
                 before = reached
-                for index, decision in enumerate(self.decisions):
-                    for option in range(len(decision.options)):
-                        choices = (*best.choices[:index], option, *best.choices[index + 1 :])
-                        candidate = Architecture(self.name, choices)
-                        if sign * cost(candidate) > reached:
-                            best, reached = candidate, sign * cost(candidate)
+                for group in self.groups:
+                    for candidate in self.variants(best, group):
+                        if (found := sign * measure(candidate)) > reached:
+                            best, reached = candidate, found
                 if reached == before:
                     return best
 
-        starts = [self.sample(streams.numpy("extremes", index)) for index in range(4)]
+        count = 1 if self.additive else 4
+        starts = [self.sample(streams.numpy("extremes", index)) for index in range(count)]
         return (
-            min((climb(start, -1) for start in starts), key=cost),
-            max((climb(start, 1) for start in starts), key=cost),
+            min((climb(start, -1) for start in starts), key=measure),
+            max((climb(start, 1) for start in starts), key=measure),
         )
 
     def canonical(self, architecture: Architecture) -> Architecture:

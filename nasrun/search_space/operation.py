@@ -22,7 +22,7 @@ def reduced(size: int, stride: int = 2) -> int:
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """The sum of all costs."""
+    """The sum of all costs, of a space without bits."""
     params = macs = 0
     for cost in costs:
         params += cost.params

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
+from nasrun.budget.budget import Budget
 from nasrun.dataset.base import Dataset
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
@@ -70,6 +71,7 @@ class Parts:
     trainer: Trainer
     path_rules: PathRules
     warm_up: WarmUp
+    budget: Budget
     shortlist: Shortlist
     retrain: Retrain
     rank: Rank | None = None

@@ -70,10 +70,10 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     epochs.append(parts.trainer.epochs)
     if weights is not None:
         run.load_weights(weights, training.network)
+        # Before the run begins: once it has, only its own directory is read.
+        run.save_weights("supernet", training.network)
         epochs = [0]
     run.begin()
-    if weights is not None:
-        run.save_weights("supernet", training.network)
     scores = ScoresByEpoch()
     run.keep("images", SameImages(splits))
     run.keep("scores", scores)

@@ -12,6 +12,7 @@ from nasrun.evaluator.accuracy import accuracy
 from nasrun.run.files import read_json
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
+from nasrun.task.front import FRONT, picked
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages
 from nasrun.trainer.training import Training
@@ -19,9 +20,15 @@ from nasrun.values import Architecture
 
 
 def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
-    """The architecture of ``source`` (an architecture.json); returns what stands in result.json."""
+    """The architecture of ``source``; returns what stands in result.json.
+
+    source: an architecture.json, or the front of a search, whose place is the setting ``pick``.
+    """
     try:
-        architecture = parts.search_space.read(read_json(source))
+        value = read_json(source)
+        if source.name == FRONT:
+            value = picked(value, run.config.get("pick"), str(source))
+        architecture = parts.search_space.read(value)
     except UserError as error:
         raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
     splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nasrun.dataset.base import Splits
@@ -13,6 +14,7 @@ from nasrun.evaluator.base import Evaluator
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
+from nasrun.task.front import save_front
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages, Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
@@ -20,9 +22,10 @@ from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
 
 
-def search(parts: Parts, run: Run) -> dict[str, Any]:
+def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     """The whole job, or what is left of it; returns what stands in result.json.
 
+    weights: of a supernet that has been trained already; then this stage is left out.
     A run that is continued goes through the same lines: each part knows how far it has come, and
     what is done is not done again.
     """
@@ -31,11 +34,23 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
     parts.check_gates()
     parts.check_pool()
     parts.check_networks(splits.task)
-    algo.start(parts.search_space, run.streams.sub("search_algo"), run.compute.device)
+    candidates = parts.budget.over(
+        parts.search_space, splits.task, run.compute, run.directory / "latency.csv"
+    )
+    algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
     training = None
     if evaluator.needs_supernet:
         training = start_supernet(parts, run, splits, rounds=algo.rounds)
+        if weights is not None:
+            if algo.rounds > 1:
+                raise UserError(
+                    f"search_algo {type(algo).__name__} trains its supernet in {algo.rounds} "
+                    "rounds, so it cannot start from a trained one: leave from= out"
+                )
+            run.load_weights(weights, training.network)
+            # Before the run begins: once it has, only its own directory is read.
+            run.save_weights("supernet", training.network)
     tally = Tally()
     run.begin()
     run.keep("images", SameImages(splits))
@@ -46,11 +61,13 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
             "trainer.epochs: architectures have been scored by the supernet as it is, so it cannot "
             "be trained for longer; start a new run"
         )
-    if training is not None:
+    if training is not None and weights is None:
         run.keep("supernet", training)
+    elif training is not None:
+        training.rest()
 
     while (round_ := algo.next_round(run)) is not None:
-        if training is not None:
+        if training is not None and weights is None:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
                 training = start_supernet(
                     parts, run, splits, rounds=algo.rounds, first_round=round_.index
@@ -59,6 +76,7 @@ def search(parts: Parts, run: Run) -> dict[str, Any]:
             train_supernet(parts, run, splits, training, round_)
         score(parts, run, round_, training.network if training else None, tally)
     run.drop("supernet")
+    save_front(algo, parts.search_space, run)
 
     winner, result = shortlist(parts, run, splits)
     run.save_architecture(winner.architecture)

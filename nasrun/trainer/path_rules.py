@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
 from nasrun.values import Architecture, ImageTask
@@ -24,7 +23,7 @@ class SizePower(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: Literal["params", "macs"]
+    size: SizeName
     smallest: NonNegativeFloat
     largest: NonNegativeFloat
 
@@ -85,10 +84,12 @@ def power_by_size(
     Where several options of a decision are open, the network counts as the largest.
     """
 
-    def log_size(architecture: Architecture) -> float:
-        return math.log(max(getattr(space.cost(architecture, task), rule.size), 1))
+    size = space.sizer(rule.size, task)
 
-    low, high = map(log_size, space.extremes(task, rule.size, streams))
+    def log_size(architecture: Architecture) -> float:
+        return math.log(max(size(architecture), 1))
+
+    low, high = map(log_size, space.extremes(size, streams))
 
     def power(paths: Sequence[Gates]) -> float:
         sizes = [

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
 from nasrun.limits import Width
-from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nao_cell.cell import (
     STEMS,
@@ -21,6 +21,7 @@ from nasrun.search_space.nao_cell.cell import (
     unused_states,
 )
 from nasrun.search_space.nao_cell.network import NaoNetwork
+from nasrun.search_space.nao_cell.pieces import list_pieces
 from nasrun.search_space.nao_cell.plan import NetworkPlan, plan_network
 from nasrun.search_space.nao_cell.supernet import NaoSupernet
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, total
@@ -202,6 +203,18 @@ class NaoCell(SearchSpace):
         features = plan.output.channels
         head = Cost((features + 1) * task.classes, features * task.classes)
         return total([stem, head])
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece]:
+        """Stem, operations of the nodes, what fits inputs and outputs of cells together, and head.
+
+        Names tell the operation, its channels, the input's side and, of the nodes' operations, the
+        stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
+        """
+        plan = self._plan_of(architecture, task, scale)
+        cells = self.cells(architecture)
+        return list_pieces(plan, task, cells, self.operations, stem=self.stem)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The two branches of a node are summed, so their order is free: the smaller one first."""

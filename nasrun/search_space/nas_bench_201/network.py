@@ -118,6 +118,17 @@ class Reduction(nn.Module):
         return Cost(weights + 4 * wide, weights * reduced(size) ** 2)
 
 
+def stem(task: ImageTask, channels: int) -> nn.Sequential:
+    """[B, C, H, W] -> [B, channels, H, W]."""
+    convolution = nn.Conv2d(task.channels, channels, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels))
+
+
+def head(channels: int) -> nn.Sequential:
+    """What comes before the pooling: [B, channels, H, W] -> [B, channels, H, W]."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+
 class CellStack(Network):
     """Stem, three stages of cells with reductions in between, BN, ReLU, pooling, dropout, linear.
 
@@ -135,16 +146,13 @@ class CellStack(Network):
         """options: those that each edge has; affine: whether their batch norms scale and shift."""
         super().__init__()
         first, last = stages[0], stages[-1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(task.channels, first.channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(first.channels),
-        )
+        self.stem = stem(task, first.channels)
         self.stages = nn.ModuleList(
             nn.ModuleList(Cell(stage.channels, options, affine=affine) for _ in range(stage.cells))
             for stage in stages
         )
         self.reductions = nn.ModuleList(Reduction(stage.channels) for stage in stages[:-1])
-        self.head = nn.Sequential(nn.BatchNorm2d(last.channels), nn.ReLU())
+        self.head = head(last.channels)
         self.classifier = nn.Linear(last.channels, task.classes)
         self.count = sum(stage.cells for stage in stages)
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nas_bench_201.cell import (
     CONV_3X3,
@@ -30,6 +30,7 @@ from nasrun.search_space.nas_bench_201.network import (
     Stage,
     plan_stages,
 )
+from nasrun.search_space.nas_bench_201.pieces import list_pieces
 from nasrun.search_space.operation import total
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
@@ -115,6 +116,16 @@ class NasBench201(SearchSpace):
     @property
     def additive(self) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(len(self.decisions)))
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece]:
+        """Stem, the operation of each edge of each cell but ``none``, reductions and head.
+
+        Names tell the operation, its channels and the input's side:
+        ``nas_bench_201/nor_conv_3x3 16 32``. The sums of the nodes are in none of them.
+        """
+        return list_pieces(self._stages(task, scale), task, architecture.choices)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The first architecture, in the order of ``every``, whose cell is the same function.

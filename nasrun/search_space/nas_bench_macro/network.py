@@ -39,6 +39,18 @@ class Layer(nn.Module):
         return mixed(gate, run)
 
 
+def stem(plan: MacroPlan, task: ImageTask) -> nn.Sequential:
+    """[B, C, H, W] -> [B, stem, H, W]."""
+    convolution = nn.Conv2d(task.channels, plan.stem, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), nn.ReLU())
+
+
+def features(plan: MacroPlan) -> nn.Sequential:
+    """[B, outputs of the last layer, H, W] -> [B, features, H, W]."""
+    convolution = Pointwise(plan.layers[-1].outputs, plan.features)
+    return nn.Sequential(convolution, nn.BatchNorm2d(plan.features), nn.ReLU())
+
+
 class Chain(Network):
     """Stem, eight layers, 1×1 convolution, global pooling, dropout, linear.
 
@@ -50,20 +62,12 @@ class Chain(Network):
     ) -> None:
         """options: those that each layer has; affine: whether their batch norms scale and shift."""
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(task.channels, plan.stem, 3, padding=1, bias=False),
-            nn.BatchNorm2d(plan.stem),
-            nn.ReLU(),
-        )
+        self.stem = stem(plan, task)
         self.layers = nn.ModuleList(
             Layer(layer, present, affine=affine)
             for layer, present in zip(plan.layers, options, strict=True)
         )
-        self.features = nn.Sequential(
-            Pointwise(plan.layers[-1].outputs, plan.features),
-            nn.BatchNorm2d(plan.features),
-            nn.ReLU(),
-        )
+        self.features = features(plan)
         self.classifier = nn.Linear(plan.features, task.classes)
 
     def logits(self, x: Tensor, gates: Gates) -> Tensor:

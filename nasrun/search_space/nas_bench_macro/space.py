@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nas_bench_macro.layers import (
     OPTIONS,
@@ -21,6 +21,7 @@ from nasrun.search_space.nas_bench_macro.layers import (
     pointwise_cost,
 )
 from nasrun.search_space.nas_bench_macro.network import MacroNetwork, MacroSupernet
+from nasrun.search_space.nas_bench_macro.pieces import list_pieces
 from nasrun.search_space.operation import total
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
@@ -106,6 +107,13 @@ class NasBenchMacro(SearchSpace):
     @property
     def additive(self) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(len(self.decisions)))
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece]:
+        """Stem, layers and head. Names tell the operation, its channels, the input's side and the
+        stride: ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``."""
+        return list_pieces(self._plan(task, scale), task, architecture.choices)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Identities that do nothing come last in their stage."""

@@ -112,6 +112,17 @@ class Block(nn.Module):
         return F.relu(shortcut + out)
 
 
+def stem(plan: ResNetPlan) -> nn.Sequential:
+    """In full precision: [B, C, H, W] -> what the first block takes."""
+    first = plan.stem
+    convolution = nn.Conv2d(
+        first.inputs, first.outputs, first.kernel, first.stride, first.kernel // 2, bias=False
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    found = nn.Sequential(convolution, nn.BatchNorm2d(first.outputs), nn.ReLU())
+    return found.append(nn.MaxPool2d(3, 2, 1)) if plan.pool else found
+
+
 class ResNet(Network):
     """Stem, blocks, global pooling, dropout, linear; stem and linear in full precision.
 
@@ -127,18 +138,7 @@ class ResNet(Network):
     ) -> None:
         """options: those that each layer has, two layers a block."""
         super().__init__()
-        stem = nn.Conv2d(
-            task.channels,
-            plan.stem.outputs,
-            plan.stem.kernel,
-            plan.stem.stride,
-            plan.stem.kernel // 2,
-            bias=False,
-        )
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(plan.stem.outputs), nn.ReLU())
-        if plan.pool:
-            self.stem.append(nn.MaxPool2d(3, 2, 1))
+        self.stem = stem(plan)
         self.blocks = nn.ModuleList(
             Block(block, first, second, recipe)
             for block, first, second in zip(plan.blocks, options[::2], options[1::2], strict=True)

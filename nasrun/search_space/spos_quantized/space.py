@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.spos_quantized.layers import (
     BLOCKS,
@@ -25,6 +25,7 @@ from nasrun.search_space.spos_quantized.network import (
     QuantizedSupernet,
     Recipe,
 )
+from nasrun.search_space.spos_quantized.pieces import list_pieces
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 
@@ -42,8 +43,8 @@ class SposQuantized(SearchSpace):
 
     A decision for each 3×3 convolution of the blocks; the 1×1 convolution of a shortcut has the
     bits of its block's first one, whose input it shares. The stem and the linear layer stay in
-    full precision. Arithmetic of few bits is simulated on floats, so a measured latency would say
-    nothing of hardware that has it: the space has no ``pieces``.
+    full precision. Arithmetic of few bits is simulated on floats, so a latency measured here says
+    nothing of hardware that has it: for that, ``pieces`` want a table from there.
 
     Options differ in ``Cost.bitops`` alone: a stand-alone network has one clipping value a
     decision, whatever its bits. On 3×224×224 images of 1000 classes, with the ImageNet stem and
@@ -129,3 +130,11 @@ class SposQuantized(SearchSpace):
     @property
     def additive(self) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(len(self.decisions)))
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece]:
+        """Stem, convolutions of the blocks and head. Names tell a convolution's place in its block,
+        channels, the input's side, stride and bits: ``spos_quantized/first 64-128 32 s2 w2a4``."""
+        plan, bits = self._plan(task, scale), self.bits_of(architecture)
+        return list_pieces(plan, task, bits, kind=self.stem, alpha=self.alpha)

@@ -1,0 +1,109 @@
+"""Architectures drawn uniformly among all whose cost lies in a window, where costs add up.
+
+Counting by dynamic programming over the groups of decisions: with costs in steps of ``width`` it
+is known for each sum so far how many ways lead on into the window, so every draw goes there
+directly, however narrow it is.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.values import Architecture
+
+STEPS = 2**14
+"""Steps from the smallest to the greatest cost, at most; finer than any budget is told."""
+
+STEPS_OF_WINDOW = 64
+"""Steps within the window, where it is not too narrow for that."""
+
+
+class Additive:
+    """The terms of a cost that adds up over the groups of ``SearchSpace.additive``.
+
+    options: for each group the choices of its decisions; terms: what each adds to ``base``.
+    """
+
+    def __init__(self, space: SearchSpace, measure: Measure) -> None:
+        """Raises ValueError where the space is not additive."""
+        if space.additive is None:
+            raise ValueError(f"{space.name} is not additive")
+        self.name, self.groups = space.name, space.additive
+        start = [0] * len(space.decisions)
+        self.base = measure(Architecture(space.name, tuple(start)))
+        self.options: list[list[tuple[int, ...]]] = []
+        self.terms: list[npt.NDArray[np.float64]] = []
+        for group in self.groups:
+            found = list(product(*(range(len(space.decisions[i].options)) for i in group)))
+            terms = []
+            for choices in found:
+                changed = list(start)
+                for index, choice in zip(group, choices, strict=True):
+                    changed[index] = choice
+                terms.append(measure(Architecture(space.name, tuple(changed))) - self.base)
+            self.options.append(found)
+            self.terms.append(np.array(terms, dtype=np.float64))
+        self.low = self.base + sum(float(terms.min()) for terms in self.terms)
+        self.high = self.base + sum(float(terms.max()) for terms in self.terms)
+
+    def window(self, low: float, high: float) -> Window:
+        """A way to draw from the architectures between ``low`` and ``high``."""
+        return Window(self, low, high)
+
+    def architecture(self, picks: list[int]) -> Architecture:
+        """The one that takes option ``picks[g]`` of each group g."""
+        choices = [0] * sum(map(len, self.groups))
+        for group, options, pick in zip(self.groups, self.options, picks, strict=True):
+            for index, choice in zip(group, options[pick], strict=True):
+                choices[index] = choice
+        return Architecture(self.name, tuple(choices))
+
+
+class Window:
+    """Draws uniformly among the architectures whose cost, in steps, may lie in the window.
+
+    All that lie in it are among them, all equally likely; rounding lets in some that lie just
+    outside, which the caller rejects.
+    """
+
+    def __init__(self, costs: Additive, low: float, high: float) -> None:
+        self.costs = costs
+        low, high = max(low, costs.low), min(high, costs.high)
+        span = costs.high - costs.low
+        width = max((high - low) / STEPS_OF_WINDOW, span / STEPS) or 1.0
+        shifted = [terms - terms.min() for terms in costs.terms]
+        self.steps = [np.rint(terms / width).astype(np.int64) for terms in shifted]
+        size = int(sum(int(steps.max()) for steps in self.steps)) + 1
+        slack = len(self.steps) / 2  # each group's term is rounded by half a step at most
+        first = max(int(np.ceil((low - costs.low) / width - slack)), 0)
+        last = int(np.floor((high - costs.low) / width + slack))
+        # ways[g][s]: how many choices of groups g, g + 1, ... lead from the sum s into the window.
+        ways = np.zeros((len(self.steps) + 1, size))
+        if high >= low:
+            ways[-1, first : last + 1] = 1
+        for group in range(len(self.steps) - 1, -1, -1):
+            for step in self.steps[group].tolist():
+                ways[group, : size - step] += ways[group + 1, step:]
+        self.ways = ways
+
+    @property
+    def count(self) -> float:
+        """How many architectures there are to draw from; 0: none lies in the window."""
+        return float(self.ways[0, 0])
+
+    def draw(self, rng: np.random.Generator) -> Architecture:
+        """Raises ValueError where there is none."""
+        if not self.count:
+            raise ValueError("the window is empty")
+        total, picks = 0, []
+        for steps, ways in zip(self.steps, self.ways[1:], strict=True):
+            places = total + steps
+            weights = np.where(places < len(ways), ways[np.minimum(places, len(ways) - 1)], 0)
+            pick = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), "right"))
+            picks.append(pick)
+            total += int(steps[pick])
+        return self.costs.architecture(picks)

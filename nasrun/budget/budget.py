@@ -1,0 +1,89 @@
+"""A budget as it is configured: bounds on the cost of the network that is retrained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasrun.budget.candidates import Bounds, Candidates
+from nasrun.budget.latency import Latency
+from nasrun.errors import UserError
+from nasrun.run.compute import Compute
+from nasrun.run.screen import Screen
+from nasrun.search_space.base import Measure, SearchSpace, SizeName
+from nasrun.values import ImageTask
+
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+
+
+class Range(BaseModel):
+    """min, max: both included; null: no bound."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: Limit
+    max: Limit
+
+    @property
+    def given(self) -> bool:
+        return self.min is not None or self.max is not None
+
+    def bounds(self, name: str) -> Bounds:
+        """Raises UserError where the lower bound is above the upper one."""
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise UserError(f"budget.{name}: min={self.min:g} is above max={self.max:g}")
+        return Bounds(
+            name,
+            -math.inf if self.min is None else self.min,
+            math.inf if self.max is None else self.max,
+        )
+
+
+class Budget:
+    """Bounds on parameters, multiply-adds, bit-operations and latency of the final network.
+
+    The bounds hold for every architecture that a search algorithm asks for. latency_ms is of one
+    batch as ``latency`` measures it.
+    """
+
+    def __init__(
+        self, *, params: Range, macs: Range, bitops: Range, latency_ms: Range, latency: Latency
+    ) -> None:
+        self.ranges: Mapping[str, Range] = {
+            "params": params,
+            "macs": macs,
+            "bitops": bitops,
+            "latency_ms": latency_ms,
+        }
+        self.latency = latency
+        for name, given in self.ranges.items():
+            given.bounds(name)  # raises before anything else is built
+
+    def over(
+        self, space: SearchSpace, task: ImageTask, compute: Compute, kept: Path | None = None
+    ) -> Candidates:
+        """The architectures within the budget.
+
+        kept: where the run keeps the latencies that it goes by.
+        Raises UserError where there are none, naming the bound and the nearest reachable value.
+        """
+        bounds = [given.bounds(name) for name, given in self.ranges.items() if given.given]
+
+        def measure_of(name: str) -> Measure:
+            if name == "latency_ms":
+                return self.latency.over(space, task, compute, kept)
+            return space.sizer(cast(SizeName, name), task, "final")
+
+        measures = {bound.name: measure_of(bound.name) for bound in bounds}
+        candidates = Candidates(space, bounds, measures, measure_of)
+        if bounds and not candidates.exact:
+            Screen().say(
+                f"the budget's costs do not add up over the decisions of {space.name}: its bounds "
+                "were sought, not computed, and architectures are led into it step by step, which "
+                "is not quite uniform"
+            )
+        return candidates

@@ -1,0 +1,191 @@
+"""The architectures that a search may consider: those of a space, within bounds on their costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nasrun.budget.additive import Additive, Window
+from nasrun.errors import UserError
+from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture
+
+DRAWS = 20_000
+"""Draws from the window of one cost, none of which meets all bounds, before giving up."""
+
+WALKS = 200
+"""Directed walks likewise, each from another random architecture."""
+
+TRIES = 100
+"""Plain random draws, which are uniform, before an architecture is led into the budget."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """low <= cost <= high. name: of the setting, ``macs``; latency_ms in milliseconds."""
+
+    name: str
+    low: float
+    high: float
+
+    def excess(self, value: float) -> float:
+        """How far outside the bounds, as a share of the bound; 0 inside."""
+        if self.low <= value <= self.high:
+            return 0.0
+        bound = self.low if value < self.low else self.high
+        return abs(value - bound) / max(abs(bound), 1e-9)
+
+
+class Candidates:
+    """What search algorithms draw from, instead of the space itself.
+
+    exact: whether the bounds that are reachable are known and draws are uniform among all that
+    meet them; else both are found by going from architecture to architecture.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        bounds: Sequence[Bounds] = (),
+        measures: Mapping[str, Measure] | None = None,
+        measure_of: Callable[[str], Measure] | None = None,
+    ) -> None:
+        """measures: of each bound's name; measure_of: makes further ones.
+
+        Raises UserError where nothing meets the bounds.
+        """
+        self.space = space
+        self.bounds = tuple(bounds)
+        self.measures = dict(measures or {})
+        self._measure_of = measure_of
+        self.exact = space.additive is not None
+        self.window: Window | None = None
+        if self.bounds:
+            streams = Streams(0).sub("budget")  # the reach is a property of the space
+            for bound in self.bounds:
+                self._check_reach(bound, streams)
+            if self.exact:
+                self.window = min(map(self._window, self.bounds), key=lambda window: window.count)
+            self._check_together(streams.numpy("first"))
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Whether the architecture is within the budget."""
+        return all(
+            bound.excess(self.measures[bound.name](architecture)) == 0 for bound in self.bounds
+        )
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """A random architecture within the budget.
+
+        Raises UserError where none was found (which the first draw has shown to be rare).
+        """
+        found = self._draw(rng)
+        if found is None:
+            raise UserError(
+                f"{self._told()}: no further architecture of {self.space.name} was found within: "
+                "widen the budget"
+            )
+        return found
+
+    def measure(self, name: str) -> Measure:
+        """A cost of the final network, bounded or not; raises UserError where there is none."""
+        if name in self.measures:
+            return self.measures[name]
+        if self._measure_of is None:
+            raise UserError(f"there is no measure of {name}")
+        return self._measure_of(name)
+
+    def costs(self, architecture: Architecture) -> dict[str, float]:
+        """What is bounded, by name."""
+        return {name: measure(architecture) for name, measure in self.measures.items()}
+
+    def _draw(self, rng: np.random.Generator) -> Architecture | None:
+        if not self.bounds:
+            return self.space.sample(rng)
+        if self.window is not None:
+            for _ in range(DRAWS if self.window.count else 0):
+                architecture = self.window.draw(rng)
+                if self.allows(architecture):
+                    return architecture
+            return None
+        for _ in range(TRIES):
+            architecture = self.space.sample(rng)
+            if self.allows(architecture):
+                return architecture
+        for _ in range(WALKS):
+            architecture = self._walk(self.space.sample(rng), rng)
+            if self.allows(architecture):
+                return architecture
+        return None
+
+    def _excess(self, architecture: Architecture) -> float:
+        return sum(bound.excess(self.measures[bound.name](architecture)) for bound in self.bounds)
+
+    def _walk(self, start: Architecture, rng: np.random.Generator) -> Architecture:
+        """From ``start`` one changed decision after the other, each nearer to the budget, until it
+        is met or nothing brings it nearer."""
+        best, excess = start, self._excess(start)
+        changes = [
+            (index, option)
+            for index, decision in enumerate(self.space.decisions)
+            for option in range(len(decision.options))
+        ]
+        nearer = True
+        while excess > 0 and nearer:
+            nearer = False
+            for place in rng.permutation(len(changes)).tolist():
+                index, option = changes[place]
+                choices = (*best.choices[:index], option, *best.choices[index + 1 :])
+                candidate = Architecture(self.space.name, choices)
+                if (found := self._excess(candidate)) < excess:
+                    best, excess, nearer = candidate, found, True
+                    if excess == 0:
+                        break
+        return best
+
+    def _window(self, bound: Bounds) -> Window:
+        return Additive(self.space, self.measures[bound.name]).window(bound.low, bound.high)
+
+    def _check_reach(self, bound: Bounds, streams: Streams) -> None:
+        """Raises UserError where the whole space lies below the bounds, or above them."""
+        measure = self.measures[bound.name]
+        low, high = map(measure, self.space.extremes(measure, streams.sub(bound.name)))
+        found = "is" if self.exact else "that was found is"
+        if low > bound.high:
+            raise UserError(
+                f"budget.{bound.name}.max={bound.high:,.10g} cannot be met: the smallest "
+                f"{bound.name} of {self.space.name} {found} {low:,.10g}"
+            )
+        if high < bound.low:
+            raise UserError(
+                f"budget.{bound.name}.min={bound.low:,.10g} cannot be met: the largest "
+                f"{bound.name} of {self.space.name} {found} {high:,.10g}"
+            )
+
+    def _check_together(self, rng: np.random.Generator) -> None:
+        """Raises UserError where no architecture is found that meets all bounds."""
+        if self._draw(rng) is not None:
+            return
+        walks = [self._walk(self.space.sample(rng), rng) for _ in range(20)]
+        nearest = min(walks, key=self._excess)
+        if self.allows(nearest):
+            return
+        reached = ", ".join(f"{name} {cost:,.10g}" for name, cost in self.costs(nearest).items())
+        raise UserError(
+            f"{self._told()}: no architecture of {self.space.name} was found within; the nearest "
+            f"has {reached}"
+        )
+
+    def _told(self) -> str:
+        """The bounds as they are typed."""
+        words = []
+        for bound in self.bounds:
+            if math.isfinite(bound.low):
+                words.append(f"budget.{bound.name}.min={bound.low:,.10g}")
+            if math.isfinite(bound.high):
+                words.append(f"budget.{bound.name}.max={bound.high:,.10g}")
+        return " ".join(words)

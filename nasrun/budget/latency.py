@@ -1,0 +1,221 @@
+"""Latency: measured per operation on the device at hand into a table, or read from a user's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from nasrun.errors import UserError
+from nasrun.limits import Count
+from nasrun.run.compute import Compute
+from nasrun.run.files import read_bytes, write_atomic
+from nasrun.run.screen import Screen
+from nasrun.search_space.base import Measure, Piece, SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture, ImageTask
+
+LARGEST = 2**26
+"""Bytes of a table, at most."""
+
+Table = dict[str, float]
+"""Name of an operation -> milliseconds."""
+
+
+class Latency:
+    """How latencies come about.
+
+    table: a CSV file with the columns operation and ms, instead of measurements; store: folder
+    where measured tables are kept, one for each device and setting, so that nothing is measured
+    twice. device: on which it counts; batch_size: images at once; repeats: of which the median is
+    taken, after ``warm_up`` further ones; networks: how many whole networks the sums are checked
+    against. The latency of a network is the sum over its operations (``SearchSpace.pieces``).
+    """
+
+    def __init__(
+        self,
+        *,
+        table: str | None,
+        store: str,
+        device: str,
+        batch_size: Count,
+        repeats: PositiveInt,
+        warm_up: PositiveInt,
+        networks: Annotated[int, Field(ge=0, le=1000)],
+    ) -> None:
+        self.table, self.store, self.device = table, store, device
+        self.batch_size, self.repeats, self.warm_up = batch_size, repeats, warm_up
+        self.networks = networks
+
+    def over(
+        self, space: SearchSpace, task: ImageTask, compute: Compute, kept: Path | None = None
+    ) -> Measure:
+        """The latency of an architecture's final network, in ms.
+
+        kept: a table that this run has used before; it is taken as it is, or made.
+        Raises UserError over an absent device, a space without a list of operations, and a table
+        that lacks one.
+        """
+        if space.pieces(space.sample(np.random.default_rng(0)), task, "final") is None:
+            raise UserError(
+                f"budget.latency_ms: {space.name} has no list of operations whose latencies could "
+                "be added up; set a budget of macs or params"
+            )
+        if kept is not None and kept.exists():
+            return _measure(space, task, read_table(kept), str(kept))
+        if self.table is not None:
+            file = Path(self.table).expanduser()
+            found = read_table(file)
+            measure = _measure(space, task, found, str(file))
+            for piece in _all_pieces(space, task).values():
+                _look_up(found, piece, str(file))
+        else:
+            found = self._measured(space, task, compute)
+            measure = _measure(space, task, found, self.store)
+        if kept is not None:
+            write_table(kept, found)
+        return measure
+
+    def _measured(self, space: SearchSpace, task: ImageTask, compute: Compute) -> Table:
+        """The table of this device, with whatever operations it lacked measured now."""
+        if self.device != "auto":
+            compute = Compute.choose(
+                self.device,
+                precision="auto",
+                deterministic=torch.are_deterministic_algorithms_enabled(),
+            )
+        setting = {
+            "device": compute.describe(),
+            "processor": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "batch_size": self.batch_size,
+        }
+        name = blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=6).hexdigest()
+        path = Path(self.store).expanduser() / f"{name}.csv"
+        table = read_table(path) if path.exists() else {}
+        wanted = _all_pieces(space, task)
+        missing = [piece for name, piece in wanted.items() if name not in table]
+        screen = Screen()
+        if missing:
+            with screen.stage("latency", len(missing)) as stage:
+                for piece in missing:
+                    table[piece.name] = self.time(piece.build, piece.shape, compute)
+                    stage.advance(1, {"ms": table[piece.name]})
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(path, table)
+        screen.say(f"latencies of {len(wanted)} operations on {compute.describe()}: {path}")
+        if missing and self.networks >= 3:
+            screen.say(self._check(space, task, table, compute))
+        return table
+
+    def _check(self, space: SearchSpace, task: ImageTask, table: Table, compute: Compute) -> str:
+        """The sums against whole networks, in words."""
+        from scipy import stats  # half a second, and only here
+
+        measure = _measure(space, task, table, "")
+        shape = (task.channels, task.size, task.size)
+        summed, whole = [], []
+        for index in range(self.networks):
+            architecture = space.sample(Streams(0).numpy("latency", index))
+
+            def build(architecture: Architecture = architecture) -> nn.Module:
+                return space.network(architecture, task, "final")
+
+            summed.append(measure(architecture))
+            whole.append(self.time(build, shape, compute))
+        return (
+            f"against {self.networks} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
+            f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
+            f"{stats.kendalltau(summed, whole).statistic:.3f}, sum / whole "
+            f"{np.mean(np.array(summed) / whole):.3f} on average"
+        )
+
+    @torch.inference_mode()
+    def time(
+        self, build: Callable[[], nn.Module], shape: tuple[int, int, int], compute: Compute
+    ) -> float:
+        """Milliseconds of a forward pass in evaluation mode, the median of ``repeats``."""
+        with Streams(0).default("latency"):
+            module = compute.place(build()).eval()
+        images = compute.images(torch.zeros(self.batch_size, *shape, device=compute.device))
+
+        def once() -> float:
+            began = time.perf_counter()
+            with compute.autocast():
+                module(images)
+            if compute.device.type == "cuda":
+                torch.cuda.synchronize(compute.device)
+            return 1000 * (time.perf_counter() - began)
+
+        for _ in range(self.warm_up):
+            once()
+        return median(once() for _ in range(self.repeats))
+
+
+def _measure(space: SearchSpace, task: ImageTask, table: Table, where: str) -> Measure:
+    def measure(architecture: Architecture) -> float:
+        pieces = space.pieces(architecture, task, "final") or []
+        return math.fsum(_look_up(table, piece, where) for piece in pieces)
+
+    return measure
+
+
+def _look_up(table: Table, piece: Piece, where: str) -> float:
+    if piece.name not in table:
+        raise UserError(f"{where} has no latency of operation {piece.name!r}")
+    return table[piece.name]
+
+
+def _all_pieces(space: SearchSpace, task: ImageTask) -> dict[str, Piece]:
+    """Every operation that networks of the space have, by name.
+
+    Those of some random architectures, each with every option of every group of decisions in turn:
+    all, where an operation depends on one group; else what a search of many is likely to meet,
+    and what is still missing is told when it is needed.
+    """
+    found: dict[str, Piece] = {}
+    for index in range(8):
+        start = space.sample(Streams(0).numpy("pieces", index))
+        for group in space.groups:
+            for architecture in space.variants(start, group):
+                for piece in space.pieces(architecture, task, "final") or []:
+                    found.setdefault(piece.name, piece)
+    return found
+
+
+def read_table(path: Path) -> Table:
+    """Raises UserError where the file has not the columns operation and ms, or a row is amiss."""
+    try:
+        text = read_bytes(path, LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the latencies in {path}: {error}") from error
+    reader = csv.DictReader(text.splitlines(), restval="")
+    if not {"operation", "ms"} <= set(reader.fieldnames or ()):
+        raise UserError(f"{path}: a table of latencies has the columns operation and ms")
+    table: Table = {}
+    for row in reader:
+        try:
+            value = float(row["ms"])
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise UserError(f"{path}, line {reader.line_num}: ms = {row['ms'][:80]!r} is no time")
+        table[row["operation"]] = value
+    return table
+
+
+def write_table(path: Path, table: Table) -> None:
+    lines = ["operation,ms", *(f'"{name}",{ms:.6g}' for name, ms in sorted(table.items()))]
+    write_atomic(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))

@@ -1,0 +1,113 @@
+"""NSGA-II: several goals at once, and a front of architectures that no other beats in all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, NonNegativeInt
+
+from nasrun.budget.candidates import Candidates
+from nasrun.errors import UserError
+from nasrun.limits import Count
+from nasrun.search_algo.evolution import Generations, Probability
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Trial
+
+Goal = Literal["params", "macs", "bitops", "latency_ms"]
+
+
+class Nsga2(Generations):
+    """Deb et al. 2002 (IEEE TEVC 6), on the scores of a supernet against costs.
+
+    goals: costs of the final network to be lowered, besides the score, which is raised. The
+    parents are the ``population`` best of all that were visited, by front and then by crowding
+    distance; for each child two of them meet in a tournament.
+    """
+
+    def __init__(
+        self,
+        *,
+        goals: Annotated[list[Goal], Field(min_length=1)],
+        population: Count,
+        generations: Count,
+        mutations: NonNegativeInt,
+        crossovers: NonNegativeInt,
+        probability: Probability,
+        tries: Count,
+        batch: Count,
+    ) -> None:
+        if len(set(goals)) < len(goals):
+            raise UserError(f"search_algo.goals={goals}: each goal once")
+        super().__init__(
+            population=population,
+            generations=generations,
+            mutations=mutations,
+            crossovers=crossovers,
+            probability=probability,
+            tries=tries,
+            batch=batch,
+        )
+        self.goals = goals
+
+    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
+        super().start(candidates, streams, device)
+        self.measures = {goal: candidates.measure(goal) for goal in self.goals}
+
+    def parents(self, rng: np.random.Generator) -> Sequence[Trial]:
+        trials = self.pool.best(len(self.pool.trials))
+        values = self._values(trials)
+        ranks = _ranks(values)
+        order: list[int] = []
+        for rank in range(int(ranks.max()) + 1):
+            members = np.flatnonzero(ranks == rank)
+            distances = crowding(values[members])
+            order += members[np.argsort(-distances, kind="stable")].tolist()
+            if len(order) >= self.population:
+                break
+        return [trials[index] for index in order[: self.population]]
+
+    def choose(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
+        """The better of two, drawn at random: parents come best first."""
+        return parents[int(rng.integers(len(parents), size=2).min())].architecture
+
+    def front(self) -> list[Trial]:
+        """Best score first."""
+        trials = self.pool.best(len(self.pool.trials))
+        ranks = _ranks(self._values(trials))
+        return [trial for trial, rank in zip(trials, ranks, strict=True) if rank == 0]
+
+    def costs(self, trial: Trial) -> dict[str, float]:
+        return {goal: measure(trial.architecture) for goal, measure in self.measures.items()}
+
+    def _values(self, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+        """[n, goals], each to be lowered."""
+        return np.array(
+            [[-trial.score, *self.costs(trial).values()] for trial in trials], dtype=np.float64
+        )
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """0 for those that none dominates, 1 for those that only these dominate, and so on."""
+    import moocore  # a shared library: not before it is needed
+
+    ranks: npt.NDArray[np.int64] = np.asarray(moocore.pareto_rank(values), dtype=np.int64)
+    return ranks
+
+
+def crowding(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """For each point [n, goals] of one front the sides of the box between its neighbours, summed.
+
+    Each goal is scaled to its range; the ends of a goal are infinitely far (Deb et al., III B).
+    """
+    distances = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        distances[order[[0, -1]]] = np.inf
+        if span > 0:
+            distances[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return distances

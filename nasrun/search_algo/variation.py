@@ -1,0 +1,42 @@
+"""How new architectures come from old ones: mutation and crossover, decision by decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nasrun.errors import UserError
+from nasrun.values import Architecture, Decision
+
+
+def mutate(
+    parent: Architecture,
+    decisions: Sequence[Decision],
+    probability: float,
+    rng: np.random.Generator,
+) -> Architecture:
+    """Each decision is drawn anew, uniformly, with ``probability`` (SPOS, Algorithm 1: 0.1)."""
+    choices = tuple(
+        int(rng.integers(len(decision.options))) if rng.random() < probability else choice
+        for decision, choice in zip(decisions, parent.choices, strict=True)
+    )
+    return Architecture(parent.space, choices)
+
+
+def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
+    """Each decision is that of either parent, with equal chances.
+
+    Raises UserError where the parents are of different search spaces.
+    """
+    if first.space != second.space or len(first.choices) != len(second.choices):
+        raise UserError(
+            f"an architecture of {first.space} cannot be crossed with one of {second.space}"
+        )
+    return Architecture(
+        first.space,
+        tuple(
+            a if rng.random() < 0.5 else b
+            for a, b in zip(first.choices, second.choices, strict=True)
+        ),
+    )

@@ -1,0 +1,41 @@
+"""``nasrun supernet``: train a supernet of the whole space, for searches that start from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nasrun.errors import UserError
+from nasrun.run.run import Run
+from nasrun.task.parts import Parts
+from nasrun.task.progress import SameImages
+from nasrun.task.search import start_supernet
+
+
+def supernet(parts: Parts, run: Run) -> dict[str, Any]:
+    """The first stage of a search with a single round; returns what stands in result.json.
+
+    Raises UserError where the search algorithm trains a pool of architectures, which it makes up
+    as it goes: then there is no such stage.
+    """
+    if parts.search_algo.trains_pool:
+        raise UserError(
+            f"search_algo {type(parts.search_algo).__name__} trains a pool of architectures, round "
+            "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
+            "random or nsga2, or run the whole search"
+        )
+    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    parts.check_gates()
+    training = start_supernet(parts, run, splits, rounds=1)
+    run.begin()
+    run.keep("images", SameImages(splits))
+    run.keep("supernet", training)
+    if not training.done:
+        gates = parts.gates(splits.task, None, run.streams, training.steps_per_epoch)
+        training.train_round(run, "supernet/round0", gates)
+    run.save_weights("supernet", training.network)
+    result = run.finish({"steps": training.steps_per_round})
+    run.say()
+    run.say(f"everything is in     {run.directory}")
+    run.say(f"search in it         nasrun search from={run.directory}")
+    run.say(f"how truly it ranks   nasrun rank from={run.directory}")
+    return result

@@ -1,0 +1,80 @@
+"""The stages of a search, each started alone from the directory of the one before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nasrun.cli import main
+
+WORDS = [
+    *("search_space=spos_blocks", "sampler=uniform", "search_algo=evolution"),
+    *("dataset=synthetic", "effort=smoke", "threads=1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(task: str, directory: str, *words: str) -> Path:
+    assert main([task, *words, f"hydra.run.dir={directory}"]) == 0
+    return Path(directory)
+
+
+def test_in_stages_or_at_once_the_bits_are_the_same() -> None:
+    whole = run("search", "whole", *WORDS)
+    supernet = run("supernet", "supernet", *WORDS)
+    searched = run("search", "searched", "from=supernet")
+    retrained = run("retrain", "retrained", "from=searched")
+    weights = [path / "supernet.safetensors" for path in (whole, supernet, searched)]
+    assert len({path.read_bytes() for path in weights}) == 1
+    for name in ("trials.jsonl", "architecture.json"):
+        assert (whole / name).read_bytes() == (searched / name).read_bytes()
+    networks = [path / "network.safetensors" for path in (whole, retrained)]
+    assert networks[0].read_bytes() == networks[1].read_bytes()
+    results = [json.loads((path / "result.json").read_text()) for path in (whole, retrained)]
+    assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
+    assert results[0]["params"] == results[1]["params"]
+
+
+def test_the_points_of_a_front_are_retrained(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("search", "found", *WORDS, "search_algo=nsga2")
+    front = json.loads((found / "front.json").read_text())
+    trials = [json.loads(line) for line in (found / "trials.jsonl").read_text().splitlines()]
+    visited = [t for t in trials if t["evaluation"]["evaluator"] == "supernet"]
+    # Nothing that was visited beats a point of the front in both goals.
+    for point in front:
+        for trial in visited:
+            score, macs = trial["score"], trial["cost"]["macs"]
+            assert not (score >= point["score"] and macs < point["macs"])
+            assert not (score > point["score"] and macs <= point["macs"])
+    for name in ("front.png", "front.svg"):
+        assert (found / name).stat().st_size > 3000
+    last = len(front) - 1
+    retrained = run("retrain", "retrained", "from=found", f"pick={last}")
+    result = json.loads((retrained / "result.json").read_text())
+    assert result["architecture"] == front[last]["architecture"]
+    assert result["macs"] == front[last]["macs"]
+    capsys.readouterr()
+    for word, said in ((f"pick={last + 1}", f"has the places 0 to {last}"), ("pick=-1", "pick=-1")):
+        assert main(["retrain", "from=found", word]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["retrain", "from=retrained", "pick=0"]) == 2
+    assert "search_algo=nsga2" in capsys.readouterr().err
+    assert main(["retrain", "architecture=found/architecture.json", "pick=0"]) == 2
+    assert "it needs from=RUN_DIR" in capsys.readouterr().err
+
+
+def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["supernet", "effort=smoke", "threads=1"]) == 2
+    assert "its supernet cannot be trained alone" in capsys.readouterr().err
+    supernet = run("supernet", "supernet", *WORDS)
+    capsys.readouterr()
+    assert main(["search", f"from={supernet}", "search_algo=nao"]) == 2
+    assert "it cannot start from a trained one" in capsys.readouterr().err
+    assert main(["search", "from=supernet", "search_space.search.width=0.125"]) == 2
+    assert "supernet.safetensors" in capsys.readouterr().err

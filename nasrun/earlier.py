@@ -13,7 +13,10 @@ from nasrun.errors import UserError
 from nasrun.options import groups
 from nasrun.run.files import read_object
 
-FORGOTTEN = ("task", "from", "architecture", "pick", "outputs", "resume", "rank.truth_store")
+FORGOTTEN = (
+    *("task", "from", "architecture", "pick", "outputs", "resume"),
+    *("rank.truth_store", "budget.latency.store"),
+)
 """Overrides of the earlier run that say what it did and where, not how."""
 
 MOST_OVERRIDES = 200

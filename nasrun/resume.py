@@ -33,6 +33,7 @@ CHANGEABLE = (
     "dataset.download",
     "dataset.workers",
     "rank.truth_store",
+    "budget.latency.store",
     "*.log_every",
     "*.report_every",
     "trainer.epochs",
@@ -50,6 +51,9 @@ OF_THE_MACHINE = (
     "*.report_every",
 )
 """Of these, the ones that say nothing of which run is meant (see ``run_name``)."""
+
+STORES = {"rank.truth_store": "ground_truth", "budget.latency.store": "latency"}
+"""Settings that name folders which runs share, and what these are called."""
 
 IRRELEVANT = ("resume", "outputs")
 """Settings that mean nothing to a run that has a directory."""
@@ -98,8 +102,8 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
         Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
         return
-    if not trusted and "rank.truth_store" not in changes:
-        keep_truth_near(settings, directory)
+    if not trusted:
+        keep_near(settings, directory, changes)
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
@@ -107,15 +111,21 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
     launch(settings, directory, overrides, earlier=record, changed=changed)
 
 
-def keep_truth_near(settings: dict[str, Any], directory: Path) -> None:
-    """A run of a stranger must not write wherever it says: only into a ``ground_truth`` folder
-    beside it or above it, as they are by default, else into one of its own."""
-    rank = settings.get("rank")
-    if not isinstance(rank, dict) or "truth_store" not in rank:
-        return
-    allowed = [place / "ground_truth" for place in (directory, *directory.resolve().parents[:4])]
-    if Path(str(rank["truth_store"])).absolute() not in allowed:
-        rank["truth_store"] = str(allowed[0])
+def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
+    """A run of a stranger must not write wherever it says: only into the shared folders beside it
+    or above it, as they are by default, else into ones of its own. Nor read any table."""
+    for key, name in STORES.items():
+        *parents, leaf = key.split(".")
+        node: Any = settings
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or leaf not in node or key in changes:
+            continue
+        allowed = [place / name for place in (directory, *directory.resolve().parents[:4])]
+        if Path(str(node[leaf])).absolute() not in allowed:
+            node[leaf] = str(allowed[0])
+        if node.get("table") is not None:
+            node["table"] = str(directory / "latency.csv")
 
 
 def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:

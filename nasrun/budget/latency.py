@@ -7,7 +7,8 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
@@ -30,8 +31,41 @@ from nasrun.values import Architecture, ImageTask
 LARGEST = 2**26
 """Bytes of a table, at most."""
 
-Table = dict[str, float]
-"""Name of an operation -> milliseconds."""
+
+@dataclass
+class Table:
+    """Milliseconds by the name of an operation.
+
+    files: where it is kept; source: what errors call it; time: measures an operation that is
+    missing; None: then that is an error.
+    """
+
+    milliseconds: dict[str, float]
+    files: list[Path]
+    source: str
+    time: Callable[[Piece], float] | None = None
+
+    def of(self, piece: Piece) -> float:
+        """Raises UserError where the operation is missing and cannot be measured."""
+        if piece.name not in self.milliseconds:
+            if self.time is None:
+                raise UserError(f"{self.source} has no latency of operation {piece.name!r}")
+            self.milliseconds[piece.name] = self.time(piece)
+            self.write()
+        return self.milliseconds[piece.name]
+
+    def measure(self, space: SearchSpace, task: ImageTask) -> Measure:
+        """The latency of an architecture's final network: the sum over its operations."""
+
+        def measure(architecture: Architecture) -> float:
+            return math.fsum(map(self.of, space.pieces(architecture, task, "final") or []))
+
+        return measure
+
+    def write(self) -> None:
+        for path in self.files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(path, self.milliseconds)
 
 
 class Latency:
@@ -58,13 +92,14 @@ class Latency:
         self.table, self.store, self.device = table, store, device
         self.batch_size, self.repeats, self.warm_up = batch_size, repeats, warm_up
         self.networks = networks
+        self.found: Table | None = None
 
     def over(
         self, space: SearchSpace, task: ImageTask, compute: Compute, kept: Path | None = None
     ) -> Measure:
         """The latency of an architecture's final network, in ms.
 
-        kept: a table that this run has used before; it is taken as it is, or made.
+        kept: the table that this run has gone by before, if it exists.
         Raises UserError over an absent device, a space without a list of operations, and a table
         that lacks one.
         """
@@ -73,23 +108,33 @@ class Latency:
                 f"budget.latency_ms: {space.name} has no list of operations whose latencies could "
                 "be added up; set a budget of macs or params"
             )
-        if kept is not None and kept.exists():
-            return _measure(space, task, read_table(kept), str(kept))
-        if self.table is not None:
-            file = Path(self.table).expanduser()
-            found = read_table(file)
-            measure = _measure(space, task, found, str(file))
-            for piece in _all_pieces(space, task).values():
-                _look_up(found, piece, str(file))
+        earlier = read_table(kept) if kept is not None and kept.exists() else {}
+        if self.table is None:
+            self.found = self._measured(space, task, compute, earlier)
         else:
-            found = self._measured(space, task, compute)
-            measure = _measure(space, task, found, self.store)
-        if kept is not None:
-            write_table(kept, found)
-        return measure
+            file = kept if earlier and kept else Path(self.table).expanduser()
+            self.found = Table(earlier or read_table(file), [], str(file))
+            for piece in _all_pieces(space, task).values():
+                self.found.of(piece)  # raises now over one that is missing
+        return self.found.measure(space, task)
 
-    def _measured(self, space: SearchSpace, task: ImageTask, compute: Compute) -> Table:
-        """The table of this device, with whatever operations it lacked measured now."""
+    def keep(self, kept: Path) -> None:
+        """Keep the table that ``over`` has found, if any, with the run."""
+        if self.found is not None:
+            self.found.files.append(kept)
+            self.found.write()
+
+    def _measured(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        compute: Compute,
+        earlier: Mapping[str, float],
+    ) -> Table:
+        """The table of this device, with whatever operations it lacked measured now.
+
+        earlier: what this run has gone by before; it goes by one table from beginning to end.
+        """
         if self.device != "auto":
             compute = Compute.choose(
                 self.device,
@@ -104,17 +149,18 @@ class Latency:
         }
         name = blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=6).hexdigest()
         path = Path(self.store).expanduser() / f"{name}.csv"
-        table = read_table(path) if path.exists() else {}
+        known = read_table(path) if path.exists() else {}
+        known |= earlier
+        table = Table(known, [path], str(path), lambda piece: self.time(piece, compute))
         wanted = _all_pieces(space, task)
-        missing = [piece for name, piece in wanted.items() if name not in table]
+        missing = [piece for name, piece in wanted.items() if name not in known]
         screen = Screen()
         if missing:
             with screen.stage("latency", len(missing)) as stage:
                 for piece in missing:
-                    table[piece.name] = self.time(piece.build, piece.shape, compute)
-                    stage.advance(1, {"ms": table[piece.name]})
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(path, table)
+                    known[piece.name] = self.time(piece, compute)
+                    stage.advance(1, {"ms": known[piece.name]})
+        table.write()
         screen.say(f"latencies of {len(wanted)} operations on {compute.describe()}: {path}")
         if missing and self.networks >= 3:
             screen.say(self._check(space, task, table, compute))
@@ -124,7 +170,7 @@ class Latency:
         """The sums against whole networks, in words."""
         from scipy import stats  # half a second, and only here
 
-        measure = _measure(space, task, table, "")
+        measure = table.measure(space, task)
         shape = (task.channels, task.size, task.size)
         summed, whole = [], []
         for index in range(self.networks):
@@ -134,7 +180,7 @@ class Latency:
                 return space.network(architecture, task, "final")
 
             summed.append(measure(architecture))
-            whole.append(self.time(build, shape, compute))
+            whole.append(self.time(Piece("network", shape, build), compute))
         return (
             f"against {self.networks} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
             f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
@@ -143,13 +189,11 @@ class Latency:
         )
 
     @torch.inference_mode()
-    def time(
-        self, build: Callable[[], nn.Module], shape: tuple[int, int, int], compute: Compute
-    ) -> float:
+    def time(self, piece: Piece, compute: Compute) -> float:
         """Milliseconds of a forward pass in evaluation mode, the median of ``repeats``."""
         with Streams(0).default("latency"):
-            module = compute.place(build()).eval()
-        images = compute.images(torch.zeros(self.batch_size, *shape, device=compute.device))
+            module = compute.place(piece.build()).eval()
+        images = compute.images(torch.zeros(self.batch_size, *piece.shape, device=compute.device))
 
         def once() -> float:
             began = time.perf_counter()
@@ -164,26 +208,12 @@ class Latency:
         return median(once() for _ in range(self.repeats))
 
 
-def _measure(space: SearchSpace, task: ImageTask, table: Table, where: str) -> Measure:
-    def measure(architecture: Architecture) -> float:
-        pieces = space.pieces(architecture, task, "final") or []
-        return math.fsum(_look_up(table, piece, where) for piece in pieces)
-
-    return measure
-
-
-def _look_up(table: Table, piece: Piece, where: str) -> float:
-    if piece.name not in table:
-        raise UserError(f"{where} has no latency of operation {piece.name!r}")
-    return table[piece.name]
-
-
 def _all_pieces(space: SearchSpace, task: ImageTask) -> dict[str, Piece]:
     """Every operation that networks of the space have, by name.
 
     Those of some random architectures, each with every option of every group of decisions in turn:
-    all, where an operation depends on one group; else what a search of many is likely to meet,
-    and what is still missing is told when it is needed.
+    all, where an operation depends on one group; else nearly all, and the others follow when they
+    are met.
     """
     found: dict[str, Piece] = {}
     for index in range(8):
@@ -195,7 +225,7 @@ def _all_pieces(space: SearchSpace, task: ImageTask) -> dict[str, Piece]:
     return found
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> dict[str, float]:
     """Raises UserError where the file has not the columns operation and ms, or a row is amiss."""
     try:
         text = read_bytes(path, LARGEST).decode("utf-8-sig")
@@ -204,7 +234,7 @@ def read_table(path: Path) -> Table:
     reader = csv.DictReader(text.splitlines(), restval="")
     if not {"operation", "ms"} <= set(reader.fieldnames or ()):
         raise UserError(f"{path}: a table of latencies has the columns operation and ms")
-    table: Table = {}
+    table: dict[str, float] = {}
     for row in reader:
         try:
             value = float(row["ms"])
@@ -216,6 +246,6 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def write_table(path: Path, table: Table) -> None:
+def write_table(path: Path, table: Mapping[str, float]) -> None:
     lines = ["operation,ms", *(f'"{name}",{ms:.6g}' for name, ms in sorted(table.items()))]
     write_atomic(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))

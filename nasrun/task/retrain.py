@@ -87,6 +87,7 @@ def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[
     for line in parts.search_space.describe(architecture):
         run.say(line)
     run.say()
+    run.say(f"architecture         {parts.search_space.write(architecture)}")
     run.say(f"parameters           {result['params'] / 1e6:.3f} M")
     run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
     for key, words in (

@@ -21,6 +21,9 @@ from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
 
+LATENCIES = "latency.csv"
+"""The table that the run goes by, where latency is a goal or is bounded."""
+
 
 def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     """The whole job, or what is left of it; returns what stands in result.json.
@@ -35,7 +38,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     parts.check_pool()
     parts.check_networks(splits.task)
     candidates = parts.budget.over(
-        parts.search_space, splits.task, run.compute, run.directory / "latency.csv"
+        parts.search_space, splits.task, run.compute, run.directory / LATENCIES
     )
     algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
@@ -53,6 +56,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
             run.save_weights("supernet", training.network)
     tally = Tally()
     run.begin()
+    parts.budget.latency.keep(run.directory / LATENCIES)
     run.keep("images", SameImages(splits))
     run.keep("search_algo", algo)
     run.keep("tally", tally)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from nasrun.errors import UserError
-from nasrun.run.files import read_json
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import SlicedSupernet
@@ -25,7 +22,7 @@ Ratios = Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1
 
 
 Blocks = str | Annotated[int, Field(ge=0, lt=10**BLOCKS)]
-"""Digits or a path; of digits that do not begin with 0 Hydra makes a number."""
+"""Digits; of those that do not begin with 0 Hydra makes a number."""
 
 
 class _ChannelSpace(SposSpace):
@@ -63,8 +60,8 @@ class _ChannelSpace(SposSpace):
 class SposChannels(_ChannelSpace):
     """``spos_channels``: the channels inside the blocks of one architecture of ``spos_blocks``.
 
-    blocks: that architecture, as twenty digits (a number where they do not begin with 0), or the
-    path of a file like the architecture.json of a search.
+    blocks: that architecture, as the twenty digits that a search of it ends with (a number where
+    they do not begin with 0).
 
     In the supernet all ratios of a block share the weights of the largest: a smaller one uses the
     first channels. What goes into a block and what comes out does not depend on its ratio.
@@ -107,10 +104,7 @@ def _read_blocks(blocks: str | int, space: SposBlocks) -> tuple[int, ...]:
     """The operations of the blocks; raises UserError, naming the argument, where there are none."""
     text = str(blocks)
     try:
-        if re.fullmatch(r"\s*[0-9]+\s*", text):
-            return space.parse(text).choices
-        hint = f"give {BLOCKS} digits or the path of an architecture.json of {space.name}"
-        return space.read(read_json(Path(text).expanduser(), hint)).choices
+        return space.parse(text).choices
     except UserError as error:
         # YAML takes digits that begin with 0 for a number in base 8, which has fewer than twenty.
         quotes = "; in YAML write the digits in quotes" if isinstance(blocks, int) else ""

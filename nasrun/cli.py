@@ -240,7 +240,7 @@ def job(composed: DictConfig) -> None:
     """One run: resolve the configuration and begin it, or go on with what the directory holds."""
     from hydra.core.hydra_config import HydraConfig
 
-    from nasrun import config, resume
+    from nasrun import config, recipe, resume
     from nasrun.launch import launch
     from nasrun.run.lock import Lock
 
@@ -248,6 +248,9 @@ def job(composed: DictConfig) -> None:
         sys.stdout.write(f"{job_name()}\n")
         sys.stdout.flush()
     settings = config.plain(composed)
+    if left_out := recipe.leave_out(settings, own_overrides()):
+        names = ", ".join(left_out)
+        sys.stderr.write(f"nasrun: note: the recipe's {names} mean nothing to the chosen option\n")
     if settings.get("resume") not in ("never", "auto"):
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
     directory = Path(HydraConfig.get().runtime.output_dir).absolute()

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,6 +40,7 @@ import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 
 import nasrun.cli
+import nasrun.config
 import nasrun.earlier
 import nasrun.help
 import nasrun.resume
@@ -46,12 +48,16 @@ import nasrun.task.rank
 import nasrun.task.rank_words
 import nasrun.task.retrain
 import nasrun.task.search
+import nasrun.task.supernet
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parent.parent / "conf/experiment").glob("*.yaml"))
 EXACT = (
     *("metrics.jsonl", "trials.jsonl", "architecture.json", "ranking.csv", "ranking.json"),
-    *("supernet.safetensors", "network.safetensors", "ranking.png"),
+    *("supernet.safetensors", "network.safetensors", "ranking.png", "front.json", "front.png"),
 )
+FIRST = {"retrain": "search", "search_from": "supernet"}
+"""Runs that start from another."""
+TASKS = ("search", "retrain", "supernet", "search_from")
 FAILED = 9
 """Exit status of a child that ended without one."""
 KILLS = 6
@@ -61,13 +67,29 @@ KILLS = 6
 def words(recipe: str, further: Sequence[str]) -> list[str]:
     """The command line of a recipe's smoke, or of a task's."""
     fixed = ["effort=smoke", "threads=1", "hydra.run.dir=run", *further]
-    if not recipe.startswith("rank"):
-        fixed.append("search_space.nodes=2")  # of five: as much to go wrong in a third of the time
     if recipe == "retrain":
-        return ["retrain", "from=../search/run", "retrain.trainer.epochs=6", *fixed]
-    if recipe in ("search", "rank"):
-        return [recipe, *fixed]
-    return ["rank" if recipe.startswith("rank_") else "search", f"experiment={recipe}", *fixed]
+        return ["retrain", "from=../first/run", "retrain.trainer.epochs=6", *fixed]
+    if recipe == "search_from":
+        return ["search", "from=../first/run", "search_algo=nsga2", *fixed]
+    if recipe == "supernet":
+        spos = ["experiment=small_spos_fashion_mnist", "trainer.epochs=4"]
+        return ["supernet", *spos, *fixed]
+    task = recipe if recipe in ("search", "rank") else task_of(recipe)
+    line = [task] if task == recipe else [task, f"experiment={recipe}"]
+    if task == "search" and has_nodes(recipe if task != recipe else None):
+        line.append("search_space.nodes=2")  # of five: as much to go wrong in a third of the time
+    return [*line, *fixed]
+
+
+def task_of(recipe: str) -> str:
+    return "rank" if recipe.startswith("rank_") else "search"
+
+
+@cache
+def has_nodes(recipe: str | None) -> bool:
+    """Whether the search space of a recipe is one of cells with nodes."""
+    words = ["task=search", *([f"experiment={recipe}"] if recipe else [])]
+    return "nodes" in nasrun.config.compose(words)["search_space"]
 
 
 def start(arguments: Sequence[str], place: Path) -> int:
@@ -139,9 +161,9 @@ def soak(
     """One recipe's run, killed ``kills`` times and finished; counts, and differences told."""
     alone, killed = place / "alone", place / "killed"
     alone.mkdir(parents=True)
-    if recipe == "retrain":
-        (place / "search").mkdir()
-        end(start(words("search", further), place / "search"))
+    if recipe in FIRST:
+        (place / "first").mkdir()
+        end(start(words(FIRST[recipe], further), place / "first"))
     began = time.monotonic()
     if (status := end(start(words(recipe, further), alone))) != 0:
         sys.exit(f"{recipe}: the undisturbed run failed ({status}): see {alone / 'log.txt'}")
@@ -179,7 +201,7 @@ def soak(
 
 def soak_all() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("recipes", nargs="*", default=["search", "retrain", *RECIPES])
+    parser.add_argument("recipes", nargs="*", default=[*TASKS, *RECIPES])
     parser.add_argument("--kills", type=int, default=300, help="at least, over all recipes")
     parser.add_argument("--steps", type=int, default=3, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=0)

@@ -18,6 +18,7 @@ LAYERS = [
     {"launch"},
     {"sweep", "earlier", "help"},
     {"sweep_curves"},
+    {"recipe"},
     {"config"},
     {"switches"},
     {"build", "options"},

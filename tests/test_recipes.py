@@ -235,3 +235,23 @@ def test_a_sweep_ends_with_its_table(tmp_path, monkeypatch, capsys):
     assert len(table) == 3 and "test_accuracy" in table[0]
     assert len((sweep / "jobs.csv").read_text().splitlines()) == 5
     assert "proportional" in capsys.readouterr().out
+
+
+def test_another_option_under_a_recipe(tmp_path, monkeypatch, capsys):
+    """What only the recipe's own algorithm, or space, has is left out; the rest holds."""
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "experiment=small_spos_fashion_mnist", "effort=smoke", "threads=1"]
+    assert main([*words, "search_algo=nsga2", "hydra.run.dir=a"]) == 0
+    assert "note: the recipe's search_algo.top mean nothing" in capsys.readouterr().err
+    config = json.loads(Path("a/run.json").read_text())["config"]
+    assert "top" not in config["search_algo"]
+    assert config["budget"]["macs"]["max"] == 11e6  # of the recipe
+    nao = [*words, "search_space=nao_cell", "search_space.search.channels=3", "hydra.run.dir=b"]
+    assert main(nao) == 0
+    assert "search_space.search.width, search_space.final.width mean" in capsys.readouterr().err
+    config = json.loads(Path("b/run.json").read_text())["config"]
+    assert "width" not in config["search_space"]["search"]
+    # What the user says himself is refused as ever.
+    assert main([*words, "search_algo=nsga2", "+search_algo.top=3"]) == 2
+    assert main([*words, "search_algo=nsga2", "search_algo.top=3"]) == 2
+    assert "search_algo.top: Nsga2 has no such setting" in capsys.readouterr().err

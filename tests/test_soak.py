@@ -21,7 +21,7 @@ SCRIPT = ROOT / "scripts" / "soak_kill.py"
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("recipe", ["search", "retrain", *RECIPES])
+@pytest.mark.parametrize("recipe", ["search", "retrain", "supernet", "search_from", *RECIPES])
 def test_killed_at_random_instants(recipe: str, tmp_path: Path) -> None:
     seed = len(recipe)  # any, but always the same
     done = subprocess.run(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import space_of
 
 from nasrun.errors import UserError
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_space.gates import Gates, mixed, path_of, single_path
 from nasrun.values import ImageTask
-from tests.helpers import space_of
 
 TASK = ImageTask(3, 16, 10)
 SPACES = ("nas_bench_macro", "nas_bench_201")

@@ -7,16 +7,19 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from networks import (
+    CIFAR,
+    assert_pieces_make_up_networks,
+    counted,
+    random_architectures,
+)
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
 from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced
 from nasrun.values import Architecture, ImageTask
 
-CIFAR = ImageTask(3, 32, 10)
 NAONET_V2 = "1 1 0 1 2 4 0 0 0 0 2 1 0 0 0 2 0 3 0 0 | 0 2 0 2 2 2 1 0 0 0 0 1 0 0 0 3 0 0 0 1"
 
 
@@ -32,70 +35,6 @@ def space(operations="small", nodes=5, stem="small", search=(1, 4), final=(2, 6)
 
 def paper() -> NaoCell:
     return space(search=(3, 20), final=(6, 36))
-
-
-def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
-    rng = np.random.default_rng(seed)
-    return [space.sample(rng) for _ in range(count)]
-
-
-def counted(network: torch.nn.Module, task: ImageTask) -> tuple[int, int]:
-    """Parameters and multiply-adds of a built network, counted by torch."""
-    network.eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, task.channels, task.size, task.size))
-    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
-
-
-def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[ImageTask]) -> None:
-    """Pieces have the weights of the whole network, all of them, and its cost; what is called alike
-    is alike, over all tasks and both scales; nothing is built before it is asked for."""
-    built: dict[str, tuple[tuple[int, ...], tuple[int, int], Counter[torch.Size]]] = {}
-
-    def no_module(*_: object, **__: object) -> None:
-        pytest.fail("a list of pieces has built a module")
-
-    for task in tasks:
-        for scale in ("search", "final"):
-            for architecture in random_architectures(space, 3):
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(torch.nn.Module, "__init__", no_module)
-                    pieces = space.pieces(architecture, task, scale)
-                weights: Counter[torch.Size] = Counter()
-                params = macs = 0
-                for piece in pieces:
-                    if piece.name not in built:
-                        module = piece.build()
-                        module(torch.randn(2, *piece.shape))
-                        cost = counted(module, ImageTask(*piece.shape[:2], 0))
-                        shapes = Counter(p.shape for p in module.state_dict().values())
-                        built[piece.name] = piece.shape, cost, shapes
-                    shape, (own_params, own_macs), shapes = built[piece.name]
-                    assert piece.shape == shape
-                    params, macs = params + own_params, macs + own_macs
-                    weights += shapes
-                cost = space.cost(architecture, task, scale)
-                assert (params, macs) == (cost.params, cost.macs)
-                network = space.network(architecture, task, scale)
-                assert weights == Counter(p.shape for p in network.state_dict().values())
-
-
-def assert_latencies_add_up(space: SearchSpace) -> None:
-    """With random times for the pieces: those of an architecture are those of any other one and
-    the differences that the choices of each group make to it."""
-    rng, table = np.random.default_rng(0), {}
-
-    def latency(choices: list[int]) -> float:
-        pieces = space.pieces(Architecture(space.name, tuple(choices)), CIFAR, "final")
-        return sum(table.setdefault(piece.name, rng.random()) for piece in pieces)
-
-    one, *others = (list(a.choices) for a in random_architectures(space, 6))
-    for other in others:
-        expected = latency(one)
-        for group in space.additive:
-            changed = [other[i] if i in group else choice for i, choice in enumerate(one)]
-            expected += latency(changed) - latency(one)
-        assert latency(other) == pytest.approx(expected)
 
 
 def test_naonet_v2_has_the_published_size():

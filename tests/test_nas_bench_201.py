@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tables
 import torch
-from test_nao_cell import (
+from networks import (
     CIFAR,
     assert_latencies_add_up,
     assert_pieces_make_up_networks,

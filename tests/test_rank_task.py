@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import space_of
 
 from nasrun.cli import main
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import ImageTask
-from tests.helpers import space_of
 
 TINY = [
     *("dataset=synthetic", "dataset.train_images=32", "dataset.validation=32"),

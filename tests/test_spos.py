@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_nao_cell import CIFAR, counted, random_architectures
+from helpers import CPU, space_of
+from networks import CIFAR, counted, random_architectures
 from torch import Tensor, nn
 
 from nasrun.config import build_parts, compose
@@ -22,7 +23,6 @@ from nasrun.search_space.spos.plan import BlockPlan, plan_network
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, ImageTask
-from tests.helpers import CPU, space_of
 
 IMAGENET = ImageTask(3, 224, 1000)
 RELEASED = "21012020202300003233"

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import space_of
+from networks import counted
+from safetensors.torch import load_file
 
 from nasrun.cli import main
+from nasrun.values import ImageTask
 
 WORDS = [
     *("search_space=spos_blocks", "sampler=uniform", "search_algo=evolution"),
@@ -67,6 +71,23 @@ def test_the_points_of_a_front_are_retrained(capsys: pytest.CaptureFixture[str])
     assert "search_algo=nsga2" in capsys.readouterr().err
     assert main(["retrain", "architecture=found/architecture.json", "pick=0"]) == 2
     assert "it needs from=RUN_DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", ["random", "evolution", "nsga2"])
+def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> None:
+    bound = 85_000  # of 55,320 to 118,440
+    run("search", "found", *WORDS, f"search_algo={algo}", f"budget.macs.max={bound}")
+    result = json.loads((run("retrain", "again", "from=found") / "result.json").read_text())
+    space = space_of("spos_blocks")
+    for directory in ("found", "again"):
+        config = json.loads(Path(directory, "run.json").read_text())["config"]
+        assert config["budget"]["macs"]["max"] == bound
+        weights = load_file(Path(directory, "network.safetensors"))
+        network = space.network(space.read(result["architecture"]), ImageTask(3, 8, 4), "final")
+        network.load_state_dict(weights)  # the very network that was trained
+        params, macs = counted(network, ImageTask(3, 8, 4))
+        assert macs == result["macs"] <= bound
+        assert params == result["params"]
 
 
 def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,376 @@
+"""Budgets: exact extremes, uniform draws within, what is refused, and searches that keep to them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_search_algo import Plain
+
+from nasrun.budget.additive import Additive
+from nasrun.budget.candidates import Bounds, Candidates
+from nasrun.cli import main
+from nasrun.errors import UserError
+from nasrun.search_algo.pool import Pool
+from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Decision, ImageTask
+from tests.helpers import TASK, space_of
+
+CIFAR = ImageTask(3, 32, 10)
+
+
+class Pairs(SearchSpace):
+    """Groups of two decisions whose costs multiply, and one decision alone."""
+
+    name = "pairs"
+    gate_kinds = frozenset({"path"})
+    decisions = tuple(Decision(f"d{i}", ("a", "b", "c", "d")[:n]) for i, n in enumerate((3, 4, 2)))
+    additive = ((2, 0), (1,))
+    supernet = network = cost = cost_bound = None  # type: ignore[assignment]
+
+
+def pairs_cost(architecture: Architecture) -> float:
+    a, b, c = architecture.choices
+    return 5.5 + (a + 1) * (3 * c - 2) + 0.25 * b * b
+
+
+def macs(space: SearchSpace, task: ImageTask = TASK) -> Measure:
+    return space.sizer("macs", task, "final")
+
+
+@pytest.fixture(scope="module")
+def macro() -> tuple[SearchSpace, dict[Architecture, float]]:
+    space = space_of("nas_bench_macro")
+    return space, {a: macs(space)(a) for a in space.every()}
+
+
+def within(costs: dict[Architecture, float], low: float, high: float) -> list[Architecture]:
+    return [a for a, cost in costs.items() if low <= cost <= high]
+
+
+def check_uniform(
+    space: SearchSpace, measure: Measure, costs: dict[Architecture, float], low: float, high: float
+) -> None:
+    """Candidates draw exactly what was enumerated, all alike."""
+    feasible = within(costs, low, high)
+    window = Additive(space, measure).window(low, high)
+    assert window.count >= len(feasible) > 0
+    candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
+    rng = np.random.default_rng(len(feasible))
+    drawn = Counter(candidates.sample(rng) for _ in range(5000))
+    assert drawn.keys() <= set(feasible)
+    # At least ten expected draws to a cell: architectures of neighbouring places are put together.
+    cells = min(len(feasible), 500)
+    found, expected = np.zeros(cells), np.zeros(cells)
+    for place, architecture in enumerate(feasible):
+        found[place % cells] += drawn[architecture]
+        expected[place % cells] += 5000 / len(feasible)
+    if cells > 1:
+        assert stats.chisquare(found, expected).pvalue > 1e-3
+
+
+# Costs that add up.
+
+
+@pytest.mark.parametrize("name", ["nas_bench_macro", "nas_bench_201"])
+@pytest.mark.parametrize("size", ["params", "macs"])
+def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> None:
+    space = space_of(name)
+    measure = space.sizer(size, CIFAR, "final")
+    additive = Additive(space, measure)
+    costs = []
+    for architecture in list(space.every())[:: 1 if name == "nas_bench_macro" else 7]:
+        picks = [
+            options.index(tuple(architecture.choices[i] for i in group))
+            for group, options in zip(additive.groups, additive.options, strict=True)
+        ]
+        assert additive.architecture(picks) == architecture
+        terms = zip(additive.terms, picks, strict=True)
+        costs.append(measure(architecture))
+        assert additive.base + sum(terms[pick] for terms, pick in terms) == costs[-1]
+    assert additive.low <= min(costs)
+    assert additive.high >= max(costs)
+    assert {measure(a) for a in space.extremes(measure, Streams(3))} == {additive.low, additive.high}
+    if name == "nas_bench_macro":
+        assert (additive.low, additive.high) == (min(costs), max(costs))
+
+
+def test_terms_of_decisions_that_cost_together() -> None:
+    space = Pairs()
+    costs = {a: pairs_cost(a) for a in space.every()}
+    additive = Additive(space, pairs_cost)
+    assert (additive.low, additive.high) == (min(costs.values()), max(costs.values()))
+    values = sorted(set(costs.values()))
+    for low, high in [(-math.inf, math.inf), (values[2], values[5]), *zip(values, values, strict=1)]:
+        check_uniform(space, pairs_cost, costs, low, high)
+    for low, high in zip(values, values[1:], strict=False):
+        with pytest.raises(UserError, match=r"no architecture of pairs was found within"):
+            middle = (low + high) / 2
+            Candidates(space, [Bounds("macs", middle, middle)], {"macs": pairs_cost})
+
+
+def test_a_space_that_does_not_add_up() -> None:
+    with pytest.raises(ValueError, match="plain is not additive"):
+        Additive(Plain(2, 2), lambda a: 1.0)
+
+
+@pytest.mark.parametrize("quantiles", [(0, 1), (0, 0.4), (0.45, 0.55), (0.9, 1), (0.2, 0.2)])
+def test_draws_are_uniform_among_all_within(macro: Any, quantiles: tuple[float, float]) -> None:
+    space, costs = macro
+    low, high = np.quantile(list(costs.values()), quantiles, method="nearest").tolist()
+    check_uniform(space, macs(space), costs, low, high)
+
+
+def test_the_ends_of_the_costs(macro: Any) -> None:
+    space, costs = macro
+    values = sorted(set(costs.values()))
+    for low, high in [
+        (-math.inf, values[0]),
+        (values[-1], math.inf),
+        (0, values[1]),
+        (values[-3], values[-1]),
+    ]:
+        check_uniform(space, macs(space), costs, low, high)
+
+
+def test_a_window_that_holds_everything_or_nothing(macro: Any) -> None:
+    space, costs = macro
+    additive = Additive(space, macs(space))
+    assert additive.window(-math.inf, math.inf).count == 3**8
+    assert additive.window(0, 1e30).count == 3**8
+    for low, high in [(0, additive.low - 1e3), (additive.high + 1e3, math.inf)]:
+        window = additive.window(low, high)
+        assert window.count == 0
+        with pytest.raises(ValueError, match="empty"):
+            window.draw(np.random.default_rng(0))
+    check_uniform(space, macs(space), costs, -math.inf, math.inf)
+
+
+def test_no_narrow_window_misses_an_architecture() -> None:
+    # Costs that no binary fraction is: the bounds are the architecture's own cost.
+    space = Pairs()
+    for seed in range(30):
+        worth = np.random.default_rng(seed).random((3, 4, 2)) * 10.0 ** (seed % 5 - 3)
+
+        def cost(architecture: Architecture, worth: Any = worth) -> float:
+            a, b, c = architecture.choices
+            return math.fsum([0.1, worth[a, 0, c], worth[0, b, 1]])
+
+        additive = Additive(space, cost)
+        for architecture in space.every():
+            value = cost(architecture)
+            for low, high in [(value, value), (-math.inf, value), (value, math.inf)]:
+                assert additive.window(low, high).count >= 1
+            candidates = Candidates(space, [Bounds("macs", value, value)], {"macs": cost})
+            assert cost(candidates.sample(np.random.default_rng(0))) == value
+
+
+def test_costs_that_are_all_the_same() -> None:
+    space = Pairs()
+    for value in (0.0, 7.25):
+        window = Additive(space, lambda a, value=value: value).window(value, value)  # type: ignore[misc]
+        assert window.count == space.size
+        assert Additive(space, lambda a, v=value: v).window(0, value / 2).count in (0, space.size)  # type: ignore[misc]
+
+
+# What architectures are drawn from.
+
+
+def test_without_bounds_draws_are_those_of_the_space() -> None:
+    space = space_of("nao_cell")
+    ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
+    candidates = Candidates(space)
+    assert [candidates.sample(ours) for _ in range(50)] == [space.sample(theirs) for _ in range(50)]
+    assert candidates.allows(space.sample(ours))
+    assert candidates.costs(space.sample(ours)) == {}
+
+
+def test_an_unreachable_bound_is_named_with_the_nearest_value(macro: Any) -> None:
+    space, costs = macro
+    low, high = min(costs.values()), max(costs.values())
+
+    def refused(bound: Bounds) -> str:
+        with pytest.raises(UserError) as caught:
+            Candidates(space, [bound], {"macs": macs(space)})
+        return str(caught.value)
+
+    message = refused(Bounds("macs", -math.inf, low - 1))
+    assert f"budget.macs.max={low - 1:,} cannot be met" in message
+    assert message.endswith(f"the smallest macs of nas_bench_macro is {low:,}")
+    message = refused(Bounds("macs", high + 1, math.inf))
+    assert f"budget.macs.min={high + 1:,} cannot be met" in message
+    assert message.endswith(f"the largest macs of nas_bench_macro is {high:,}")
+
+
+class Counting:
+    """A measure that counts its calls."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure, self.calls = measure, 0
+
+    def __call__(self, architecture: Architecture) -> float:
+        self.calls += 1
+        return self.measure(architecture)
+
+
+def test_bounds_that_contradict_each_other(macro: Any) -> None:
+    space, costs = macro
+    size = Counting(macs(space))
+    params = Counting(space.sizer("params", TASK, "final"))
+    most = max(map(params.measure, costs))
+    bounds = [Bounds("macs", 0, min(costs.values())), Bounds("params", most, math.inf)]
+    with pytest.raises(UserError, match=r"budget.macs.max=.* budget.params.min=.*: no architecture"):
+        Candidates(space, bounds, {"macs": size, "params": params})
+    assert size.calls + params.calls < 100_000
+
+
+def test_two_bounds_are_both_kept(macro: Any) -> None:
+    space, costs = macro
+    params = space.sizer("params", TASK, "final")
+    low, high = np.quantile(list(map(params, costs)), [0.3, 0.6]).tolist()
+    middle = float(np.median(list(costs.values())))
+    bounds = [Bounds("macs", -math.inf, middle), Bounds("params", low, high)]
+    candidates = Candidates(space, bounds, {"macs": macs(space), "params": params})
+    feasible = {a for a in costs if costs[a] <= middle and low <= params(a) <= high}
+    assert {candidates.sample(np.random.default_rng(i)) for i in range(300)} <= feasible
+    assert {a for a in costs if candidates.allows(a)} == feasible
+
+
+@pytest.mark.parametrize("name", ["spos_blocks", "spos_blocks_channels"])
+def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
+    space = space_of(name, "effort=full")
+    plain = macs(space, CIFAR)
+    middle = plain(space.sample(np.random.default_rng(1)))
+    additive = Additive(space, plain)
+    for low, high in [
+        (middle, middle),
+        (middle * 0.9999, middle * 1.0001),
+        (-math.inf, additive.low),
+        (additive.high, math.inf),
+    ]:
+        measure = Counting(plain)
+        candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
+        measure.calls, rng = 0, np.random.default_rng(2)
+        drawn = [candidates.sample(rng) for _ in range(10)]
+        assert measure.calls < 1000  # plain draws would need thousands for each
+        assert all(low <= plain(a) <= high for a in drawn)
+
+
+def test_where_costs_do_not_add_up() -> None:
+    space = space_of("nao_cell")
+    measure = macs(space)
+    low, high = map(measure, space.extremes(measure, Streams(0)))
+    most = low + 0.05 * (high - low)
+    candidates = Candidates(space, [Bounds("macs", -math.inf, most)], {"macs": measure})
+    assert not candidates.exact
+    drawn = {candidates.sample(np.random.default_rng(i)) for i in range(20)}
+    assert all(measure(a) <= most for a in drawn)
+    assert len(drawn) == 20
+    for bound in (Bounds("macs", 0, low / 2), Bounds("macs", high * 2, math.inf)):
+        with pytest.raises(UserError, match=r"cannot be met: .* that was found is"):
+            Candidates(space, [bound], {"macs": measure})
+
+
+def test_pools_take_nothing_outside_the_budget(macro: Any) -> None:
+    space, costs = macro
+    most = sorted(costs.values())[60]
+    candidates = Candidates(space, [Bounds("macs", 0, most)], {"macs": macs(space)})
+    pool = Pool(candidates)
+    found: dict[Architecture, Architecture] = {}
+    pool.collect(space.every(), 10_000, found)
+    feasible = within(costs, 0, most)
+    assert set(found) == {space.canonical(a) for a in feasible}
+    # Random draws find all of them too, and end.
+    drawn: dict[Architecture, Architecture] = {}
+    pool.draw(np.random.default_rng(0), 10_000, drawn)
+    assert set(drawn) == set(found)
+    assert set(drawn.values()) <= set(feasible)
+
+
+# From the command line.
+
+SMOKE = ("effort=smoke", "threads=1", "dataset=synthetic", "sampler=uniform")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NASRUN_DEBUG", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def call(*words: str) -> str:
+        assert main(["search", *SMOKE, *words]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("nasrun: error: ")
+        assert said.count("\n") == 1
+        assert not list(here.glob("outputs/search/*"))
+        return said
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("budget.macs.min=3e6 budget.macs.max=2e6", "budget.macs: min=3e+06 is above max=2e+06"),
+        ("budget.macs.max=1", "budget.macs.max=1 cannot be met: the smallest macs of spos_blocks"),
+        ("budget.params.min=1e12", "the largest params of spos_blocks is"),
+        ("budget.bitops.max=1e9", "spos_blocks decides on no bits, so it has no bitops"),
+        ("budget.macs.max=-1", "max = -1"),
+        ("budget.macs.max=inf", "max = inf"),
+        ("budget.macs.max=many", "max = 'many'"),
+        ("budget.macs.most=3", "most"),
+        ("search_algo=nsga2 search_algo.goals=[bitops]", "so it has no bitops"),
+        ("search_algo=nsga2 search_algo.goals=[]", "goals"),
+        ("search_algo=nsga2 search_algo.goals=[macs,macs]", "each goal once"),
+        ("search_algo=nsga2 search_algo.goals=[beauty]", "beauty"),
+        ("search_algo.population=0", "population = 0"),
+        ("search_algo.population=5 search_algo.top=6", "top=6 is more than"),
+        ("search_algo.mutations=5", "mutations=5 and crossovers=2 are more than"),
+        ("search_algo.generations=0", "generations = 0"),
+        ("search_algo.probability=0", "probability = 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(refused: Callable[..., str], words: str, said: str) -> None:
+    assert said in refused("search_space=spos_blocks", "search_algo=evolution", *words.split())
+
+
+@pytest.mark.parametrize(
+    ("space", "algo", "size"),
+    [
+        ("nas_bench_macro", "random", "macs"),
+        ("spos_blocks", "evolution", "params"),
+        ("spos_quantized", "nsga2", "bitops"),
+        ("nao_cell", "nao", "macs"),
+        ("nao_cell", "evolution", "params"),
+    ],
+)
+def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size: Any) -> None:
+    # Final networks are wider than those of the supernet, and the budget is theirs.
+    final = "search_space.final." + {"nao_cell": "channels=6"}.get(space, "width=0.1875")
+    words = [f"search_space={space}", f"search_algo={algo}", final, "shortlist.count=1"]
+    if algo == "nsga2":
+        words.append("search_algo.goals=[bitops]")
+    built = space_of(space, final)
+    task = ImageTask(3, 32, 10)
+    measure = built.sizer(size, task, "final")
+    values = [measure(built.sample(np.random.default_rng(i))) for i in range(200)]
+    low, high = (int(value) for value in np.quantile(values, [0.2, 0.35]))
+    budget = [f"budget.{size}.min={low}", f"budget.{size}.max={high}"]
+    assert main(["search", *SMOKE, *words, *budget, "hydra.run.dir=run"]) == 0
+    trials = [json.loads(line) for line in Path("run/trials.jsonl").read_text().splitlines()]
+    assert len(trials) >= 6
+    for trial in trials:
+        cost = built.cost(built.read(trial["architecture"]), task, "final")
+        assert low <= getattr(cost, size) <= high

@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 
 DEBUG = "NASRUN_DEBUG"
 RESUME = "resume"
-TAKEN_FROM = {
-    "search": "supernet.safetensors",
-    "retrain": "architecture.json",
-    "rank": "supernet.safetensors",
-}
+SUPERNET = "supernet.safetensors"
+TAKEN_FROM = {"search": SUPERNET, "retrain": "architecture.json", "rank": SUPERNET}
 """What a task takes from=RUN_DIR, besides its overrides."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -221,6 +218,10 @@ def with_earlier(
     try:
         changed = earlier.changed_defaults(overrides, config_dir)
         merged = earlier.merged(overrides, config_dir)
+        own = any(override.startswith("split_seed=") for override in overrides)
+        if needed == SUPERNET and not own:
+            merged = [word for word in merged if not word.startswith("split_seed=")]
+            merged.append(earlier.split())
     except config.CONFIGURATION_ERRORS as error:
         told = config.explain(error, earlier.overrides, config_dir)
         raise UserError(f"the overrides of {directory} no longer fit: {told}") from error

@@ -68,6 +68,14 @@ class EarlierRun:
         ]
         return EarlierRun(directory, task, tuple(kept), config)
 
+    def split(self) -> str:
+        """The override that gives the run's split of images: a supernet must not be scored on
+        images that it was trained on. Raises UserError where run.json does not tell it."""
+        seed = self.config.get("split_seed", self.config.get("seed"))
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise UserError(f"{self.directory / 'run.json'} has no seed of a split")
+        return f"split_seed={seed}"
+
     def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
         """The run's overrides, without those that the user's replace, then the user's."""
         mine = list(overrides)

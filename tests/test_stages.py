@@ -90,6 +90,28 @@ def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> 
         assert params == result["params"]
 
 
+def test_another_seed_keeps_the_split_of_the_supernet() -> None:
+    """Else a supernet would be scored on images that it was trained on."""
+    run("supernet", "supernet", *WORDS, "seed=3")
+    directory = run("search", "search", "from=supernet", "seed=4")
+    config = json.loads((directory / "run.json").read_text())["config"]
+    assert (config["seed"], config["split_seed"]) == (4, 3)
+    own = run("search", "own", "from=supernet", "seed=4", "split_seed=4")
+    assert json.loads((own / "run.json").read_text())["config"]["split_seed"] == 4
+    retrained = run("retrain", "retrained", "from=search", "seed=5")
+    config = json.loads((retrained / "run.json").read_text())["config"]
+    assert (config["seed"], config["split_seed"]) == (5, 3)
+    split = {name: images(name) for name in ("supernet", "search", "own", "retrained")}
+    assert split["supernet"] == split["search"] == split["retrained"]
+    assert split["own"] != split["supernet"]
+
+
+def images(name: str) -> object:
+    """What tells the images of a run from others."""
+    *_, last = sorted(Path(name, "checkpoints").glob("*.json"))
+    return json.loads(json.loads(last.read_text())["checkpoint"])["parts"]["images"]["tree"]
+
+
 def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["supernet", "effort=smoke", "threads=1"]) == 2
     assert "its supernet cannot be trained alone" in capsys.readouterr().err

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt
 
 from nasrun.budget.budget import Budget
-from nasrun.dataset.base import Dataset
+from nasrun.dataset.base import Dataset, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.standalone import StandaloneEvaluator
@@ -56,6 +57,7 @@ class Parts:
     """The parts of a run; one for each config group, and the settings of the top level."""
 
     seed: NonNegativeInt
+    split_seed: NonNegativeInt
     device: str
     precision: Precision
     deterministic: bool
@@ -75,6 +77,10 @@ class Parts:
     shortlist: Shortlist
     retrain: Retrain
     rank: Rank | None = None
+
+    def load(self, device: torch.device) -> Splits:
+        """The images; raises UserError where the dataset cannot give them."""
+        return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
 
     def check_gates(self) -> None:
         """Raises UserError where the sampler sets gates that the search space does not have."""

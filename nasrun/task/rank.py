@@ -51,7 +51,7 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     if wanted is None:
         raise UserError("rank has no settings: the task is nasrun rank")
     space = parts.search_space
-    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    splits = parts.load(run.compute.device)
     parts.check_gates()
     architectures = wanted.architectures.choose(
         space, splits.task, run.streams.numpy("architectures")

@@ -31,7 +31,7 @@ def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
         architecture = parts.search_space.read(value)
     except UserError as error:
         raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
-    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    splits = parts.load(run.compute.device)
     parts.check_networks(splits.task, architecture)
     run.begin(architecture)
     run.keep("images", SameImages(splits))

@@ -32,7 +32,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     A run that is continued goes through the same lines: each part knows how far it has come, and
     what is done is not done again.
     """
-    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    splits = parts.load(run.compute.device)
     algo, evaluator = parts.search_algo, parts.evaluator
     parts.check_gates()
     parts.check_pool()

@@ -23,7 +23,7 @@ def supernet(parts: Parts, run: Run) -> dict[str, Any]:
             "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
             "random or nsga2, or run the whole search"
         )
-    splits = parts.dataset.load(run.streams.sub("dataset"), run.compute.device)
+    splits = parts.load(run.compute.device)
     parts.check_gates()
     training = start_supernet(parts, run, splits, rounds=1)
     run.begin()

@@ -1,4 +1,4 @@
-"""Budgets: exact extremes, uniform draws within, what is refused, and searches that keep to them."""
+"""Budgets: exact extremes, uniform draws, what is refused, and searches that keep to them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from scipy import stats
 from test_search_algo import Plain
 
+from nasrun.budget import candidates as candidates_module
 from nasrun.budget.additive import Additive
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.cli import main
 from nasrun.errors import UserError
+from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.streams import Streams
@@ -65,14 +68,14 @@ def check_uniform(
     assert window.count >= len(feasible) > 0
     candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
     rng = np.random.default_rng(len(feasible))
-    drawn = Counter(candidates.sample(rng) for _ in range(5000))
+    drawn = Counter(candidates.sample(rng) for _ in range(3000))
     assert drawn.keys() <= set(feasible)
-    # At least ten expected draws to a cell: architectures of neighbouring places are put together.
-    cells = min(len(feasible), 500)
+    # At least ten expected draws to a cell, so several architectures may share one.
+    cells = min(len(feasible), 300)
     found, expected = np.zeros(cells), np.zeros(cells)
     for place, architecture in enumerate(feasible):
         found[place % cells] += drawn[architecture]
-        expected[place % cells] += 5000 / len(feasible)
+        expected[place % cells] += 3000 / len(feasible)
     if cells > 1:
         assert stats.chisquare(found, expected).pvalue > 1e-3
 
@@ -87,7 +90,7 @@ def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> N
     measure = space.sizer(size, CIFAR, "final")
     additive = Additive(space, measure)
     costs = []
-    for architecture in list(space.every())[:: 1 if name == "nas_bench_macro" else 7]:
+    for architecture in list(space.every())[:: 1 if name == "nas_bench_macro" else 11]:
         picks = [
             options.index(tuple(architecture.choices[i] for i in group))
             for group, options in zip(additive.groups, additive.options, strict=True)
@@ -98,7 +101,10 @@ def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> N
         assert additive.base + sum(terms[pick] for terms, pick in terms) == costs[-1]
     assert additive.low <= min(costs)
     assert additive.high >= max(costs)
-    assert {measure(a) for a in space.extremes(measure, Streams(3))} == {additive.low, additive.high}
+    assert {measure(a) for a in space.extremes(measure, Streams(3))} == {
+        additive.low,
+        additive.high,
+    }
     if name == "nas_bench_macro":
         assert (additive.low, additive.high) == (min(costs), max(costs))
 
@@ -109,9 +115,10 @@ def test_terms_of_decisions_that_cost_together() -> None:
     additive = Additive(space, pairs_cost)
     assert (additive.low, additive.high) == (min(costs.values()), max(costs.values()))
     values = sorted(set(costs.values()))
-    for low, high in [(-math.inf, math.inf), (values[2], values[5]), *zip(values, values, strict=1)]:
+    points = [(value, value) for value in values[::5]]
+    for low, high in [(-math.inf, math.inf), (values[2], values[5]), *points]:
         check_uniform(space, pairs_cost, costs, low, high)
-    for low, high in zip(values, values[1:], strict=False):
+    for low, high in pairwise(values[:6]):
         with pytest.raises(UserError, match=r"no architecture of pairs was found within"):
             middle = (low + high) / 2
             Candidates(space, [Bounds("macs", middle, middle)], {"macs": pairs_cost})
@@ -122,7 +129,7 @@ def test_a_space_that_does_not_add_up() -> None:
         Additive(Plain(2, 2), lambda a: 1.0)
 
 
-@pytest.mark.parametrize("quantiles", [(0, 1), (0, 0.4), (0.45, 0.55), (0.9, 1), (0.2, 0.2)])
+@pytest.mark.parametrize("quantiles", [(0, 1), (0, 0.4), (0.49, 0.51), (0.2, 0.2)])
 def test_draws_are_uniform_among_all_within(macro: Any, quantiles: tuple[float, float]) -> None:
     space, costs = macro
     low, high = np.quantile(list(costs.values()), quantiles, method="nearest").tolist()
@@ -134,15 +141,13 @@ def test_the_ends_of_the_costs(macro: Any) -> None:
     values = sorted(set(costs.values()))
     for low, high in [
         (-math.inf, values[0]),
-        (values[-1], math.inf),
-        (0, values[1]),
-        (values[-3], values[-1]),
+        (values[-2], math.inf),
     ]:
         check_uniform(space, macs(space), costs, low, high)
 
 
 def test_a_window_that_holds_everything_or_nothing(macro: Any) -> None:
-    space, costs = macro
+    space, _ = macro
     additive = Additive(space, macs(space))
     assert additive.window(-math.inf, math.inf).count == 3**8
     assert additive.window(0, 1e30).count == 3**8
@@ -151,13 +156,12 @@ def test_a_window_that_holds_everything_or_nothing(macro: Any) -> None:
         assert window.count == 0
         with pytest.raises(ValueError, match="empty"):
             window.draw(np.random.default_rng(0))
-    check_uniform(space, macs(space), costs, -math.inf, math.inf)
 
 
 def test_no_narrow_window_misses_an_architecture() -> None:
     # Costs that no binary fraction is: the bounds are the architecture's own cost.
     space = Pairs()
-    for seed in range(30):
+    for seed in range(10):
         worth = np.random.default_rng(seed).random((3, 4, 2)) * 10.0 ** (seed % 5 - 3)
 
         def cost(architecture: Architecture, worth: Any = worth) -> float:
@@ -221,15 +225,18 @@ class Counting:
         return self.measure(architecture)
 
 
-def test_bounds_that_contradict_each_other(macro: Any) -> None:
+def test_bounds_that_contradict_each_other(macro: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(candidates_module, "DRAWS", 2000)
     space, costs = macro
     size = Counting(macs(space))
     params = Counting(space.sizer("params", TASK, "final"))
     most = max(map(params.measure, costs))
     bounds = [Bounds("macs", 0, min(costs.values())), Bounds("params", most, math.inf)]
-    with pytest.raises(UserError, match=r"budget.macs.max=.* budget.params.min=.*: no architecture"):
+    with pytest.raises(
+        UserError, match=r"budget.macs.max=.* budget.params.min=.*: no architecture"
+    ):
         Candidates(space, bounds, {"macs": size, "params": params})
-    assert size.calls + params.calls < 100_000
+    assert size.calls + params.calls < 20_000
 
 
 def test_two_bounds_are_both_kept(macro: Any) -> None:
@@ -279,8 +286,9 @@ def test_where_costs_do_not_add_up() -> None:
             Candidates(space, [bound], {"macs": measure})
 
 
-def test_pools_take_nothing_outside_the_budget(macro: Any) -> None:
+def test_pools_take_nothing_outside_the_budget(macro: Any, monkeypatch: Any) -> None:
     space, costs = macro
+    monkeypatch.setattr(pool_module, "GIVE_UP_AFTER", 2000)
     most = sorted(costs.values())[60]
     candidates = Candidates(space, [Bounds("macs", 0, most)], {"macs": macs(space)})
     pool = Pool(candidates)
@@ -325,21 +333,14 @@ def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
     [
         ("budget.macs.min=3e6 budget.macs.max=2e6", "budget.macs: min=3e+06 is above max=2e+06"),
         ("budget.macs.max=1", "budget.macs.max=1 cannot be met: the smallest macs of spos_blocks"),
-        ("budget.params.min=1e12", "the largest params of spos_blocks is"),
         ("budget.bitops.max=1e9", "spos_blocks decides on no bits, so it has no bitops"),
         ("budget.macs.max=-1", "max = -1"),
-        ("budget.macs.max=inf", "max = inf"),
-        ("budget.macs.max=many", "max = 'many'"),
-        ("budget.macs.most=3", "most"),
+        ("budget.macs.max=many", "macs.max = many"),
         ("search_algo=nsga2 search_algo.goals=[bitops]", "so it has no bitops"),
-        ("search_algo=nsga2 search_algo.goals=[]", "goals"),
         ("search_algo=nsga2 search_algo.goals=[macs,macs]", "each goal once"),
-        ("search_algo=nsga2 search_algo.goals=[beauty]", "beauty"),
         ("search_algo.population=0", "population = 0"),
         ("search_algo.population=5 search_algo.top=6", "top=6 is more than"),
         ("search_algo.mutations=5", "mutations=5 and crossovers=2 are more than"),
-        ("search_algo.generations=0", "generations = 0"),
-        ("search_algo.probability=0", "probability = 0"),
     ],
 )
 def test_what_cannot_be_is_refused(refused: Callable[..., str], words: str, said: str) -> None:
@@ -349,11 +350,10 @@ def test_what_cannot_be_is_refused(refused: Callable[..., str], words: str, said
 @pytest.mark.parametrize(
     ("space", "algo", "size"),
     [
-        ("nas_bench_macro", "random", "macs"),
-        ("spos_blocks", "evolution", "params"),
+        ("spos_blocks", "random", "params"),
+        ("spos_blocks", "evolution", "macs"),
         ("spos_quantized", "nsga2", "bitops"),
         ("nao_cell", "nao", "macs"),
-        ("nao_cell", "evolution", "params"),
     ],
 )
 def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size: Any) -> None:
@@ -362,10 +362,12 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     words = [f"search_space={space}", f"search_algo={algo}", final, "shortlist.count=1"]
     if algo == "nsga2":
         words.append("search_algo.goals=[bitops]")
+    if algo == "nao":
+        words += ["search_algo.predictor.hidden=8", "search_algo.initial=4"]
     built = space_of(space, final)
-    task = ImageTask(3, 32, 10)
+    task = ImageTask(3, 8, 4)  # dataset=synthetic
     measure = built.sizer(size, task, "final")
-    values = [measure(built.sample(np.random.default_rng(i))) for i in range(200)]
+    values = [measure(built.sample(np.random.default_rng(i))) for i in range(100)]
     low, high = (int(value) for value in np.quantile(values, [0.2, 0.35]))
     budget = [f"budget.{size}.min={low}", f"budget.{size}.max={high}"]
     assert main(["search", *SMOKE, *words, *budget, "hydra.run.dir=run"]) == 0

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
-STEPS = 2**14
-"""Steps from the smallest to the greatest cost, at most; finer than any budget is told."""
+STEPS = 2**18
+"""Steps from the nearer end of the costs to the far side of the window, at most."""
 
 STEPS_OF_WINDOW = 64
 """Steps within the window, where it is not too narrow for that."""
@@ -72,21 +72,29 @@ class Window:
 
     def __init__(self, costs: Additive, low: float, high: float) -> None:
         self.costs = costs
-        low, high = max(low, costs.low), min(high, costs.high)
-        span = costs.high - costs.low
-        width = max((high - low) / STEPS_OF_WINDOW, span / STEPS) or 1.0
-        shifted = [terms - terms.min() for terms in costs.terms]
-        self.steps = [np.rint(terms / width).astype(np.int64) for terms in shifted]
-        size = int(sum(int(steps.max()) for steps in self.steps)) + 1
-        slack = len(self.steps) / 2  # each group's term is rounded by half a step at most
-        first = max(int(np.ceil((low - costs.low) / width - slack)), 0)
-        last = int(np.floor((high - costs.low) / width + slack))
+        # What rounding may do to a sum: a bound that is exactly the smallest cost is met.
+        margin = 1e-12 * max(abs(costs.low), abs(costs.high))
+        low, high = max(low, costs.low) - margin, min(high, costs.high) + margin
+        # Sums count from the end of the costs that is nearer to the window, and stop behind it.
+        if high - costs.low <= costs.high - low:
+            first, last = low - costs.low, high - costs.low
+            shifted = [terms - terms.min() for terms in costs.terms]
+        else:
+            first, last = costs.high - high, costs.high - low
+            shifted = [terms.max() - terms for terms in costs.terms]
+        width = max((high - low) / STEPS_OF_WINDOW, last / STEPS, 0.0) or 1.0
+        # Each group's term is rounded by half a step at most, and divided inexactly.
+        slack = len(shifted) / 2 + 1e-6
+        reach = sum(float(terms.max()) for terms in shifted) / width
+        size = max(int(np.floor(min(last / width, reach) + slack)) + 1, 1)
+        begin = max(int(np.ceil(first / width - slack)), 0)
+        self.steps = [np.rint(np.minimum(t / width, size)).astype(np.int64) for t in shifted]
         # ways[g][s]: how many choices of groups g, g + 1, ... lead from the sum s into the window.
         ways = np.zeros((len(self.steps) + 1, size))
         if high >= low:
-            ways[-1, first : last + 1] = 1
+            ways[-1, begin:] = 1
         for group in range(len(self.steps) - 1, -1, -1):
-            for step in self.steps[group].tolist():
+            for step in filter(size.__gt__, self.steps[group].tolist()):
                 ways[group, : size - step] += ways[group + 1, step:]
         self.ways = ways
 
@@ -103,7 +111,8 @@ class Window:
         for steps, ways in zip(self.steps, self.ways[1:], strict=True):
             places = total + steps
             weights = np.where(places < len(ways), ways[np.minimum(places, len(ways) - 1)], 0)
-            pick = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), "right"))
+            sums = np.cumsum(weights)
+            pick = int(np.searchsorted(sums, rng.random() * sums[-1], "right"))
             picks.append(pick)
             total += int(steps[pick])
         return self.costs.architecture(picks)

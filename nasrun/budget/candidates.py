@@ -83,7 +83,7 @@ class Candidates:
 
         Raises UserError where none was found (which the first draw has shown to be rare).
         """
-        found = self._draw(rng)
+        found = self.draw(rng)
         if found is None:
             raise UserError(
                 f"{self._told()}: no further architecture of {self.space.name} was found within: "
@@ -103,7 +103,8 @@ class Candidates:
         """What is bounded, by name."""
         return {name: measure(architecture) for name, measure in self.measures.items()}
 
-    def _draw(self, rng: np.random.Generator) -> Architecture | None:
+    def draw(self, rng: np.random.Generator) -> Architecture | None:
+        """A random architecture within the budget; None where none was found."""
         if not self.bounds:
             return self.space.sample(rng)
         if self.window is not None:
@@ -168,13 +169,18 @@ class Candidates:
 
     def _check_together(self, rng: np.random.Generator) -> None:
         """Raises UserError where no architecture is found that meets all bounds."""
-        if self._draw(rng) is not None:
+        if self.draw(rng) is not None:
             return
         walks = [self._walk(self.space.sample(rng), rng) for _ in range(20)]
         nearest = min(walks, key=self._excess)
-        if self.allows(nearest):
+        if self.allows(nearest) and not self.exact:
             return
         reached = ", ".join(f"{name} {cost:,.10g}" for name, cost in self.costs(nearest).items())
+        if self.allows(nearest):  # far too few for draws to find them
+            raise UserError(
+                f"{self._told()}: hardly any architecture of {self.space.name} is within (one has "
+                f"{reached}): widen the budget"
+            )
         raise UserError(
             f"{self._told()}: no architecture of {self.space.name} was found within; the nearest "
             f"has {reached}"

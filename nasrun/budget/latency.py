@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import platform
@@ -160,7 +161,13 @@ class Latency:
                 for piece in missing:
                     known[piece.name] = self.time(piece, compute)
                     stage.advance(1, {"ms": known[piece.name]})
-        table.write()
+        try:
+            table.write()
+        except OSError as error:
+            raise UserError(
+                f"cannot keep the latencies in {path}: {error.strerror}; choose another place with "
+                "budget.latency.store=DIR"
+            ) from error
         screen.say(f"latencies of {len(wanted)} operations on {compute.describe()}: {path}")
         if missing and self.networks >= 3:
             screen.say(self._check(space, task, table, compute))
@@ -231,21 +238,30 @@ def read_table(path: Path) -> dict[str, float]:
         text = read_bytes(path, LARGEST).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the latencies in {path}: {error}") from error
-    reader = csv.DictReader(text.splitlines(), restval="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     if not {"operation", "ms"} <= set(reader.fieldnames or ()):
         raise UserError(f"{path}: a table of latencies has the columns operation and ms")
     table: dict[str, float] = {}
-    for row in reader:
+    for line, row in rows:
         try:
             value = float(row["ms"])
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
-            raise UserError(f"{path}, line {reader.line_num}: ms = {row['ms'][:80]!r} is no time")
+            raise UserError(f"{path}, line {line}: ms = {row['ms'][:80]!r} is no time")
         table[row["operation"]] = value
     return table
 
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:
-    lines = ["operation,ms", *(f'"{name}",{ms:.6g}' for name, ms in sorted(table.items()))]
-    write_atomic(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    """What ``read_table`` gives back to the last digit: a run goes on by the same numbers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(
+        [("operation", "ms"), *((name, repr(ms)) for name, ms in sorted(table.items()))]
+    )
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))

@@ -103,7 +103,8 @@ class Generations(PoolSearch):
         self.pool.draw(rng, self.population, found)
         self.pool.add(found)
         self.pool.pending = list(found.values())
-        self.generation += 1
+        # Where nothing new is left, no later generation would find any either.
+        self.generation = self.generation + 1 if found else self.generations
 
     def _fill(self, found: Found, count: int, child: Callable[[], Architecture]) -> None:
         """Up to ``count`` new children, in ``tries`` times as many draws."""

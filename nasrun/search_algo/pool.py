@@ -53,7 +53,10 @@ class Pool:
         fruitless = 0
         while len(found) < count and fruitless < GIVE_UP_AFTER:
             before = len(found)
-            self.collect([self.candidates.sample(rng)], count, found)
+            architecture = self.candidates.draw(rng)
+            if architecture is None:
+                return  # so rare within the budget that it counts as exhausted
+            self.collect([architecture], count, found)
             fruitless = 0 if len(found) > before else fruitless + 1
 
     def add(self, found: Found) -> None:

@@ -182,7 +182,10 @@ def front(
         figure, axes = _figure(2.6)
         for points, style in (
             (visited, {"marker": ".", "linestyle": "", "color": "0.7", "label": "visited"}),
-            (sorted(front), {"marker": "o", "markersize": 3, "label": "front"}),
+            (
+                sorted(front),
+                {"marker": "o", "markersize": 3, "drawstyle": "steps-post", "label": "front"},
+            ),
         ):
             axes.plot([cost for cost, _ in points], [score for _, score in points], **style)
         axes.set_xlabel(x)

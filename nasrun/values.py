@@ -75,7 +75,7 @@ class Cost:
 class Trial:
     """What an evaluator says of one architecture.
 
-    score: accuracy in [0, 1]; higher is better.
+    score: in [0, 1], higher is better: an accuracy, or what else the evaluator goes by.
     evaluation: how the score came about (evaluator, batch norm protocol, images, round ...).
     """
 

@@ -68,7 +68,7 @@ def check_uniform(
     assert window.count >= len(feasible) > 0
     candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
     rng = np.random.default_rng(len(feasible))
-    drawn = Counter(candidates.sample(rng) for _ in range(3000))
+    drawn = Counter(candidates.draw(rng) for _ in range(3000))
     assert drawn.keys() <= set(feasible)
     # At least ten expected draws to a cell, so several architectures may share one.
     cells = min(len(feasible), 300)
@@ -174,7 +174,7 @@ def test_no_narrow_window_misses_an_architecture() -> None:
             for low, high in [(value, value), (-math.inf, value), (value, math.inf)]:
                 assert additive.window(low, high).count >= 1
             candidates = Candidates(space, [Bounds("macs", value, value)], {"macs": cost})
-            assert cost(candidates.sample(np.random.default_rng(0))) == value
+            assert cost(candidates.draw(np.random.default_rng(0))) == value
 
 
 def test_costs_that_are_all_the_same() -> None:
@@ -192,7 +192,7 @@ def test_without_bounds_draws_are_those_of_the_space() -> None:
     space = space_of("nao_cell")
     ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
     candidates = Candidates(space)
-    assert [candidates.sample(ours) for _ in range(50)] == [space.sample(theirs) for _ in range(50)]
+    assert [candidates.draw(ours) for _ in range(50)] == [space.sample(theirs) for _ in range(50)]
     assert candidates.allows(space.sample(ours))
     assert candidates.costs(space.sample(ours)) == {}
 
@@ -247,7 +247,7 @@ def test_two_bounds_are_both_kept(macro: Any) -> None:
     bounds = [Bounds("macs", -math.inf, middle), Bounds("params", low, high)]
     candidates = Candidates(space, bounds, {"macs": macs(space), "params": params})
     feasible = {a for a in costs if costs[a] <= middle and low <= params(a) <= high}
-    assert {candidates.sample(np.random.default_rng(i)) for i in range(300)} <= feasible
+    assert {candidates.draw(np.random.default_rng(i)) for i in range(300)} <= feasible
     assert {a for a in costs if candidates.allows(a)} == feasible
 
 
@@ -266,7 +266,7 @@ def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
         measure = Counting(plain)
         candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
         measure.calls, rng = 0, np.random.default_rng(2)
-        drawn = [candidates.sample(rng) for _ in range(10)]
+        drawn = [candidates.draw(rng) for _ in range(10)]
         assert measure.calls < 1000  # plain draws would need thousands for each
         assert all(low <= plain(a) <= high for a in drawn)
 
@@ -278,7 +278,7 @@ def test_where_costs_do_not_add_up() -> None:
     most = low + 0.05 * (high - low)
     candidates = Candidates(space, [Bounds("macs", -math.inf, most)], {"macs": measure})
     assert not candidates.exact
-    drawn = {candidates.sample(np.random.default_rng(i)) for i in range(20)}
+    drawn = {candidates.draw(np.random.default_rng(i)) for i in range(20)}
     assert all(measure(a) <= most for a in drawn)
     assert len(drawn) == 20
     for bound in (Bounds("macs", 0, low / 2), Bounds("macs", high * 2, math.inf)):
@@ -367,7 +367,7 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     built = space_of(space, final)
     task = ImageTask(3, 8, 4)  # dataset=synthetic
     measure = built.sizer(size, task, "final")
-    values = [measure(built.sample(np.random.default_rng(i))) for i in range(100)]
+    values = [measure(built.draw(np.random.default_rng(i))) for i in range(100)]
     low, high = (int(value) for value in np.quantile(values, [0.2, 0.35]))
     budget = [f"budget.{size}.min={low}", f"budget.{size}.max={high}"]
     assert main(["search", *SMOKE, *words, *budget, "hydra.run.dir=run"]) == 0

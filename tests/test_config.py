@@ -425,9 +425,9 @@ def test_malformed_overrides(override: str) -> None:
     ("override", "expected"),
     [
         ("initial=3", "did you mean 'search_algo.initial'"),
-        ("sampler=proportinal", "options: fair, proportional"),
-        ("sampler=null", "options: fair, proportional"),
-        ("sampler=3", "options: fair, proportional"),
+        ("sampler=proportinal", "options: fair, path_dropout, proportional"),
+        ("sampler=null", "options: fair, path_dropout, proportional"),
+        ("sampler=3", "options: fair, path_dropout, proportional"),
         ("trainer@shortlist.trainr=supernet", "did you mean 'trainer@shortlist.trainer'"),
         ("shortlist.trainer.epoch=1", "did you mean 'shortlist.trainer.epochs'"),
         ("dataset.zzz=1", "dataset has"),

@@ -78,19 +78,6 @@ class Candidates:
             bound.excess(self.measures[bound.name](architecture)) == 0 for bound in self.bounds
         )
 
-    def sample(self, rng: np.random.Generator) -> Architecture:
-        """A random architecture within the budget.
-
-        Raises UserError where none was found (which the first draw has shown to be rare).
-        """
-        found = self.draw(rng)
-        if found is None:
-            raise UserError(
-                f"{self._told()}: no further architecture of {self.space.name} was found within: "
-                "widen the budget"
-            )
-        return found
-
     def measure(self, name: str) -> Measure:
         """A cost of the final network, bounded or not; raises UserError where there is none."""
         if name in self.measures:

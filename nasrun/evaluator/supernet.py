@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
-import torch
 from pydantic import Field
 
-from nasrun.dataset.base import Batch, Split, Splits
+from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
+from nasrun.evaluator.fixed import fixed_batches
 from nasrun.limits import Count, Images
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
-
-RESIDENT_BYTES = 2**30
-"""Normalised images up to this size are prepared once and kept on the device."""
 
 
 class SupernetEvaluator(Evaluator):
@@ -63,14 +60,8 @@ class SupernetEvaluator(Evaluator):
                 f"evaluator.batch_norm={self.batch_norm} needs at least two images: there are no "
                 "statistics of one"
             )
-        self.validation = self._batches(splits.validation, self.count)
-        self.calibration = self._batches(splits.train, calibrating)
-
-    def _batches(self, split: Split, count: int) -> Iterable[Batch]:
-        """The first ``count`` images: kept ready where they fit, prepared anew where not."""
-        bytes_each = 4 * self.task.channels * self.task.size**2
-        again = _Again(split, self.batch_size, count)
-        return list(again) if count * bytes_each <= RESIDENT_BYTES else again
+        self.validation = fixed_batches(splits.validation, self.task, self.batch_size, self.count)
+        self.calibration = fixed_batches(splits.train, self.task, self.batch_size, calibrating)
 
     def score(
         self,
@@ -98,24 +89,3 @@ class SupernetEvaluator(Evaluator):
                         "batch_size": self.batch_size,
                     },
                 )
-
-
-class _Again:
-    """Batches that are made anew each time they are gone through.
-
-    A last batch of a single image joins the one before it: batch norm has no statistics of one.
-    """
-
-    def __init__(self, split: Split, batch_size: int, count: int) -> None:
-        self.split, self.batch_size, self.count = split, batch_size, count
-
-    def __iter__(self) -> Iterator[Batch]:
-        before: Batch | None = None
-        for batch in self.split.eval_batches(self.batch_size, self.count):
-            if before is not None and len(batch[1]) == 1:
-                batch = torch.cat([before[0], batch[0]]), torch.cat([before[1], batch[1]])
-            elif before is not None:
-                yield before
-            before = batch
-        if before is not None:
-            yield before

@@ -20,6 +20,17 @@ class Sampler(ABC):
     takes_pool: bool = True
     """Whether it can keep to a pool of architectures; else it trains the whole space."""
 
+    def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
+        """Raises UserError where the rule means nothing in ``space``."""
+
+    def fit(self, batch_size: int, steps: int) -> int | None:
+        """How many images of a batch each of a step's gates trains; None: each trains them all.
+
+        Called before ``over``, with the images of a batch and the steps of the whole training.
+        Raises UserError where the batch cannot be divided so.
+        """
+        return None
+
     @abstractmethod
     def over(
         self,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from nasrun.errors import UserError
 from nasrun.limits import Epochs
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.gates import Gates, GatesOfStep
+from nasrun.search_space.gates import MIX_SPACES, GatesOfStep
 
 
 class WarmUp:
-    """For the first ``epochs`` every decision is the mean of all of its options.
+    """For the first ``epochs`` everything is open, every decision the mean of all of its options.
 
     Then the sampler takes over, whichever it is. Source: the released code of Yu et al.'s landmark
     regularisation (CVPR 2021), 15 epochs.
@@ -23,7 +23,8 @@ class WarmUp:
         if self.epochs and "mix" not in space.gate_kinds:
             raise UserError(
                 f"warm_up.epochs={self.epochs:g}: {space.name} opens one option of a decision at a "
-                "time, so its supernet cannot be trained whole; set warm_up.epochs=0"
+                "time, so its supernet cannot be trained whole; set warm_up.epochs=0, or take a "
+                f"search_space that opens several: {', '.join(MIX_SPACES)}"
             )
 
     def before(self, gates: GatesOfStep, space: SearchSpace, steps_per_epoch: int) -> GatesOfStep:
@@ -31,8 +32,5 @@ class WarmUp:
         steps = round(self.epochs * steps_per_epoch)
         if not steps:
             return gates
-        whole: Gates = [
-            dict.fromkeys(range(count), 1 / count)
-            for count in (len(decision.options) for decision in space.decisions)
-        ]
+        whole = space.whole
         return lambda step: [whole] if step < steps else gates(step)

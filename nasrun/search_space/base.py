@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.search_space.gates import GateKind
+from nasrun.search_space.gates import BINARY, GateKind, Gates
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask
@@ -73,6 +73,22 @@ class SearchSpace(ABC):
     @abstractmethod
     def decisions(self) -> tuple[Decision, ...]:
         """The choice points, in the order of ``Architecture.choices``."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether every decision is one of off or on."""
+        return all(decision.options == BINARY for decision in self.decisions)
+
+    @property
+    def whole(self) -> Gates:
+        """Gates that open everything: all on, or the mean of all options of each decision.
+
+        The latter only where ``gate_kinds`` has ``mix``.
+        """
+        if self.binary:
+            return (1,) * len(self.decisions)
+        counts = [len(decision.options) for decision in self.decisions]
+        return [dict.fromkeys(range(count), 1 / count) for count in counts]
 
     @property
     def size(self) -> int:

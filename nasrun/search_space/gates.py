@@ -9,11 +9,11 @@ from torch import Tensor
 
 from nasrun.errors import UserError
 
-Gate = int | Mapping[int, float | Tensor]
-"""An ``int`` opens that option alone; a mapping opens its options, each times its weight.
+Weight = float | Tensor
+"""A number, or a tensor that broadcasts over images, [] or [B, 1, 1, 1]."""
 
-A weight is a number or a tensor that broadcasts over images, [] or [B, 1, 1, 1].
-"""
+Gate = int | Mapping[int, Weight]
+"""An ``int`` opens that option alone; a mapping opens its options, each times its weight."""
 
 Gates = Sequence[Gate]
 """One gate for each decision, in the order of ``SearchSpace.decisions``."""
@@ -23,6 +23,15 @@ GatesOfStep = Callable[[int], list[Gates]]
 
 GateKind = Literal["path", "mix"]
 """``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
+
+MIX_SPACES = ("nas_bench_201", "nas_bench_macro", "one_shot_blocks", "spos_blocks")
+"""The options of search_space that take gates of kind ``mix``, for messages."""
+
+BINARY = ("off", "on")
+"""The options of a decision whether something is there; what is off adds nothing."""
+
+BINARY_SPACES = ("one_shot_blocks",)
+"""The options of search_space all of whose decisions are ``BINARY``, for messages."""
 
 
 def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
@@ -39,6 +48,13 @@ def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
     if total is None:
         raise UserError("all options of a decision are shut: open at least one")
     return total
+
+
+def weight_of_on(gate: Gate) -> Weight | None:
+    """By how much a ``BINARY`` decision's subject counts; None: it is off, and not computed."""
+    if isinstance(gate, int):
+        return 1.0 if gate else None
+    return gate.get(1)
 
 
 def single_path(gates: Gates) -> tuple[int, ...]:

@@ -90,6 +90,7 @@ class Parts:
                 f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
                 f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
             )
+        self.sampler.check(self.search_space)
         self.warm_up.check(self.search_space)
 
     def gates(

@@ -59,7 +59,7 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     if len(architectures) < 3:
         raise UserError(f"a ranking needs three architectures at least, not {len(architectures)}")
     if not parts.evaluator.needs_supernet:
-        raise UserError("evaluator: rank measures the scores of a supernet (evaluator=supernet)")
+        raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
     truth = GroundTruth(
         wanted.truth, wanted.truth_seeds, Path(wanted.truth_store), truth_config(run.config)
     )

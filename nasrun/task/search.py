@@ -95,6 +95,8 @@ def start_supernet(
 ) -> Training[Supernet]:
     """A supernet with new weights, ready to be trained in ``rounds`` rounds."""
     parts.check_supernet(splits.task)
+    epoch = splits.train.steps_per_epoch(parts.trainer.batch_size)
+    ghost_batch = parts.sampler.fit(parts.trainer.batch_size, rounds * parts.trainer.epochs * epoch)
     with run.streams.default("supernet/init", first_round):
         supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
     return parts.trainer.start(
@@ -104,7 +106,9 @@ def start_supernet(
         run.streams.sub("supernet"),
         rounds=rounds,
         first_round=first_round,
-        rules=parts.path_rules.over(parts.search_space, splits.task, run.streams.sub("path_rules")),
+        rules=parts.path_rules.over(
+            parts.search_space, splits.task, run.streams.sub("path_rules"), ghost_batch
+        ),
     )
 
 

@@ -16,6 +16,9 @@ from nasrun.search_space.gates import Gate, Gates
 MOST_SKIPPED = 100
 """Steps in a row; after so many without a finite loss the weights are beyond help."""
 
+FEW = 4
+"""Paths of a step that are told in a line; of more, only how many they are."""
+
 
 class Buffers:
     """The buffers of a network (batch norm statistics) as they were before a step."""
@@ -61,7 +64,11 @@ def stop_over_loss(
 ) -> NoReturn:
     """Raises UserError over the loss of ``step``, with all that helps to find the cause."""
     shown = [[_shown(gate) for gate in path] for path in gates] if gates else None
-    what = f" of architecture {', '.join(map(str, shown))}" if shown else ""
+    what = ""
+    if shown:
+        several = f"one of {len(shown)} paths"
+        told = f"architecture {', '.join(map(str, shown))}" if len(shown) <= FEW else several
+        what = f" of {told}"
     note = monitor.write_note(
         "nonfinite",
         # JSON has no sign for infinity.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
+from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
@@ -35,12 +36,15 @@ class StepRules:
     distillation: the first path learns the labels, the others its soft outputs (Sandwich).
     power: of the polynomial schedule, by the paths of the step; None: the schedule's own.
     momentum: which of ``momenta`` buffers an update uses; None: there is one.
+    ghost_batch: images that each path trains, the first ones the first path and so on (ghost batch
+    norm, Hoffer et al. 2017); None: every path trains the whole batch.
     """
 
     distillation: bool = False
     power: Callable[[Sequence[Gates]], float] | None = None
     momentum: Callable[[Sequence[Gates]], int] | None = None
     momenta: int = 1
+    ghost_batch: int | None = None
 
 
 class PathRules:
@@ -59,12 +63,24 @@ class PathRules:
         self.size_power = size_power
         self.separate_momentum = separate_momentum
 
-    def over(self, space: SearchSpace, task: ImageTask, streams: Streams) -> StepRules:
+    def over(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        streams: Streams,
+        ghost_batch: int | None = None,
+    ) -> StepRules:
+        """Raises UserError where distillation has no two paths that see the same images."""
+        if self.distillation and ghost_batch is not None:
+            raise UserError(
+                "path_rules.distillation=true: with ghost batches each path sees images of its "
+                "own, so none can teach another; set it to false"
+            )
         power = None
         if self.size_power is not None:
             power = power_by_size(self.size_power, space, task, streams)
         if not self.separate_momentum:
-            return StepRules(self.distillation, power)
+            return StepRules(self.distillation, power, ghost_batch=ghost_batch)
         last = space.decisions[-1].kind  # "op", where edges have operations and inputs
         among = [i for i, decision in enumerate(space.decisions) if decision.kind == last]
         chosen = among[int(streams.numpy("momentum").integers(len(among)))]
@@ -73,6 +89,7 @@ class PathRules:
             power,
             lambda paths: (path_of(paths[0][chosen : chosen + 1]) or (0,))[0],
             len(space.decisions[chosen].options),
+            ghost_batch,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch
@@ -188,7 +190,8 @@ class Training(Generic[NetworkT]):
         """One update on images [B, C, H, W] and labels [B]; returns (loss, accuracy) [2].
 
         Where memory is short and ``batch_size=auto``, the batch is taken in pieces, and their
-        gradients are added up. Raises UserError where it is short and must not be split further.
+        gradients are added up. Raises UserError where it is short and must not be split further,
+        as ghost batches never are.
         """
         images = self.compute.images(images)
         paths: list[tuple[Gates, ...]] = [(path,) for path in gates] if gates else [()]
@@ -225,16 +228,11 @@ class Training(Generic[NetworkT]):
             drop_path_keep=self.trainer.drop_path_keep,
             dropout_keep=self.trainer.dropout_keep,
         )
-        pieces = -(-len(images) // (self._at_once or len(images)))
-        # Batch norm has no statistics of one image: then the pieces are a little larger.
-        pieces = max(min(pieces, len(images) // 2), 1)
         measured = torch.zeros(2, device=self.compute.device)
-        for part, answers in zip(
-            images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
-        ):
-            share = len(part) / len(images) / len(paths)
+        for part, answers, trained in self._pieces(images, labels, paths):
+            share = len(part) / len(images) / len(trained)
             targets = answers
-            for path in paths:
+            for path in trained:
                 with self.compute.autocast():
                     logits = self.network(part, *path)
                 loss = self._loss(logits, targets)
@@ -244,6 +242,32 @@ class Training(Generic[NetworkT]):
                 correct = (logits.detach().argmax(1) == answers).float().mean()
                 measured += torch.stack([loss.detach(), correct]) * share
         return measured
+
+    def _pieces(
+        self, images: Tensor, labels: Tensor, paths: list[tuple[Gates, ...]]
+    ) -> Iterator[tuple[Tensor, Tensor, list[tuple[Gates, ...]]]]:
+        """Images and labels that go through the network at once, and the paths that they take.
+
+        With ghost batches each has a path of its own, or all have the only one there is. Batch
+        norm has no statistics of one image, so pieces are never so small.
+        """
+        ghost_batch = self.rules.ghost_batch
+        if ghost_batch is None:
+            pieces = -(-len(images) // (self._at_once or len(images)))
+            pieces = max(min(pieces, len(images) // 2), 1)
+            for part, answers in zip(
+                images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
+            ):
+                yield part, answers, paths
+            return
+        # The last batch of an epoch may be smaller, and then its last ghost batch; its lone image
+        # joins the one before.
+        starts = list(range(0, len(images), ghost_batch))
+        if len(images) - starts[-1] == 1 and len(starts) > 1:
+            starts.pop()
+        for index, (start, stop) in enumerate(pairwise([*starts, len(images)])):
+            path = paths[index] if len(paths) > 1 else paths[0]
+            yield images[start:stop], labels[start:stop], [path]
 
     def _finite(self, measured: Tensor) -> bool:
         return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
@@ -255,6 +279,12 @@ class Training(Generic[NetworkT]):
             self._buffers.restore()
 
     def _take_less_at_once(self, batch: int) -> None:
+        if self.rules.ghost_batch is not None:
+            raise UserError(
+                f"{self._name}: out of memory on {self.compute.device} at step {self.step}: ghost "
+                "batches are not split: lower sampler.ghost_batch, take a larger device, or a "
+                "smaller network"
+            )
         now = min(self._at_once or batch, batch)
         if self.compute.batch_size != "auto" or now < 4:
             advice = (

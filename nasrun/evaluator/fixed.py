@@ -1,0 +1,40 @@
+"""The same images in the same batches, for every architecture that is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from nasrun.dataset.base import Batch, Split
+from nasrun.values import ImageTask
+
+RESIDENT_BYTES = 2**30
+"""Normalised images up to this size are prepared once and kept on the device."""
+
+
+def fixed_batches(split: Split, task: ImageTask, batch_size: int, count: int) -> Iterable[Batch]:
+    """The first ``count`` images: kept ready where they fit, prepared anew where not."""
+    again = _Again(split, batch_size, count)
+    return list(again) if count * 4 * task.channels * task.size**2 <= RESIDENT_BYTES else again
+
+
+class _Again:
+    """Batches that are made anew each time they are gone through.
+
+    A last batch of a single image joins the one before it: batch norm has no statistics of one.
+    """
+
+    def __init__(self, split: Split, batch_size: int, count: int) -> None:
+        self.split, self.batch_size, self.count = split, batch_size, count
+
+    def __iter__(self) -> Iterator[Batch]:
+        before: Batch | None = None
+        for batch in self.split.eval_batches(self.batch_size, self.count):
+            if before is not None and len(batch[1]) == 1:
+                batch = torch.cat([before[0], batch[0]]), torch.cat([before[1], batch[1]])
+            elif before is not None:
+                yield before
+            before = batch
+        if before is not None:
+            yield before

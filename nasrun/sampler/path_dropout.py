@@ -1,0 +1,81 @@
+"""Path dropout: everything is open but what is dropped, other things for each ghost batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from nasrun.errors import UserError
+from nasrun.limits import Count
+from nasrun.sampler.base import Sampler
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import BINARY_SPACES, Gates, GatesOfStep
+from nasrun.streams import Streams
+from nasrun.values import Architecture, ImageTask
+
+
+class PathDropout(Sampler):
+    """Every decision that is off or on is off with probability progress · rate^(1/k).
+
+    k: the decisions of its group, those whose names differ in the last part only, e.g. the inputs
+    or the operations of one choice block; so at the end all k are off with probability ``rate``,
+    whatever k is. progress: from 0 at the first step linearly to 1 at the last. ghost_batch: images
+    with a pattern and batch norm statistics of their own; None: those of a batch share both.
+    Source: Bender et al., ICML 2018; the root and the schedule by general knowledge.
+    """
+
+    takes_pool = False
+
+    def __init__(
+        self,
+        *,
+        rate: Annotated[float, Field(gt=0, lt=1)],
+        ghost_batch: Annotated[Count, Field(ge=2)] | None,
+    ) -> None:
+        self.rate, self.ghost_batch = rate, ghost_batch
+
+    def check(self, space: SearchSpace) -> None:
+        if not space.binary:
+            raise UserError(
+                f"sampler=path_dropout drops what may be off or on, and {space.name} has no such "
+                f"decisions: take search_space={' or '.join(BINARY_SPACES)}"
+            )
+
+    def fit(self, batch_size: int, steps: int) -> int | None:
+        ghost_batch = self.ghost_batch or batch_size
+        if ghost_batch > batch_size:
+            raise UserError(
+                f"sampler.ghost_batch={ghost_batch} is larger than trainer.batch_size={batch_size}"
+            )
+        if batch_size % ghost_batch:
+            raise UserError(
+                f"sampler.ghost_batch={ghost_batch} does not divide trainer.batch_size={batch_size}"
+            )
+        self.steps, self.patterns = steps, batch_size // ghost_batch
+        return self.ghost_batch
+
+    def over(
+        self,
+        space: SearchSpace,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+    ) -> GatesOfStep:
+        if pool is not None:
+            raise UserError("sampler=path_dropout trains the whole search space, not a pool")
+        self.check(space)
+        groups = [decision.name.rpartition("/")[0] for decision in space.decisions]
+        sizes = Counter(groups)
+        final = np.array([self.rate ** (1 / sizes[group]) for group in groups])
+        patterns, last = self.patterns, max(self.steps - 1, 1)
+
+        def gates(step: int) -> list[Gates]:
+            off = final * min(step / last, 1.0)
+            drawn = streams.numpy("sampler", step).random((patterns, len(groups)))
+            return [tuple(pattern) for pattern in (drawn >= off).astype(int).tolist()]
+
+        return gates

@@ -1,0 +1,112 @@
+"""What is open in a cell, and what of it is computed; pure, so that networks and costs agree.
+
+The states of a cell are numbered: 0 is the output of cell k-2, 1 that of cell k-1, and b + 2 that
+of choice block b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from nasrun.search_space.one_shot_blocks.operations import NAMES
+
+BEFORE = ("cell k-2", "cell k-1")
+
+
+def state_names(blocks: int) -> tuple[str, ...]:
+    """What the states of a cell of so many blocks are called, in order."""
+    return (*BEFORE, *(f"block {block}" for block in range(blocks)))
+
+
+def first_of(block: int) -> int:
+    """The index of the block's first decision: those of all blocks before it come first.
+
+    A block decides on each of its inputs, states 0 to block + 1, and then on each operation.
+    """
+    return block * (len(BEFORE) + len(NAMES)) + block * (block - 1) // 2
+
+
+def input_at(block: int, state: int) -> int:
+    """The index of the decision whether the block reads that state."""
+    return first_of(block) + state
+
+
+def operation_at(block: int, operation: int) -> int:
+    """The index of the decision whether the block has that operation."""
+    return first_of(block) + len(BEFORE) + block + operation
+
+
+@dataclass(frozen=True)
+class Block:
+    """The open inputs, by state, and the open operations of a block; both empty: it is off."""
+
+    inputs: tuple[int, ...] = ()
+    operations: tuple[int, ...] = ()
+
+    @property
+    def on(self) -> bool:
+        return bool(self.operations)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The blocks of a cell; inputs of a block that is on are cells before or blocks that are on."""
+
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def states(self) -> tuple[int, ...]:
+        """The states that anything reads: blocks that are on are read by the cell's output."""
+        on = {index + len(BEFORE) for index, block in enumerate(self.blocks) if block.on}
+        return tuple(sorted(on | {state for block in self.blocks for state in block.inputs}))
+
+    @property
+    def on(self) -> bool:
+        """Whether any block is on; else the cell is zeros."""
+        return bool(self.states)
+
+
+def wire(opened: Sequence[bool], blocks: int) -> Wiring:
+    """What the open decisions make of a cell.
+
+    A block without an open operation, or without an open input that is on itself, is off: it adds
+    nothing and is not computed.
+    """
+    on = [True] * len(BEFORE)
+    found = []
+    for block in range(blocks):
+        inputs = tuple(
+            state for state in range(len(on)) if on[state] and opened[input_at(block, state)]
+        )
+        operations = tuple(op for op in range(len(NAMES)) if opened[operation_at(block, op)])
+        found.append(Block(inputs, operations) if inputs and operations else Block())
+        on.append(found[-1].on)
+    return Wiring(tuple(found))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """cell: whether the cell is computed; older, newer: whether its inputs, the outputs of cells
+    k-2 and k-1, are needed, by itself or later."""
+
+    cell: bool
+    older: bool
+    newer: bool
+
+
+def needs_of(wiring: Wiring, cells: int) -> list[Needs]:
+    """For each cell what the last one's output depends on.
+
+    Where no block reads cell k-1, every second cell leads nowhere. A cell that is zeros needs
+    nothing.
+    """
+    found: list[Needs] = []
+    output, newest_before = wiring.on, False
+    for _ in range(cells):
+        older = output and 0 in wiring.states
+        newer = newest_before or (output and 1 in wiring.states)
+        found.append(Needs(output, older, newer))
+        output, newest_before = newer, older
+    return found[::-1]

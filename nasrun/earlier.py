@@ -119,7 +119,7 @@ class EarlierRun:
             for key, value in now.items()
             if key in then
             and then[key] != value
-            and key.partition(".")[0] not in FORGOTTEN
+            and not {key, key.partition(".")[0]} & {*FORGOTTEN}
             and not any(key == other or key.startswith(f"{other}.") for other in given)
         }
 

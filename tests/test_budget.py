@@ -367,7 +367,7 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     built = space_of(space, final)
     task = ImageTask(3, 8, 4)  # dataset=synthetic
     measure = built.sizer(size, task, "final")
-    values = [measure(built.draw(np.random.default_rng(i))) for i in range(100)]
+    values = [measure(built.sample(np.random.default_rng(i))) for i in range(100)]
     low, high = (int(value) for value in np.quantile(values, [0.2, 0.35]))
     budget = [f"budget.{size}.min={low}", f"budget.{size}.max={high}"]
     assert main(["search", *SMOKE, *words, *budget, "hydra.run.dir=run"]) == 0

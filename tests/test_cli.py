@@ -145,7 +145,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "expected"),
     [
         (["serch"], "did you mean 'search'"),
-        (["xyzzy"], "tasks: search, rank, retrain, resume"),
+        (["xyzzy"], "tasks: search, rank, retrain, supernet, resume"),
         (["seed=1"], "no task given"),
         (["-m", "seed=1,2"], "no task given"),
         (["search", "retrain"], "'retrain' is no setting"),
@@ -167,7 +167,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "seed=${nowhere}"], "nowhere"),
         (["search", "outputs=/proc/nowhere"], "/proc/nowhere"),
         (["search", "+sede=3"], "did you mean 'seed'"),
-        (["search", "from=x"], "'from'"),
+        (["supernet", "from=x"], "'from'"),
+        (["search", "from=x"], "no such directory"),
         (["retrain"], "either from=RUN_DIR or architecture=FILE"),
         (["retrain", "from=nowhere"], "no such directory"),
         (["retrain", "architecture=nowhere.json"], "nowhere.json"),

@@ -399,7 +399,7 @@ def test_keys_that_nothing_reads() -> None:
     check_top_level(compose(["task=retrain"]), "retrain")
     with pytest.raises(UserError, match=r"'sede' \(did you mean 'seed'"):
         check_top_level({**compose([]), "sede": 3}, "search")
-    assert "from" not in top_level_keys("search")
+    assert "from" not in top_level_keys("supernet")
 
 
 def test_flatten() -> None:

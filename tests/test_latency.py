@@ -119,7 +119,7 @@ def test_bounds_at_the_ends_of_a_users_table(tmp_path: Path) -> None:
         candidates = budget(**bounds).over(space, TASK, CPU)
         assert candidates.exact
         for _ in range(5):
-            assert measure(candidates.sample(rng)) == pytest.approx(value, rel=1e-12)
+            assert measure(candidates.draw(rng)) == pytest.approx(value, rel=1e-12)
     for bounds in ({"max": low * (1 - 1e-6)}, {"min": high * (1 + 1e-6)}):
         with pytest.raises(UserError, match=r"budget.latency_ms.m.*cannot be met"):
             budget(**bounds).over(space, TASK, CPU)

@@ -3,6 +3,7 @@ generation."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -61,9 +62,9 @@ class Generations(PoolSearch):
         self.streams = streams
         self.generation = 0  # how many have been bred
 
+    @abstractmethod
     def parents(self, rng: np.random.Generator) -> Sequence[Trial]:
         """Those that breed, out of all that were scored."""
-        raise NotImplementedError
 
     def choose(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
         """One of the parents, for a child; all alike."""

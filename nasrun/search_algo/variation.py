@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,26 @@ def mutate(
         for decision, choice in zip(decisions, parent.choices, strict=True)
     )
     return Architecture(parent.space, choices)
+
+
+def change_one(
+    parent: Architecture,
+    decisions: Sequence[Decision],
+    allows: Callable[[Architecture], bool],
+    rng: np.random.Generator,
+) -> Architecture:
+    """One random decision gets another of its options, both uniformly (Real et al. 2019).
+
+    Changes that ``allows`` refuses are passed over; the parent itself where it refuses all.
+    """
+    for index in rng.permutation(len(decisions)).tolist():
+        options = rng.permutation(len(decisions[index].options)).tolist()
+        for option in options:
+            choices = (*parent.choices[:index], option, *parent.choices[index + 1 :])
+            child = Architecture(parent.space, choices)
+            if child != parent and allows(child):
+                return child
+    return parent
 
 
 def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:

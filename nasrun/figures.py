@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,13 +129,121 @@ def curves(
         return _write(figure, path)
 
 
-def _tau_in_words(tau: Estimate, n: int, confidence: float) -> str:
-    interval = f" ({confidence:.0%}: {tau.low:.3f} to {tau.high:.3f})"
+@dataclass(frozen=True)
+class Panel:
+    """One of several scatter plots: points ``a``, ``b`` ([n] each) coloured by ``size`` ([n]).
+
+    y: the label of its own vertical axis, where the panels differ in that.
+    """
+
+    title: str
+    a: npt.ArrayLike
+    b: npt.ArrayLike
+    size: npt.ArrayLike
+    tau: Estimate
+    y: str = ""
+
+
+def panels(
+    panels: Sequence[Panel],
+    path: Path,
+    *,
+    x: str = "supernet accuracy",
+    y: str = "",
+    title: str = "",
+    size_label: str = "parameters (M)",
+) -> list[Path]:
+    """Scatter plots side by side, two or three in a row; colours mean the same in all of them.
+
+    path: without suffix; the files written are returned. Each panel says its tau and interval.
+    """
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    sizes = np.concatenate([np.asarray(panel.size, dtype=np.float64) for panel in panels])
+    with _style():
+        figure = _canvas(2 * COLUMN if columns > 1 else COLUMN, 0.5 + 2.1 * rows)
+        found = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes in found[len(panels) :]:
+            axes.remove()
+        for panel, axes in zip(panels, found, strict=False):
+            a, b = (np.asarray(values, dtype=np.float64) for values in (panel.a, panel.b))
+            order = np.argsort(np.asarray(panel.size), kind="stable")[::-1]
+            points = axes.scatter(
+                a[order],
+                b[order],
+                c=np.asarray(panel.size, dtype=np.float64)[order],
+                s=float(np.clip(2000 / len(a), 1.5, 14)),
+                cmap="viridis",
+                vmin=sizes.min(),
+                vmax=sizes.max(),
+                linewidths=0,
+                rasterized=len(a) > RASTER_FROM,
+            )
+            _leave_out_the_worst(axes, a, b)
+            words = _tau_in_words(panel.tau, len(a), None)
+            width = 36 if columns == 3 else 50
+            axes.set_title(_wrapped(panel.title, words, width=width), loc="left", fontsize=7)
+            axes.set_ylabel(panel.y)
+        figure.supxlabel(x, fontsize=8)
+        figure.supylabel(y, fontsize=8)
+        figure.suptitle(title, fontsize=8)
+        bar = figure.colorbar(points, ax=list(found[: len(panels)]), pad=0.02, aspect=30)
+        bar.set_label(size_label)
+        bar.outline.set_visible(False)
+        return _write(figure, path)
+
+
+def spread(
+    groups: Mapping[str, npt.ArrayLike], path: Path, *, x: str = "accuracy", apart: int = 0
+) -> list[Path]:
+    """How far the values of each group lie apart: a box with its quartiles, and every value.
+
+    groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; path:
+    without suffix; the files written are returned. Many values are drawn faintly.
+    """
+    with _style():
+        figure = _canvas(COLUMN, 0.7 + 0.4 * len(groups))
+        axes = figure.add_subplot()
+        for place, values in enumerate(groups.values()):
+            one = np.asarray(values, dtype=np.float64)
+            color = "C1" if place >= len(groups) - apart else "C0"
+            # The golden ratio spreads neighbours without chance, so equal inputs give equal bytes.
+            at = place + 0.5 * ((np.arange(len(one)) * 0.618034) % 1 - 0.5)
+            axes.plot(
+                *(one, at),
+                linestyle="",
+                marker=".",
+                markersize=3,
+                markeredgewidth=0,
+                color=color,
+                alpha=float(np.clip(60 / len(one), 0.05, 0.8)),
+                rasterized=len(one) > RASTER_FROM,
+            )
+            low, first, middle, third, high = np.quantile(one, np.linspace(0, 1, 5))
+            axes.hlines(place, low, high, color="0.3", linewidth=0.6)
+            axes.broken_barh(
+                *([(first, third - first)], (place - 0.3, 0.6)),
+                facecolor="none",
+                edgecolor="0.3",
+                linewidth=0.8,
+            )
+            axes.vlines(middle, place - 0.3, place + 0.3, color=color, linewidth=1.8)
+        axes.set_yticks(range(len(groups)), [textwrap.fill(name, 24) for name in groups])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(x)
+        return _write(figure, path)
+
+
+def _tau_in_words(tau: Estimate, n: int, confidence: float | None) -> str:
+    """confidence: None where it stands elsewhere."""
+    level = "" if confidence is None else f"{confidence:.0%}: "
+    interval = f" ({level}{tau.low:.3f} to {tau.high:.3f})"
     return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"
 
 
-def _wrapped(*lines: str) -> str:
-    return "\n".join(textwrap.fill(line, 52) for line in lines if line)
+def _wrapped(*lines: str, width: int = 52) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in lines if line)
 
 
 def _leave_out_the_worst(
@@ -206,11 +314,15 @@ def _style() -> Iterator[None]:
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = _canvas(COLUMN, height)
+    return figure, figure.add_subplot()
+
+
+def _canvas(width: float, height: float) -> Figure:
     """Without pyplot, which would choose a screen and keep every figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(COLUMN, height), layout="constrained")
-    return figure, figure.add_subplot()
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _write(figure: Figure, path: Path) -> list[Path]:

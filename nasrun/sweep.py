@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun import sweep_curves
+from nasrun import sweep_curves, sweep_rankings
 
 
 @dataclass(frozen=True)
@@ -120,15 +120,17 @@ class Outputs(Callback):
         # what is no terminal has no width of its own
         console = Console() if sys.stdout.isatty() else Console(width=160)
         show(jobs, directory, console)
-        drawn = sweep_curves.draw(
-            {
-                label: [job.directory for job in members if job.error is None]
-                for label, members in combinations(jobs).items()
-            },
-            directory,
-        )
-        for path in drawn[:1]:
-            console.print(f"the curves are in    {path}", markup=False, soft_wrap=True)
+        done = {
+            label: [job.directory for job in members if job.error is None]
+            for label, members in combinations(jobs).items()
+        }
+        for words, drawn in (
+            ("the curves are in   ", sweep_curves.draw(done, directory)),
+            ("the pictures are in ", sweep_rankings.draw(done, directory)),
+        ):
+            names = ", ".join(path.name for path in drawn if path.suffix == ".png")
+            if names:
+                console.print(f"{words} {directory} ({names})", markup=False, soft_wrap=True)
         try:
             write_csv(directory / "jobs.csv", job_rows(jobs))
             write_csv(directory / "summary.csv", summary_rows(jobs))

@@ -47,16 +47,11 @@ def _read(path: Path) -> Points:
     try:
         epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
         return [
-            (float(epoch), _estimate(report["agreement"]["kendall"]))
+            (float(epoch), Estimate.from_json(report["agreement"]["kendall"]))
             for epoch, report in epochs.items()
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []  # the job has failed, or is no ranking
-
-
-def _estimate(values: Mapping[str, float | None]) -> Estimate:
-    """JSON has no nan: what is not defined is null there."""
-    return Estimate(**{name: math.nan if x is None else x for name, x in values.items()})
 
 
 def _together(estimates: Sequence[Estimate]) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nasrun.figures import curves, scatter
+from nasrun.figures import Panel, curves, panels, scatter, spread
 from nasrun.metrics import Estimate
 
 TAU = Estimate(0.571, 0.551, 0.59)
@@ -104,3 +104,38 @@ def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) 
         before = dict(matplotlib.rcParams)
         assert draw(tmp_path / "2") == first
         assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_panels(count: int, tmp_path: Path) -> None:
+    """As many as asked for, each with its words; none has a colour scale of its own."""
+    found = [Panel(f"rate={index}", *points(20 + index), TAU) for index in range(count)]
+    files = panels(found, tmp_path / "panels", y="true accuracy", title="90 % intervals")
+    check(files, tmp_path, "panels")
+    text = texts(files[1])
+    for index in range(count):
+        assert f"<!-- rate={index} -->" in text
+        assert f"τ-b 0.571 (0.551 to 0.590), n = {20 + index}" in " ".join(text.split("\n"))
+    assert text.count("parameters (M)") == text.count("<!-- true accuracy -->") == 1
+    assert "supernet accuracy" in text and "90 % intervals" in text
+
+
+def test_panels_with_axes_of_their_own(tmp_path: Path) -> None:
+    undefined = Estimate(*[float("nan")] * 3)
+    found = [Panel("", [1, 1], [2, 2], [3, 3], undefined, y) for y in ("left", "right")]
+    text = texts(panels(found, tmp_path / "a", x="below")[1])
+    assert all(f"<!-- {word} -->" in text for word in ("left", "right", "below"))
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5], [0.5, 0.5, 0.5], [0.1, 0.9], list(np.arange(3000) / 1e4)]
+)
+def test_spread(values: list[float], tmp_path: Path) -> None:
+    groups = {"sampler.rate=0.01": values, "truth": [0.8, 0.81, 0.82]}
+    files = spread(groups, tmp_path / "spread", apart=1)
+    check(files, tmp_path, "spread")
+    text = texts(files[1])
+    assert "<!-- sampler.rate=0.01 -->" in text and "<!-- truth -->" in text
+    assert "#1f77b4" in text and "#ff7f0e" in text  # two colours
+    again = spread(groups, tmp_path / "again", apart=1)
+    assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]

@@ -30,6 +30,11 @@ class Estimate:
         values = {"value": self.value, "low": self.low, "high": self.high}
         return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
+    @staticmethod
+    def from_json(values: Mapping[str, float | None]) -> Estimate:
+        """What ``to_json`` gave; null is nan again."""
+        return Estimate(**{name: math.nan if x is None else x for name, x in values.items()})
+
 
 def bootstrap(
     statistics: Callable[..., Mapping[str, float]],

@@ -60,6 +60,25 @@ class Tally:
         self.best = float(state["best"])
 
 
+class ScoresByEpoch:
+    """The supernet's scores so far: for each measured epoch those of the first architectures."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, list[float]] = {}
+
+    def of(self, epoch: int) -> list[float]:
+        return self.scores.setdefault(str(epoch), [])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scores": {epoch: list(scores) for epoch, scores in self.scores.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scores = {
+            str(epoch): [float(score) for score in scores]
+            for epoch, scores in state["scores"].items()
+        }
+
+
 class Scored:
     """Trials that belong to no search algorithm, in order."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nasrun.errors import UserError
+from nasrun.evaluator.base import Evaluator
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
 from nasrun.run.files import write_atomic, write_json
@@ -19,30 +21,12 @@ from nasrun.run.run import Run
 from nasrun.search_space.base import Supernet
 from nasrun.task.ground_truth import GroundTruth, Scores
 from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages
+from nasrun.task.progress import SameImages, ScoresByEpoch
+from nasrun.task.rank_also import Also
 from nasrun.task.rank_parts import Rank
 from nasrun.task.search import checked, start_supernet
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Cost, ImageTask
-
-
-class ScoresByEpoch:
-    """The supernet's scores so far: for each measured epoch those of the first architectures."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, list[float]] = {}
-
-    def of(self, epoch: int) -> list[float]:
-        return self.scores.setdefault(str(epoch), [])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"scores": {epoch: list(scores) for epoch, scores in self.scores.items()}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scores = {
-            str(epoch): [float(score) for score in scores]
-            for epoch, scores in state["scores"].items()
-        }
 
 
 def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
@@ -65,6 +49,7 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     )
     truth.start(space, splits, run)
     parts.evaluator.start(space, splits, run.compute, run.streams)
+    also = Also.over(wanted, space, splits, run)
     training = start_supernet(parts, run, splits, rounds=1)
     epochs = [epoch for epoch in wanted.epochs if epoch < parts.trainer.epochs]
     epochs.append(parts.trainer.epochs)
@@ -77,18 +62,24 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     scores = ScoresByEpoch()
     run.keep("images", SameImages(splits))
     run.keep("scores", scores)
+    if also is not None:
+        run.keep("also", also.scores)
     if weights is None:
         run.keep("supernet", training)
+    ways = [("score", parts.evaluator, scores)]
+    if also is not None:
+        ways.append(("also", also.evaluator, also.scores))
     for epoch in epochs:
-        if len(scores.of(epoch)) == len(architectures):
-            continue  # a run that is continued may no longer have this supernet
-        if weights is None:
+        left = [way for way in ways if len(way[2].of(epoch)) < len(architectures)]
+        if left and weights is None:  # a run that is continued may no longer have this supernet
             train_to(parts, run, splits.task, training, epoch)
-        score(parts, run, architectures, training.network, epoch, scores.of(epoch))
+        for name, evaluator, found in left:
+            stage = f"{name}/epoch{epoch}"
+            score(evaluator, run, architectures, training.network, stage, epoch, found.of(epoch))
     run.drop("supernet")
     true_scores = truth.scores(architectures)
     costs = [space.cost(one, splits.task, truth.scale) for one in architectures]
-    return report(parts, run, wanted, architectures, costs, scores, true_scores, epochs)
+    return report(parts, run, wanted, architectures, costs, scores, true_scores, epochs, also)
 
 
 def truth_config(config: Any) -> dict[str, Any]:
@@ -113,21 +104,22 @@ def train_to(
 
 
 def score(
-    parts: Parts,
+    evaluator: Evaluator,
     run: Run,
     architectures: Sequence[Architecture],
     supernet: Supernet,
+    stage: str,
     epoch: int,
     scores: list[float],
 ) -> None:
     """The supernet's scores of all architectures that have none yet."""
-    with run.stage(f"score/epoch{epoch}", len(architectures)) as stage:
-        stage.advance(len(scores))
+    with run.stage(stage, len(architectures)) as shown:
+        shown.advance(len(scores))
         left = list(architectures[len(scores) :])
-        for trial in checked(parts.evaluator, left, supernet, run):
+        for trial in checked(evaluator, left, supernet, run):
             scores.append(trial.score)
             run.record([trial], epoch=epoch)
-            stage.advance(1)
+            shown.advance(1)
             run.safe_point()
 
 
@@ -140,13 +132,17 @@ def report(
     scores: ScoresByEpoch,
     true_scores: Scores,
     epochs: Sequence[int],
+    also: Also | None,
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
     names = [parts.search_space.write(architecture) for architecture in architectures]
     params = np.array([cost.params for cost in costs])
     macs = np.array([cost.macs for cost in costs])
     truth = true_scores.mean(0)
-    write_csv(run.directory / "ranking.csv", names, params, macs, true_scores, scores, epochs)
+    columns = {f"score_{epoch}": scores.of(epoch) for epoch in epochs}
+    if also is not None:
+        columns |= {f"also_{epoch}": also.scores.of(epoch) for epoch in epochs}
+    write_csv(run.directory / "ranking.csv", names, params, macs, true_scores, columns)
     reports: dict[int, RankReport] = {}
     for epoch in epochs:
         try:
@@ -176,31 +172,45 @@ def report(
             confidence=wanted.confidence,
             rng=run.streams.numpy("ceiling"),
         )
-    write_json(
-        run.directory / "ranking.json",
-        {
-            "epochs": {str(epoch): found.to_json() for epoch, found in reports.items()},
-            "noise_ceiling": {name: found.to_json() for name, found in ceiling.items()},
-        },
-    )
+    content: dict[str, Any] = {
+        "epochs": {str(epoch): found.to_json() for epoch, found in reports.items()},
+        "noise_ceiling": {name: found.to_json() for name, found in ceiling.items()},
+    }
+    if also is not None:
+        also.compare(scores, truth, epochs, wanted, run.streams)
+        content["also"] = also.to_json()
+    write_json(run.directory / "ranking.json", content)
     last = reports[epochs[-1]]
-    result = {
+    result: dict[str, Any] = {
         **{measure.name: number(measure.estimate.value) for measure in last.measures},
         "kendall_low": number(last["kendall"].low),
         "kendall_high": number(last["kendall"].high),
         "architectures": len(architectures),
         **{f"ceiling_{name}": number(found.value) for name, found in ceiling.items()},
+        **spread("score", scores.of(epochs[-1])),
+        **spread("truth", truth),
+        **(also.result() if also is not None else {}),
     }
     from nasrun.task import rank_words  # rich tables and matplotlib: not before they are needed
 
     rank_words.draw(run, reports, scores.of(epochs[-1]), truth, params)
+    if also is not None:
+        also.draw(run, scores.of(epochs[-1]), truth, params)
     result = run.finish({name: value for name, value in result.items() if value is not None})
     rank_words.say(run, reports, ceiling)
+    if also is not None:
+        also.say(run)
     return result
 
 
 def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def spread(name: str, values: npt.ArrayLike) -> dict[str, float]:
+    """How far scores lie apart: the least, the median and the greatest."""
+    low, middle, high = np.quantile(np.asarray(values), [0, 0.5, 1]).tolist()
+    return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
 
 
 def write_csv(
@@ -209,20 +219,17 @@ def write_csv(
     params: Any,
     macs: Any,
     true_scores: Scores,
-    scores: ScoresByEpoch,
-    epochs: Sequence[int],
+    scores: Mapping[str, Sequence[float]],
 ) -> None:
-    """A row for each architecture: sizes, truth by seed and on average, score by epoch."""
+    """A row for each architecture: sizes, truth by seed and on average, scores by column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     seeds = [f"truth_{seed}" for seed in range(len(true_scores))]
-    writer.writerow(
-        ["architecture", "params", "macs", "truth", *seeds, *(f"score_{e}" for e in epochs)]
-    )
+    writer.writerow(["architecture", "params", "macs", "truth", *seeds, *scores])
     columns = [
         *(names, params.tolist(), macs.tolist(), true_scores.mean(0).tolist()),
         *true_scores.tolist(),
-        *(scores.of(epoch) for epoch in epochs),
+        *scores.values(),
     ]
     writer.writerows(zip(*columns, strict=True))
     write_atomic(path, lambda file: file.write(text.getvalue().encode()))

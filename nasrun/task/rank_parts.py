@@ -14,6 +14,7 @@ from nasrun.evaluator.base import Evaluator
 class Rank:
     """architectures: which are ranked; truth: the evaluator whose scores are the ground truth.
 
+    also: a second evaluator whose scores of the same supernet are put beside the first's.
     truth_seeds: runs of a truth that is trained, one after the other; truth_store: folder where
     their results are kept, so that no network is ever trained twice.
     epochs: of supernet training after which the ranking is measured; the end is always among them.
@@ -33,11 +34,14 @@ class Rank:
         confidence: Annotated[float, Field(gt=0, lt=1)],
         top: Annotated[float, Field(gt=0, le=1)],
         k: PositiveInt,
+        also: Evaluator | None = None,
     ) -> None:
         if sorted(set(epochs)) != epochs:
             raise UserError(f"rank.epochs={epochs}: must rise from each to the next")
+        if also is not None and not also.needs_supernet:
+            raise UserError("rank.also: a second way to score the supernet: take kl or supernet")
         self.architectures = architectures
-        self.truth = truth
+        self.truth, self.also = truth, also
         self.truth_seeds = truth_seeds
         self.truth_store = truth_store
         self.epochs = epochs

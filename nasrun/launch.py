@@ -10,7 +10,7 @@ from typing import Any
 
 from nasrun import config
 from nasrun.errors import UserError
-from nasrun.run.files import read_json
+from nasrun.run.files import read_json_or_text
 
 
 def launch(
@@ -84,8 +84,8 @@ def source(settings: Mapping[str, Any]) -> Path:
     path = path.expanduser()
     if directory is None:
         path = path.resolve()  # the user's own file may well be a link
-    hint = "give the architecture.json of a search"
+    hint = "give the architecture.json of a search, or an architecture as its space writes it"
     if pick is not None:
         hint = "pick needs a search that ended with a front (search_algo=nsga2)"
-    read_json(path, hint)
+    read_json_or_text(path, hint)
     return path

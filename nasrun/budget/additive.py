@@ -7,8 +7,6 @@ directly, however narrow it is.
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import numpy.typing as npt
 
@@ -33,19 +31,14 @@ class Additive:
         if space.additive is None:
             raise ValueError(f"{space.name} is not additive")
         self.name, self.groups = space.name, space.additive
-        start = [0] * len(space.decisions)
-        self.base = measure(Architecture(space.name, tuple(start)))
+        start = Architecture(space.name, (0,) * len(space.decisions))
+        self.base = measure(start)
         self.options: list[list[tuple[int, ...]]] = []
         self.terms: list[npt.NDArray[np.float64]] = []
         for group in self.groups:
-            found = list(product(*(range(len(space.decisions[i].options)) for i in group)))
-            terms = []
-            for choices in found:
-                changed = list(start)
-                for index, choice in zip(group, choices, strict=True):
-                    changed[index] = choice
-                terms.append(measure(Architecture(space.name, tuple(changed))) - self.base)
-            self.options.append(found)
+            found = list(space.variants(start, group))
+            terms = [measure(changed) - self.base for changed in found]
+            self.options.append([tuple(changed.choices[i] for i in group) for changed in found])
             self.terms.append(np.array(terms, dtype=np.float64))
         self.low = self.base + sum(float(terms.min()) for terms in self.terms)
         self.high = self.base + sum(float(terms.max()) for terms in self.terms)

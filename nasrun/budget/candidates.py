@@ -128,7 +128,7 @@ class Candidates:
             for place in rng.permutation(len(changes)).tolist():
                 index, option = changes[place]
                 choices = (*best.choices[:index], option, *best.choices[index + 1 :])
-                candidate = Architecture(self.space.name, choices)
+                candidate = self.space.repair(Architecture(self.space.name, choices), rng)
                 if (found := self._excess(candidate)) < excess:
                     best, excess, nearer = candidate, found, True
                     if excess == 0:

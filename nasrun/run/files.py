@@ -143,6 +143,23 @@ def read_object(path: Path, hint: str = "") -> dict[str, Any]:
     return value
 
 
+def read_json_or_text(path: Path, hint: str = "") -> Any:
+    """The JSON value in a file; of one that is not called ``.json`` and holds no object, its text.
+
+    Raises UserError, naming the file and giving the hint, where it cannot be read.
+    """
+    if path.suffix == ".json":
+        return read_json(path, hint)
+    try:
+        text = read_bytes(path, LARGEST_JSON).decode("utf-8-sig").strip()
+    except OSError as error:
+        advice = f"; {hint}" if hint else ""
+        raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is neither JSON nor text: {error}") from error
+    return read_json(path, hint) if text.startswith("{") else text
+
+
 def printable(text: str) -> str:
     """``text`` with escapes in place of what could steer a terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -92,6 +92,7 @@ class Generations(PoolSearch):
             self._fill(
                 found,
                 self.mutations,
+                rng,
                 lambda: mutate(
                     self.choose(parents, rng), self.pool.space.decisions, self.probability, rng
                 ),
@@ -99,6 +100,7 @@ class Generations(PoolSearch):
             self._fill(
                 found,
                 self.crossovers,
+                rng,
                 lambda: cross(self.choose(parents, rng), self.choose(parents, rng), rng),
             )
         self.pool.draw(rng, self.population, found)
@@ -107,13 +109,19 @@ class Generations(PoolSearch):
         # Where nothing new is left, no later generation would find any either.
         self.generation = self.generation + 1 if found else self.generations
 
-    def _fill(self, found: Found, count: int, child: Callable[[], Architecture]) -> None:
+    def _fill(
+        self,
+        found: Found,
+        count: int,
+        rng: np.random.Generator,
+        child: Callable[[], Architecture],
+    ) -> None:
         """Up to ``count`` new children, in ``tries`` times as many draws."""
         wanted = len(found) + count
         for _ in range(self.tries * count):
             if len(found) == wanted:
                 return
-            self.pool.collect([child()], wanted, found)
+            self.pool.collect([self.pool.space.repair(child(), rng)], wanted, found)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pool": self.pool.state_dict(), "generation": self.generation}

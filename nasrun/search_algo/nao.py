@@ -187,10 +187,12 @@ class Nao(PoolSearch):
         with torch.no_grad():
             encoded = model.encode(tokens)
         found: Found = {}
+        repairs = self.streams.numpy("repairs", self.begun)
         with monitor.stage(f"architectures/round{self.begun}", self.new_per_round) as stage:
             for step in self._steps():
                 before = len(found)
-                candidates = self.vocabulary.decode(model.decode(model.ascend(encoded, step)))
+                decoded = self.vocabulary.decode(model.decode(model.ascend(encoded, step)))
+                candidates = [self.pool.space.repair(each, repairs) for each in decoded]
                 self.pool.collect(candidates, self.new_per_round, found)
                 stage.advance(len(found) - before, step_size=step)
                 if len(found) == self.new_per_round:

@@ -115,7 +115,7 @@ class RegularizedEvolution(PoolSearch):
         if rng.random() < self.identity:
             return parent
         space, candidates = self.pool.space, self.pool.candidates
-        return change_one(parent, space.decisions, candidates.allows, rng)
+        return change_one(parent, space.decisions, candidates.allows, rng, space.repair)
 
     def _score(self, member: Architecture) -> float:
         trial = self.pool.trials[self.scored[self.pool.space.canonical(member)]]

@@ -9,6 +9,9 @@ import numpy as np
 from nasrun.errors import UserError
 from nasrun.values import Architecture, Decision
 
+Repair = Callable[[Architecture, np.random.Generator], Architecture]
+"""``SearchSpace.repair``."""
+
 
 def mutate(
     parent: Architecture,
@@ -29,16 +32,18 @@ def change_one(
     decisions: Sequence[Decision],
     allows: Callable[[Architecture], bool],
     rng: np.random.Generator,
+    repair: Repair = lambda child, rng: child,
 ) -> Architecture:
     """One random decision gets another of its options, both uniformly (Real et al. 2019).
 
-    Changes that ``allows`` refuses are passed over; the parent itself where it refuses all.
+    repair: of the space, where one change alone does not give an architecture of it. Changes that
+    ``allows`` refuses are passed over; the parent itself where it refuses all.
     """
     for index in rng.permutation(len(decisions)).tolist():
         options = rng.permutation(len(decisions[index].options)).tolist()
         for option in options:
             choices = (*parent.choices[:index], option, *parent.choices[index + 1 :])
-            child = Architecture(parent.space, choices)
+            child = repair(Architecture(parent.space, choices), rng)
             if child != parent and allows(child):
                 return child
     return parent

@@ -146,6 +146,11 @@ class SearchSpace(ABC):
         choices = rng.integers([len(decision.options) for decision in self.decisions])
         return Architecture(self.name, tuple(int(choice) for choice in choices))
 
+    def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """The architecture itself, or one near to it where its choices, each allowed by itself, are
+        together none of the space: what changes decisions one by one asks for this."""
+        return architecture
+
     def sizer(self, name: SizeName, task: ImageTask, scale: Scale = "search") -> Measure:
         """The function that gives that size of an architecture's network.
 

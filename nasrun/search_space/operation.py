@@ -103,13 +103,15 @@ class Operation(ABC):
 
 @dataclass(frozen=True)
 class SeparableConv(Operation):
-    """(ReLU, depthwise k×k, pointwise 1×1, batch norm) twice; the first depthwise is strided."""
+    """(ReLU, depthwise k×k, pointwise 1×1, batch norm), ``times`` in a row; the first depthwise is
+    strided."""
 
     kernel: int
     dilation: int = 1
+    times: int = 2
 
     def module(self, channels: int, stride: int) -> nn.Module:
-        def half(stride: int) -> list[nn.Module]:
+        def once(stride: int) -> list[nn.Module]:
             padding = self.dilation * (self.kernel - 1) // 2
             return [
                 nn.ReLU(),
@@ -127,11 +129,14 @@ class SeparableConv(Operation):
                 nn.BatchNorm2d(channels),
             ]
 
-        return nn.Sequential(*half(stride), *half(1))
+        strides = [stride] + [1] * (self.times - 1)
+        return nn.Sequential(*(layer for each in strides for layer in once(each)))
 
     def cost(self, channels: int, size: int, stride: int) -> Cost:
         weights = channels * (self.kernel**2 + channels)
-        return Cost(2 * (weights + 2 * channels), 2 * weights * reduced(size, stride) ** 2)
+        return Cost(
+            self.times * (weights + 2 * channels), self.times * weights * reduced(size, stride) ** 2
+        )
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "dil_sep_conv_3x3": SeparableConv(3, dilation=2),
     "dil_sep_conv_5x5": SeparableConv(5, dilation=2),
     "dil_sep_conv_7x7": SeparableConv(7, dilation=2),
+    "dil_conv_3x3": SeparableConv(3, dilation=2, times=1),
+    "dil_conv_5x5": SeparableConv(5, dilation=2, times=1),
     "conv_1x1": Conv(((1, 1),)),
     "conv_3x3": Conv(((3, 3),)),
     "conv_1x3_3x1": Conv(((1, 3), (3, 1))),

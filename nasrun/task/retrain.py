@@ -9,7 +9,7 @@ from typing import Any
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.run.files import read_json
+from nasrun.run.files import read_json_or_text
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
 from nasrun.task.front import FRONT, picked
@@ -22,10 +22,11 @@ from nasrun.values import Architecture
 def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
     """The architecture of ``source``; returns what stands in result.json.
 
-    source: an architecture.json, or the front of a search, whose place is the setting ``pick``.
+    source: an architecture.json; the front of a search, whose place is the setting ``pick``; or a
+    file with an architecture as its space writes it.
     """
     try:
-        value = read_json(source)
+        value = read_json_or_text(source)
         if source.name == FRONT:
             value = picked(value, run.config.get("pick"), str(source))
         architecture = parts.search_space.read(value)

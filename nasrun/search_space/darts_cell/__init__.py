@@ -1,0 +1,5 @@
+"""DARTS' cells: two inputs and an operation on each for every node, 28 edges to choose from."""
+
+from nasrun.search_space.darts_cell.space import DartsCell, DartsScale
+
+__all__ = ["DartsCell", "DartsScale"]

@@ -1,0 +1,92 @@
+"""One edge of a cell: some of the operations, on all channels or on a share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.search_space.darts_cell.operations import NAMES, NONE, OPTIONS, POOLS
+from nasrun.search_space.gates import Gate, Weight, mixed
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import OPERATIONS
+
+
+class Edge(nn.Module):
+    """[B, C, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]; None where nothing flows.
+
+    ``none`` is not computed: it adds nothing.
+    """
+
+    def __init__(
+        self, channels: int, stride: int, options: Iterable[int], *, norm_pools: bool
+    ) -> None:
+        """options: those that the edge has; norm_pools: whether a batch norm without scale and
+        shift follows the pools, as in the supernet of DARTS."""
+        super().__init__()
+        self.options = nn.ModuleDict()
+        for option in options:
+            module = OPTIONS[NAMES[option]].module(channels, stride)
+            if norm_pools and option in POOLS:
+                module = nn.Sequential(module, nn.BatchNorm2d(channels, affine=False))
+            if option != NONE:
+                self.options[str(option)] = module
+
+    def forward(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor | None:
+        open_ = _without_none(gate)
+        return None if open_ is None else self.mix(x, open_, noise)
+
+    def mix(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor:
+        """What the open options make of x; drop-path spares the plain skip (released code)."""
+
+        def run(option: int) -> Tensor:
+            operation = self.options[str(option)]
+            out: Tensor = operation(x)
+            # Of DARTS the probability is the same in all cells: the depth is that of the last.
+            return out if isinstance(operation, nn.Identity) else noise.drop_path(out, 1.0)
+
+        return mixed(gate, run)
+
+
+class PartialEdge(Edge):
+    """An edge whose operations see the first C / parts channels; the others go round them.
+
+    At stride 2 these are pooled by their maximum over 2×2. All are then shuffled, so that the next
+    edges see others. The bypass counts as much as all open options, ``none`` included: under a
+    softmax times the weight of the edge that is the weight of the edge.
+    Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
+    """
+
+    def __init__(self, channels: int, stride: int, options: Iterable[int], *, parts: int) -> None:
+        super().__init__(channels // parts, stride, options, norm_pools=True)
+        self.parts = parts
+        self.bypass = OPERATIONS["max_pool_2x2"].module(channels, 2) if stride == 2 else None
+
+    def forward(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor | None:
+        width = x.shape[1] // self.parts
+        out = super().forward(x[:, :width], gate, noise)
+        if out is None:
+            return None
+        rest = x[:, width:]
+        if self.bypass is not None:
+            rest = self.bypass(rest)
+        if not isinstance(gate, int):
+            weights = list(gate.values())
+            whole: Weight = sum(weights[1:], start=weights[0])
+            rest = whole * rest
+        return shuffled(torch.cat([out, rest], dim=1), self.parts)
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """[B, C, H, W] with the channels of the groups taken in turns (ShuffleNet)."""
+    batch, channels, height, width = x.shape
+    apart = x.reshape(batch, groups, channels // groups, height, width)
+    return apart.transpose(1, 2).reshape(x.shape)
+
+
+def _without_none(gate: Gate) -> Gate | None:
+    """The gate without ``none``, whose zeros add nothing; None: nothing flows."""
+    if isinstance(gate, int):
+        return None if gate == NONE else gate
+    return {option: weight for option, weight in gate.items() if option != NONE} or None

@@ -1,0 +1,173 @@
+"""The supernet of ``darts_cell`` and its stand-alone networks: one stack of cells, more or fewer
+operations on each edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.darts_cell.edge import Edge, PartialEdge
+from nasrun.search_space.darts_cell.operations import NAMES, calibrations
+from nasrun.search_space.darts_cell.plan import StemKind
+from nasrun.search_space.darts_cell.wiring import edges_of
+from nasrun.search_space.gates import Gates
+from nasrun.search_space.nao_cell.cell import STEMS, AuxiliaryHead, pooled
+from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
+from nasrun.search_space.noise import Noise
+from nasrun.search_space.operation import reduced, remove_affine
+from nasrun.values import ImageTask
+
+MakeEdge = Callable[[int, int, Iterable[int]], Edge]
+"""(channels, stride, options) -> the module of an edge."""
+
+
+class Cell(nn.Module):
+    """[B, C', H', W'] of cells k-2 and k-1 -> [B, C·nodes, H, W], all nodes concatenated.
+
+    A node is the sum over its edges; without any it is zeros.
+    """
+
+    def __init__(
+        self, plan: CellPlan, nodes: int, options: Sequence[Iterable[int]], make_edge: MakeEdge
+    ) -> None:
+        """options: those that each edge has."""
+        super().__init__()
+        self.nodes = nodes
+        self.stride = 2 if plan.reduction else 1
+        self.calibrate = nn.ModuleList(calibrations(plan))
+        self.edges = nn.ModuleList(
+            make_edge(plan.channels, self.stride if state < 2 else 1, present)
+            for (_, state), present in zip(edges_of(nodes), options, strict=True)
+        )
+
+    def forward(self, before: Tensor, last: Tensor, gates: Gates, noise: Noise) -> Tensor:
+        states = [self.calibrate[0](before), self.calibrate[1](last)]
+        edges = zip(self.edges, gates, strict=True)
+        for _ in range(self.nodes):
+            total: Tensor | None = None
+            for state, (edge, gate) in zip(tuple(states), edges, strict=False):
+                term = edge(state, gate, noise)
+                if term is not None:
+                    total = term if total is None else total + term
+            states.append(self._zeros(states[0]) if total is None else total)
+        return torch.cat(states[2:], dim=1)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        height, width = (reduced(side, self.stride) for side in x.shape[2:])
+        return x.new_zeros((*x.shape[:2], height, width))
+
+
+def auxiliary_head(source: FeatureMap, stem: StemKind, classes: int) -> AuxiliaryHead:
+    """The head of NAO and DARTS; on ImageNet DARTS' released code has no second batch norm."""
+    head = AuxiliaryHead(source, classes)
+    if stem == "imagenet":
+        last = max(i for i, m in enumerate(head.features) if isinstance(m, nn.BatchNorm2d))
+        del head.features[last]
+    return head
+
+
+class CellStack(Network):
+    """Stem, cells, global pooling, dropout, linear; all cells of a kind have the same gates.
+
+    Weights start as torch's own modules do, as in the released code.
+    """
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        cells: Iterable[nn.Module],
+        *,
+        stem: StemKind,
+        auxiliary: bool,
+    ) -> None:
+        """cells: one module for each cell of the plan."""
+        super().__init__()
+        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        self.cells = nn.ModuleList(cells)
+        self.classifier = nn.Linear(plan.output.channels, task.classes)
+        self.reductions = [cell.reduction for cell in plan.cells]
+        self.auxiliary_index = plan.auxiliary_index
+        self.auxiliary = auxiliary_head(plan.auxiliary, stem, task.classes) if auxiliary else None
+
+    def logits(self, x: Tensor, gates: Gates) -> Tensor:
+        """x [B, C, H, W] and the gates of both cells -> [B, K]; sets ``auxiliary_logits`` in
+        training mode."""
+        half = len(gates) // 2
+        of_kind = gates[:half], gates[half:]
+        before, last = self.stem(x)
+        self.auxiliary_logits = None
+        for index, cell in enumerate(self.cells):
+            before, last = last, cell(before, last, of_kind[self.reductions[index]], self.noise)
+            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
+                self.auxiliary_logits = self.auxiliary(last)
+        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
+        return logits
+
+
+class DartsNetwork(CellStack):
+    """The network of one architecture: [B, C, H, W] -> [B, K]."""
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        choices: Sequence[int],
+        nodes: int,
+        *,
+        stem: StemKind,
+        auxiliary: bool,
+    ) -> None:
+        def make_edge(channels: int, stride: int, options: Iterable[int]) -> Edge:
+            return Edge(channels, stride, options, norm_pools=False)
+
+        half = len(choices) // 2
+        of_kind = choices[:half], choices[half:]
+        cells = (
+            Cell(cell, nodes, [(choice,) for choice in of_kind[cell.reduction]], make_edge)
+            for cell in plan.cells
+        )
+        super().__init__(plan, task, cells, stem=stem, auxiliary=auxiliary)
+        self.choices = tuple(choices)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(x, self.choices)
+
+
+class DartsSupernet(CellStack, Supernet):
+    """All operations on every edge: images and the gates of both cells -> logits [B, K].
+
+    The weights have the names that they have in a stand-alone network.
+    """
+
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        task: ImageTask,
+        nodes: int,
+        *,
+        stem: StemKind,
+        auxiliary: bool,
+        affine: bool,
+        partial_channels: int,
+    ) -> None:
+        """affine: whether the batch norms of the cells scale and shift; partial_channels: K, of
+        whose shares of the channels one goes through the operations."""
+
+        def make_edge(channels: int, stride: int, options: Iterable[int]) -> Edge:
+            if partial_channels == 1:
+                return Edge(channels, stride, options, norm_pools=True)
+            return PartialEdge(channels, stride, options, parts=partial_channels)
+
+        every = [range(len(NAMES))] * len(edges_of(nodes))
+        cells = [Cell(cell, nodes, every, make_edge) for cell in plan.cells]
+        if not affine:
+            for cell in cells:
+                remove_affine(cell)
+        super().__init__(plan, task, cells, stem=stem, auxiliary=auxiliary)
+
+    def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        return self.logits(x, gates)

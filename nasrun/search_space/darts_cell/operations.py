@@ -1,0 +1,70 @@
+"""What may stand on an edge of ``darts_cell``, and what fits the inputs of a cell together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from nasrun.search_space.nao_cell.plan import CellPlan
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, Operation, ReluConvNorm
+from nasrun.values import Cost
+
+
+class ReluReduce(nn.Sequential):
+    """ReLU, then ``FactorizedReduce``; [B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)].
+
+    In the released code of DARTS both are one operation.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.ReLU(), FactorizedReduce(inputs, outputs))
+
+
+@dataclass(frozen=True)
+class Skip(Operation):
+    """The input itself; at stride 2 a ``ReluReduce``."""
+
+    def module(self, channels: int, stride: int) -> nn.Module:
+        return nn.Identity() if stride == 1 else ReluReduce(channels, channels)
+
+    def cost(self, channels: int, size: int, stride: int) -> Cost:
+        return OPERATIONS["identity"].cost(channels, size, stride)
+
+
+OPTIONS: Mapping[str, Operation] = {
+    "none": OPERATIONS["zero"],
+    "max_pool_3x3": OPERATIONS["max_pool_3x3"],
+    "avg_pool_3x3": OPERATIONS["avg_pool_3x3"],
+    "skip_connect": Skip(),
+    "sep_conv_3x3": OPERATIONS["sep_conv_3x3"],
+    "sep_conv_5x5": OPERATIONS["sep_conv_5x5"],
+    "dil_conv_3x3": OPERATIONS["dil_conv_3x3"],
+    "dil_conv_5x5": OPERATIONS["dil_conv_5x5"],
+}
+"""The operations by their published names, in the published order."""
+
+NAMES = tuple(OPTIONS)
+NONE = 0
+POOLS = (1, 2)
+
+
+def calibrations(plan: CellPlan) -> list[nn.Module]:
+    """Bring the outputs of cells k-2 and k-1 to this cell's channels and one resolution."""
+    return [
+        ReluReduce(source.channels, plan.channels)
+        if source.size != plan.size_in
+        else ReluConvNorm(source.channels, plan.channels)
+        for source in plan.inputs
+    ]
+
+
+def calibration_cost(plan: CellPlan) -> list[Cost]:
+    """What ``calibrations`` costs."""
+    return [
+        FactorizedReduce.cost(source.channels, plan.channels, source.size)
+        if source.size != plan.size_in
+        else ReluConvNorm.cost(source.channels, plan.channels, source.size)
+        for source in plan.inputs
+    ]

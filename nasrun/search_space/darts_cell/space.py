@@ -1,0 +1,235 @@
+"""The search space of DARTS and its heirs: an operation, or none, on each of 28 edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import combinations, product
+from math import comb, prod
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from nasrun.errors import UserError
+from nasrun.search_space.base import Piece, Scale, SearchSpace
+from nasrun.search_space.darts_cell.costs import Costs, count
+from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
+from nasrun.search_space.darts_cell.operations import NAMES, NONE
+from nasrun.search_space.darts_cell.pieces import list_pieces
+from nasrun.search_space.darts_cell.plan import StemKind, plan_network
+from nasrun.search_space.darts_cell.wiring import (
+    CELLS,
+    INPUTS,
+    edges_before,
+    edges_of,
+    read_genotype,
+    write_genotype,
+)
+from nasrun.search_space.gates import GateKind
+from nasrun.search_space.nao_cell.plan import NetworkPlan
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+OPEN = 2
+"""Edges that end in each node of an architecture."""
+
+
+class DartsScale(BaseModel):
+    """cells: of the whole network; channels: C of the first stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cells: Annotated[int, Field(ge=3, le=100)]
+    channels: Annotated[int, Field(ge=2, le=4096)]
+
+
+class DartsCell(SearchSpace):
+    """``darts_cell``: the space of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
+
+    A decision is an edge: what stands on it, or ``none``. Supernet and networks take any edges;
+    an architecture of the space, a genotype, has exactly two open edges at each node.
+    Written down it is ``Genotype(normal=[('sep_conv_3x3', 0), ...], ...)``.
+
+    nodes: of a cell. affine: whether the batch norms of the supernet's cells scale and shift; those
+    of stand-alone networks do. stem: ``small`` for images of CIFAR's size, or ``imagenet``.
+    partial_channels: K of PC-DARTS; in the supernet 1/K of the channels go through the operations
+    of an edge, 1: all. With C = 36 and 20 cells ``Cost.params`` are the published numbers.
+    """
+
+    gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+
+    def __init__(
+        self,
+        *,
+        nodes: Annotated[int, Field(gt=0, le=12)],
+        stem: StemKind,
+        affine: bool,
+        partial_channels: Annotated[int, Field(gt=0, le=64)],
+        search: DartsScale,
+        final: DartsScale,
+    ) -> None:
+        if search.channels % partial_channels:
+            raise UserError(
+                f"search_space.partial_channels={partial_channels} does not divide "
+                f"search_space.search.channels={search.channels}"
+            )
+        self.name = f"darts_cell/{nodes}"
+        self.nodes = nodes
+        self.stem: StemKind = stem
+        self.affine = affine
+        self.partial_channels = partial_channels
+        self.scales: dict[Scale, DartsScale] = {"search": search, "final": final}
+        self._costs: dict[tuple[ImageTask, Scale], Costs] = {}
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        inputs = self._states()
+        return tuple(
+            Decision(f"{cell}/node{node}/{inputs[state]}/op", NAMES)
+            for cell in CELLS
+            for node, state in edges_of(self.nodes)
+        )
+
+    def _states(self) -> list[str]:
+        return ["cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes))]
+
+    @property
+    def additive(self) -> tuple[tuple[int, ...], ...]:
+        """The edges of each node: what they cost adds up, and they are open two at a time."""
+        half = len(self.decisions) // 2
+        return tuple(
+            tuple(range(start + edges_before(node), start + edges_before(node + 1)))
+            for start in (0, half)
+            for node in range(self.nodes)
+        )
+
+    @property
+    def size(self) -> int:
+        pairs = prod(comb(node + INPUTS, OPEN) for node in range(self.nodes))
+        return int((pairs * (len(NAMES) - 1) ** (OPEN * self.nodes)) ** len(CELLS))
+
+    def every(self) -> Iterator[Architecture]:
+        for nodes in product(*(list(self._ways(len(group))) for group in self.groups)):
+            yield Architecture(self.name, tuple(choice for node in nodes for choice in node))
+
+    def _ways(self, edges: int) -> Iterator[tuple[int, ...]]:
+        """All choices for a node of so many edges."""
+        for chosen in combinations(range(edges), OPEN):
+            for options in product(range(1, len(NAMES)), repeat=OPEN):
+                choices = [NONE] * edges
+                for edge, option in zip(chosen, options, strict=True):
+                    choices[edge] = option
+                yield tuple(choices)
+
+    def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
+        """``start`` with all that a node may have; ``group`` is one of ``groups``."""
+        before, after = start.choices[: group[0]], start.choices[group[-1] + 1 :]
+        for choices in self._ways(len(group)):
+            yield Architecture(self.name, (*before, *choices, *after))
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """For every node two of its inputs and an operation on each, all alike."""
+        return self.repair(Architecture(self.name, (NONE,) * len(self.decisions)), rng)
+
+    def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Random ones of too many open edges of a node are closed; where there are too few, random
+        ones are opened with random operations."""
+        choices = list(architecture.choices)
+        for group in self.groups:
+            opened = [edge for edge in group if choices[edge] != NONE]
+            if len(opened) > OPEN:
+                for edge in rng.permutation(opened)[OPEN:].tolist():
+                    choices[edge] = NONE
+            elif len(opened) < OPEN:
+                closed = [edge for edge in group if choices[edge] == NONE]
+                for edge in rng.permutation(closed)[: OPEN - len(opened)].tolist():
+                    choices[edge] = int(rng.integers(1, len(NAMES)))
+        return Architecture(self.name, tuple(choices))
+
+    def check(self, architecture: Architecture) -> Architecture:
+        """Raises UserError also where some node has not exactly two open edges."""
+        super().check(architecture)
+        for place, group in enumerate(self.groups):
+            found = sum(architecture.choices[edge] != NONE for edge in group)
+            if found != OPEN:
+                cell, node = divmod(place, self.nodes)
+                raise UserError(
+                    f"node {node} of the {CELLS[cell]} cell has {found} open edges; an "
+                    f"architecture of {self.name} has {OPEN} at each node"
+                )
+        return architecture
+
+    def _plan(self, task: ImageTask, scale: Scale) -> NetworkPlan:
+        size = self.scales[scale]
+        return plan_network(
+            task, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
+        )
+
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> DartsSupernet:
+        return DartsSupernet(
+            self._plan(task, "search"),
+            task,
+            self.nodes,
+            stem=self.stem,
+            auxiliary=auxiliary,
+            affine=self.affine,
+            partial_channels=self.partial_channels,
+        )
+
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> DartsNetwork:
+        """Of any edges, not of genotypes alone."""
+        choices = super().check(architecture).choices
+        plan = self._plan(task, scale)
+        return DartsNetwork(plan, task, choices, self.nodes, stem=self.stem, auxiliary=auxiliary)
+
+    def _counted(self, task: ImageTask, scale: Scale) -> Costs:
+        if (task, scale) not in self._costs:
+            plan = self._plan(task, scale)
+            self._costs[task, scale] = count(plan, task, self.nodes, stem=self.stem)
+        return self._costs[task, scale]
+
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        return self._counted(task, scale).of(architecture.choices)
+
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        return self._counted(task, scale).bound(self.nodes)
+
+    def pieces(
+        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+    ) -> list[Piece]:
+        """Stem, what fits the inputs of cells together, the operations on open edges, and head.
+
+        Names tell the operation, its channels, the input's side and, of operations on edges, the
+        stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
+        """
+        plan = self._plan(task, scale)
+        return list_pieces(plan, task, architecture.choices, self.nodes, stem=self.stem)
+
+    def describe(self, architecture: Architecture) -> list[str]:
+        lines = []
+        states, half = self._states(), len(architecture.choices) // 2
+        for title, choices in (
+            ("normal cell", architecture.choices[:half]),
+            ("reduction cell", architecture.choices[half:]),
+        ):
+            lines.append(title)
+            for node in range(self.nodes):
+                terms = [
+                    f"{NAMES[choice]}({states[state]})"
+                    for (target, state), choice in zip(edges_of(self.nodes), choices, strict=True)
+                    if target == node and choice != NONE
+                ]
+                lines.append(f"  node {node} = {' + '.join(terms) or 'zeros'}")
+            lines.append(f"  output = concat({', '.join(states[INPUTS:])})")
+        return lines
+
+    def write(self, architecture: Architecture) -> str:
+        return write_genotype(architecture.choices, self.nodes)
+
+    def parse(self, text: str) -> Architecture:
+        """``Genotype(...)``, or all choices as numbers. Raises UserError for anything else."""
+        if "Genotype" not in text:
+            return super().parse(text)
+        return self.check(Architecture(self.name, tuple(read_genotype(text, self.nodes))))

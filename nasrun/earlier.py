@@ -79,9 +79,9 @@ class EarlierRun:
     def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
         """The run's overrides, without those that the user's replace, then the user's."""
         mine = list(overrides)
-        own_keys = {parse(override).key_or_group for override in mine}
+        own_keys = {parse(override).get_key_element().lstrip("+~") for override in mine}
         options = groups(config_dir)
-        replaced = {key.replace("/", ".") for key in own_keys if key in options}
+        replaced = {place_of(word) for word in mine if parse(word).key_or_group in options}
         kept = [
             override
             for override in self.overrides
@@ -113,7 +113,7 @@ class EarlierRun:
             return {}
         now = flatten(compose([*self.overrides, f"task={self.task}"], config_dir))
         then = flatten(self.config)
-        given = [parse(override).key_or_group.replace("/", ".") for override in overrides]
+        given = [place_of(override) for override in overrides]
         return {
             key: (then[key], value)
             for key, value in now.items()
@@ -122,6 +122,12 @@ class EarlierRun:
             and not {key, key.partition(".")[0]} & {*FORGOTTEN}
             and not any(key == other or key.startswith(f"{other}.") for other in given)
         }
+
+
+def place_of(override: str) -> str:
+    """Where what an override sets stands: ``rank.also`` for ``evaluator@rank.also=kl``."""
+    parsed = parse(override)
+    return parsed.package or parsed.key_or_group.replace("/", ".")
 
 
 def resumed_with(record: dict[str, Any]) -> list[Any]:

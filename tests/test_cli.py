@@ -613,3 +613,18 @@ def test_the_installed_wheel_brings_its_configurations(tmp_path: Path) -> None:
     search = nasrun("search", "effort=smoke", "threads=1", cwd=elsewhere, env=env)
     assert search.returncode == 0, search.stderr
     assert list(elsewhere.glob("outputs/search/*/result.json"))
+
+
+def test_a_placed_option_replaces_what_the_earlier_run_said_of_that_place() -> None:
+    """And of no other place that has an option of the same group."""
+    said = ("evaluator=kl", "evaluator.images=24", "evaluator@rank.truth=standalone")
+    said += ("rank.truth.trainer.epochs=6", "trainer.epochs=2")
+    run = EarlierRun(Path("x"), "rank", said, {"seed": 0})
+    table = ["evaluator@rank.truth=table", "rank.truth.path=x"]
+    merged = run.merged(table, None)
+    assert merged == ["evaluator=kl", "evaluator.images=24", "trainer.epochs=2", *table]
+    composed = compose(["task=rank", *merged])
+    assert composed["rank"]["truth"]["path"] == "x" and composed["evaluator"]["images"] == 24
+    again = run.merged(["evaluator=supernet"], None)
+    assert again == [*said[2:], "evaluator=supernet"]
+    assert run.merged(["+trainer.epochs=3"], None) == [*said[:4], "+trainer.epochs=3"]

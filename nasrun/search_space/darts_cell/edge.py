@@ -43,7 +43,7 @@ class Edge(nn.Module):
         def run(option: int) -> Tensor:
             operation = self.options[str(option)]
             out: Tensor = operation(x)
-            # Of DARTS the probability is the same in all cells: the depth is that of the last.
+            # DARTS drops as often in the first cell as in the last one, whose depth is 1.
             return out if isinstance(operation, nn.Identity) else noise.drop_path(out, 1.0)
 
         return mixed(gate, run)
@@ -53,8 +53,9 @@ class PartialEdge(Edge):
     """An edge whose operations see the first C / parts channels; the others go round them.
 
     At stride 2 these are pooled by their maximum over 2×2. All are then shuffled, so that the next
-    edges see others. The bypass counts as much as all open options, ``none`` included: under a
-    softmax times the weight of the edge that is the weight of the edge.
+    edges see others. The bypass counts as much as all options of the gate, ``none`` included: where
+    their weights are a softmax times a weight of the edge, as much as the edge. Where ``none`` alone
+    is open nothing flows.
     Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
     """
 

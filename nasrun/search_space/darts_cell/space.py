@@ -61,7 +61,7 @@ class DartsCell(SearchSpace):
     def __init__(
         self,
         *,
-        nodes: Annotated[int, Field(gt=0, le=12)],
+        nodes: Annotated[int, Field(gt=0, le=8)],
         stem: StemKind,
         affine: bool,
         partial_channels: Annotated[int, Field(gt=0, le=64)],

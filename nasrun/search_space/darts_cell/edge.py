@@ -54,8 +54,8 @@ class PartialEdge(Edge):
 
     At stride 2 these are pooled by their maximum over 2×2. All are then shuffled, so that the next
     edges see others. The bypass counts as much as all options of the gate, ``none`` included: where
-    their weights are a softmax times a weight of the edge, as much as the edge. Where ``none`` alone
-    is open nothing flows.
+    their weights are a softmax times a weight of the edge, as much as the edge. Where ``none``
+    alone is open nothing flows.
     Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
     """
 

@@ -75,7 +75,7 @@ def test_what_is_refused():
     with pytest.raises(UserError, match=r"batch=12 does not divide trainer\.batch_size=32"):
         PathDropout(rate=0.1, ghost_batch=12).fit(32, 10)
     for name in ("nao_cell", "nas_bench_201", "spos_blocks"):
-        with pytest.raises(UserError, match=f"{name}.* has no such.*=one_shot_blocks"):
+        with pytest.raises(UserError, match=f"{name}.* has no such.*=dso_block or one_shot_blocks"):
             PathDropout(rate=0.1, ghost_batch=None).check(space_of(name))
     with pytest.raises(UserError, match="not a pool"):
         PathDropout(rate=0.1, ghost_batch=None).over(SPACE, TASK, [], Streams(0))

@@ -71,7 +71,14 @@ class Budget:
         kept: where the run keeps the latencies that it goes by.
         Raises UserError where there are none, naming the bound and the nearest reachable value.
         """
-        bounds = [given.bounds(name) for name, given in self.ranges.items() if given.given]
+        bounds = []
+        for name, given in self.ranges.items():
+            limit = space.limit(name)
+            met = limit is not None and given.max is not None and limit <= given.max
+            if met and given.min is None:
+                continue  # every network keeps to it by its width
+            if given.given:
+                bounds.append(given.bounds(name))
 
         def measure_of(name: str) -> Measure:
             if name == "latency_ms":

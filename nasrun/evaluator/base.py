@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from nasrun.dataset.base import Splits
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
+
+GatesOf = Callable[[Architecture], Gates]
+
+
+def choices_of(architecture: Architecture) -> Gates:
+    """The single path of an architecture."""
+    return architecture.choices
 
 
 class Evaluator(ABC):
@@ -29,9 +37,11 @@ class Evaluator(ABC):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
+        gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         """A trial for each architecture, in order, each as it is done.
 
-        The score of one does not depend on the others. monitor hears of long work inside
+        The score of one does not depend on the others. gates_of: by which a supernet runs it;
+        monitor hears of long work inside
         (training), and keeps it so that it can be continued.
         """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.evaluator.batch_norm import batch_statistics
 from nasrun.evaluator.fixed import fixed_batches
 from nasrun.limits import Count, Images
@@ -70,6 +70,7 @@ class KlEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
+        gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         assert supernet is not None  # needs_supernet  # noqa: S101
         supernet.noise.stop()
@@ -77,7 +78,7 @@ class KlEvaluator(Evaluator):
         with batch_statistics(supernet):
             whole = self._predictions(partial(supernet, gates=self.space.whole), monitor)
             for architecture in architectures:
-                path = partial(supernet, gates=architecture.choices)
+                path = partial(supernet, gates=gates_of(architecture))
                 found = divergence(self._predictions(path, monitor), whole).item()
                 finite = math.isfinite(found)
                 yield Trial(

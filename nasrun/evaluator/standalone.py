@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -32,6 +32,7 @@ class StandaloneEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
+        gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         for architecture in architectures:
             # the streams are named by the architecture: a score does not depend on the company

@@ -11,7 +11,7 @@ from pydantic import Field
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
 from nasrun.evaluator.fixed import fixed_batches
 from nasrun.limits import Count, Images
@@ -68,6 +68,7 @@ class SupernetEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
+        gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         assert supernet is not None  # needs_supernet  # noqa: S101
         supernet.noise.stop()
@@ -75,7 +76,7 @@ class SupernetEvaluator(Evaluator):
             self.batch_norm, supernet, self.calibration, self.compute
         ) as prepare:
             for architecture in architectures:
-                predict = partial(supernet, gates=architecture.choices)
+                predict = partial(supernet, gates=gates_of(architecture))
                 prepare(predict)
                 yield Trial(
                     architecture,

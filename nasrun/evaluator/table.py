@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -61,6 +61,7 @@ class TableEvaluator(Evaluator):
         architectures: Sequence[Architecture],
         supernet: Supernet | None,
         monitor: Monitor,
+        gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         """Raises UserError where the table lacks an architecture."""
         for architecture in architectures:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nasrun.budget.candidates import Candidates
 from nasrun.run.monitor import Monitor
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
+from nasrun.trainer.gate_learner import GateLearner
 from nasrun.values import Architecture, Trial
 
 
@@ -49,6 +53,12 @@ class SearchAlgo(ABC):
     trains_pool: bool = False
     """Whether its rounds train a pool of architectures rather than the whole space."""
 
+    learner: GateLearner | None = None
+    """What sets the gates of supernet training, in the place of a sampler, and learns them."""
+
+    def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
+        """Raises UserError where the algorithm means nothing in ``space``."""
+
     @abstractmethod
     def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
         """Begin a search among ``candidates``: the architectures of a space, within a budget.
@@ -71,6 +81,13 @@ class SearchAlgo(ABC):
     @abstractmethod
     def best(self, count: int) -> list[Trial]:
         """The best distinct architectures so far, best first; at most ``count``."""
+
+    def gates(self, architecture: Architecture) -> Gates:
+        """The gates by which a supernet scores the architecture."""
+        return architecture.choices
+
+    def draw(self, directory: Path) -> None:  # noqa: B027 - most have nothing of their own to show
+        """Write pictures and tables of how the search went."""
 
     def front(self) -> list[Trial] | None:
         """The trials that no other beats in every goal, of an algorithm that has several goals."""

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
+from nasrun.figures_architecture import Graph
 from nasrun.search_space.gates import BINARY, GateKind, Gates
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
@@ -133,6 +134,20 @@ class SearchSpace(ABC):
         """What the stand-alone network computes one after the other, stem and head included, for
         tables of latency; None where the space cannot tell."""
         return None
+
+    def limit(self, name: str) -> float | None:
+        """What every network of the final scale keeps to by its width, whatever its architecture;
+        None: nothing of that name."""
+        return None
+
+    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
+        """Pictures of the architecture's cells or blocks, by name; none where there is no graph."""
+        return {}
+
+    def block_costs(self, architecture: Architecture, task: ImageTask) -> dict[str, Cost]:
+        """The cost of each block of the stand-alone network of the search, by name; none where the
+        space has no blocks that differ."""
+        return {}
 
     def describe(self, architecture: Architecture) -> list[str]:
         """The architecture in words, a line each."""

@@ -33,7 +33,7 @@ MIX_SPACES = (
 BINARY = ("off", "on")
 """The options of a decision whether something is there; what is off adds nothing."""
 
-BINARY_SPACES = ("one_shot_blocks",)
+BINARY_SPACES = ("dso_block", "one_shot_blocks")
 """The options of search_space all of whose decisions are ``BINARY``, for messages."""
 
 

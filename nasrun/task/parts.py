@@ -23,6 +23,7 @@ from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.streams import Streams
+from nasrun.task.compare_parts import Compare
 from nasrun.task.rank_parts import Rank
 from nasrun.trainer.path_rules import PathRules
 from nasrun.trainer.trainer import Trainer
@@ -77,6 +78,7 @@ class Parts:
     shortlist: Shortlist
     retrain: Retrain
     rank: Rank | None = None
+    compare: Compare | None = None
 
     def load(self, device: torch.device) -> Splits:
         """The images; raises UserError where the dataset cannot give them."""
@@ -104,13 +106,29 @@ class Parts:
         gates = self.sampler.over(self.search_space, task, pool, streams.sub("sampler"))
         return self.warm_up.before(gates, self.search_space, steps_per_epoch)
 
-    def check_pool(self) -> None:
-        """Raises UserError where the search trains a pool of architectures, the sampler none."""
-        if self.search_algo.trains_pool and not self.sampler.takes_pool:
+    def check_algo(self) -> None:
+        """Raises UserError where the search algorithm does not fit the space, the sampler, or what
+        else has a say in the gates."""
+        algo = self.search_algo
+        name = type(algo).__name__
+        algo.check(self.search_space)
+        if algo.learner is None:
+            self.check_gates()
+        elif self.warm_up.epochs:
+            raise UserError(
+                f"warm_up.epochs={self.warm_up.epochs:g}: search_algo {name} sets the gates of "
+                "every step itself; set warm_up.epochs=0"
+            )
+        elif not self.evaluator.needs_supernet:
+            raise UserError(
+                f"search_algo {name} learns its gates while a supernet trains: choose "
+                "evaluator=supernet"
+            )
+        if algo.trains_pool and not self.sampler.takes_pool:
             raise UserError(
                 f"sampler {type(self.sampler).__name__} trains the whole search space, but "
-                f"search_algo {type(self.search_algo).__name__} trains a pool of architectures: "
-                "choose another sampler, or search_algo=random"
+                f"search_algo {name} trains a pool of architectures: choose another sampler, or "
+                "search_algo=random"
             )
 
     def check_networks(self, task: ImageTask, architecture: Architecture | None = None) -> None:

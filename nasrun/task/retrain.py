@@ -9,6 +9,7 @@ from typing import Any
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
+from nasrun.figures_architecture import graphs
 from nasrun.run.files import read_json_or_text
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
@@ -49,6 +50,8 @@ def retrain_architecture(
     A run that is continued trains what is left.
     """
     trainer, space = parts.retrain.trainer, parts.search_space
+    if panels := space.graphs(architecture):
+        graphs(panels, run.directory / "architecture")
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.task, "final", auxiliary=trainer.auxiliary)
     held_out = parts.retrain.images == "train"

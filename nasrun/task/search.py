@@ -10,14 +10,16 @@ from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
+from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.front import save_front
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages, Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
+from nasrun.trainer.gate_learner import GateLearner, Lessons
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
 
@@ -34,8 +36,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     """
     splits = parts.load(run.compute.device)
     algo, evaluator = parts.search_algo, parts.evaluator
-    parts.check_gates()
-    parts.check_pool()
+    parts.check_algo()
     parts.check_networks(splits.task)
     candidates = parts.budget.over(
         parts.search_space, splits.task, run.compute, run.directory / LATENCIES
@@ -44,12 +45,17 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
     training = None
     if evaluator.needs_supernet:
-        training = start_supernet(parts, run, splits, rounds=algo.rounds)
+        training = start_supernet(parts, run, splits, rounds=algo.rounds, learner=algo.learner)
         if weights is not None:
             if algo.rounds > 1:
                 raise UserError(
                     f"search_algo {type(algo).__name__} trains its supernet in {algo.rounds} "
                     "rounds, so it cannot start from a trained one: leave from= out"
+                )
+            if algo.learner is not None:
+                raise UserError(
+                    f"search_algo {type(algo).__name__} learns its gates while the supernet "
+                    "trains, so it cannot start from a trained one: leave from= out"
                 )
             run.load_weights(weights, training.network)
             # Before the run begins: once it has, only its own directory is read.
@@ -74,13 +80,19 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
         if training is not None and weights is None:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
                 training = start_supernet(
-                    parts, run, splits, rounds=algo.rounds, first_round=round_.index
+                    parts,
+                    run,
+                    splits,
+                    rounds=algo.rounds,
+                    first_round=round_.index,
+                    learner=algo.learner,
                 )
                 run.keep("supernet", training)
             train_supernet(parts, run, splits, training, round_)
         score(parts, run, round_, training.network if training else None, tally)
     run.drop("supernet")
     save_front(algo, parts.search_space, run)
+    algo.draw(run.directory)
 
     winner, result = shortlist(parts, run, splits)
     run.save_architecture(winner.architecture)
@@ -91,12 +103,38 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
 
 
 def start_supernet(
-    parts: Parts, run: Run, splits: Splits, *, rounds: int, first_round: int = 0
+    parts: Parts,
+    run: Run,
+    splits: Splits,
+    *,
+    rounds: int,
+    first_round: int = 0,
+    learner: GateLearner | None = None,
 ) -> Training[Supernet]:
-    """A supernet with new weights, ready to be trained in ``rounds`` rounds."""
+    """A supernet with new weights, ready to be trained in ``rounds`` rounds.
+
+    learner: of the gates, which takes the sampler's place.
+    """
     parts.check_supernet(splits.task)
-    epoch = splits.train.steps_per_epoch(parts.trainer.batch_size)
-    ghost_batch = parts.sampler.fit(parts.trainer.batch_size, rounds * parts.trainer.epochs * epoch)
+    batch_size = parts.trainer.batch_size
+    epoch = splits.train.steps_per_epoch(batch_size)
+    steps = rounds * parts.trainer.epochs * epoch
+    ghost_batch = None
+    if learner is None:
+        ghost_batch = parts.sampler.fit(batch_size, steps)
+    else:
+        lessons = Lessons(
+            parts.search_space,
+            splits.task,
+            train=splits.train,
+            held_out=splits.validation,
+            batch_size=batch_size,
+            steps=steps,
+            steps_per_epoch=epoch,
+            compute=run.compute,
+            streams=run.streams.sub("gates"),
+        )
+        learner.start(lessons)
     with run.streams.default("supernet/init", first_round):
         supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
     return parts.trainer.start(
@@ -106,8 +144,11 @@ def start_supernet(
         run.streams.sub("supernet"),
         rounds=rounds,
         first_round=first_round,
-        rules=parts.path_rules.over(
-            parts.search_space, splits.task, run.streams.sub("path_rules"), ghost_batch
+        rules=replace(
+            parts.path_rules.over(
+                parts.search_space, splits.task, run.streams.sub("path_rules"), ghost_batch
+            ),
+            learner=learner,
         ),
     )
 
@@ -121,7 +162,10 @@ def train_supernet(
 ) -> None:
     """Train what is left of this round, and put the weights where anyone may have them."""
     if training.rounds_done <= round_.index:
-        gates = parts.gates(splits.task, round_.pool, run.streams, training.steps_per_epoch)
+        if learner := training.rules.learner:
+            gates: GatesOfStep = learner.gates
+        else:
+            gates = parts.gates(splits.task, round_.pool, run.streams, training.steps_per_epoch)
         training.train_round(run, f"supernet/round{round_.index}", gates)
     run.save_weights("supernet", training.network)
     # Scoring may leave the supernet's statistics changed, so its state must be safe before.
@@ -134,7 +178,8 @@ def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None, tall
     with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
         stage.advance(done)
         while architectures := parts.search_algo.ask():
-            for trial in checked(parts.evaluator, architectures, supernet, run):
+            gates_of = parts.search_algo.gates
+            for trial in checked(parts.evaluator, architectures, supernet, run, gates_of):
                 parts.search_algo.tell([trial])
                 run.record([trial], round=round_.index)
                 stage.advance(score=trial.score, best=tally.add(trial))
@@ -148,7 +193,7 @@ def shortlist(parts: Parts, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
     """
     count = parts.shortlist.count
     found = parts.search_algo.best(max(count, 1))
-    if count <= 1:
+    if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
     evaluator = parts.shortlist.evaluator
@@ -175,11 +220,15 @@ def shortlist(parts: Parts, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
 
 
 def checked(
-    evaluator: Evaluator, architectures: list[Architecture], supernet: Supernet | None, run: Run
+    evaluator: Evaluator,
+    architectures: list[Architecture],
+    supernet: Supernet | None,
+    run: Run,
+    gates_of: GatesOf = choices_of,
 ) -> Iterator[Trial]:
     """The evaluator's trials; a score that is no number stops the search or, by
     ``on_nonfinite=skip``, counts as the worst."""
-    for trial in evaluator.score(architectures, supernet, run):
+    for trial in evaluator.score(architectures, supernet, run, gates_of):
         if math.isfinite(trial.score):
             yield trial
         elif run.compute.on_nonfinite == "skip":

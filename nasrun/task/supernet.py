@@ -23,6 +23,11 @@ def supernet(parts: Parts, run: Run) -> dict[str, Any]:
             "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
             "random or nsga2, or run the whole search"
         )
+    if parts.search_algo.learner is not None:
+        raise UserError(
+            f"search_algo {type(parts.search_algo).__name__} learns its gates while the supernet "
+            "trains, so its supernet cannot be trained alone: run the whole search"
+        )
     splits = parts.load(run.compute.device)
     parts.check_gates()
     training = start_supernet(parts, run, splits, rounds=1)

@@ -12,6 +12,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
+from nasrun.trainer.gate_learner import GateLearner
 from nasrun.values import Architecture, ImageTask
 
 
@@ -38,6 +39,7 @@ class StepRules:
     momentum: which of ``momenta`` buffers an update uses; None: there is one.
     ghost_batch: images that each path trains, the first ones the first path and so on (ghost batch
     norm, Hoffer et al. 2017); None: every path trains the whole batch.
+    learner: of the gates, which takes a step of its own beside that of the weights.
     """
 
     distillation: bool = False
@@ -45,6 +47,7 @@ class StepRules:
     momentum: Callable[[Sequence[Gates]], int] | None = None
     momenta: int = 1
     ghost_batch: int | None = None
+    learner: GateLearner | None = None
 
 
 class PathRules:

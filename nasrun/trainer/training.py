@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.trainer.faults import MOST_SKIPPED, Buffers, stop_over_loss
 from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.pieces import in_pieces
 from nasrun.trainer.updates import Updates
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Training(Generic[NetworkT]):
         safe point.
         """
         self._monitor, self._name, self._gates = monitor, name, gates
+        learner = self.rules.learner
         end = self.steps_per_round if epochs is None else epochs * self.steps_per_epoch
         batches = self.split.train_batches(
             self.trainer.batch_size,
@@ -109,9 +110,13 @@ class Training(Generic[NetworkT]):
         with monitor.stage(name, self.steps_per_round) as stage:
             stage.advance(self.step - len(self._measured))
             while self.step < end:
-                images, labels = next(batches)
+                batch = next(batches)
+                if learner:
+                    learner.before(self.global_step, batch, self)
                 chosen = gates(self.global_step) if gates else None
-                self._measured.append(self.train_step(images, labels, chosen))
+                self._measured.append(self.train_step(*batch, chosen))
+                if learner:
+                    learner.after(self.global_step)
                 self.step += 1
                 last = self.step == self.steps_per_round
                 if self.step % self.trainer.log_every == 0 or last:
@@ -144,7 +149,7 @@ class Training(Generic[NetworkT]):
             metrics["skipped"] = self._skipped
         if self.compute.batch_size == "auto":
             metrics["images_at_once"] = self._at_once or self.trainer.batch_size
-        return metrics
+        return {**metrics, **(self.rules.learner.metrics() if self.rules.learner else {})}
 
     def _checked(self) -> Tensor:
         """What was measured, [n, 2] on the CPU; NaN are the steps that were skipped.
@@ -193,20 +198,10 @@ class Training(Generic[NetworkT]):
         gradients are added up. Raises UserError where it is short and must not be split further,
         as ghost batches never are.
         """
-        images = self.compute.images(images)
         paths: list[tuple[Gates, ...]] = [(path,) for path in gates] if gates else [()]
         if self._buffers:
             self._buffers.save()
-        while True:
-            try:
-                measured = self._gradients(images, labels, paths)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Out of the handler, whose traceback would keep the memory.
-            self._go_back()
-            self._take_less_at_once(len(images))
+        measured = self._in_pieces(images, labels, paths)
         if self.compute.on_nonfinite == "skip" and not self._finite(measured):
             self._go_back()
             self._skipped += 1
@@ -219,8 +214,19 @@ class Training(Generic[NetworkT]):
         self.updates.update(self._learning_rate(self.step, gates), momentum)
         return measured
 
-    def _gradients(self, images: Tensor, labels: Tensor, paths: list[tuple[Gates, ...]]) -> Tensor:
-        """Forward and backward over all paths and pieces; the mean (loss, accuracy) [2]."""
+    def gradients(
+        self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
+    ) -> Tensor:
+        """See ``Gradients``. As ``train_step`` where memory is short."""
+        if self._buffers:
+            self._buffers.save()
+        return self._in_pieces(images, labels, [(gates,)], inputs)
+
+    def learning_rate(self) -> float:
+        """See ``Gradients``."""
+        return self._learning_rate(self.step, None)
+
+    def _begin_noise(self) -> None:
         position, steps = self._position(self.step)
         self.network.noise.begin_step(
             self.streams.torch("noise", self.global_step, device=self.compute.device),
@@ -228,53 +234,67 @@ class Training(Generic[NetworkT]):
             drop_path_keep=self.trainer.drop_path_keep,
             dropout_keep=self.trainer.dropout_keep,
         )
+
+    def _in_pieces(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        paths: list[tuple[Gates, ...]],
+        inputs: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """As ``_gradients``, in smaller pieces where the memory takes no more."""
+        images = self.compute.images(images)
+        while True:
+            try:
+                return self._gradients(images, labels, paths, inputs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out of the handler, whose traceback would keep the memory.
+            self._go_back(inputs)
+            self._take_less_at_once(len(images))
+
+    def _gradients(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        paths: list[tuple[Gates, ...]],
+        inputs: Sequence[Tensor] | None,
+    ) -> Tensor:
+        """Forward and backward over all paths and pieces; the mean (loss, accuracy) [2].
+
+        inputs: what gets gradients, without noise; None: all that takes part.
+        """
+        if inputs is None:
+            self._begin_noise()
+        else:
+            self.network.noise.stop()
         measured = torch.zeros(2, device=self.compute.device)
-        for part, answers, trained in self._pieces(images, labels, paths):
+        pieces = in_pieces(images, labels, paths, self._at_once, self.rules.ghost_batch)
+        for part, answers, trained in pieces:
             share = len(part) / len(images) / len(trained)
             targets = answers
             for path in trained:
                 with self.compute.autocast():
                     logits = self.network(part, *path)
                 loss = self._loss(logits, targets)
-                torch.autograd.backward(loss * share)
+                torch.autograd.backward(loss * share, inputs=inputs)
                 if self.rules.distillation and targets is answers:
                     targets = logits.detach().float().softmax(1)
                 correct = (logits.detach().argmax(1) == answers).float().mean()
                 measured += torch.stack([loss.detach(), correct]) * share
         return measured
 
-    def _pieces(
-        self, images: Tensor, labels: Tensor, paths: list[tuple[Gates, ...]]
-    ) -> Iterator[tuple[Tensor, Tensor, list[tuple[Gates, ...]]]]:
-        """Images and labels that go through the network at once, and the paths that they take.
-
-        With ghost batches each has a path of its own, or all have the only one there is. Batch
-        norm has no statistics of one image, so pieces are never so small.
-        """
-        ghost_batch = self.rules.ghost_batch
-        if ghost_batch is None:
-            pieces = -(-len(images) // (self._at_once or len(images)))
-            pieces = max(min(pieces, len(images) // 2), 1)
-            for part, answers in zip(
-                images.tensor_split(pieces), labels.tensor_split(pieces), strict=True
-            ):
-                yield part, answers, paths
-            return
-        # The last batch of an epoch may be smaller, and then its last ghost batch; its lone image
-        # joins the one before.
-        starts = list(range(0, len(images), ghost_batch))
-        if len(images) - starts[-1] == 1 and len(starts) > 1:
-            starts.pop()
-        for index, (start, stop) in enumerate(pairwise([*starts, len(images)])):
-            path = paths[index] if len(paths) > 1 else paths[0]
-            yield images[start:stop], labels[start:stop], [path]
-
     def _finite(self, measured: Tensor) -> bool:
         return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
 
-    def _go_back(self) -> None:
-        """As before the step: no gradients, and the batch norm statistics of then."""
-        self.updates.forget()
+    def _go_back(self, inputs: Sequence[Tensor] | None = None) -> None:
+        """As before the step: no gradients (of ``inputs`` only, where there are any), and the batch
+        norm statistics of then."""
+        if inputs is None:
+            self.updates.forget()
+        for tensor in inputs or ():
+            tensor.grad = None
         if self._buffers:
             self._buffers.restore()
 

@@ -1,0 +1,120 @@
+"""Pictures of architectures: their graphs, and the cost of each block while a search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasrun.figures import COLUMN, LINES, _canvas, _figure, _style, _write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS_A_ROW = 4
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation or a state, at a place of the picture; x and y in boxes, y upwards."""
+
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """edges: pairs of indices of nodes, and the operation on the edge, or an empty string."""
+
+    nodes: Sequence[Node]
+    edges: Sequence[tuple[int, int, str]]
+
+
+def graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
+    """A panel for each graph, with its name; the files written are returned.
+
+    path: without suffix.
+    """
+    columns = min(len(panels), PANELS_A_ROW)
+    rows = ceil(len(panels) / columns)
+    several = len(panels) > 2
+    size = (2 * COLUMN, 2.1 * rows) if several else (COLUMN * columns, COLUMN)
+    with _style():
+        figure = _canvas(*size)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (name, graph) in zip(grid.flat, panels.items(), strict=False):
+            axes.set_title(name)
+            _draw(axes, graph, font=4 if several else 6)
+        return _write(figure, path)
+
+
+def _draw(axes: Axes, graph: Graph, font: float) -> None:
+    for start, end, label in graph.edges:
+        a, b = graph.nodes[start], graph.nodes[end]
+        # Edges that skip a level would run through the boxes between: they go round them.
+        bend = 0.0 if abs(b.y - a.y) <= 1 and a.x == b.x else 0.12
+        axes.annotate(
+            "",
+            xy=(b.x, b.y),
+            xytext=(a.x, a.y),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "mutation_scale": font,
+                "linewidth": 0.5,
+                "color": "0.45",
+                "shrinkA": 1.2 * font,  # to the edge of the boxes
+                "shrinkB": 1.2 * font,
+                "connectionstyle": f"arc3,rad={bend}",
+            },
+        )
+        if label:
+            middle = ((a.x + b.x) / 2, (a.y + b.y) / 2)
+            axes.text(*middle, label, fontsize=font, color="C0", ha="center", va="center")
+    for node in graph.nodes:
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "0.95", "edgecolor": "0.3"}
+        axes.text(
+            *(node.x, node.y, node.label),
+            fontsize=font,
+            ha="center",
+            va="center",
+            bbox={**box, "linewidth": 0.5},
+        )
+    xs, ys = [node.x for node in graph.nodes], [node.y for node in graph.nodes]
+    axes.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
+    axes.set_ylim(min(ys) - 0.5, max(ys) + 0.5)
+
+
+def block_macs(
+    epochs: Sequence[float], macs: Mapping[str, Sequence[float]], path: Path
+) -> list[Path]:
+    """Multiply-adds of each block, by name, after so many epochs; the files written are returned.
+
+    path: without suffix. The legend names the first and the last block where they are many.
+    """
+    from matplotlib import colormaps  # slow to import
+
+    with _style():
+        figure, axes = _figure(2.6)
+        names = list(macs)
+        few = len(names) <= 8
+        for index, (name, line) in enumerate(zip(names, cycle(LINES), strict=False)):
+            ends = index in (0, len(names) - 1)
+            axes.plot(
+                epochs,
+                [value / 1e6 for value in macs[name]],
+                linestyle=line if few else "-",
+                color=colormaps["viridis"](index / max(len(names) - 1, 1)),
+                linewidth=1.0,
+                label=name if few or ends else None,
+            )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("multiply-adds of the block (M)")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+        return _write(figure, path)

@@ -1,0 +1,99 @@
+"""How strongly each edge is pulled to zero: alike, or by what its block and its operation cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from nasrun.search_space.base import Piece
+from nasrun.search_space.dso_block.roles import OUTPUT, Role
+from nasrun.search_space.dso_block.space import DsoBlock
+from nasrun.search_space.dso_block.wiring import CONVOLUTIONS, NAMES
+from nasrun.values import ImageTask
+
+Costs = Mapping[str, float]
+"""Of each operation, and of ``output``, relative to the dearest."""
+
+
+class Penalty:
+    """γ of every edge of a ``dso_block``, [n], as its values change.
+
+    base: γ of all. by_flops: times the share of a block's 1×1 convolutions that are left (DSO-NAS,
+    Eq. 9, as its released code counts them: one for the shortcut, one for each convolution of
+    level 1 and for each above that reads anything, one for each edge to the output). costs: of each
+    set of decisions, by which the edges into an operation, or to the output, count (Eq. 10).
+    Reductions have the plain γ.
+    """
+
+    def __init__(
+        self,
+        space: DsoBlock,
+        base: float,
+        device: torch.device,
+        *,
+        by_flops: bool,
+        costs: list[Costs] | None,
+    ) -> None:
+        self.device = device
+        self.blocks = [role.block for role in space.roles]
+        self.block_of = torch.tensor([-1 if b is None else b for b in self.blocks], device=device)
+        self.count = 1 + max(b for b in self.blocks if b is not None)
+        self.base = torch.tensor([base * _cost(role, costs) for role in space.roles], device=device)
+        self.by_flops = by_flops
+        convolutions: dict[tuple[int, int], list[int]] = {}
+        for index, role in enumerate(space.roles):
+            if role.operation is not None and role.name in NAMES[:CONVOLUTIONS]:
+                assert role.block is not None  # noqa: S101
+                convolutions.setdefault((role.block, role.operation), []).append(index)
+        self._inputs = self._long([i for group in convolutions.values() for i in group])
+        self._group = self._long([g for g, v in enumerate(convolutions.values()) for _ in v])
+        self._group_block = self._long([block for block, _ in convolutions])
+        outputs = [index for index, role in enumerate(space.roles) if role.name == OUTPUT]
+        self._outputs = self._long(outputs)
+        self._all = 1.0 + CONVOLUTIONS + (len(convolutions) + len(outputs)) / self.count
+
+    def _long(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.device)
+
+    def of(self, values: Tensor) -> Tensor:
+        """values: λ of every edge, [n]."""
+        if not self.by_flops:
+            return self.base
+        shares = torch.cat([self.left(values), torch.ones(1, device=self.device)])
+        return self.base * shares[self.block_of]  # -1, of the reductions, is the last
+
+    def left(self, values: Tensor) -> Tensor:
+        """The share of each block's 1×1 convolutions that are left, [blocks]."""
+        alive = (values.detach() != 0).float()
+        fed = torch.zeros(len(self._group_block), device=self.device)
+        fed.index_add_(0, self._group, alive[self._inputs])
+        count = torch.full((self.count,), 1.0 + CONVOLUTIONS, device=self.device)
+        count.index_add_(0, self._group_block, (fed > 0).float())
+        count.index_add_(0, self.block_of[self._outputs], alive[self._outputs])
+        return count / self._all
+
+
+def _cost(role: Role, costs: list[Costs] | None) -> float:
+    return 1.0 if costs is None or role.block is None else costs[role.block][role.name]
+
+
+def latency_costs(
+    space: DsoBlock, task: ImageTask, milliseconds: Callable[[Piece], float]
+) -> list[Costs]:
+    """Measured times of the operations, summed over the blocks that share decisions, relative to
+    the slowest (adaptive latency, released code for ImageNet)."""
+    known: dict[str, float] = {}
+
+    def of(piece: Piece) -> float:
+        if piece.name not in known:
+            known[piece.name] = milliseconds(piece)
+        return known[piece.name]
+
+    found: list[Costs] = []
+    for blocks in space.pieces_of_blocks(task):
+        sums = {name: sum(of(block[name]) for block in blocks) for name in blocks[0]}
+        slowest = max(sums.values())
+        found.append({name: time / slowest for name, time in sums.items()})
+    return found

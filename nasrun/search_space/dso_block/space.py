@@ -1,0 +1,331 @@
+"""DSO-NAS' block as a search space: an on or off for each edge of the complete graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from nasrun.errors import UserError
+from nasrun.figures_architecture import Graph
+from nasrun.search_space.base import Measure, Piece, Scale, SearchSpace
+from nasrun.search_space.dso_block.drawing import graph_of
+from nasrun.search_space.dso_block.network import BlockNetwork, BlockSupernet
+from nasrun.search_space.dso_block.plan import Plan, StemKind, block_cost, network_cost, plan_stages
+from nasrun.search_space.dso_block.roles import Role, block_roles, stage_pieces
+from nasrun.search_space.dso_block.wiring import (
+    INPUT,
+    REDUCTIONS,
+    Edges,
+    Wiring,
+    open_edges,
+    operation_of,
+    wire,
+)
+from nasrun.search_space.gates import BINARY, GateKind
+from nasrun.streams import Streams
+from nasrun.values import Architecture, Cost, Decision, ImageTask
+
+WIDEST = 2048
+"""Channels of the first stage, at most."""
+
+Channels = Annotated[int, Field(gt=0, le=WIDEST)]
+
+
+class SearchScale(BaseModel):
+    """channels: C of the first stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: Channels
+
+
+class FinalScale(SearchScale):
+    """params, macs: what the network may have at most; then C is the largest multiple of ``step``
+    that keeps to both (the width multiplier), and ``channels`` is not used. null: no limit."""
+
+    step: Channels
+    params: PositiveFloat | None
+    macs: PositiveFloat | None
+
+
+class DsoBlock(SearchSpace):
+    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
+
+    A block has ``levels`` levels of four operations. Every operation above level 1 reads any sum of
+    the block's input and of the operations of lower levels; the output is a sum over any of all
+    operations. ``blocks`` are those of each stage; between two stages stands a reduction, a sum of
+    two convolutions. share: all blocks have the same edges; else each its own. What leads nowhere
+    is no part of a network. density: the probability of an edge in random architectures.
+    """
+
+    name = "dso_block"
+    gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+
+    def __init__(
+        self,
+        *,
+        share: bool,
+        levels: Annotated[int, Field(gt=0, le=8)],
+        blocks: Annotated[list[Annotated[int, Field(gt=0, le=100)]], Field(min_length=1)],
+        stem: StemKind,
+        density: Annotated[float, Field(ge=0.01, le=1)],
+        search: SearchScale,
+        final: FinalScale,
+    ) -> None:
+        self.share, self.blocks, self.stem, self.density = share, blocks, stem, density
+        self.edges = Edges(levels)
+        self.search, self.final = search, final
+        self._fitted: dict[tuple[Architecture, ImageTask], int] = {}
+
+    @cached_property
+    def parts(self) -> dict[str, int]:
+        """What has decisions of its own, and how many: the blocks, then the reductions."""
+        names = ["block"]
+        if not self.share:
+            names = [
+                f"stage{stage + 1}.block{index + 1}"
+                for stage, count in enumerate(self.blocks)
+                for index in range(count)
+            ]
+        found = dict.fromkeys(names, self.edges.count)
+        for index in range(1, len(self.blocks)):
+            found[f"reduction{index}"] = len(REDUCTIONS)
+        return found
+
+    @cached_property
+    def places(self) -> tuple[slice, ...]:
+        """Where the decisions of each block stand, then those of each reduction."""
+        bounds = accumulate(self.parts.values(), initial=0)
+        found = [slice(start, stop) for start, stop in pairwise(bounds)]
+        if self.share:
+            return (*found[:1] * sum(self.blocks), *found[1:])
+        return tuple(found)
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        names: list[str] = []
+        for part in self.parts:
+            inner = REDUCTIONS if part.startswith("reduction") else self.edges.names()
+            names += [f"{part}/{name}" for name in inner]
+        return tuple(Decision(name, BINARY) for name in names)
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """What each decision pays for, in order."""
+        found: list[Role] = []
+        for index, (part, count) in enumerate(self.parts.items()):
+            if part.startswith("reduction"):
+                found += [Role(None, None, "reduction")] * count
+            else:
+                found += block_roles(index, self.edges)
+        return tuple(found)
+
+    def pieces_of_blocks(self, task: ImageTask) -> list[list[dict[str, Piece]]]:
+        """For each set of decisions the blocks that follow it, and of each block its operations by
+        the name of their role, at the scale of the search."""
+        blocks = [
+            stage_pieces(stage) for stage, _ in self._plan(task, self.search.channels).blocks()
+        ]
+        return [blocks] if self.share else [[block] for block in blocks]
+
+    def _wirings(self, opened: Sequence[int]) -> tuple[list[Wiring], list[Sequence[bool]]]:
+        """What the choices leave of each block, and of each reduction."""
+        count = sum(self.blocks)
+        own = [[choice == 1 for choice in opened[place]] for place in self.places]
+        first = wire(own[0], self.edges)
+        wirings = [first] * count
+        if not self.share:
+            wirings[1:] = [wire(one, self.edges) for one in own[1:count]]
+        return wirings, list(own[count:])
+
+    def _plan(self, task: ImageTask, channels: int) -> Plan:
+        return plan_stages(task, self.stem, channels, self.blocks)
+
+    def _check_auxiliary(self, *, auxiliary: bool) -> None:
+        if auxiliary and len(self.blocks) == 1:
+            raise UserError(
+                "dso_block has its auxiliary head after a reduction, and with a single stage it "
+                "has none: set auxiliary_weight=0 for this trainer"
+            )
+
+    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> BlockSupernet:
+        self._check_auxiliary(auxiliary=auxiliary)
+        return BlockSupernet(
+            self._plan(task, self.search.channels),
+            self.edges,
+            self.places,
+            *self._wirings((1,) * len(self.decisions)),
+            auxiliary=auxiliary,
+            fixed_scales=True,
+        )
+
+    def network(
+        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+    ) -> BlockNetwork:
+        self._check_auxiliary(auxiliary=auxiliary)
+        choices = self.check(architecture).choices
+        network = BlockNetwork(
+            self._plan(task, self.channels(architecture, task, scale)),
+            self.edges,
+            self.places,
+            *self._wirings(choices),
+            auxiliary=auxiliary,
+        )
+        network.choices = choices
+        return network
+
+    def channels(self, architecture: Architecture, task: ImageTask, scale: Scale) -> int:
+        """C of the first stage. Raises UserError where the narrowest network is above a limit."""
+        if scale == "search":
+            return self.search.channels
+        limits = {"params": self.final.params, "macs": self.final.macs}
+        if all(limit is None for limit in limits.values()):
+            return self.final.channels
+        key = (architecture, task)
+        if key not in self._fitted:
+            if len(self._fitted) > 10_000:
+                self._fitted.clear()
+            self._fitted[key] = self._fit(architecture, task, limits)
+        return self._fitted[key]
+
+    def _fit(
+        self, architecture: Architecture, task: ImageTask, limits: dict[str, float | None]
+    ) -> int:
+        """The largest multiple of the step within the limits, by bisection: costs grow with C."""
+        wirings, reductions = self._wirings(architecture.choices)
+
+        def exceeded(steps: int) -> str | None:
+            plan = self._plan(task, steps * self.final.step)
+            cost = network_cost(plan, wirings, reductions)
+            for name, limit in limits.items():
+                if limit is not None and getattr(cost, name) > limit:
+                    return f"{limit:,.10g} {name}: this one has {getattr(cost, name):,}"
+            return None
+
+        if found := exceeded(1):
+            raise UserError(
+                f"an architecture of dso_block has no network, not even one of "
+                f"{self.final.step} channels, of at most {found}; raise the budget, or lower "
+                "search_space.final.step"
+            )
+        low, high = 1, max(WIDEST // self.final.step, 1) + 1  # low fits, high does not count
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if exceeded(middle) is None else (low, middle)
+        return low * self.final.step
+
+    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+        plan = self._plan(task, self.channels(architecture, task, scale))
+        return network_cost(plan, *self._wirings(architecture.choices))
+
+    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+        """The complete network; of the widest kind where the width goes by a limit."""
+        channels = self.search.channels
+        if scale == "final":
+            fitted = self.final.params is not None or self.final.macs is not None
+            channels = WIDEST if fitted else self.final.channels
+        return network_cost(self._plan(task, channels), *self._wirings((1,) * len(self.decisions)))
+
+    def limit(self, name: str) -> float | None:
+        return {"params": self.final.params, "macs": self.final.macs}.get(name)
+
+    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
+        """Levels from below to above, between the block's input and its output."""
+        found, start = {}, 0
+        for part, count in self.parts.items():
+            opened = [choice == 1 for choice in architecture.choices[start : start + count]]
+            start += count
+            if not part.startswith("reduction"):
+                found[part] = graph_of(wire(opened, self.edges), self.edges)
+        return found
+
+    def block_costs(self, architecture: Architecture, task: ImageTask) -> dict[str, Cost]:
+        plan = self._plan(task, self.search.channels)
+        wirings, _ = self._wirings(architecture.choices)
+        names = [f"stage{s + 1}.block{b + 1}" for s, n in enumerate(self.blocks) for b in range(n)]
+        return {
+            name: block_cost(stage, wiring, first=first)
+            for name, (stage, first), wiring in zip(names, plan.blocks(), wirings, strict=True)
+        }
+
+    def extremes(self, measure: Measure, streams: Streams) -> tuple[Architecture, Architecture]:
+        """Nothing open, and everything: more edges never cost less at one width."""
+        count = len(self.decisions)
+        both = [Architecture(self.name, (choice,) * count) for choice in (0, 1)]
+        low, high = sorted(both, key=measure)
+        return low, high
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Every edge independently with probability ``density``."""
+        drawn = rng.random(len(self.decisions)) < self.density
+        return Architecture(self.name, tuple(drawn.astype(int).tolist()))
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """Edges from and to what is dead are off."""
+        choices = list(architecture.choices)
+        for place in self.places[: 1 if self.share else sum(self.blocks)]:
+            opened = [choice == 1 for choice in choices[place]]
+            choices[place] = open_edges(wire(opened, self.edges), self.edges)
+        return Architecture(self.name, tuple(choices))
+
+    def describe(self, architecture: Architecture) -> list[str]:
+        """``level2/max_pool_3x3 of input + level1/sep_conv_3x3``; a line a block where each block
+        has edges of its own."""
+        lines: list[str] = []
+        start = 0
+        for part, count in self.parts.items():
+            own = [choice == 1 for choice in architecture.choices[start : start + count]]
+            start += count
+            if part.startswith("reduction"):
+                names = [name for name, on in zip(REDUCTIONS, own, strict=True) if on]
+                lines.append(f"{part} = {' + '.join(names) or 'every second pixel'}")
+                continue
+            nodes = wire(own, self.edges).nodes
+            if not self.share:
+                lines.append(
+                    f"{part}: {len(nodes)} operations, "
+                    f"{sum(len(node.inputs) + node.output for node in nodes)} edges"
+                )
+                continue
+            for node in nodes:
+                names = ["input" if s == INPUT else operation_of(s) for s in node.inputs]
+                lines.append(f"{operation_of(node.index)} of {' + '.join(names)}")
+            outputs = [operation_of(node.index) for node in nodes if node.output]
+            lines.append(f"output of {' + '.join(outputs) or 'the shortcut alone'}")
+        return lines
+
+    def write(self, architecture: Architecture) -> str:
+        """Hexadecimal digits of four edges each, hyphens between blocks and reductions."""
+        words, start = [], 0
+        for count in self.parts.values():
+            bits = "".join(map(str, architecture.choices[start : start + count]))
+            start += count
+            padded = bits + "0" * (-len(bits) % 4)
+            words.append("".join(f"{int(padded[i : i + 4], 2):x}" for i in range(0, count, 4)))
+        return "-".join(words)
+
+    def parse(self, text: str) -> Architecture:
+        """As ``write`` has it; raises UserError for anything else."""
+        words = text.strip().lower().split("-")
+        counts = list(self.parts.values())
+        digits = [-(-count // 4) for count in counts]
+        if [len(word) for word in words] != digits or re.search("[^0-9a-f]", "".join(words)):
+            raise UserError(
+                f"{text.strip()[:60]!r} is no architecture of dso_block with share={self.share}: "
+                f"it has {len(counts)} words of hexadecimal digits with hyphens in between, "
+                f"{digits[0]} digits for a block, {digits[-1]} for "
+                f"{'a reduction' if len(self.blocks) > 1 else 'the last'}"
+            )
+        choices: list[int] = []
+        for word, count in zip(words, counts, strict=True):
+            bits = "".join(f"{int(digit, 16):04b}" for digit in word)
+            if "1" in bits[count:]:
+                raise UserError(f"{text.strip()[:60]!r}: {word!r} opens edges that do not exist")
+            choices += map(int, bits[:count])
+        return Architecture(self.name, tuple(choices))

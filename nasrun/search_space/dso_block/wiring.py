@@ -1,0 +1,130 @@
+"""What is open in a block, and what of it is computed; pure, so that networks and costs agree.
+
+Operations are numbered level by level, ``len(NAMES)`` of them in each; source ``INPUT`` is the
+input of the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3")
+"""The operations of a level, in the order of the released code."""
+
+CONVOLUTIONS = 2
+"""How many of them, the first ones, are convolutions."""
+
+REDUCTIONS = ("conv_1x1", "conv_3x3")
+"""The operations of a reduction, which are summed."""
+
+INPUT = -1
+
+
+def operation_of(index: int) -> str:
+    """``level2/sep_conv_3x3`` of operation 4."""
+    level, kind = divmod(index, len(NAMES))
+    return f"level{level + 1}/{NAMES[kind]}"
+
+
+def sources_of(index: int) -> range:
+    """What an operation may read: the block's input, and every operation of the levels before."""
+    return range(INPUT, index // len(NAMES) * len(NAMES))
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Where the decisions of a block stand: every input of every operation above level 1, then
+    whether each operation reaches the output. Operations of level 1 always read the input.
+
+    For four levels 4·(5 + 9 + 13) + 16 = 124.
+    """
+
+    levels: int
+
+    @cached_property
+    def operations(self) -> range:
+        return range(self.levels * len(NAMES))
+
+    @cached_property
+    def _first(self) -> list[int]:
+        """The index of each operation's first input, and at the end that of the first output."""
+        first = [0]
+        for index in self.operations:
+            first.append(first[-1] + (len(sources_of(index)) if index >= len(NAMES) else 0))
+        return first
+
+    @property
+    def count(self) -> int:
+        return self._first[-1] + len(self.operations)
+
+    def inputs(self, index: int) -> range:
+        """The decisions on the inputs of an operation above level 1, in the order of its sources;
+        none for one of level 1."""
+        return range(self._first[index], self._first[index + 1])
+
+    def output(self, index: int) -> int:
+        """The decision whether the operation reaches the output."""
+        return self._first[-1] + index
+
+    def names(self) -> Iterator[str]:
+        """``level2/sep_conv_3x3/level1/max_pool_3x3``, ..., ``output/level1/sep_conv_3x3``, ...;
+        dots within a part, so that what is summed up differs in the last part alone."""
+        for index in self.operations[len(NAMES) :]:
+            for source in sources_of(index):
+                name = "input" if source == INPUT else operation_of(source).replace("/", ".")
+                yield f"{operation_of(index).replace('/', '.')}/{name}"
+        for index in self.operations:
+            yield f"output/{operation_of(index).replace('/', '.')}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation that is computed: the sources that it reads, and whether the output reads it."""
+
+    index: int
+    inputs: tuple[int, ...]
+    output: bool
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The operations of a block that are computed, in order; none: the block is its shortcut."""
+
+    nodes: tuple[Node, ...]
+
+
+def wire(opened: Sequence[bool], edges: Edges) -> Wiring:
+    """What the open decisions of a block leave of it.
+
+    An operation is dead, and all of its edges with it, where nothing comes in or where nothing
+    that goes out reaches the output.
+    """
+    sources: dict[int, tuple[int, ...]] = {}
+    for index in edges.operations:
+        if index < len(NAMES):
+            sources[index] = (INPUT,)
+            continue
+        pairs = zip(sources_of(index), edges.inputs(index), strict=True)
+        reached = tuple(s for s, d in pairs if opened[d] and (s == INPUT or s in sources))
+        if reached:
+            sources[index] = reached
+    needed: set[int] = set()
+    nodes: list[Node] = []
+    for index in sorted(sources, reverse=True):
+        output = bool(opened[edges.output(index)])
+        if output or index in needed:
+            needed.update(sources[index])
+            nodes.append(Node(index, sources[index], output))
+    return Wiring(tuple(nodes[::-1]))
+
+
+def open_edges(wiring: Wiring, edges: Edges) -> list[int]:
+    """The decisions of a block, 1 where what it opens is computed: ``wire`` gives it back."""
+    opened = [0] * edges.count
+    for node in wiring.nodes:
+        for source, decision in zip(sources_of(node.index), edges.inputs(node.index), strict=False):
+            opened[decision] = int(source in node.inputs)
+        opened[edges.output(node.index)] = int(node.output)
+    return opened

@@ -1,0 +1,99 @@
+"""Gates that are learned: a step of their own beside every step of the weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from nasrun.dataset.base import Batch, Split
+from nasrun.run.compute import Compute
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.gates import Gates
+from nasrun.streams import Streams
+from nasrun.values import ImageTask
+
+
+class Gradients(Protocol):
+    """What a training lets a learner of gates do with the network."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The supernet."""
+
+    def learning_rate(self) -> float:
+        """That of the weights in this step."""
+
+    def gradients(
+        self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
+    ) -> Tensor:
+        """Add the gradients of the mean loss to the ``grad`` of ``inputs``, and of nothing else.
+
+        images [B, C, H, W], labels [B]; returns (loss, accuracy) [2]. Dropout and drop-path rest.
+        """
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What there is to learn from.
+
+    train, held_out: the images of the weights, and those that no weight has seen; steps: of the
+    weights, in the whole training.
+    """
+
+    space: SearchSpace
+    task: ImageTask
+    train: Split
+    held_out: Split
+    batch_size: int
+    steps: int
+    steps_per_epoch: int
+    compute: Compute
+    streams: Streams
+
+
+class Batches:
+    """The batch of a step from a split, whichever steps are asked for; an order of its own."""
+
+    def __init__(self, split: Split, batch_size: int, streams: Streams) -> None:
+        self.split, self.batch_size, self.streams = split, batch_size, streams
+        self._next = -1
+        self._batches: Iterator[Batch] = iter(())
+
+    def at(self, step: int) -> Batch:
+        """Images [B, C, H, W] and labels [B], augmented; always the same for a step."""
+        if step != self._next:
+            self._batches = self.split.train_batches(
+                self.batch_size, streams=self.streams, first_step=step
+            )
+        self._next = step + 1
+        return next(self._batches)
+
+
+class GateLearner(ABC):
+    """Sets the gates of every step, and learns from what comes of it.
+
+    Its state is part of the search algorithm that it belongs to.
+    """
+
+    @abstractmethod
+    def start(self, lessons: Lessons) -> None:
+        """Called once, before the first step and before a state is loaded."""
+
+    @abstractmethod
+    def before(self, step: int, batch: Batch, training: Gradients) -> None:
+        """Before the weights learn from ``batch`` in ``step``: the gates' own step."""
+
+    @abstractmethod
+    def gates(self, step: int) -> list[Gates]:
+        """What the weights' step opens, one forward and backward pass for each."""
+
+    def after(self, step: int) -> None:  # noqa: B027 - most learn before
+        """After the weights' step, whose gradients have reached the gates that require any."""
+
+    def metrics(self) -> dict[str, float]:
+        """What is worth a line of metrics, since the last call."""
+        return {}

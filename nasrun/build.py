@@ -185,6 +185,8 @@ def _check(value: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where} must be a {wanted}, not a {type(value).__name__}")
     parts = [cls for cls in classes if not issubclass(cls, _JSON_TYPES) and _is_part(cls)]
     if parts and len(parts) == len(classes):
+        if value is None and type(None) in get_args(hint):
+            return None
         if value is None:
             raise UserError(f"{where} is missing: choose one, {where}=OPTION")
         raise UserError(f"{where} = {_shown(value)}: must be a mapping with a _target_")

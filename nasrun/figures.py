@@ -95,10 +95,12 @@ def curves(
     x: str = "epoch",
     y: str = "Kendall's τ-b",
     title: str = "",
+    logarithmic: bool = False,
 ) -> list[Path]:
     """One line for each name, with its interval as a band; the files written are returned.
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
+    logarithmic: both axes; what is 0 then lies below the frame.
     """
     with _style():
         figure, axes = _figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
@@ -121,6 +123,13 @@ def curves(
             axes.fill_between(at, low, high, color=f"C{color}", alpha=0.13, linewidth=0)
             if len(points) == 1:  # a band without width
                 axes.vlines(at, low, high, color=f"C{color}", linewidth=1.2)
+        if logarithmic:
+            axes.set_xscale("log")
+            if any(estimate.value > 0 for points in curves.values() for _, estimate in points):
+                axes.set_yscale("log", nonpositive="clip")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:g}")  # the default is a formula
+                axis.set_minor_formatter("")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(_wrapped(title), loc="left")

@@ -39,9 +39,9 @@ def main() -> None:
         place = Path(folder)
         for recipe in sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")):
             wanted = (f"experiment={recipe}", "effort=smoke", f"device={device}")
-            task = "rank" if recipe.startswith("rank_") else "search"
+            task = {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
             result = json.loads((run(task, place / recipe, *wanted) / "result.json").read_text())
-            measure = "kendall" if task == "rank" else "test_accuracy"
+            measure = {"rank": "kendall", "compare": "regret_random"}.get(task, "test_accuracy")
             console.print(f"  runs to its end, {measure} {result.get(measure)}")
         same = ("effort=smoke", f"device={device}", "deterministic=true")
         first, second = (run("search", place / name, *same) for name in ("first", "second"))

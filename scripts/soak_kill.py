@@ -82,7 +82,7 @@ def words(recipe: str, further: Sequence[str]) -> list[str]:
 
 
 def task_of(recipe: str) -> str:
-    return "rank" if recipe.startswith("rank_") else "search"
+    return {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
 
 
 @cache

@@ -373,6 +373,7 @@ def every_choice() -> list[list[str]]:
         if "/" not in group and group not in ("task", "effort", "experiment", "hydra")
     }
     words = {"architectures": "architectures@rank.architectures"}
+    tasks = {"rank": "rank", "shootout": "compare"}
     choices = [
         [
             "task=rank",
@@ -381,7 +382,7 @@ def every_choice() -> list[list[str]]:
         for turn in range(max(map(len, chosen.values())))
     ]
     choices += [
-        [f"task={'rank' if name.startswith('rank_') else 'search'}", f"experiment={name}"]
+        [f"task={tasks.get(name.split('_')[0], 'search')}", f"experiment={name}"]
         for name in groups().get("experiment", [])
     ]
     return [*choices, *([*choice, "effort=smoke"] for choice in choices)]

@@ -93,6 +93,18 @@ def test_curves_of_little(found: dict[str, list[tuple[float, Estimate]]], tmp_pa
     assert all(file.stat().st_size > 0 for file in files)
 
 
+@pytest.mark.parametrize("values", [[90.0, 1.0, 0.01], [1.0, 0.0, 0.0], [0.0, 0.0]])
+def test_curves_on_logarithmic_axes(
+    values: list[float], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Also down to 0, which has no logarithm."""
+    points = [(x, Estimate(value, 0.5 * value, 2 * value)) for x, value in enumerate(values, 1)]
+    for file in curves({"regret": points}, tmp_path / "regret", logarithmic=True):
+        assert file.stat().st_size > 3000
+        assert b"mathdefault" not in file.read_bytes()
+    assert not recwarn.list
+
+
 def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) -> None:
     def draw(folder: Path) -> list[bytes]:
         files = scatter(*points(30), folder / "a", tau=TAU)

@@ -23,7 +23,7 @@ OPTIONS = [
 
 
 def task_of(recipe: str) -> str:
-    return "rank" if recipe.startswith("rank_") else "search"
+    return {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
 
 
 def parts(*overrides: str, task: str = "search"):
@@ -55,6 +55,10 @@ def test_every_recipe_runs_as_a_smoke(recipe, tmp_path, monkeypatch, capsys):
     result = json.loads((directory / "result.json").read_text())
     screen = capsys.readouterr().out
     assert result["status"] == "done"
+    if task == "compare":
+        assert result["regret_random"] >= 0 and "regret (95 % interval)" in screen
+        assert (directory / "compare.png").stat().st_size > 1000
+        return
     if task == "rank":
         assert -1 <= result["kendall"] <= 1 and "Kendall" in screen
         assert (directory / "ranking.png").stat().st_size > 1000

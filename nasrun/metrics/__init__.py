@@ -8,6 +8,7 @@ from nasrun.metrics.bootstrap import (
     needed,
     warn_if_too_small,
 )
+from nasrun.metrics.paired import holm, sign_flip_p, win_share
 from nasrun.metrics.ranking import (
     best_rank_at,
     kendall,
@@ -29,6 +30,7 @@ __all__ = [
     "compare",
     "difference",
     "distinguishable",
+    "holm",
     "kendall",
     "kendall_within",
     "needed",
@@ -37,8 +39,10 @@ __all__ = [
     "partial_kendall",
     "partial_spearman",
     "precision_at_top",
+    "sign_flip_p",
     "sparse_kendall",
     "spearman",
     "top_regret",
     "warn_if_too_small",
+    "win_share",
 ]

@@ -1,0 +1,132 @@
+"""Searches of ``nasrun compare``: many, short, without a supernet, and nothing scored twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nasrun.budget.candidates import Candidates
+from nasrun.errors import UserError
+from nasrun.evaluator.base import Evaluator
+from nasrun.run.monitor import Silent
+from nasrun.run.run import Run
+from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_space.base import SearchSpace
+from nasrun.streams import Streams
+from nasrun.task.search import checked
+from nasrun.values import Architecture, Trial
+
+
+class Scores:
+    """What an evaluator says of each architecture, asked once for all searches of the run.
+
+    So a search that was interrupted is gone through again from its start, to the same end, and
+    costs nothing up to where it was.
+    """
+
+    def __init__(self, evaluator: Evaluator, space: SearchSpace, run: Run, role: str) -> None:
+        """role: ``score`` or ``truth``, for trials.jsonl."""
+        self.evaluator, self.space, self.run, self.role = evaluator, space, run, role
+        self.trials: dict[Architecture, Trial] = {}
+
+    def of(self, architecture: Architecture) -> Trial:
+        """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
+        if architecture not in self.trials:
+            for trial in checked(self.evaluator, [architecture], None, self.run):
+                self.trials[architecture] = trial
+                self.run.record([trial], role=self.role)
+                self.run.safe_point()
+        return self.trials[architecture]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trials": [trial.to_json() for trial in self.trials.values()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the state belongs to another search space."""
+        trials = [Trial.from_json(trial) for trial in state["trials"]]
+        self.trials = {self.space.check(trial.architecture): trial for trial in trials}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A better score than all before. evaluation: of how many, the first is 1; truth: the judge's
+    word on the architecture."""
+
+    evaluation: int
+    architecture: Architecture
+    score: float
+    truth: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search. evaluations: distinct architectures scored; found: what was best in turn."""
+
+    seed: int
+    evaluations: int
+    found: tuple[Found, ...]
+
+
+class Searches:
+    """The searches of each algorithm that are done, seed by seed."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.done: dict[str, list[Searched]] = {}
+
+    def of(self, name: str) -> list[Searched]:
+        return self.done.setdefault(name, [])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: [_plain(one) for one in searches] for name, searches in self.done.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where an architecture is none of the search space."""
+
+        def found(evaluation: int, choices: list[int], score: float, truth: float) -> Found:
+            one = self.space.check(Architecture(self.space.name, tuple(choices)))
+            return Found(int(evaluation), one, float(score), float(truth))
+
+        self.done = {
+            name: [
+                Searched(int(seed), int(evaluations), tuple(found(*step) for step in steps))
+                for seed, evaluations, steps in searches
+            ]
+            for name, searches in state.items()
+        }
+
+
+def _plain(one: Searched) -> list[Any]:
+    steps = [[f.evaluation, list(f.architecture.choices), f.score, f.truth] for f in one.found]
+    return [one.seed, one.evaluations, steps]
+
+
+def one_search(
+    algo: SearchAlgo,
+    candidates: Candidates,
+    seed: int,
+    scores: Scores,
+    truth: Scores,
+    evaluations: int,
+) -> Searched:
+    """The search that ``nasrun search seed=SEED`` does, up to so many distinct architectures.
+
+    What an algorithm asks for again (NAO, search_algo.rescore=pool) is answered, but not counted.
+    Of equal scores the first found stays the best.
+    """
+    algo.start(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
+    counted: set[Architecture] = set()
+    found: list[Found] = []
+    while len(counted) < evaluations and algo.next_round(Silent()):
+        while len(counted) < evaluations and (architectures := algo.ask()):
+            for architecture in architectures[: evaluations - len(counted)]:
+                counted.add(architecture)
+                trial = scores.of(architecture)
+                if not found or trial.score > found[-1].score:
+                    true = truth.of(architecture).score
+                    found.append(Found(len(counted), architecture, trial.score, true))
+                algo.tell([trial])
+                scores.run.poll()
+    if not found:
+        raise UserError(f"search_algo {type(algo).__name__} has found nothing to score")
+    return Searched(seed, len(counted), tuple(found))

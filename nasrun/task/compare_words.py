@@ -63,8 +63,8 @@ def say(run: Run, comparison: Comparison) -> None:
     run.screen.console.print(table)
     if len(comparison.standings) > 1:
         run.say(
-            f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of the "
-            "mean difference, paired by seed, Holm's correction"
+            f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of "
+            "the mean difference, paired by seed, Holm's correction"
         )
     for name, one in comparison.standings.items():
         if one.fewest < comparison.evaluations:

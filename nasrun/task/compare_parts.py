@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
@@ -12,13 +12,16 @@ from nasrun.limits import Count
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 
+Seeds = Annotated[int, Field(ge=2, le=100_000)]
+
 
 class Compare:
     """algorithms: by the names that the table has for them; control: the one that all others are
     tested against.
 
     evaluations: distinct architectures that each search may have scored. seeds: searches of each
-    algorithm, from the run's seed upwards; fewer_seeds: by name, of those that are slow themselves.
+    algorithm, from the run's seed upwards; fewer_seeds: at most, by name, of those that are slow
+    themselves.
     truth: the evaluator that judges what was found; None: the scores of the search do.
     resamples, confidence: of the bootstrap intervals over seeds.
     """
@@ -29,8 +32,8 @@ class Compare:
         algorithms: dict[str, SearchAlgo],
         control: str,
         evaluations: Count,
-        seeds: Annotated[int, Field(ge=2, le=100_000)],
-        fewer_seeds: dict[str, PositiveInt],
+        seeds: Seeds,
+        fewer_seeds: dict[str, Seeds],
         resamples: Annotated[int, Field(ge=0, le=1_000_000)],
         confidence: Annotated[float, Field(gt=0, lt=1)],
         truth: Evaluator | None = None,
@@ -41,19 +44,17 @@ class Compare:
                     f"compare.{key}: {name} is none of the algorithms, which are "
                     f"{', '.join(algorithms)}"
                 )
-        for name, count in fewer_seeds.items():
-            if not 2 <= count <= seeds or name == control:
-                raise UserError(
-                    f"compare.fewer_seeds.{name}={count}: must be from 2 to compare.seeds={seeds}, "
-                    f"and the control ({control}) has all of them"
-                )
+        if control in fewer_seeds:
+            raise UserError(
+                f"compare.fewer_seeds.{control}: it is the control, which needs all of the seeds"
+            )
         self.algorithms = algorithms
         self.control = control
         self.evaluations = evaluations
         self.resamples = resamples
         self.confidence = confidence
         self.truth = truth
-        self.seeds = {name: fewer_seeds.get(name, seeds) for name in algorithms}
+        self.seeds = {name: min(fewer_seeds.get(name, seeds), seeds) for name in algorithms}
 
     def check(self, space: SearchSpace) -> None:
         """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""

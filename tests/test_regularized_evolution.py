@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import space_of
 from scipy import stats
 from tables import NB201, rows
 from test_evolution import Planted, flat, started, told
@@ -16,13 +17,14 @@ from test_search_algo import Cell, Plain, canonical_pool, conf, saved, start
 
 from nasrun.build import build
 from nasrun.errors import UserError
+from nasrun.options import groups
 from nasrun.run.monitor import Silent
 from nasrun.search_algo import regularized_evolution
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_algo.variation import change_one
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import Architecture, Decision
+from nasrun.values import Architecture, Cost, Decision, Trial
 
 SIZES: dict[str, Any] = {"population": 8, "tournament": 3, "identity": 0.05, "evaluations": 60}
 
@@ -253,6 +255,21 @@ def test_a_member_without_a_score_is_refused() -> None:
     unseen = next(a for a in Cell().every() if Cell().canonical(a) not in algo.scored)
     with pytest.raises(ValueError, match="has no score"):
         start(aging(), Cell()).load_state_dict(state | {"members": [unseen.to_json()]})
+
+
+@pytest.mark.parametrize("name", groups()["search_space"])
+@pytest.mark.parametrize("algo", [aging(evaluations=30), RandomSearch(evaluations=30, batch=9)])
+def test_every_space_is_searched(name: str, algo: Any) -> None:
+    """All that is asked for is of the space, and of different networks."""
+    space = space_of(name)
+    start(algo, space)
+    forms = set()
+    while algo.next_round(Silent()):
+        while batch := algo.ask():
+            for one in batch:
+                forms.add(space.canonical(space.check(one)))
+                algo.tell([Trial(one, sum(one.choices) / 1000, Cost(1, 1), 0)])
+    assert len(forms) == 30
 
 
 # Configuration.

@@ -159,7 +159,7 @@ def smoke(*words: str) -> int:
     return main(["search", "effort=smoke", "threads=1", *words])
 
 
-@pytest.mark.parametrize("algo", ["random", "nao"])
+@pytest.mark.parametrize("algo", ["random", "regularized_evolution", "nao"])
 def test_a_search_by_table_runs_to_the_end(tmp_path, monkeypatch, algo):
     """Scores grow with the number of large options: what is found has more of them than not."""
     monkeypatch.chdir(tmp_path)
@@ -189,7 +189,15 @@ def test_a_search_that_the_table_does_not_serve_says_so(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize("option", ["nas_bench_macro", "nas_bench_201"])
-@pytest.mark.parametrize("rest", ["sampler=uniform", "evaluator=standalone search_algo=random"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "sampler=uniform",
+        "sampler=uniform search_algo=regularized_evolution",
+        "evaluator=standalone search_algo=random",
+        "evaluator=standalone search_algo=regularized_evolution",
+    ],
+)
 def test_the_benchmark_spaces_are_searched(tmp_path, monkeypatch, option, rest):
     monkeypatch.chdir(tmp_path)
     assert smoke(f"search_space={option}", *rest.split()) == 0

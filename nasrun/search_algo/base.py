@@ -12,11 +12,11 @@ import torch
 
 from nasrun.budget.candidates import Candidates
 from nasrun.run.monitor import Monitor
-from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture, ImageTask, Trial
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class SearchAlgo(ABC):
     @abstractmethod
     def best(self, count: int) -> list[Trial]:
         """The best distinct architectures so far, best first; at most ``count``."""
+
+    def supernet(self, space: SearchSpace, task: ImageTask, *, auxiliary: bool) -> Supernet:
+        """The supernet that a learner of gates wants, randomly initialised from torch's default
+        generator; raises UserError as the space does."""
+        return space.supernet(task, auxiliary=auxiliary)
 
     def gates(self, architecture: Architecture) -> Gates:
         """The gates by which a supernet scores the architecture."""

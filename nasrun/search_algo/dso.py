@@ -10,26 +10,23 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from nasrun.budget.candidates import Candidates
 from nasrun.budget.latency import Latency
 from nasrun.dataset.base import Batch
 from nasrun.errors import UserError
 from nasrun.figures_architecture import block_macs
 from nasrun.limits import Epochs, Strength
 from nasrun.run.files import write_json
-from nasrun.run.monitor import Monitor
 from nasrun.run.screen import Screen
 from nasrun.search_algo.apg import ApgNag
-from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.search_algo.dso_penalty import Costs, Penalty, latency_costs
+from nasrun.search_algo.learned import LearnedSearch
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.search_space.dso_block.roles import OUTPUT
 from nasrun.search_space.dso_block.wiring import NAMES
 from nasrun.search_space.gates import BINARY_SPACES, Gates, Weight
-from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
 AdaptiveCosts = Literal["none", "mac", "latency"]
@@ -143,7 +140,7 @@ class SparseGates(GateLearner):
         self._measured = list(state["measured"].to(self.apg.values.device))
 
 
-class Dso(SearchAlgo):
+class Dso(LearnedSearch):
     """DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
 
     pretrain_epochs: of the complete network, before any gate learns. learn_on: images that the
@@ -152,7 +149,6 @@ class Dso(SearchAlgo):
     ``mac``, the memory access of each operation relative to the largest, or by measured latency.
     """
 
-    rounds = 1
     learner: SparseGates
 
     def __init__(
@@ -180,8 +176,8 @@ class Dso(SearchAlgo):
                 f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
             )
         self.mac, self.latency = mac, latency
+        super().__init__()
         self.learner = SparseGates(self)
-        self.trial: Trial | None = None
 
     def check(self, space: SearchSpace) -> None:
         if not space.binary or "mix" not in space.gate_kinds:
@@ -211,33 +207,17 @@ class Dso(SearchAlgo):
             )
         return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        self.candidates, self.space = candidates, candidates.space
-
-    def next_round(self, monitor: Monitor) -> Round | None:
-        if self.trial is not None:
-            return None
-        return Round(0, None, fresh_supernet=True, evaluations=1)
-
-    def ask(self) -> list[Architecture]:
-        if self.trial is not None:
-            return []
+    def derive(self) -> Architecture:
         self.learner.prune(self.learner.lessons.steps)
         if not any(self.learner.opened):
             Screen().say(
                 "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty",
                 "yellow",
             )
-        return [self.learner.architecture]
+        return self.learner.architecture
 
     def gates(self, architecture: Architecture) -> Gates:
         return self.learner.gates(0)[0]
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        (self.trial,) = trials
-
-    def best(self, count: int) -> list[Trial]:
-        return [self.trial] if self.trial is not None else []
 
     def draw(self, directory: Path) -> None:
         """The multiply-adds of each block while edges were taken away (DSO-NAS, Fig. 5a)."""
@@ -250,11 +230,3 @@ class Dso(SearchAlgo):
         by_name = dict(zip(names, macs, strict=True))
         write_json(directory / "block_macs.json", {"epoch": epochs, **by_name})
         block_macs(epochs, by_name, directory / "block_macs")
-
-    def state_dict(self) -> dict[str, Any]:
-        trial = self.trial and self.trial.to_json()
-        return {"gates": self.learner.state_dict(), "trial": trial}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["gates"])
-        self.trial = state["trial"] and Trial.from_json(state["trial"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -217,6 +217,15 @@ class SearchSpace(ABC):
             min((climb(start, -1) for start in starts), key=measure),
             max((climb(start, 1) for start in starts), key=measure),
         )
+
+    def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
+        """The architecture that learned gates favour, given a weight for every option of every
+        decision: the heaviest options."""
+        choices = [
+            max(range(len(decision.options)), key=row.__getitem__)
+            for decision, row in zip(self.decisions, weights, strict=True)
+        ]
+        return Architecture(self.name, tuple(choices))
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """One representative of all architectures that stand for the same network."""

@@ -12,7 +12,11 @@ class Noise:
     The trainer sets it before each step; networks ask for it where it applies.
     """
 
+    skip_dropout: float
+    """Probability that an element of a skip connection is dropped; set by learners of gates."""
+
     def __init__(self) -> None:
+        self.skip_dropout = 0.0
         self.stop()
 
     def begin_step(
@@ -49,7 +53,13 @@ class Noise:
 
     def dropout(self, x: Tensor) -> Tensor:
         """x [B, F]: elements set to 0 with probability 1 - keep, the others rescaled."""
-        keep = self._dropout_keep
+        return self._thinned(x, self._dropout_keep)
+
+    def skip(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W]: elements set to 0 with probability ``skip_dropout`` (P-DARTS, §3.3)."""
+        return self._thinned(x, 1.0 - self.skip_dropout)
+
+    def _thinned(self, x: Tensor, keep: float) -> Tensor:
         if self._generator is None or keep >= 1.0:
             return x
         mask = torch.rand(x.shape, generator=self._generator, device=x.device) < keep

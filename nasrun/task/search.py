@@ -136,7 +136,12 @@ def start_supernet(
         )
         learner.start(lessons)
     with run.streams.default("supernet/init", first_round):
-        supernet = parts.search_space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
+        auxiliary = parts.trainer.auxiliary
+        supernet = (
+            parts.search_algo.supernet(parts.search_space, splits.task, auxiliary=auxiliary)
+            if learner
+            else parts.search_space.supernet(splits.task, auxiliary=auxiliary)
+        )
     return parts.trainer.start(
         supernet,
         splits.train,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from nasrun.dataset.base import Batch, Split
 from nasrun.run.compute import Compute
+from nasrun.run.state import State
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
@@ -26,6 +27,13 @@ class Gradients(Protocol):
 
     def learning_rate(self) -> float:
         """That of the weights in this step."""
+
+    def look_ahead(self) -> list[tuple[Tensor, Tensor]]:
+        """Move the weights as their next step would, given their gradients, and forget these.
+
+        Returns each weight that can learn, in the order of the network's parameters, and what it
+        was: who calls it moves them back.
+        """
 
     def gradients(
         self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
@@ -91,8 +99,19 @@ class GateLearner(ABC):
     def gates(self, step: int) -> list[Gates]:
         """What the weights' step opens, one forward and backward pass for each."""
 
+    @abstractmethod
+    def state_dict(self) -> State:
+        """All that a resumed run needs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; called after ``start``."""
+
     def after(self, step: int) -> None:  # noqa: B027 - most learn before
         """After the weights' step, whose gradients have reached the gates that require any."""
+
+    def forget(self) -> None:  # noqa: B027 - most gates require no gradient in the weights' step
+        """The gradients of the weights' step do not count: it is taken again, or skipped."""
 
     def metrics(self) -> dict[str, float]:
         """What is worth a line of metrics, since the last call."""

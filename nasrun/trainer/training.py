@@ -226,6 +226,10 @@ class Training(Generic[NetworkT]):
         """See ``Gradients``."""
         return self._learning_rate(self.step, None)
 
+    def look_ahead(self) -> list[tuple[Tensor, Tensor]]:
+        """See ``Gradients``."""
+        return self.updates.look_ahead(self.learning_rate())
+
     def _begin_noise(self) -> None:
         position, steps = self._position(self.step)
         self.network.noise.begin_step(
@@ -293,6 +297,8 @@ class Training(Generic[NetworkT]):
         norm statistics of then."""
         if inputs is None:
             self.updates.forget()
+            if self.rules.learner:
+                self.rules.learner.forget()
         for tensor in inputs or ():
             tensor.grad = None
         if self._buffers:

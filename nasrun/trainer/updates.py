@@ -59,6 +59,27 @@ class Updates:
         for parameter in active[0] + active[1]:
             parameter.grad = None
 
+    @torch.no_grad()
+    def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:
+        """Move all weights by a step with their gradients, decay and momentum, and forget the
+        gradients; the momentum stays. Returns each weight that can learn, and what it was."""
+        optimiser, moved = self.optimisers[0], []
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                if not parameter.requires_grad:
+                    continue
+                moved.append((parameter, parameter.detach().clone()))
+                if parameter.grad is None:
+                    continue
+                step = parameter.grad + group["weight_decay"] * parameter
+                velocity = optimiser.state.get(parameter, {}).get("momentum_buffer")
+                if velocity is not None:
+                    step = step + group["momentum"] * velocity
+                parameter.sub_(lr * step)
+                parameter.grad = None
+        order = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+        return sorted(moved, key=lambda pair: order[id(pair[0])])
+
     def forget(self) -> None:
         """Drop the gradients: there is no update."""
         for parameter in self.parameters:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from nasrun.search_space.darts_cell.operations import NAMES, NONE, OPTIONS, POOLS
+from nasrun.search_space.darts_cell.operations import NAMES, NONE, OPTIONS, POOLS, SKIP
 from nasrun.search_space.gates import Gate, Weight, mixed
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS
@@ -43,6 +43,8 @@ class Edge(nn.Module):
         def run(option: int) -> Tensor:
             operation = self.options[str(option)]
             out: Tensor = operation(x)
+            if option == SKIP:
+                out = noise.skip(out)
             # DARTS drops as often in the first cell as in the last one, whose depth is 1.
             return out if isinstance(operation, nn.Identity) else noise.drop_path(out, 1.0)
 

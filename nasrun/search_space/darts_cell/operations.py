@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, Operation] = {
 NAMES = tuple(OPTIONS)
 NONE = 0
 POOLS = (1, 2)
+SKIP = 3
 
 
 def calibrations(plan: CellPlan) -> list[nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import combinations, product
 from math import comb, prod
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
+from nasrun.figures_architecture import Graph, Node
 from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.darts_cell.costs import Costs, count
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
@@ -146,6 +147,18 @@ class DartsCell(SearchSpace):
                     choices[edge] = int(rng.integers(1, len(NAMES)))
         return Architecture(self.name, tuple(choices))
 
+    def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
+        """At every node the two edges whose heaviest operation, ``none`` aside, weighs most, each
+        with that operation (DARTS, §2.4)."""
+        choices = [NONE] * len(self.decisions)
+        operations = range(NONE + 1, len(NAMES))
+        heaviest = [max(operations, key=row.__getitem__) for row in weights]
+        for group in self.groups:
+            by_weight = sorted(group, key=lambda edge: -weights[edge][heaviest[edge]])
+            for edge in by_weight[:OPEN]:
+                choices[edge] = heaviest[edge]
+        return Architecture(self.name, tuple(choices))
+
     def check(self, architecture: Architecture) -> Architecture:
         """Raises UserError also where some node has not exactly two open edges."""
         super().check(architecture)
@@ -163,6 +176,17 @@ class DartsCell(SearchSpace):
         size = self.scales[scale]
         return plan_network(
             task, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
+        )
+
+    def of_cells(self, cells: int) -> DartsCell:
+        """The same space, with supernets of so many cells."""
+        return DartsCell(
+            nodes=self.nodes,
+            stem=self.stem,
+            affine=self.affine,
+            partial_channels=self.partial_channels,
+            search=DartsScale(cells=cells, channels=self.scales["search"].channels),
+            final=self.scales["final"],
         )
 
     def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> DartsSupernet:
@@ -224,6 +248,26 @@ class DartsCell(SearchSpace):
                 lines.append(f"  node {node} = {' + '.join(terms) or 'zeros'}")
             lines.append(f"  output = concat({', '.join(states[INPUTS:])})")
         return lines
+
+    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
+        """Both cells, inputs on the left, each operation on its edge."""
+        states, half = self._states(), len(architecture.choices) // 2
+        places = [(0.0, -0.7), (0.0, 0.7)]
+        places += [(1.4 * (node + 1), (-1) ** node * 0.35) for node in range(self.nodes)]
+        nodes = [Node(name, *place) for name, place in zip(states, places, strict=True)]
+        nodes.append(Node("output", 1.4 * (self.nodes + 1), 0.0))
+        found = {}
+        for cell, choices in zip(
+            CELLS, (architecture.choices[:half], architecture.choices[half:]), strict=True
+        ):
+            edges = [
+                (state, node + INPUTS, NAMES[choice])
+                for (node, state), choice in zip(edges_of(self.nodes), choices, strict=True)
+                if choice != NONE
+            ]
+            edges += [(node + INPUTS, len(nodes) - 1, "") for node in range(self.nodes)]
+            found[f"{cell} cell"] = Graph(nodes, edges)
+        return found
 
     def write(self, architecture: Architecture) -> str:
         return write_genotype(architecture.choices, self.nodes)

@@ -1,0 +1,460 @@
+"""DARTS and its heirs: gradients against known ones, what the gates learn, going on, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import CPU, TASK, Images, Recorder, space_of, splits, trainer
+from torch import nn
+
+from nasrun.budget.candidates import Candidates
+from nasrun.cli import main
+from nasrun.config import build_parts, compose
+from nasrun.run.monitor import Silent
+from nasrun.search_algo.darts import Darts, DartsGates, second_order
+from nasrun.search_algo.p_darts import PDarts, StagedSupernet
+from nasrun.search_algo.proxyless import BinaryGates, CostFactor
+from nasrun.search_algo.resource import ExpectedCost
+from nasrun.search_algo.snas import SnasGates
+from nasrun.search_algo.soft_gates import GateAdam
+from nasrun.search_space.base import Supernet
+from nasrun.search_space.darts_cell.operations import SKIP
+from nasrun.streams import Streams
+from nasrun.trainer.gate_learner import Lessons
+from nasrun.trainer.path_rules import StepRules
+from nasrun.values import Architecture
+
+ALGORITHMS = ("darts", "snas", "proxyless", "p_darts")
+DEVICE = torch.device("cpu")
+ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
+
+
+def lessons(space, epochs: int = 2, seed: int = 0) -> Lessons:
+    found = splits()
+    return Lessons(
+        space=space,
+        task=TASK,
+        train=found.train,
+        held_out=found.validation,
+        batch_size=16,
+        steps=epochs * 4,
+        steps_per_epoch=4,
+        compute=CPU,
+        streams=Streams(seed).sub("gates"),
+    )
+
+
+def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
+    """The algorithm as a smoke run has it, and its training: 4 steps an epoch."""
+    overrides = [f"search_space={space}", f"search_algo={algo}", "effort=smoke", *words]
+    built = build_parts(compose(["task=search", *overrides]))
+    found, one = built.search_algo, built.search_space
+    found.check(one)
+    found.start(Candidates(one), Streams(0), DEVICE)
+    found.learner.start(lessons(one, epochs))
+    with Streams(0).default("init"):
+        supernet = found.supernet(one, TASK, auxiliary=False)
+    how = trainer(epochs=epochs, batch_size=16, log_every=1)
+    rules = StepRules(learner=found.learner)
+    return found, how.start(supernet, splits().train, CPU, Streams(0), rules=rules)
+
+
+def train(algo, training, monitor=None, **changed) -> None:
+    training.train_round(monitor or Silent(), "supernet", algo.learner.gates, **changed)
+
+
+class Toy(Supernet):
+    """Two decisions of two options; the logits are smooth in the weights and in the gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with Streams(1).default("toy"):
+            self.layers = nn.ModuleList(nn.Linear(64, 4, bias=False) for _ in range(4))
+
+    def forward(self, x, gates):
+        flat = x.flatten(1)
+        a, b = gates
+        first = sum(w * torch.tanh(self.layers[o](flat)) for o, w in a.items())
+        return sum(w * torch.sin(self.layers[2 + o](flat)) for o, w in b.items()) * (1 + first)
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(0.0, 0), (0.9, 3)])
+def test_the_second_order_gradient_is_that_of_automatic_differentiation(momentum, steps):
+    how = trainer(momentum=momentum, weight_decay=0.01, decay_norm_and_bias=True, clip=0.0)
+    training = how.start(Toy(), Images(64), CPU, Streams(0))
+    batches = Images(64).train_batches(16, streams=Streams(5))
+    uniform = [{0: 0.5, 1: 0.5}] * 2
+    for _ in range(steps):  # so that there is momentum
+        training.train_step(*next(batches), [uniform])
+        training.step += 1
+    images, held_out = next(batches), next(Images(32, seed=1).train_batches(16, streams=Streams(6)))
+    weights = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
+
+    gates = DartsGates(ADAM, order=2, rest_epochs=0, spread=0.1, edges=False)
+    gates.opened = torch.ones(2, 2, dtype=torch.bool)
+    before = [p.detach().clone() for p in training.network.parameters()]
+    found, _ = second_order(training, images, held_out, weights, gates)
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, training.network.parameters(), strict=True)
+    )
+    assert all(p.grad is None for p in training.network.parameters())
+
+    leaf = weights.clone().requires_grad_()
+    names = [name for name, _ in training.network.named_parameters()]
+
+    def loss(parameters, batch):
+        mixture = [{0: row[0], 1: row[1]} for row in leaf]
+        logits = torch.func.functional_call(
+            training.network, dict(zip(names, parameters, strict=True)), (batch[0], mixture)
+        )
+        return nn.functional.cross_entropy(logits, batch[1])
+
+    parameters = [p.detach().clone().requires_grad_() for p in before]
+    own = torch.autograd.grad(loss(parameters, images), parameters, create_graph=True)
+    state = training.updates.optimisers[0].state
+    velocities = [
+        state[p]["momentum_buffer"] if p in state else torch.zeros_like(p)
+        for p in training.network.parameters()
+    ]
+    assert bool(steps) == any(v.any() for v in velocities)
+    rate = training.learning_rate()
+    moved = [
+        p - rate * (g + 0.01 * p + momentum * v)
+        for p, g, v in zip(parameters, own, velocities, strict=True)
+    ]
+    loss(moved, held_out).backward()
+    first = torch.zeros_like(weights)
+    assert torch.allclose(found, leaf.grad, rtol=2e-2, atol=2e-4)
+    # The first order alone is far off: the test would notice a missing second term.
+    direct = weights.clone().requires_grad_()
+    training.gradients(*held_out, gates.gates_by(direct), [direct])
+    first = direct.grad
+    assert (first - leaf.grad).norm() > 5 * (found - leaf.grad).norm()
+
+
+@pytest.mark.parametrize("space", ["darts_cell", "nas_bench_201", "nas_bench_macro"])
+def test_all_weight_on_one_option_is_the_single_path(space):
+    one = space_of(space)
+    with Streams(0).default("init"):
+        supernet = one.supernet(TASK).eval()
+    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=0.0, edges=False)
+    gates.start(lessons(one))
+    path = one.sample(Streams(0).numpy("x")).choices
+    with torch.no_grad():
+        gates.logits.zero_()
+        for row, choice in zip(gates.logits, path, strict=True):
+            row[choice] = 1e4
+    images = Images(8).images
+    soft = supernet(images, gates.gates(0)[0])
+    assert torch.allclose(soft, supernet(images, path), atol=1e-6)
+
+
+def test_shares_add_up_and_closed_options_have_none():
+    one = space_of("darts_cell")
+    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1.0, edges=True)
+    gates.start(lessons(one))
+    gates.opened[3, 2:5] = False
+    weights = gates.weights()
+    for group in one.groups:  # the edges of a node share one, and so do the options of each
+        assert weights[list(group)].sum().item() == pytest.approx(1)
+    assert (weights[3, 2:5] == 0).all() and (weights[3, 5:] > 0).all()
+    shut = gates.gates(0)[0][3]
+    assert set(shut) == {0, 1, 5, 6, 7}
+    gates.edges = False
+    assert torch.allclose(gates.weights().sum(1), torch.ones(28))
+
+
+def test_a_genotype_takes_two_inputs_of_each_node_and_never_none():
+    one = space_of("darts_cell")
+    weights = torch.zeros(28, 8)
+    weights[:, 0] = 0.9  # none is heaviest everywhere
+    weights[2, 5], weights[4, 1], weights[3, 7] = 0.5, 0.4, 0.3  # node 1 reads its edges 2, 3, 4
+    found = one.strongest(weights.tolist())
+    assert one.check(found) == found
+    assert (found.choices[2], found.choices[3], found.choices[4]) == (5, 0, 1)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_darts_finds_the_option_that_helps(order):
+    """In a space where one option is noise and the other carries the class, its share grows."""
+    algo, training = started(
+        "darts", f"search_algo.order={order}", "search_algo.adam.lr=0.1", space="nas_bench_macro"
+    )
+    with torch.no_grad():
+        before = algo.learner.weights()
+    monitor = Recorder()
+    train(algo, training, monitor)
+    after = algo.learner.weights()
+    assert (after - before).abs().max() > 0.02
+    entropy = [line["gates_entropy"] for line in monitor.metrics]
+    assert entropy[0] == pytest.approx(math.log(3), abs=0.05) and entropy[-1] < entropy[0]
+    assert all("gates_loss" in line for line in monitor.metrics)
+
+
+def test_gates_rest_while_the_weights_learn_alone():
+    algo, training = started("darts", "search_algo.rest_epochs=1", space="nas_bench_201")
+    logits = algo.learner.logits.detach().clone()
+    train(algo, training, epochs=1)
+    assert torch.equal(algo.learner.logits, logits)
+    train(algo, training)
+    assert not torch.equal(algo.learner.logits, logits)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_training_that_goes_on_ends_with_the_same_bits(name):
+    space = "darts_cell" if name == "p_darts" else "nas_bench_201"
+    algo, training = started(name, space=space, epochs=3)
+    train(algo, training)
+    first, first_training = started(name, space=space, epochs=3)
+    train(first, first_training, epochs=2)
+    other, other_training = started(name, space=space, epochs=3)
+    other.load_state_dict(first.state_dict())
+    other_training.load_state_dict(first_training.state_dict())
+    train(other, other_training)
+    assert torch.equal(other.learner.logits, algo.learner.logits)
+    assert torch.equal(other.learner.opened, algo.learner.opened)
+    assert other.derive() == algo.derive()
+    weights = zip(training.network.parameters(), other_training.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
+    one = space_of("nas_bench_201")
+    gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
+    gates.start(lessons(one, epochs=500))
+    assert gates.temperature(0) == 1.0 and gates.temperature(1999) == pytest.approx(0.03)
+    assert gates.temperature(1000) == pytest.approx(math.sqrt(0.03), rel=1e-2)
+
+    def heaviest(steps) -> torch.Tensor:
+        drawn = [gates.gates(step)[0] for step in steps]
+        return torch.tensor([[float(max(g.values())) for g in path] for path in drawn])
+
+    soft, hard = heaviest(range(200)), heaviest(range(1800, 2000))
+    assert hard.mean() > 0.95 > 0.7 > soft.mean()
+
+
+def test_snas_chooses_options_by_their_shares():
+    """The Gumbel trick: the heaviest of the relaxed choices is option k with probability p_k."""
+    one = space_of("nas_bench_201")
+    gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
+    gates.start(lessons(one, epochs=500))
+    shares = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
+    with torch.no_grad():
+        gates.logits.copy_(shares.log().expand(6, 5))
+    drawn = torch.zeros(5)
+    for step in range(600):
+        for gate in gates.gates(step)[0]:
+            drawn[max(gate, key=gate.get)] += 1
+    drawn /= drawn.sum()
+    error = 4.5 * (shares * (1 - shares) / 3600).sqrt()
+    assert ((drawn - shares).abs() < error).all()
+
+
+def test_snas_learns_from_the_weights_own_step():
+    algo, training = started("snas", "search_algo.adam.lr=0.1", space="nas_bench_201")
+    calls = []
+    training.gradients = lambda *rest: calls.append(rest)  # type: ignore[method-assign]
+    before = algo.learner.logits.detach().clone()
+    train(algo, training)
+    assert not calls and not torch.equal(before, algo.learner.logits)
+
+
+def test_a_resource_term_makes_cheap_options_heavier():
+    words = ("search_algo.adam.lr=0.1", "search_algo.resource.cost=macs")
+    costs = {}
+    for weight in (0, 1000):
+        built = build_parts(
+            compose(
+                [
+                    *("task=search", "search_space=nas_bench_macro", "search_algo=snas"),
+                    *("effort=smoke", *words, f"search_algo.resource.weight={weight}"),
+                ]
+            )
+        )
+        algo, one = built.search_algo, built.search_space
+        algo.start(
+            Candidates(one, measure_of=lambda n, o=one: o.sizer(n, TASK)), Streams(0), DEVICE
+        )
+        algo.learner.start(lessons(one, epochs=5))
+        with Streams(0).default("init"):
+            supernet = one.supernet(TASK)
+        rules = StepRules(learner=algo.learner)
+        how = trainer(epochs=5)
+        train(algo, how.start(supernet, splits().train, CPU, Streams(0), rules=rules))
+        costs[weight] = one.cost(algo.derive(), TASK).macs
+    assert costs[1000] < costs[0]
+
+
+def test_expected_costs_are_the_means_over_all_architectures():
+    one = space_of("nas_bench_macro")
+    expected = ExpectedCost(one, one.sizer("macs", TASK))
+    shares = torch.rand(8, 3).softmax(1)
+    mean = 0.0
+    for place in range(8):  # exact, as costs add up: check by single and by random architectures
+        for option in range(3):
+            choices = [0] * 8
+            choices[place] = option
+            found = Architecture(one.name, tuple(choices))
+            assert expected.base + expected.added[place, option] == one.cost(found, TASK).macs
+            mean += float(shares[place, option] * expected.added[place, option])
+    assert expected.of(shares).item() == pytest.approx(expected.base + mean, rel=1e-5)
+    assert expected.largest == one.cost_bound(TASK).macs
+
+
+def binary(**changed) -> BinaryGates:
+    factor = CostFactor(cost="none", reference=30e6, factor=0.2, power=0.3)
+    settings = {"rest_epochs": 0, "spread": 0.0, "every": 1, "factor": factor} | changed
+    gates = BinaryGates(GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0), **settings)
+    gates.start(lessons(space_of("nas_bench_201"), epochs=500))
+    return gates
+
+
+def test_proxyless_trains_paths_by_their_shares():
+    gates = binary()
+    shares = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
+    with torch.no_grad():
+        gates.logits.copy_(shares.log().expand(6, 5))
+    drawn = torch.zeros(5)
+    for step in range(600):
+        for choice in gates.gates(step)[0]:
+            drawn[choice] += 1
+    error = 4.5 * (shares * (1 - shares) / 3600).sqrt()
+    assert ((drawn / 3600 - shares).abs() < error).all()
+    resting = binary(rest_epochs=100)
+    with torch.no_grad():
+        resting.logits[:, 0] = 100.0
+    chosen = {choice for step in range(30) for choice in resting.gates(step)[0]}
+    assert chosen == {0, 1, 2, 3, 4}
+
+
+class Slope:
+    """A training whose loss has the derivative ``slope[option]`` by the gate of each option."""
+
+    def __init__(self, slope: list[float]) -> None:
+        self.slope, self.network = slope, nn.Module()
+        self.pairs: list[set[int]] = []
+
+    def gradients(self, images, labels, gates, inputs):
+        assert len(inputs) == 1
+        self.pairs = [set(gate) for gate in gates]
+        assert all(sorted(float(w) for w in gate.values()) == [0.0, 1.0] for gate in gates)
+        total = sum(self.slope[option] * w for gate in gates for option, w in gate.items())
+        total.backward()
+        return torch.tensor([1.0, 0.5])
+
+
+def test_proxyless_moves_two_logits_and_keeps_the_sum_of_their_exponentials():
+    gates, slope = binary(spread=0.5), Slope([3.0, 1.0, 0.0, -1.0, -2.0])
+    for step in range(20):
+        before = gates.logits.detach().clone()
+        gates.before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
+        for row, old, pair in zip(gates.logits, before, slope.pairs, strict=True):
+            low, high = sorted(pair, key=slope.slope.__getitem__)
+            assert len(pair) == 2
+            assert row[low] > old[low] and row[high] < old[high]  # the one that lowers the loss
+            others = [option for option in range(5) if option not in pair]
+            assert torch.equal(row[others], old[others])
+            two = [low, high]
+            assert row[two].exp().sum().item() == pytest.approx(old[two].exp().sum().item())
+    for step in range(20, 300):
+        gates.before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
+    assert (gates.logits.argmax(1) == 4).all()
+
+
+def test_proxyless_cost_factor_by_hand():
+    factor = CostFactor(cost="macs", reference=100.0, factor=0.2, power=0.3)
+    assert factor.times(torch.tensor(100.0)).item() == pytest.approx(0.2)
+    expected = 0.2 * (math.log(50) / math.log(100)) ** 0.3
+    assert factor.times(torch.tensor(50.0)).item() == pytest.approx(expected)
+
+
+def test_p_darts_grows_and_keeps_the_heaviest_options():
+    algo, training = started("p_darts", epochs=3)
+    assert isinstance(training.network, StagedSupernet)
+    counts = [len(one.cells) for one in training.network.stages]
+    assert counts == [3, 3, 4]
+    opened, heaviest = [], []
+    for epoch in (1, 2, 3):
+        train(algo, training, epochs=epoch)
+        opened.append(algo.learner.opened.clone())
+        heaviest.append(algo.learner.weights().detach())
+    assert [int(one.sum()) for one in opened] == [28 * 8, 28 * 5, 28 * 3]
+    for before, after, weights in zip(opened, opened[1:], heaviest, strict=False):
+        assert (before | after).equal(before)  # what is closed stays so
+        kept = weights.masked_fill(~after, 2.0).min(1).values
+        gone = weights.masked_fill(after | ~before, -1.0).max(1).values
+        assert (kept >= gone).all()
+    assert training.network.stage == 2
+    half = algo.derive().choices[:14]
+    assert sum(choice == SKIP for choice in half) <= 2
+
+
+def test_p_darts_drops_elements_of_skips_only_in_training():
+    algo, training = started("p_darts", "search_algo.skip_dropout=[0.9,0.9,0.9]", epochs=3)
+    assert isinstance(algo, PDarts)
+    train(algo, training, epochs=1)
+    noise = training.network.noise
+    assert 0 < noise.skip_dropout < 0.9
+    x = torch.ones(2, 3, 4, 4)
+    assert torch.equal(noise.skip(x), x)  # at rest
+    noise.begin_step(Streams(0).torch("x"), progress=1.0, drop_path_keep=1.0, dropout_keep=1.0)
+    dropped = noise.skip(torch.ones(64, 16, 8, 8))
+    assert (dropped == 0).float().mean().item() == pytest.approx(noise.skip_dropout, abs=0.02)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_p_darts_takes_skips_away_from_the_normal_cell_alone():
+    algo, _ = started("p_darts", "search_algo.skips=1")
+    with torch.no_grad():
+        algo.learner.logits[:, SKIP] = 5.0 + torch.arange(28) / 10
+        algo.learner.opened[:] = True
+    choices = algo.derive().choices
+    assert sum(choice == SKIP for choice in choices[:14]) == 1
+    assert sum(choice == SKIP for choice in choices[14:]) == 8
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["search_space=darts_cell", f"search_algo={name}", "effort=smoke", "threads=1"]
+    assert main(["search", *words, f"hydra.run.dir={run}"]) == 0
+    screen = capsys.readouterr().out
+    assert "Genotype(normal=" in screen and "gates_entropy" in screen
+    assert len((run / "trials.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["search_algo=darts", "search_space=nao_cell"],
+            "opens one option of a decision at a time",
+        ),
+        (["search_algo=snas", "search_space=spos_channels"], "take search_space=darts_cell or"),
+        (["search_algo=p_darts", "search_space=nas_bench_201"], "take search_space=darts_cell"),
+        (["search_algo=p_darts", "search_algo.options=[8,5]"], "here 3, 2 and 3"),
+        (["search_algo=p_darts", "search_algo.options=[3,5,8]"], "must fall from stage to stage"),
+        (["search_algo=p_darts", "search_algo.rest_epochs=1"], "leaves nothing of a stage"),
+        (["search_algo=darts", "search_algo.order=3"], "search_algo.order = 3: "),
+        (["search_algo=darts", "budget.macs.max=1e9"], "budget (macs): search_algo Darts ends"),
+        (["search_algo=darts", "evaluator=size"], "choose evaluator=supernet"),
+        (["search_algo=snas", "search_algo.temperature_end=0"], "temperature_end = 0: "),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
+    run = tmp_path / "run"
+    line = ["search_space=darts_cell", *words, "effort=smoke", f"hydra.run.dir={run}"]
+    if any(word.startswith("search_space=") for word in words):
+        line = line[1:]
+    assert main(["search", *line]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_darts_is_what_pc_darts_is_made_of():
+    built = build_parts(compose(["task=search", "experiment=pc_darts_cifar10"]))
+    assert isinstance(built.search_algo, Darts) and built.search_algo.learner.edges
+    assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]

@@ -1,0 +1,200 @@
+"""ENAS' controller: an LSTM that draws an architecture decision by decision.
+
+Shapes: N architectures, D decisions, H hidden units, S states of a cell that may be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasrun.limits import Strength, Width
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.nao_cell import NaoCell
+from nasrun.values import Architecture
+
+Positive = Annotated[Strength, Field(gt=0)]
+
+GIVEN = 2
+"""States that a cell begins with: the outputs of the two cells before it."""
+
+CONV = "conv"
+"""What the names of convolutions have in common."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerSettings:
+    """What the network is made of; the YAML has units and sources."""
+
+    hidden: Width
+    init_range: Strength
+    tanh_constant: Positive | None
+    op_tanh_reduce: Positive
+    conv_bias: Strength
+    normal_bias: Strength
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of the LSTM does.
+
+    cell: begins a cell and makes its two given states (two steps). input: draws one of the states
+    so far, by attention. option: draws an option, by softmax. node: makes the state of the node
+    that is now complete.
+    decision: which one is drawn. head: the softmax. biased: convolutions are favoured here.
+    """
+
+    act: Literal["cell", "input", "option", "node"]
+    decision: int = -1
+    head: int = -1
+    biased: bool = False
+
+
+class Drawn(NamedTuple):
+    """choices: [N, D], int64; log_prob: of each whole architecture [N], in nats, has a gradient;
+    entropy: summed over the decisions, each given those before it [N], in nats, without one."""
+
+    choices: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+
+
+Choose = Callable[[Step, Tensor], Tensor]
+"""A step and the log-probabilities of its options [N, options] -> those chosen [N]."""
+
+
+def plan_of(space: SearchSpace) -> list[Step]:
+    """The order in which a controller decides.
+
+    In ``nao_cell``: node by node both inputs, then both operations (ENAS, §2.4); in any other
+    space: the decisions in their order.
+    """
+    kinds = list(dict.fromkeys(decision.kind for decision in space.decisions))
+    heads = [kinds.index(decision.kind) for decision in space.decisions]
+    if not isinstance(space, NaoCell):
+        return [Step("option", index, head) for index, head in enumerate(heads)]
+    plan: list[Step] = []
+    for cell in range(2):
+        plan.append(Step("cell"))
+        for node in range(space.nodes):
+            first = 4 * (cell * space.nodes + node)  # x input, x op, y input, y op
+            plan += [Step("input", first), Step("input", first + 2)]
+            for index in (first + 1, first + 3):
+                plan.append(Step("option", index, heads[index], biased=cell == 0))
+            plan.append(Step("node"))
+    return plan
+
+
+class Controller(nn.Module):
+    """The policy over the architectures of a space (Pham et al., arXiv 1802.03268, and its code).
+
+    What is drawn in one step is the input of the next: an operation by an embedding, the state of
+    an earlier node by itself. Decisions of one kind share a softmax and the embeddings. The state
+    of the LSTM goes on from the normal to the reduction cell.
+    """
+
+    favour: Tensor
+
+    def __init__(self, settings: ControllerSettings, space: SearchSpace) -> None:
+        """Draws its weights from torch's default generator."""
+        super().__init__()
+        self.space, self.plan, hidden = space, plan_of(space), settings.hidden
+        self.limit = settings.tanh_constant
+        self.option_limit = self.limit and self.limit / settings.op_tanh_reduce
+        self.counts = [len(decision.options) for decision in space.decisions]
+        widths: dict[int, int] = {}
+        for step in self.plan:
+            if step.act == "option":
+                count = self.counts[step.decision]
+                widths[step.head] = max(widths.get(step.head, 0), count)
+        self.place = {head: index for index, head in enumerate(widths)}
+        self.heads = nn.ModuleList(nn.Linear(hidden, width) for width in widths.values())
+        self.embeddings = nn.ModuleList(nn.Embedding(width, hidden) for width in widths.values())
+        self.lstm = nn.LSTMCell(hidden, hidden, bias=False)
+        self.start = nn.Parameter(torch.empty(hidden))
+        attends = any(step.act == "input" for step in self.plan)
+        self.key, self.query, self.energy = (
+            nn.Linear(hidden, width, bias=False) if attends else nn.Identity()
+            for width in (hidden, hidden, 1)
+        )
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -settings.init_range, settings.init_range)
+        for head in self.heads:
+            nn.init.zeros_(cast(nn.Linear, head).bias)
+        favour = torch.zeros(0)
+        if isinstance(space, NaoCell):
+            convolutions = torch.tensor([CONV in name for name in space.operations]).float()
+            with torch.no_grad():
+                cast(nn.Linear, self.heads[0]).bias.add_(settings.conv_bias * convolutions)
+            favour = settings.normal_bias * (2 * convolutions - 1)
+        self.register_buffer("favour", favour, persistent=False)
+
+    def sample(self, count: int, generator: torch.Generator) -> Drawn:
+        """``count`` architectures, independently."""
+
+        def draw(step: Step, log_probs: Tensor) -> Tensor:
+            return torch.multinomial(log_probs.detach().exp(), 1, generator=generator)[:, 0]
+
+        return self._walk(count, draw)
+
+    def given(self, choices: Tensor) -> Drawn:
+        """Architectures [N, D] as if they had been drawn: their probabilities."""
+        return self._walk(len(choices), lambda step, _: choices[:, step.decision])
+
+    def architectures(self, choices: Tensor, rng: np.random.Generator) -> list[Architecture]:
+        """[N, D] -> N architectures; ``rng`` mends what is none of the space."""
+        rows = choices.tolist()
+        return [self.space.repair(Architecture(self.space.name, tuple(row)), rng) for row in rows]
+
+    def _walk(self, count: int, choose: Choose) -> Drawn:
+        start = self.start.expand(count, -1)
+        nothing = torch.zeros_like(start)
+        memory, x = (nothing, nothing), start
+        values: list[Tensor] = []
+        keys: list[Tensor] = []
+        chosen = [nothing.new_zeros(count, dtype=torch.long)] * len(self.counts)
+        log_prob = entropy = nothing.new_zeros(count)
+        for step in self.plan:
+            memory = self.lstm(x, memory)
+            if step.act == "cell":
+                keys = [self.key(memory[0])]
+                memory = self.lstm(x, memory)
+                keys.append(self.key(memory[0]))
+                values = [nothing] * GIVEN  # as inputs of the next step they say nothing
+                continue
+            if step.act == "node":
+                values.append(memory[0])
+                keys.append(self.key(memory[0]))
+                x = start
+                continue
+            log_probs = F.log_softmax(self._logits(step, memory[0], keys), dim=1)
+            choice = choose(step, log_probs)
+            chosen[step.decision] = choice
+            log_prob = log_prob + log_probs.gather(1, choice[:, None])[:, 0]
+            entropy = entropy - (log_probs.exp() * log_probs).sum(1).detach()
+            if step.act == "input":
+                x = torch.stack(values, dim=1)[torch.arange(count), choice]
+            else:
+                x = self.embeddings[self.place[step.head]](choice)
+        return Drawn(torch.stack(chosen, dim=1), log_prob, entropy)
+
+    def _logits(self, step: Step, hidden: Tensor, keys: Sequence[Tensor]) -> Tensor:
+        """[N, H] and S keys [N, H] -> [N, options]."""
+        if step.act == "input":
+            mixed = torch.tanh(torch.stack(list(keys), dim=1) + self.query(hidden)[:, None])
+            return bounded(self.energy(mixed)[:, :, 0], self.limit)
+        logits = self.heads[self.place[step.head]](hidden)[:, : self.counts[step.decision]]
+        logits = bounded(logits, self.option_limit)
+        return logits + self.favour if step.biased else logits
+
+
+def bounded(logits: Tensor, limit: float | None) -> Tensor:
+    """Logits from -limit to limit; None: as they are."""
+    return logits if limit is None else limit * torch.tanh(logits)

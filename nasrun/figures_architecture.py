@@ -39,10 +39,11 @@ def graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
 
     path: without suffix.
     """
-    columns = min(len(panels), PANELS_A_ROW)
+    labelled = any(label for graph in panels.values() for *_, label in graph.edges)
+    columns = 1 if labelled else min(len(panels), PANELS_A_ROW)
     rows = ceil(len(panels) / columns)
-    several = len(panels) > 2
-    size = (2 * COLUMN, 2.1 * rows) if several else (COLUMN * columns, COLUMN)
+    several = len(panels) > 2 and not labelled
+    size = (2 * COLUMN, 2.1 * rows) if several or labelled else (COLUMN * columns, COLUMN)
     with _style():
         figure = _canvas(*size)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -73,9 +74,17 @@ def _draw(axes: Axes, graph: Graph, font: float) -> None:
                 "connectionstyle": f"arc3,rad={bend}",
             },
         )
-        if label:
-            middle = ((a.x + b.x) / 2, (a.y + b.y) / 2)
-            axes.text(*middle, label, fontsize=font, color="C0", ha="center", va="center")
+        if label:  # nearer to where it is summed up, so that edges of one source lie apart
+            near = (0.4 * a.x + 0.6 * b.x, 0.4 * a.y + 0.6 * b.y)
+            white = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            axes.text(
+                *(*near, label.replace("_", " ")),
+                fontsize=font - 1,
+                color="C0",
+                ha="center",
+                va="center",
+                bbox=white,
+            )
     for node in graph.nodes:
         box = {"boxstyle": "round,pad=0.25", "facecolor": "0.95", "edgecolor": "0.3"}
         axes.text(

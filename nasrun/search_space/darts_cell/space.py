@@ -252,10 +252,10 @@ class DartsCell(SearchSpace):
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
         """Both cells, inputs on the left, each operation on its edge."""
         states, half = self._states(), len(architecture.choices) // 2
-        places = [(0.0, -0.7), (0.0, 0.7)]
-        places += [(1.4 * (node + 1), (-1) ** node * 0.35) for node in range(self.nodes)]
+        places = [(0.0, -0.8), (0.0, 0.8)]
+        places += [(1.6 * (node + 1), (-1) ** node * 0.8) for node in range(self.nodes)]
         nodes = [Node(name, *place) for name, place in zip(states, places, strict=True)]
-        nodes.append(Node("output", 1.4 * (self.nodes + 1), 0.0))
+        nodes.append(Node("output", 1.6 * (self.nodes + 1), 0.0))
         found = {}
         for cell, choices in zip(
             CELLS, (architecture.choices[:half], architecture.choices[half:]), strict=True

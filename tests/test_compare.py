@@ -326,6 +326,9 @@ def test_a_state_of_another_space_is_refused(macro: SearchSpace) -> None:
     searches = Searches(macro)
     with pytest.raises(UserError, match="has 8 decisions"):
         searches.load_state_dict({"a": [[0, 3, [[1, [0], 0.5, 0.5]]]]})
+    for steps in ([], [[2, [0] * 8, 0.5, 0.5]]):
+        with pytest.raises(ValueError, match="without its first architecture"):
+            searches.load_state_dict({"a": [[0, 3, steps]]})
 
 
 # The published table.

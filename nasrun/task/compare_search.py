@@ -81,7 +81,8 @@ class Searches:
         return {name: [_plain(one) for one in searches] for name, searches in self.done.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where an architecture is none of the search space."""
+        """Raises UserError where an architecture is none of the search space, ValueError where a
+        search has found nothing at first."""
 
         def found(evaluation: int, choices: list[int], score: float, truth: float) -> Found:
             one = self.space.check(Architecture(self.space.name, tuple(choices)))
@@ -94,6 +95,9 @@ class Searches:
             ]
             for name, searches in state.items()
         }
+        for searches in self.done.values():
+            if not all(one.found and one.found[0].evaluation == 1 for one in searches):
+                raise ValueError("a search without its first architecture")
 
 
 def _plain(one: Searched) -> list[Any]:

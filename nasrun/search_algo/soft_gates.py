@@ -130,7 +130,10 @@ class SoftGates(GateLearner):
         return float(torch.special.entr(shares).sum(1).mean())
 
     def metrics(self) -> dict[str, float]:
-        found = {"gates_entropy": self.entropy()}
+        found = {
+            "gates_entropy": self.entropy(),
+            "parameter_free": self.space.free_share(self.derive()),
+        }
         if self._measured:
             loss, accuracy = torch.stack(self._measured).mean(0).tolist()
             found |= {"gates_loss": loss, "gates_accuracy": accuracy}

@@ -27,6 +27,10 @@ SizeName = Literal["params", "macs", "bitops"]
 Measure = Callable[[Architecture], float]
 """A number of an architecture: a size, a latency in ms."""
 
+PARAMETER_FREE = re.compile(r"none|zero|identity|skip_connect|(avg|max)_pool_\d+x\d+")
+"""The operations without parameters, by their names; where one must change the shape of what it
+passes on, as an identity of stride 2, it has some all the same."""
+
 Scale = Literal["search", "final"]
 """``search``: width and depth of the supernet; ``final``: those of the retrained winner."""
 
@@ -155,6 +159,20 @@ class SearchSpace(ABC):
             f"{decision.name}: {decision.options[choice]}"
             for decision, choice in zip(self.decisions, architecture.choices, strict=True)
         ]
+
+    def operations_of(self, architecture: Architecture) -> list[str]:
+        """The names of the operations that the architecture has chosen, one for each choice."""
+        return [
+            decision.options[choice]
+            for decision, choice in zip(self.decisions, architecture.choices, strict=True)
+            if decision.kind == "op"
+        ]
+
+    def free_share(self, architecture: Architecture) -> float:
+        """The share of its operations that have no parameters, in [0, 1]; 0 where it has none."""
+        names = self.operations_of(architecture)
+        free = sum(PARAMETER_FREE.fullmatch(name) is not None for name in names)
+        return free / len(names) if names else 0.0
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Every decision drawn independently and uniformly."""

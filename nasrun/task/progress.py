@@ -33,31 +33,36 @@ class SameImages:
 
 
 class Tally:
-    """Scores of the round under way: their number and the best of them."""
+    """Scores of the round under way: their number and the best of them.
+
+    free: the share of parameter-free operations of the best (``SearchSpace.free_share``).
+    """
 
     def __init__(self) -> None:
         self.round = -1
         self.count = 0
-        self.best = 0.0
+        self.best = self.free = 0.0
 
     def begin(self, round_: int) -> int:
         """Go on with a round, or start it; how many scores it has."""
         if round_ != self.round:
-            self.round, self.count, self.best = round_, 0, 0.0
+            self.round, self.count = round_, 0
+            self.best = self.free = 0.0
         return self.count
 
-    def add(self, trial: Trial) -> float:
-        """Count it; the best score of the round."""
+    def add(self, trial: Trial, free: float) -> None:
+        """Count it; free: its share of parameter-free operations."""
         self.count += 1
+        if self.count == 1 or trial.score > self.best:
+            self.free = free
         self.best = max(self.best, trial.score)
-        return self.best
 
     def state_dict(self) -> dict[str, Any]:
-        return {"round": self.round, "count": self.count, "best": self.best}
+        return {"round": self.round, "count": self.count, "best": self.best, "free": self.free}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.round, self.count = int(state["round"]), int(state["count"])
-        self.best = float(state["best"])
+        self.best, self.free = float(state["best"]), float(state["free"])
 
 
 class ScoresByEpoch:

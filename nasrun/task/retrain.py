@@ -13,6 +13,7 @@ from nasrun.figures_architecture import graphs
 from nasrun.run.files import read_json_or_text
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
+from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import FRONT, picked
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages
@@ -94,6 +95,8 @@ def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[
     run.say(f"architecture         {parts.search_space.write(architecture)}")
     run.say(f"parameters           {result['params'] / 1e6:.3f} M")
     run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
+    share = parts.search_space.free_share(architecture)
+    run.say(f"parameter-free share {100 * share:.0f} %")
     for key, words in (
         ("score", "score in the search"),
         ("shortlist_accuracy", "shortlist accuracy"),
@@ -103,6 +106,7 @@ def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[
         if key in result:
             style = "bold green" if key == "test_accuracy" else None
             run.say(f"{words:20} {100 * result[key]:.2f} %", style)
+    warn_of_collapse(run, share, "the architecture")
     run.say()
     run.say(f"everything is in     {run.directory}")
     run.say(f"train it again       nasrun retrain from={run.directory} seed=1")

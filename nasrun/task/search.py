@@ -15,6 +15,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
+from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import save_front
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages, Scored, Tally
@@ -96,6 +97,9 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
 
     winner, result = shortlist(parts, run, splits)
     run.save_architecture(winner.architecture)
+    # Before the winner is trained for long, not only in the summary.
+    result["parameter_free"] = parts.search_space.free_share(winner.architecture)
+    warn_of_collapse(run, result["parameter_free"], "the winner")
     result |= retrain_architecture(parts, run, splits, winner.architecture)
     result = run.finish(result)
     say_winner(parts, run, winner.architecture, result)
@@ -187,7 +191,8 @@ def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None, tall
             for trial in checked(parts.evaluator, architectures, supernet, run, gates_of):
                 parts.search_algo.tell([trial])
                 run.record([trial], round=round_.index)
-                stage.advance(score=trial.score, best=tally.add(trial))
+                tally.add(trial, parts.search_space.free_share(trial.architecture))
+                stage.advance(score=trial.score, best=tally.best, parameter_free=tally.free)
                 run.safe_point()
 
 

@@ -159,6 +159,10 @@ class DartsCell(SearchSpace):
                 choices[edge] = heaviest[edge]
         return Architecture(self.name, tuple(choices))
 
+    def operations_of(self, architecture: Architecture) -> list[str]:
+        """Those on open edges."""
+        return [NAMES[choice] for choice in architecture.choices if choice != NONE]
+
     def check(self, architecture: Architecture) -> Architecture:
         """Raises UserError also where some node has not exactly two open edges."""
         super().check(architecture)

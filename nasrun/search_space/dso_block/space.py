@@ -20,6 +20,7 @@ from nasrun.search_space.dso_block.plan import Plan, StemKind, block_cost, netwo
 from nasrun.search_space.dso_block.roles import Role, block_roles, stage_pieces
 from nasrun.search_space.dso_block.wiring import (
     INPUT,
+    NAMES,
     REDUCTIONS,
     Edges,
     Wiring,
@@ -273,6 +274,11 @@ class DsoBlock(SearchSpace):
             opened = [choice == 1 for choice in choices[place]]
             choices[place] = open_edges(wire(opened, self.edges), self.edges)
         return Architecture(self.name, tuple(choices))
+
+    def operations_of(self, architecture: Architecture) -> list[str]:
+        """Those of the blocks that are computed, of every block."""
+        wirings, _ = self._wirings(self.check(architecture).choices)
+        return [NAMES[node.index % len(NAMES)] for wiring in wirings for node in wiring.nodes]
 
     def describe(self, architecture: Architecture) -> list[str]:
         """``level2/max_pool_3x3 of input + level1/sep_conv_3x3``; a line a block where each block

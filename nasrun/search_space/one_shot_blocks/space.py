@@ -135,6 +135,11 @@ class OneShotBlocks(SearchSpace):
                 choices[operation_at(index, operation)] = 1
         return Architecture(self.name, tuple(choices))
 
+    def operations_of(self, architecture: Architecture) -> list[str]:
+        """Those of the blocks that are on."""
+        blocks = self._wiring(architecture).blocks
+        return [NAMES[operation] for block in blocks for operation in block.operations]
+
     def describe(self, architecture: Architecture) -> list[str]:
         """``block 1 = identity + sep_conv_3x3 of cell k-1 + block 0``."""
         states, lines = state_names(self.blocks), []

@@ -117,7 +117,11 @@ class SparseGates(GateLearner):
         return Architecture(self.space.name, tuple(self.opened))
 
     def metrics(self) -> dict[str, float]:
-        found = {"edges": float(sum(self.opened)), "macs_M": self.macs / 1e6}
+        found = {
+            "edges": float(sum(self.opened)),
+            "macs_M": self.macs / 1e6,
+            "parameter_free": self.space.free_share(self.architecture),
+        }
         if self._measured:
             loss, accuracy = torch.stack(self._measured).mean(0).tolist()
             found |= {"gates_loss": loss, "gates_accuracy": accuracy}

@@ -37,6 +37,13 @@ def groups(config_dir: str | None = None) -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
+@cache
+def settings_of(group: str) -> frozenset[str]:
+    """The settings, at the first level, that any of our options of the group has."""
+    files = sorted((conf_dir() / group).glob("*.yaml"))
+    return frozenset(str(key) for path in files for key in read(path))
+
+
 def tasks() -> dict[str, str]:
     """The tasks, each with its line of help: the first comment of conf/task/NAME.yaml.
 

@@ -14,27 +14,36 @@ from pydantic import BaseModel
 
 from nasrun.build import find_class
 from nasrun.config import parse
-from nasrun.options import groups
+from nasrun.options import groups, settings_of
 
 
 def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Take settings out that the chosen options do not have and the user has not named.
 
-    overrides: of the command line. Only options that it chooses beside an experiment are looked
-    at; a setting that it names itself stays, and is refused later. Returns what was taken out.
+    overrides: of the command line. Of options that it chooses beside an experiment everything goes
+    that they do not know; of those that the experiment chooses, only what another option of the
+    group does know, as a recipe may speak of several. A setting that the command line names itself
+    stays, and is refused later. Returns what was taken out of the former.
     """
     parsed = [parse(override) for override in overrides]
     if not any(override.key_or_group == "experiment" for override in parsed):
         return []
     named = {override.get_key_element() for override in parsed}
     left_out: list[str] = []
-    for group in sorted(named & groups().keys() - {"experiment", "effort", "task"}):
+    for group in sorted(groups().keys() - {"experiment", "effort", "task"}):
         node = settings.get(group)
-        if isinstance(node, dict) and "_target_" in node:
-            found = find_class(node["_target_"], group)
-            parameters = inspect.signature(found).parameters
-            hints = get_type_hints(inspect.getattr_static(found, "__init__"))
-            left_out += _unknown(node, {name: hints.get(name) for name in parameters}, group, named)
+        if not isinstance(node, dict) or "_target_" not in node:
+            continue
+        found = find_class(node["_target_"], group)
+        parameters = inspect.signature(found).parameters
+        hints = get_type_hints(inspect.getattr_static(found, "__init__"))
+        known = {name: hints.get(name) for name in parameters}
+        if group in named:
+            left_out += _unknown(node, known, group, named)
+            continue
+        for key in node.keys() & settings_of(group) - known.keys() - {"_target_"}:
+            if f"{group}.{key}" not in named:
+                del node[key]
     return left_out
 
 

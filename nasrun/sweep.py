@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun import sweep_curves, sweep_rankings
+from nasrun import sweep_curves, sweep_methods, sweep_rankings
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Column:
 
 
 COLUMNS = {
+    "true_accuracy": Column("true %", 100, 2),
     "test_accuracy": Column("test %", 100, 2),
     "validation_accuracy": Column("val. %", 100, 2),
     "score": Column("score %", 100, 2),
@@ -108,7 +109,12 @@ class Outputs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         output = note(Path(config.hydra.sweep.dir), sweep=True)
-        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        words = list(config.hydra.overrides.task)
+        # A recipe may sweep as well; what the command line says of the same key wins.
+        typed = {word.partition("=")[0] for word in words}
+        for key, value in (config.hydra.sweeper.get("params") or {}).items():
+            words += [] if key in typed else [f"{key}={value}"]
+        parsed = OverridesParser.create().parse_overrides(words)
         swept = [override for override in parsed if override.is_sweep_override()]
         output.swept = frozenset(override.get_key_element() for override in swept)
         if all(override.is_discrete_sweep() for override in swept):
@@ -124,7 +130,18 @@ class Outputs(Callback):
             label: [job.directory for job in members if job.error is None]
             for label, members in combinations(jobs).items()
         }
+        methods = sweep_methods.compare(
+            {
+                label: [job for job in members if job.error is None]
+                for label, members in combinations(jobs).items()
+            }
+        )
+        pictures: list[Path] = []
+        if methods is not None:
+            sweep_methods.show(methods, console)
+            pictures = sweep_methods.draw(methods, directory)
         for words, drawn in (
+            ("the methods are in  ", pictures),
             ("the curves are in   ", sweep_curves.draw(done, directory)),
             ("the pictures are in ", sweep_rankings.draw(done, directory)),
         ):

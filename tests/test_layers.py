@@ -17,7 +17,7 @@ LAYERS = [
     {"resume"},
     {"launch"},
     {"sweep", "earlier", "help"},
-    {"sweep_curves", "sweep_rankings"},
+    {"sweep_curves", "sweep_methods", "sweep_rankings"},
     {"recipe"},
     {"config"},
     {"switches"},

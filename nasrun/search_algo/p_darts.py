@@ -90,7 +90,7 @@ class ProgressiveGates(DartsGates):
 
     def _shrink(self, count: int) -> None:
         """Close all but the heaviest options of every decision."""
-        heaviest = self.weights().detach().topk(min(count, self.options), 1).indices
+        heaviest = self.weights().detach().cpu().topk(min(count, self.options), 1).indices
         self.opened &= torch.zeros_like(self.opened).scatter_(1, heaviest, True)
 
     def state_dict(self) -> dict[str, Any]:

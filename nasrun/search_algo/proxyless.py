@@ -65,7 +65,7 @@ class BinaryGates(SoftGates):
         if (step - self.first) % self.every:
             return
         generator = self.lessons.streams.torch("pair", step)
-        shares = self.weights().detach().double().cpu().clamp(min=1e-12) * self.opened.cpu()
+        shares = self.weights().detach().double().cpu().clamp(min=1e-12) * self.opened
         pairs = torch.multinomial(shares, 2, generator=generator)
         active = torch.multinomial(shares.gather(1, pairs), 1, generator=generator)
         device = self.logits.device

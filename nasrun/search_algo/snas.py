@@ -52,7 +52,7 @@ class SnasGates(SoftGates):
         uniform = torch.rand(self.logits.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
         noise = -(-uniform.log()).log()
         logits = (self.logits + noise.to(self.logits)) / self.temperature(step)
-        self._drawn = logits.masked_fill(~self.opened, -torch.inf).softmax(1)
+        self._drawn = self.closed_out(logits).softmax(1)
         self._leaf = self._drawn.detach().requires_grad_()
         return [self.gates_by(self._leaf)]
 

@@ -54,7 +54,8 @@ class SoftGates(GateLearner):
         self.logits = logits[:, :-1].clone().requires_grad_()
         self.edge_logits = logits[:, -1].clone().requires_grad_()
         places = torch.arange(self.options)[None]
-        self.opened = (places < torch.tensor(counts)[:, None]).to(device)
+        # On the CPU, where it is read in every step without waiting for a GPU.
+        self.opened = places < torch.tensor(counts)[:, None]
         learned = [self.logits, self.edge_logits] if self.edges else [self.logits]
         self.optimiser = torch.optim.Adam(
             learned,
@@ -70,9 +71,13 @@ class SoftGates(GateLearner):
         """Whether the weights learn alone in that step."""
         return step < self.first
 
+    def closed_out(self, logits: Tensor) -> Tensor:
+        """The logits [D, K], minus infinity where an option is closed."""
+        return logits.masked_fill(~self.opened.to(logits.device), -torch.inf)
+
     def weights(self) -> Tensor:
         """The share of every option of every decision, [D, K]; 0 of closed ones."""
-        shares = self.logits.masked_fill(~self.opened, -torch.inf).softmax(1)
+        shares = self.closed_out(self.logits).softmax(1)
         if not self.edges:
             return shares
         among = torch.empty_like(self.edge_logits)
@@ -126,7 +131,7 @@ class SoftGates(GateLearner):
 
     def entropy(self) -> float:
         """Of the options' shares, the mean over the decisions, nats; log K: all alike."""
-        shares = self.logits.detach().masked_fill(~self.opened, -torch.inf).softmax(1)
+        shares = self.closed_out(self.logits.detach()).softmax(1)
         return float(torch.special.entr(shares).sum(1).mean())
 
     def metrics(self) -> dict[str, float]:

@@ -46,11 +46,26 @@ class Shortlist:
 
 
 class Retrain:
-    """How the winner is trained from scratch, and on which images."""
+    """How the winner is trained from scratch, and on which images.
 
-    def __init__(self, *, images: Literal["train", "train+validation"], trainer: Trainer) -> None:
+    truth: an evaluator whose scores, e.g. a table's, stand for the training; None: it is trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Literal["train", "train+validation"],
+        trainer: Trainer,
+        truth: Evaluator | None = None,
+    ) -> None:
+        if truth is not None and truth.needs_supernet:
+            raise UserError(
+                "evaluator@retrain.truth: what stands for retraining needs no supernet: table or "
+                "standalone"
+            )
         self.images = images
         self.trainer = trainer
+        self.truth = truth
 
 
 @dataclass(frozen=True)

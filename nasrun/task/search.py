@@ -39,6 +39,8 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     algo, evaluator = parts.search_algo, parts.evaluator
     parts.check_algo()
     parts.check_networks(splits.task)
+    if parts.retrain.truth is not None:  # what it lacks is told before anything trains
+        parts.retrain.truth.start(parts.search_space, splits, run.compute, run.streams)
     candidates = parts.budget.over(
         parts.search_space, splits.task, run.compute, run.directory / LATENCIES
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -33,6 +34,10 @@ class StagedSupernet(Supernet):
         for one in stages:
             one.noise = self.noise
         self.stage = len(stages) - 1
+
+    def option_modules(self) -> Iterator[tuple[torch.nn.Module, list[tuple[int, int]]]]:
+        for one in self.stages:
+            yield from one.option_modules()  # type: ignore[operator]
 
     def forward(self, x: torch.Tensor, gates: Any) -> torch.Tensor:
         supernet = self.stages[self.stage]

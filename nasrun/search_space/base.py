@@ -67,6 +67,11 @@ class Supernet(Network):
     not computed.
     """
 
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        """Modules that are used where certain options are open and nowhere else, with these, as
+        (decision, option) by index; none of a supernet that cannot tell."""
+        yield from ()
+
 
 class SearchSpace(ABC):
     """A search space; architectures are values, networks are built from them."""

@@ -24,6 +24,7 @@ from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.streams import Streams
 from nasrun.task.compare_parts import Compare
+from nasrun.task.health import Health
 from nasrun.task.rank_parts import Rank
 from nasrun.trainer.path_rules import PathRules
 from nasrun.trainer.trainer import Trainer
@@ -92,6 +93,7 @@ class Parts:
     budget: Budget
     shortlist: Shortlist
     retrain: Retrain
+    health: Health | None = None
     rank: Rank | None = None
     compare: Compare | None = None
 

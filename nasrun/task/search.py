@@ -17,6 +17,8 @@ from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import save_front
+from nasrun.task.health import HealthReport
+from nasrun.task.health_words import say_health
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages, Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
@@ -46,9 +48,13 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     )
     algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(parts.search_space, splits, run.compute, run.streams)
-    training = None
+    training = health = None
     if evaluator.needs_supernet:
-        training = start_supernet(parts, run, splits, rounds=algo.rounds, learner=algo.learner)
+        if parts.health is not None and weights is None:
+            health = HealthReport(parts.health, parts.search_space, splits, run)
+        training = start_supernet(
+            parts, run, splits, rounds=algo.rounds, learner=algo.learner, health=health
+        )
         if weights is not None:
             if algo.rounds > 1:
                 raise UserError(
@@ -69,6 +75,8 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     run.keep("images", SameImages(splits))
     run.keep("search_algo", algo)
     run.keep("tally", tally)
+    if health is not None:
+        run.keep("health", health)
     if "trainer.epochs" in run.changed and tally.round >= 0:
         raise UserError(
             "trainer.epochs: architectures have been scored by the supernet as it is, so it cannot "
@@ -89,9 +97,10 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
                     rounds=algo.rounds,
                     first_round=round_.index,
                     learner=algo.learner,
+                    health=health,
                 )
                 run.keep("supernet", training)
-            train_supernet(parts, run, splits, training, round_)
+            train_supernet(parts, run, splits, training, round_, health)
         score(parts, run, round_, training.network if training else None, tally)
     run.drop("supernet")
     save_front(algo, parts.search_space, run)
@@ -104,6 +113,8 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     warn_of_collapse(run, result["parameter_free"], "the winner")
     result |= retrain_architecture(parts, run, splits, winner.architecture)
     result = run.finish(result)
+    if health is not None:
+        say_health(run, health)
     say_winner(parts, run, winner.architecture, result)
     return result
 
@@ -116,10 +127,11 @@ def start_supernet(
     rounds: int,
     first_round: int = 0,
     learner: GateLearner | None = None,
+    health: HealthReport | None = None,
 ) -> Training[Supernet]:
     """A supernet with new weights, ready to be trained in ``rounds`` rounds.
 
-    learner: of the gates, which takes the sampler's place.
+    learner: of the gates, which takes the sampler's place; health: looks on.
     """
     parts.check_supernet(splits.task)
     batch_size = parts.trainer.batch_size
@@ -148,6 +160,8 @@ def start_supernet(
             if learner
             else parts.search_space.supernet(splits.task, auxiliary=auxiliary)
         )
+    if health is not None:
+        health.begin(supernet)
     return parts.trainer.start(
         supernet,
         splits.train,
@@ -160,6 +174,7 @@ def start_supernet(
                 parts.search_space, splits.task, run.streams.sub("path_rules"), ghost_batch
             ),
             learner=learner,
+            watch=health,
         ),
     )
 
@@ -170,6 +185,7 @@ def train_supernet(
     splits: Splits,
     training: Training[Supernet],
     round_: Round,
+    health: HealthReport | None = None,
 ) -> None:
     """Train what is left of this round, and put the weights where anyone may have them."""
     if training.rounds_done <= round_.index:
@@ -177,10 +193,28 @@ def train_supernet(
             gates: GatesOfStep = learner.gates
         else:
             gates = parts.gates(splits.task, round_.pool, run.streams, training.steps_per_epoch)
-        training.train_round(run, f"supernet/round{round_.index}", gates)
+        train_watched(run, training, round_.index, gates, health)
+    elif health is not None:  # it may have been stopped just before
+        health.measure(training, round_.index, parts.trainer.epochs)
     run.save_weights("supernet", training.network)
     # Scoring may leave the supernet's statistics changed, so its state must be safe before.
     run.checkpoint()
+
+
+def train_watched(
+    run: Run,
+    training: Training[Supernet],
+    round_: int,
+    gates: GatesOfStep,
+    health: HealthReport | None,
+) -> None:
+    """Train the rest of the round, with stops to look at the supernet's health."""
+    name, last = f"supernet/round{round_}", training.trainer.epochs
+    for epoch in health.settings.epochs(last) if health else [last]:
+        if training.step < epoch * training.steps_per_epoch:
+            training.train_round(run, name, gates, epochs=epoch)
+        if health is not None:
+            health.measure(training, round_, epoch)
 
 
 def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:

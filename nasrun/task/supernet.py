@@ -6,9 +6,12 @@ from typing import Any
 
 from nasrun.errors import UserError
 from nasrun.run.run import Run
+from nasrun.search_algo.base import Round
+from nasrun.task.health import HealthReport
+from nasrun.task.health_words import say_health
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages
-from nasrun.task.search import start_supernet
+from nasrun.task.search import start_supernet, train_supernet
 
 
 def supernet(parts: Parts, run: Run) -> dict[str, Any]:
@@ -30,15 +33,19 @@ def supernet(parts: Parts, run: Run) -> dict[str, Any]:
         )
     splits = parts.load(run.compute.device)
     parts.check_gates()
-    training = start_supernet(parts, run, splits, rounds=1)
+    health = None
+    if parts.health is not None:
+        health = HealthReport(parts.health, parts.search_space, splits, run)
+    training = start_supernet(parts, run, splits, rounds=1, health=health)
     run.begin()
     run.keep("images", SameImages(splits))
     run.keep("supernet", training)
-    if not training.done:
-        gates = parts.gates(splits.task, None, run.streams, training.steps_per_epoch)
-        training.train_round(run, "supernet/round0", gates)
-    run.save_weights("supernet", training.network)
+    if health is not None:
+        run.keep("health", health)
+    train_supernet(parts, run, splits, training, Round(0, None, True, 0), health)
     result = run.finish({"steps": training.steps_per_round})
+    if health is not None:
+        say_health(run, health)
     run.say()
     run.say(f"everything is in     {run.directory}")
     run.say(f"search in it         nasrun search from={run.directory}")

@@ -13,6 +13,7 @@ from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
+from nasrun.trainer.watch import StepWatch
 from nasrun.values import Architecture, ImageTask
 
 
@@ -40,6 +41,7 @@ class StepRules:
     ghost_batch: images that each path trains, the first ones the first path and so on (ghost batch
     norm, Hoffer et al. 2017); None: every path trains the whole batch.
     learner: of the gates, which takes a step of its own beside that of the weights.
+    watch: looks on.
     """
 
     distillation: bool = False
@@ -48,6 +50,7 @@ class StepRules:
     momenta: int = 1
     ghost_batch: int | None = None
     learner: GateLearner | None = None
+    watch: StepWatch | None = None
 
 
 class PathRules:

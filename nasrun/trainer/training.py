@@ -149,7 +149,11 @@ class Training(Generic[NetworkT]):
             metrics["skipped"] = self._skipped
         if self.compute.batch_size == "auto":
             metrics["images_at_once"] = self._at_once or self.trainer.batch_size
-        return {**metrics, **(self.rules.learner.metrics() if self.rules.learner else {})}
+        if self.rules.learner:
+            metrics |= self.rules.learner.metrics()
+        if self.rules.watch:
+            self.rules.watch.logged(metrics, self.global_step / self.steps)
+        return metrics
 
     def _checked(self) -> Tensor:
         """What was measured, [n, 2] on the CPU; NaN are the steps that were skipped.
@@ -210,6 +214,8 @@ class Training(Generic[NetworkT]):
                 self._stop_over_loss(self.step, measured[0].item())
             return torch.full_like(measured, torch.nan)
         self._skipped_in_a_row = 0
+        if self.rules.watch and gates:
+            self.rules.watch.stepped(self.global_step, gates)
         momentum = self.rules.momentum(gates) if self.rules.momentum and gates else 0
         self.updates.update(self._learning_rate(self.step, gates), momentum)
         return measured

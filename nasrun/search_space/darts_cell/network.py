@@ -3,7 +3,7 @@ operations on each edge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +168,14 @@ class DartsSupernet(CellStack, Supernet):
             for cell in cells:
                 remove_affine(cell)
         super().__init__(plan, task, cells, stem=stem, auxiliary=auxiliary)
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        for cell, reduction in zip(self.cells, self.reductions, strict=True):
+            edges = cell.edges
+            start = len(edges) if reduction else 0  # type: ignore[arg-type]
+            for index, edge in enumerate(edges):  # type: ignore[arg-type]
+                for option, module in edge.options.items():
+                    yield module, [(start + index, int(option))]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)

@@ -3,7 +3,7 @@ fewer of the edges of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -263,6 +263,16 @@ class BlockSupernet(BlockStack, Supernet):
     The weights have the names that they have in a stand-alone network. Built with fixed scales, so
     that the size of an edge is that of its gate (released code).
     """
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        """Those of the edges to outputs, and of reductions; several edges feed an operation."""
+        count = len(self.blocks)
+        for place, block in zip(self.places, self.blocks, strict=False):
+            for index, module in block.outputs.items():  # type: ignore[union-attr,operator]
+                yield module, [(place.start + self.edges.output(int(index)), 1)]
+        for place, reduction in zip(self.places[count:], self.reductions, strict=True):
+            for name, module in reduction.operations.items():  # type: ignore[union-attr,operator]
+                yield module, [(place.start + REDUCTIONS.index(name), 1)]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +113,17 @@ class NaoSupernet(CellStack, Supernet):
         modules = (SupernetCell(cell, nodes, operations) for cell in plan.cells)
         super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
         self.reductions = [cell.reduction for cell in plan.cells]
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        """Every operation of a branch belongs to an input and to an operation."""
+        for cell, reduction in zip(self.cells, self.reductions, strict=True):
+            branches = cell.branches
+            start = 2 * len(branches) if reduction else 0  # type: ignore[arg-type]
+            for index, branch in enumerate(branches):  # type: ignore[arg-type]
+                place = start + 2 * index
+                for source, operations in enumerate(branch.options):
+                    for op, module in enumerate(operations):
+                        yield module, [(place, source), (place + 1, op)]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         path = single_path(gates)

@@ -3,7 +3,7 @@ fewer operations on each edge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -191,6 +191,13 @@ class Nb201Supernet(CellStack, Supernet):
     def __init__(self, stages: Sequence[Stage], task: ImageTask, *, affine: bool) -> None:
         every = range(len(OPTIONS))
         super().__init__(stages, task, [every] * len(EDGES), affine=affine)
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        for cells in self.stages:
+            for cell in cells:  # type: ignore[attr-defined]
+                for edge, options in enumerate(cell.edges):
+                    for option, module in options.items():
+                        yield module, [(edge, int(option))]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)

@@ -3,7 +3,7 @@ options in each layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -100,6 +100,11 @@ class MacroSupernet(Chain, Supernet):
     def __init__(self, plan: MacroPlan, task: ImageTask, *, affine: bool) -> None:
         every = range(len(OPTIONS))
         super().__init__(plan, task, [every] * len(plan.layers), affine=affine)
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        for index, layer in enumerate(self.layers):
+            for option, module in layer.options.items():  # type: ignore[union-attr,operator]
+                yield module, [(index, int(option))]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)

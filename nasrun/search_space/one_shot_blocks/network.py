@@ -3,7 +3,7 @@ more or fewer of the inputs and operations of each choice block."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -232,6 +232,14 @@ class BlockSupernet(BlockStack, Supernet):
 
     The weights have the names that they have in a stand-alone network.
     """
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        for cell in self.cells.values():
+            for index, block in cell.blocks.items():  # type: ignore[union-attr,operator]
+                for state, module in block.inputs.items():
+                    yield module, [(input_at(int(index), int(state)), 1)]
+                for operation, module in block.operations.items():
+                    yield module, [(operation_at(int(index), int(operation)), 1)]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)

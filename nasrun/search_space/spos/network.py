@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,15 @@ class Chain(Network):
         return logits
 
 
+def _operations(
+    blocks: Iterable[nn.Module], apart: int
+) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+    """Of all blocks, whose decisions on their operation stand ``apart``."""
+    for index, block in enumerate(blocks):
+        for option, module in block.options.items():  # type: ignore[union-attr,operator]
+            yield module, [(apart * index, int(option))]
+
+
 class SposNetwork(Chain):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
@@ -159,6 +168,9 @@ class BlocksSupernet(Chain, Supernet):
             [Choice(op, block.mid) for op in range(len(OPERATIONS))] for block in plan.blocks
         ]
         super().__init__(plan, choices, affine=affine)
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        yield from _operations(self.blocks, 1)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
@@ -188,6 +200,11 @@ class SlicedSupernet(Chain, Supernet):
         ]
         super().__init__(plan, choices, affine=affine, sliced=True)
         self.mids, self.ops = mids, ops
+
+    def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
+        """Those of the operations; channels are slices of one and the same weight."""
+        if self.ops is None:
+            yield from _operations(self.blocks, 2)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         path = single_path(gates)

@@ -1,0 +1,188 @@
+"""The health report: what training does to each option of a supernet, and how its scores stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Annotated, Any, get_args
+
+from pydantic import Field, NonNegativeInt
+
+from nasrun.dataset.base import Splits
+from nasrun.evaluator.batch_norm import Protocol
+from nasrun.evaluator.supernet import SupernetEvaluator
+from nasrun.limits import Count, Images
+from nasrun.run.files import write_json
+from nasrun.run.monitor import Silent
+from nasrun.run.run import Run
+from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.search_space.gates import BINARY, Gates
+from nasrun.task.collapse import warn_of_collapse
+from nasrun.trainer.training import Training
+from nasrun.trainer.watch import OptionCounts, OptionGradients
+
+HEALTH = "health.json"
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+Most = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Health:
+    """What is watched while a supernet trains; none of it changes what is trained.
+
+    gradient_every: steps between two looks at the gradients, 0: none. architectures: random ones,
+    the same through the run, that are scored under all batch norm protocols, at the end of each
+    round and every ``every`` epochs (0: only then), on so many ``images`` of the validation split.
+    """
+
+    def __init__(
+        self,
+        *,
+        gradient_every: NonNegativeInt,
+        architectures: Most,
+        every: NonNegativeInt,
+        images: Annotated[Images, Field(ge=2)],
+        recalibration_images: Annotated[Images, Field(ge=2)],
+        batch_size: Annotated[Count, Field(ge=2)],
+    ) -> None:
+        self.gradient_every, self.architectures, self.every = gradient_every, architectures, every
+        self.images, self.recalibration_images = images, recalibration_images
+        self.batch_size = batch_size
+
+    def epochs(self, epochs: int) -> list[int]:
+        """Those of a round after which the supernet is looked at."""
+        between = range(self.every, epochs, self.every) if self.every else ()
+        return [*between, epochs]
+
+    def evaluator(self, splits: Splits) -> SupernetEvaluator | None:
+        """None where nothing is to be scored, or the images are too few for statistics."""
+        images = min(self.images, len(splits.validation))
+        calibrating = min(self.recalibration_images, len(splits.train))
+        if not self.architectures or min(images, calibrating) < 2:
+            return None
+        return SupernetEvaluator(
+            images=images,
+            batch_size=self.batch_size,
+            batch_norm="recalibrated",
+            recalibration_images=calibrating,
+        )
+
+
+class HealthReport:
+    """The health of one run's supernets, kept in its checkpoints."""
+
+    def __init__(self, settings: Health, space: SearchSpace, splits: Splits, run: Run) -> None:
+        self.settings, self.space, self.run = settings, space, run
+        self.counts = OptionCounts(space.decisions)
+        self.gradients = OptionGradients(space.decisions)
+        self.scores: dict[str, dict[str, list[float]]] = {}
+        rng = run.streams.numpy("health")
+        self.architectures = [space.sample(rng) for _ in range(settings.architectures)]
+        self.evaluator = settings.evaluator(splits)
+        if self.evaluator is not None:
+            self.evaluator.start(space, splits, run.compute, run.streams)
+        self._warned = False
+
+    def begin(self, supernet: Supernet) -> None:
+        """A supernet that is about to be trained."""
+        self.gradients.begin(supernet)
+
+    def stepped(self, step: int, paths: Sequence[Gates]) -> None:
+        """See ``StepWatch``."""
+        self.counts.add(paths)
+        if self.settings.gradient_every and step % self.settings.gradient_every == 0:
+            self.gradients.look()
+
+    def logged(self, metrics: Mapping[str, float], progress: float) -> None:
+        """Warns once where learned gates favour hardly anything but parameter-free operations; in
+        the first half of the training they may still do so by chance."""
+        self.counts.read()
+        share = metrics.get("parameter_free", 0.0)
+        if progress > 0.5 and not self._warned:
+            self._warned = warn_of_collapse(self.run, share, "what the gates favour now")
+
+    def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
+        """Score the fixed architectures and log all there is, once, after ``epoch`` epochs of the
+        round; the supernet stays as it is."""
+        key = f"{round_}/{epoch}"
+        ends = (round_ + 1, 0) if epoch == training.trainer.epochs else None
+        now = (round_, epoch * training.steps_per_epoch)
+        if key in self.scores or training.mark != (ends or now):
+            return
+        found: dict[str, list[float]] = {}
+        if (evaluator := self.evaluator) is not None:
+            for protocol in PROTOCOLS:
+                evaluator.batch_norm = protocol  # one evaluator, so that images are held once
+                # Silent: nobody may write a checkpoint while the statistics are changed.
+                trials = evaluator.score(self.architectures, training.network, Silent())
+                found[protocol] = [trial.score for trial in trials]
+        self.scores[key] = found
+        metrics = {f"score/{name}/mean": fmean(scores) for name, scores in found.items()}
+        for name, scores in found.items():
+            metrics |= {f"score/{name}/{index}": score for index, score in enumerate(scores)}
+        for name, row in self.by_name().items():
+            metrics[f"trained/{name}"] = fmean(row["trained"])
+            if row["gradient"]:
+                metrics[f"gradient/{name}"] = sum(row["gradient"])
+        self.run.logs.metrics("health", training.global_step, metrics)
+        write_json(self.run.directory / HEALTH, self.to_json())
+
+    def by_name(self) -> dict[str, dict[str, list[float]]]:
+        """``op/sep_conv_3x3`` and the like: for each of the decisions that have such an option, the
+        share of passes in which it was trained, and of the gradient where that is known. Of
+        decisions between off and on it is ``on``, by the decision's own kind."""
+        passes, sums = max(self.counts.passes, 1), self.gradients.sums
+        found: dict[str, dict[str, list[float]]] = {}
+        for index, decision in enumerate(self.space.decisions):
+            for option, name in enumerate(decision.options):
+                if decision.options == BINARY:
+                    if not option:
+                        continue
+                    label = decision.kind
+                else:
+                    label = f"{decision.kind}/{name}"
+                row = found.setdefault(label, {"trained": [], "gradient": []})
+                row["trained"].append(self.counts.counts[index][option] / passes)
+                if self.gradients.knows(index):
+                    row["gradient"].append(sums[index][option] / self.gradients.samples)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """passes; for each option of each decision the passes that trained it, and its share of the
+        gradient (null: unknown); the scores by round and epoch."""
+        counts, sums = self.counts.counts, self.gradients.sums
+        samples, known = self.gradients.samples, self.gradients.knows
+        decisions = {
+            decision.name: {
+                name: {
+                    "trained": counts[index][option],
+                    "gradient": sums[index][option] / samples if known(index) else None,
+                }
+                for option, name in enumerate(decision.options)
+            }
+            for index, decision in enumerate(self.space.decisions)
+        }
+        return {
+            "passes": self.counts.passes,
+            "gradient_samples": samples,
+            "decisions": decisions,
+            "architectures": [self.space.write(one) for one in self.architectures],
+            "scores": {key: dict(found) for key, found in self.scores.items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "counts": self.counts.state_dict(),
+            "gradients": self.gradients.state_dict(),
+            "scores": {key: dict(found) for key, found in self.scores.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where the state is of another search space."""
+        self.counts.load_state_dict(state["counts"])
+        self.gradients.load_state_dict(state["gradients"])
+        self.scores = {
+            str(key): {str(name): list(map(float, scores)) for name, scores in found.items()}
+            for key, found in state["scores"].items()
+        }

@@ -1,0 +1,145 @@
+"""Who looks on while a supernet trains, and what becomes of each option: counts and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nasrun.search_space.base import Supernet
+from nasrun.search_space.gates import Gates
+from nasrun.values import Decision
+
+
+class StepWatch(Protocol):
+    """It changes nothing: no weight, no gradient, no random stream."""
+
+    def stepped(self, step: int, paths: Sequence[Gates]) -> None:
+        """The gradients of ``step`` are there, and the weights are about to move by them."""
+
+    def logged(self, metrics: Mapping[str, float], progress: float) -> None:
+        """A line of metrics; progress: the share of all steps that are done, in [0, 1]."""
+
+
+class OptionCounts:
+    """counts [D][K]: the forward and backward passes in which each option was open; ``passes`` of
+    them in all. In mixtures every option counts whose weight is not 0."""
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self.passes = 0
+        self._counts = [[0] * len(decision.options) for decision in decisions]
+        # Weights that may lie on a GPU: read all at once, where the training waits for it anyhow.
+        self._unread: list[tuple[list[tuple[int, int]], Tensor]] = []
+
+    def add(self, paths: Sequence[Gates]) -> None:
+        """Count the passes of one step."""
+        for gates in paths:
+            self.passes += 1
+            places: list[tuple[int, int]] = []
+            weights: list[Tensor] = []
+            for decision, gate in enumerate(gates):
+                if isinstance(gate, int):
+                    self._counts[decision][gate] += 1
+                    continue
+                for option, weight in gate.items():
+                    if isinstance(weight, Tensor):
+                        places.append((decision, option))
+                        size = weight.detach().abs()
+                        weights.append(size.max() if size.dim() else size)
+                    else:
+                        self._counts[decision][option] += weight != 0
+            if weights:
+                self._unread.append((places, torch.stack(weights)))
+
+    @property
+    def counts(self) -> list[list[int]]:
+        self.read()
+        return self._counts
+
+    def read(self) -> None:
+        """Fetch the weights that have not been read yet."""
+        for places, weights in self._unread:
+            for (decision, option), weight in zip(places, weights.tolist(), strict=True):
+                self._counts[decision][option] += weight != 0
+        self._unread = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"passes": self.passes, "counts": [list(row) for row in self.counts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where the state is of other decisions."""
+        self.passes, self._unread = int(state["passes"]), []
+        self._counts = _numbers(state["counts"], self._counts, int)
+
+
+class OptionGradients:
+    """The share of the supernet's squared gradient norm, before clipping, that falls to the
+    weights of each option: [D][K], the mean over the ``samples`` steps that were looked at.
+
+    A weight belongs to an option where nothing but that option uses it, as the supernet tells
+    (``Supernet.option_modules``); stem, head and what options share belong to none. A weight on
+    which two decisions must agree counts for both.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self.samples = 0
+        self._sums = [[0.0] * len(decision.options) for decision in decisions]
+        self._known: set[int] = set()
+        self._parameters: list[tuple[torch.nn.Parameter, list[tuple[int, int]]]] = []
+        self._unread: list[tuple[list[list[tuple[int, int]]], Tensor]] = []
+
+    def knows(self, decision: int) -> bool:
+        """Whether there are samples, and weights that belong to an option of that decision."""
+        return self.samples > 0 and decision in self._known
+
+    def begin(self, supernet: Supernet) -> None:
+        """Look at that supernet from now on."""
+        owners = {
+            id(parameter): places
+            for module, places in supernet.option_modules()
+            for parameter in module.parameters()
+        }
+        self._parameters = [(one, owners.get(id(one), [])) for one in supernet.parameters()]
+        self._known = {decision for places in owners.values() for decision, _ in places}
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """At the gradients as they are."""
+        active = [(p.grad, owners) for p, owners in self._parameters if p.grad is not None]
+        if active and self._known:
+            norms = torch.stack(torch._foreach_norm([gradient for gradient, _ in active]))
+            squares = norms.double() ** 2
+            self._unread.append(([owners for _, owners in active], squares / squares.sum()))
+
+    @property
+    def sums(self) -> list[list[float]]:
+        """Of the shares in all samples; steps without a finite gradient are none."""
+        for owners, shares in self._unread:
+            values = shares.tolist()
+            if not shares.isfinite().all():
+                continue
+            self.samples += 1
+            for places, value in zip(owners, values, strict=True):
+                for decision, option in places:
+                    self._sums[decision][option] += value
+        self._unread = []
+        return self._sums
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = [list(row) for row in self.sums]
+        return {"samples": self.samples, "sums": sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where the state is of other decisions."""
+        self.samples, self._unread = int(state["samples"]), []
+        self._sums = _numbers(state["sums"], self._sums, float)
+
+
+def _numbers(found: Any, own: Sequence[Sequence[Any]], kind: type) -> list[list[Any]]:
+    """``found`` as rows of numbers, as long as the rows of ``own``."""
+    rows = [[kind(value) for value in row] for row in found]
+    if [len(row) for row in rows] != [len(row) for row in own]:
+        raise ValueError("what was counted is of another search space")
+    return rows

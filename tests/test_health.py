@@ -1,0 +1,185 @@
+"""The health report: counts, gradients and scores by hand, and nothing that it looks at changes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import space_of
+from processes import Processes
+
+from nasrun.cli import main
+from nasrun.run.state import pack, unpack
+from nasrun.trainer.watch import OptionCounts, OptionGradients
+from nasrun.values import Decision, ImageTask
+
+TASK = ImageTask(3, 32, 4)
+SPACES = {
+    "darts_cell": "edges",
+    "dso_block": "outputs",
+    "nao_cell": "branches",
+    "nas_bench_201": "edges",
+    "nas_bench_macro": "options",
+    "one_shot_blocks": "operations",
+    "spos_blocks": "options",
+    "spos_blocks_channels": "options",
+    "spos_channels": "",
+    "spos_quantized": "",
+}
+"""The spaces, and a word in the names of the weights that belong to options; "": there are none."""
+
+SEARCH = (
+    *("search", "search_space=nas_bench_201", "sampler=fair", "search_algo=random"),
+    *("search_algo.evaluations=2", "shortlist.count=0", "dataset=synthetic", "effort=smoke"),
+    *("threads=1", "trainer.epochs=3", "health.every=1", "hydra.run.dir=run"),
+)
+
+
+def through_json(state: dict[str, Any]) -> Any:
+    tree, tensors = pack(state)
+    return unpack(json.loads(json.dumps(tree)), tensors)
+
+
+def test_counts_by_hand() -> None:
+    decisions = [Decision("a/op", ("x", "y", "z")), Decision("b", ("off", "on"))]
+    counts = OptionCounts(decisions)
+    counts.add([(2, 0), (2, 1)])  # two passes of one step
+    counts.add([({0: 0.5, 1: 0.0, 2: 0.5}, {1: 1.0})])
+    counts.add([({0: torch.tensor(0.0), 1: torch.tensor(-0.1)}, {1: torch.tensor(0.0)})])
+    counts.add([(0, {1: torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)})])  # on for one image
+    assert counts.passes == 5
+    assert counts.counts == [[2, 1, 3], [1, 3]]
+    again = OptionCounts(decisions)
+    again.load_state_dict(through_json(counts.state_dict()))
+    assert (again.passes, again.counts) == (counts.passes, counts.counts)
+    with pytest.raises(ValueError, match="another search space"):
+        OptionCounts(decisions[:1]).load_state_dict(counts.state_dict())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_weights_of_options_learn_where_their_options_are_open(name: str) -> None:
+    space = space_of(name)
+    torch.manual_seed(0)
+    supernet = space.supernet(TASK)
+    names = {id(one): parameter for parameter, one in supernet.named_parameters()}
+    owners = {
+        id(one): places
+        for module, places in supernet.option_modules()
+        for one in module.parameters()
+    }
+    if not SPACES[name]:
+        assert not owners
+        return
+    own = {parameter for one, parameter in names.items() if one in owners}
+    rest = set(names.values()) - own
+    assert any(f".{SPACES[name]}." in parameter for parameter in own)
+    assert any("classifier" in parameter or "head" in parameter for parameter in rest)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        path = space.sample(rng).choices
+        supernet(torch.randn(4, 3, 32, 32), path).square().sum().backward()
+        trained = {id(one) for one in supernet.parameters() if one.grad is not None}
+        for one, places in owners.items():
+            opened = all(path[decision] == option for decision, option in places)
+            if one in trained:
+                assert opened, names[one]
+            elif opened and not space.binary and name != "nas_bench_201":
+                # An edge or a block may lead nowhere; elsewhere what is open is computed.
+                assert name in ("nao_cell", "darts_cell"), names[one]
+        supernet.zero_grad(set_to_none=True)
+
+
+def test_shares_of_the_gradient_by_hand() -> None:
+    space = space_of("nas_bench_macro")
+    supernet = space.supernet(TASK)
+    found = OptionGradients(space.decisions)
+    found.begin(supernet)
+    layers = supernet.layers
+    first = next(layers[0].options["1"].parameters())  # type: ignore[union-attr,index]
+    other = next(layers[3].options["2"].parameters())  # type: ignore[union-attr,index]
+    shared = supernet.classifier.weight
+    for parameter, value in ((first, 1.0), (other, 2.0), (shared, 3.0)):
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.view(-1)[0] = value  # squares 1, 4 and 9 of 14
+    found.look()
+    first.grad.view(-1)[0] = 0.0  # type: ignore[union-attr]
+    other.grad = shared.grad = None
+    found.look()  # nothing but zeros: no sample
+    other.grad = torch.ones_like(other)
+    found.look()
+    sums = found.sums
+    assert found.samples == 2
+    assert sums[0] == pytest.approx([0.0, 1 / 14, 0.0])
+    assert sums[3] == pytest.approx([0.0, 0.0, 4 / 14 + 1.0])
+    assert sum(map(sum, sums)) == pytest.approx(5 / 14 + 1)
+    again = OptionGradients(space.decisions)
+    again.load_state_dict(through_json(found.state_dict()))
+    assert again.sums == sums
+
+
+def run(directory: str, *words: str) -> Path:
+    assert main([*SEARCH[:-1], f"hydra.run.dir={directory}", *words]) == 0
+    return Path(directory)
+
+
+def test_a_fair_sampler_is_fair_and_looking_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    watched = run("watched", "health.gradient_every=1")
+    said = capsys.readouterr().out
+    assert "op/nor_conv_3x3   20.00       20.00   20.00" in said
+    blind = run(
+        *("blind", "health.every=0", "health.architectures=0", "health.gradient_every=0"),
+    )
+    for name in ("supernet.safetensors", "network.safetensors", "trials.jsonl"):
+        assert (watched / name).read_bytes() == (blind / name).read_bytes()
+    lines = [
+        [
+            line
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+            if json.loads(line)["stage"] != "health"
+        ]
+        for path in (watched, blind)
+    ]
+    assert lines[0] == lines[1]
+    found = json.loads((watched / "health.json").read_text())
+    assert found["passes"] == 5 * found["gradient_samples"]  # five paths a step
+    assert {
+        row["trained"] for options in found["decisions"].values() for row in options.values()
+    } == {found["passes"] // 5}
+    for options in found["decisions"].values():
+        assert options["none"]["gradient"] == options["skip_connect"]["gradient"] == 0
+        assert 0 < options["nor_conv_3x3"]["gradient"] < 1
+    assert list(found["scores"]) == ["0/1", "0/2", "0/3"]
+    assert all(
+        list(scores) == ["batch", "recalibrated", "inherited"] and len(scores["batch"]) == 2
+        for scores in found["scores"].values()
+    )
+    assert len(found["architectures"]) == 2
+
+
+def test_stopped_and_resumed_the_report_is_the_same(processes: Processes, tmp_path: Path) -> None:
+    places = [tmp_path / "whole", tmp_path / "stopped"]
+    for place in places:
+        place.mkdir()
+    assert processes.run(places[0], *SEARCH).status == 0
+    for count, stage in ((11, "supernet/round0"), (2, "score/round0")):
+        words = SEARCH if count == 11 else ("resume", "run")
+        fault = ("signal_at", [signal.SIGTERM, "safe_point", stage, count])
+        assert processes.run(places[1], *words, faults=[fault]).status == 143
+    assert processes.run(places[1], "resume", "run").status == 0
+    for name in ("health.json", "metrics.jsonl", "supernet.safetensors"):
+        assert (places[0] / "run" / name).read_bytes() == (places[1] / "run" / name).read_bytes()
+
+
+def test_settings_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SEARCH, "health.images=1"]) == 2
+    assert "health.images = 1" in capsys.readouterr().err
+    assert main([*SEARCH, "health.every=-1"]) == 2
+    assert "health.every = -1" in capsys.readouterr().err

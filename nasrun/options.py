@@ -56,6 +56,14 @@ def tasks() -> dict[str, str]:
     return {path.stem: first_comment(path) for path in files}
 
 
+def task_of_recipe(recipe: str) -> str:
+    """The task of an experiment: its first comment begins ``nasrun rank``, ``nasrun compare``, or
+    with other words, and then it is a search."""
+    words = first_comment(conf_dir() / "experiment" / f"{recipe}.yaml").split()
+    task = words[1].strip(":") if words[:1] == ["nasrun"] else ""
+    return task if task in ("rank", "compare") else "search"
+
+
 def first_comment(path: Path) -> str:
     """The first comment of a YAML file that is not a header for Hydra (``# @package``)."""
     for line in path.read_text(encoding="utf-8").splitlines():

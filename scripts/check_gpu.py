@@ -18,6 +18,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nasrun.options import task_of_recipe
+
 ROOT = Path(__file__).parent.parent
 console = Console(highlight=False, soft_wrap=True)
 
@@ -39,7 +41,7 @@ def main() -> None:
         place = Path(folder)
         for recipe in sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")):
             wanted = (f"experiment={recipe}", "effort=smoke", f"device={device}")
-            task = {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
+            task = task_of_recipe(recipe)
             result = json.loads((run(task, place / recipe, *wanted) / "result.json").read_text())
             measure = {"rank": "kendall", "compare": "regret_random"}.get(task, "test_accuracy")
             console.print(f"  runs to its end, {measure} {result.get(measure)}")

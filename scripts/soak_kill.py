@@ -49,6 +49,7 @@ import nasrun.task.rank_words
 import nasrun.task.retrain
 import nasrun.task.search
 import nasrun.task.supernet
+from nasrun.options import task_of_recipe
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parent.parent / "conf/experiment").glob("*.yaml"))
 EXACT = (
@@ -74,15 +75,11 @@ def words(recipe: str, further: Sequence[str]) -> list[str]:
     if recipe == "supernet":
         spos = ["experiment=small_spos_fashion_mnist", "trainer.epochs=4"]
         return ["supernet", *spos, *fixed]
-    task = recipe if recipe in ("search", "rank") else task_of(recipe)
+    task = recipe if recipe in ("search", "rank") else task_of_recipe(recipe)
     line = [task] if task == recipe else [task, f"experiment={recipe}"]
     if task == "search" and has_nodes(recipe if task != recipe else None):
         line.append("search_space.nodes=2")  # of five: as much to go wrong in a third of the time
     return [*line, *fixed]
-
-
-def task_of(recipe: str) -> str:
-    return {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
 
 
 @cache

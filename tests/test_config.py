@@ -23,7 +23,8 @@ from nasrun.config import (
     top_level_keys,
 )
 from nasrun.errors import UserError
-from nasrun.options import conf_dir, defaults, first_comment, groups, tasks
+from nasrun.options import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
+from nasrun.recipe import leave_out
 
 HOSTILE = [
     "os.system",
@@ -373,7 +374,6 @@ def every_choice() -> list[list[str]]:
         if "/" not in group and group not in ("task", "effort", "experiment", "hydra")
     }
     words = {"architectures": "architectures@rank.architectures"}
-    tasks = {"rank": "rank", "shootout": "compare"}
     choices = [
         [
             "task=rank",
@@ -382,7 +382,7 @@ def every_choice() -> list[list[str]]:
         for turn in range(max(map(len, chosen.values())))
     ]
     choices += [
-        [f"task={tasks.get(name.split('_')[0], 'search')}", f"experiment={name}"]
+        [f"task={task_of_recipe(name)}", f"experiment={name}"]
         for name in groups().get("experiment", [])
     ]
     return [*choices, *([*choice, "effort=smoke"] for choice in choices)]
@@ -392,6 +392,7 @@ def every_choice() -> list[list[str]]:
 def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
     """So the keys of each file are those of its class, and the values within their ranges."""
     config = compose(choice)
+    leave_out(config, choice)
     check_top_level(config, config["task"])
     assert build_parts(config).seed == config["seed"]
 

@@ -11,6 +11,8 @@ import pytest
 
 from nasrun.cli import main
 from nasrun.config import build_parts, compose
+from nasrun.options import task_of_recipe
+from nasrun.recipe import leave_out
 from nasrun.streams import Streams
 from nasrun.values import ImageTask
 
@@ -22,12 +24,10 @@ OPTIONS = [
 ]
 
 
-def task_of(recipe: str) -> str:
-    return {"rank": "rank", "shootout": "compare"}.get(recipe.split("_")[0], "search")
-
-
 def parts(*overrides: str, task: str = "search"):
-    return build_parts(compose([*overrides, f"task={task}"]))
+    config = compose([*overrides, f"task={task}"])
+    leave_out(config, overrides)
+    return build_parts(config)
 
 
 @pytest.mark.parametrize("override", OPTIONS)
@@ -37,11 +37,11 @@ def test_every_option_is_built(override):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_built_at_full_size(recipe):
-    built = parts(f"experiment={recipe}", task=task_of(recipe))
+    built = parts(f"experiment={recipe}", task=task_of_recipe(recipe))
     size = 224 if "imagenet" in recipe else 32
     task = ImageTask(3, size, 1000 if "imagenet" in recipe else 10)
     built.check_gates()
-    if task_of(recipe) == "search":
+    if task_of_recipe(recipe) == "search":
         built.check_networks(task)
     built.search_space.cost(built.search_space.sample(Streams(0).numpy("x")), task, "final")
 
@@ -49,7 +49,7 @@ def test_every_recipe_is_built_at_full_size(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_runs_as_a_smoke(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    task = task_of(recipe)
+    task = task_of_recipe(recipe)
     assert main([task, f"experiment={recipe}", "effort=smoke", "threads=1"]) == 0
     (directory,) = (tmp_path / "outputs" / task).iterdir()
     result = json.loads((directory / "result.json").read_text())

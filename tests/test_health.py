@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import space_of
+from helpers import CPU, space_of, splits
 from processes import Processes
 
 from nasrun.cli import main
+from nasrun.run.run import CheckpointEvery, Run
 from nasrun.run.state import pack, unpack
+from nasrun.task.health import Health, HealthReport
 from nasrun.trainer.watch import OptionCounts, OptionGradients
 from nasrun.values import Decision, ImageTask
 
@@ -176,6 +178,35 @@ def test_stopped_and_resumed_the_report_is_the_same(processes: Processes, tmp_pa
     assert processes.run(places[1], "resume", "run").status == 0
     for name in ("health.json", "metrics.jsonl", "supernet.safetensors"):
         assert (places[0] / "run" / name).read_bytes() == (places[1] / "run" / name).read_bytes()
+
+
+def test_gates_that_favour_skips_are_warned_of_once_and_not_too_early(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = Run(
+        tmp_path / "run",
+        task="search",
+        config={},
+        overrides=[],
+        seed=0,
+        compute=CPU,
+        checkpoint=CheckpointEvery(minutes=None, steps=None),
+    )
+    run.say = lambda line="", style=None: said.append(f"{style} {line}")  # type: ignore[method-assign]
+    settings = Health(
+        gradient_every=0,
+        architectures=0,
+        every=2,
+        images=2,
+        recalibration_images=2,
+        batch_size=2,
+    )
+    report = HealthReport(settings, space_of("nas_bench_201"), splits(), run)
+    for progress, share in ((0.4, 1.0), (0.6, 0.75), (0.7, 0.8), (0.8, 0.9)):
+        report.logged({"parameter_free": share}, progress)
+    report.logged({}, 1.0)
+    assert len(said) == 1
+    assert said[0].startswith("yellow the search may have collapsed: 80 %")
+    assert [settings.epochs(epochs) for epochs in (1, 2, 5)] == [[1], [2], [2, 4, 5]]
 
 
 def test_settings_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,14 +19,17 @@ def say_health(run: Run, report: HealthReport) -> None:
     if not report.counts.passes:
         return
     rows = report.by_name()
-    options = Table("option", "trained %", "from", "to", "gradient %", box=box.SIMPLE_HEAD)
+    options = Table("option", "trained %", "least", "most", "gradient %", box=box.SIMPLE_HEAD)
     for name, row in list(rows.items())[:MOST]:
         trained = [100 * share for share in row["trained"]]
         numbers = [f"{value:.2f}" for value in (fmean(trained), min(trained), max(trained))]
         gradient = f"{100 * sum(row['gradient']):.2f}" if row["gradient"] else ""
         options.add_row(name, *numbers, gradient)
     run.say()
-    run.say(f"trained in the share of {report.counts.passes:,} passes, by decision from ... to ...")
+    run.say(
+        f"how often options were trained, of {report.counts.passes:,} passes: mean over the "
+        "decisions, least and most; their share of the gradient"
+    )
     run.screen.console.print(options)
     if any(report.scores.values()):
         scores = Table("round/epoch", *(f"{name} %" for name in PROTOCOLS), box=box.SIMPLE_HEAD)
@@ -36,4 +39,4 @@ def say_health(run: Run, report: HealthReport) -> None:
         count = len(report.architectures)
         run.say(f"mean score of the same {count} random architectures, by batch norm statistics")
         run.screen.console.print(scores)
-    run.say(f"all of it is in      {run.directory / HEALTH}")
+    run.say(f"of every decision    {run.directory / HEALTH}")

@@ -46,8 +46,8 @@ class OptionCounts:
                 for option, weight in gate.items():
                     if isinstance(weight, Tensor):
                         places.append((decision, option))
-                        size = weight.detach().abs()
-                        weights.append(size.max() if size.dim() else size)
+                        value = weight.detach()
+                        weights.append(value.abs().max() if value.dim() else value)
                     else:
                         self._counts[decision][option] += weight != 0
             if weights:

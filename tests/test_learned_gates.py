@@ -24,6 +24,7 @@ from nasrun.search_space.darts_cell.operations import SKIP
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import Lessons
 from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
 ALGORITHMS = ("darts", "snas", "proxyless", "p_darts")
@@ -413,6 +414,24 @@ def test_p_darts_takes_skips_away_from_the_normal_cell_alone():
     choices = algo.derive().choices
     assert sum(choice == SKIP for choice in choices[:14]) == 1
     assert sum(choice == SKIP for choice in choices[14:]) == 8
+
+
+def test_methods_with_one_seed_see_the_same_images_in_the_same_order(tmp_path, monkeypatch):
+    seen: dict[str, list[tuple[int, float]]] = {}
+    inner = Training.train_step
+
+    def spy(self, images, labels, gates):
+        if isinstance(self.network, Supernet):
+            seen.setdefault(name, []).append((self.global_step, images.double().sum().item()))
+        return inner(self, images, labels, gates)
+
+    monkeypatch.setattr(Training, "train_step", spy)
+    for name in ("random", "darts", "snas", "proxyless", "enas"):
+        words = ["search_space=nas_bench_201", f"search_algo={name}", "effort=smoke", "threads=1"]
+        assert main(["search", *words, f"hydra.run.dir={tmp_path / name}"]) == 0
+    assert len(set(map(tuple, seen.values()))) == 1
+    first = seen["random"]
+    assert len(first) == len({total for _, total in first}) > 3
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

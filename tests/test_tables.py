@@ -77,6 +77,23 @@ def test_table7(tmp_path: Path) -> None:
     assert "2.67 ± 0.07 (n=5) 2.50 ± 0.71 (n=2)" in text
 
 
+def test_table1(tmp_path: Path) -> None:
+    accuracies = {"enas_cifar10": (0.97, 0.98), "darts_cifar10": (0.96,)}
+    number = 0
+    for recipe, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            words = [f"experiment={recipe}", f"seed={seed}"]
+            result = {"status": "done", "test_accuracy": accuracy, "overrides": words}
+            (folder / "result.json").write_text(json.dumps(result))
+            number += 1
+    text = printed("table1.py", "--of", str(tmp_path))
+    assert "ENAS 2.89 2.98 ± 0.12 (n=5) 2.50 ± 0.71 (n=2)" in text
+    assert "DARTS 2.83 2.96 ± 0.08 (n=5) 4.00 (n=1)" in text
+    assert "NAO-WS 2.93 2.98 ± 0.06 (n=5) -" in text
+
+
 def test_a_sweep_without_jobs_is_told(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "table2.py"), "--of", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

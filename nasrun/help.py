@@ -13,6 +13,7 @@ from nasrun.options import defaults, groups, tasks
 EXAMPLES = (
     ("nasrun search effort=smoke", "see the whole thing run, in seconds"),
     ("nasrun search -m sampler=uniform,proportional seed=0,1,2", "six runs and their summary"),
+    ("nasrun compare experiment=shootout_nas_bench_201", "search algorithms over 100 seeds"),
     ("nasrun retrain from=outputs/search/RUN", "train what a search has found"),
     ("nasrun search experiment=small_cifar10 resume=auto", "the same line again goes on with it"),
 )

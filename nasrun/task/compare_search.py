@@ -105,6 +105,19 @@ def _plain(one: Searched) -> list[Any]:
     return [one.seed, one.evaluations, steps]
 
 
+class Quiet(Silent):
+    """Hundreds of searches show no bars of their own, but the run may stop in each."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def safe_point(self) -> None:
+        self.run.poll()
+
+    def poll(self) -> None:
+        self.run.poll()
+
+
 def one_search(
     algo: SearchAlgo,
     candidates: Candidates,
@@ -121,7 +134,7 @@ def one_search(
     algo.start(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
     counted: set[Architecture] = set()
     found: list[Found] = []
-    while len(counted) < evaluations and algo.next_round(Silent()):
+    while len(counted) < evaluations and algo.next_round(Quiet(scores.run)):
         while len(counted) < evaluations and (architectures := algo.ask()):
             for architecture in architectures[: evaluations - len(counted)]:
                 counted.add(architecture)

@@ -477,3 +477,18 @@ def test_darts_is_what_pc_darts_is_made_of():
     built = build_parts(compose(["task=search", "experiment=pc_darts_cifar10"]))
     assert isinstance(built.search_algo, Darts) and built.search_algo.learner.edges
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["darts", "snas", "proxyless", "dso"])
+def test_a_loss_that_is_no_number_stops_in_one_short_line_or_is_skipped(name, tmp_path, capsys):
+    space = "dso_block" if name == "dso" else "nas_bench_201"
+    wild = ["trainer.schedule.lr=1e6", "trainer.clip=0", "trainer.epochs=3", "trainer.log_every=1"]
+    words = [f"search_space={space}", f"search_algo={name}", "effort=smoke", *wild]
+    assert main(["search", *words, f"hydra.run.dir={tmp_path / 'stop'}"]) == 2
+    error = capsys.readouterr().err
+    assert "is not a number at step" in error or "is infinite at step" in error
+    assert "with learning rate" in error and len(error) < 500
+    assert (tmp_path / "stop/nonfinite.json").exists()
+    skipped = [*words, "on_nonfinite=skip", f"hydra.run.dir={tmp_path / 'skip'}"]
+    assert main(["search", *skipped]) == 0
+    assert (tmp_path / "skip/result.json").exists()

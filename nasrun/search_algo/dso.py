@@ -89,7 +89,9 @@ class SparseGates(GateLearner):
         measured = training.gradients(
             *self.batches.at(step), self._gates(self.apg.values), [self.apg.values]
         )
-        if self.lessons.compute.on_nonfinite == "skip" and not measured.isfinite().all():
+        gradient = self.apg.values.grad
+        skip = self.lessons.compute.on_nonfinite == "skip"
+        if skip and gradient is not None and not gradient.isfinite().all():
             self.apg.values.grad = None
             return
         penalty = self.penalty.of(self.apg.values) if self.penalty else self.algo.penalty

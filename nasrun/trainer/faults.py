@@ -66,8 +66,13 @@ def stop_over_loss(
     shown = [[_shown(gate) for gate in path] for path in gates] if gates else None
     what = ""
     if shown:
-        several = f"one of {len(shown)} paths"
-        told = f"architecture {', '.join(map(str, shown))}" if len(shown) <= FEW else several
+        single = all(isinstance(gate, int) for path in shown for gate in path)
+        if len(shown) > FEW:
+            told = f"one of {len(shown)} paths"
+        elif single:
+            told = f"architecture {', '.join(map(str, shown))}"
+        else:  # weights of many options, for the note alone
+            told = f"a mixture over {len(shown[0])} decisions"
         what = f" of {told}"
     note = monitor.write_note(
         "nonfinite",

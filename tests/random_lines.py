@@ -7,6 +7,7 @@ without a line here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from nasrun.build import find_class
-from nasrun.config import compose, flatten, quote
+from nasrun.config import build_parts, compose, flatten, quote
+from nasrun.errors import UserError
 from nasrun.options import conf_dir, defaults, groups, read, tasks
 from nasrun.task.parts import Parts
 
@@ -250,8 +252,12 @@ def small_run(rng: np.random.Generator) -> list[str]:
         return f"{key}={options[rng.integers(len(options))]}"
 
     chosen = {**options_of("search"), "dataset": ["digits", "synthetic"]}
-    words = [one(key, options) for key, options in chosen.items()]
-    config = compose([*words, "effort=smoke", "task=search"])
+    while True:  # many algorithms and samplers want a space of one kind
+        words = [one(key, options) for key, options in chosen.items()]
+        config = compose([*words, "effort=smoke", "task=search"])
+        with suppress(UserError):
+            build_parts(config).check_algo()
+            break
     others = []
     for key in flatten(config):
         name = key.rpartition(".")[2]

@@ -88,7 +88,7 @@ def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
         @wraps(real)  # with its signature
         def look(parts: Any, run: Any, **further: Any) -> None:
             if isinstance(parts, Parts):
-                parts.check_gates()
+                parts.check_algo()
                 parts.search_algo.start(
                     Candidates(parts.search_space), run.streams, run.compute.device
                 )

@@ -52,7 +52,7 @@ def stopped_before_training() -> Iterator[None]:
         raise Reached(monitor)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "train_round", lambda self, monitor, *rest: reached(monitor))
+        patch.setattr(Training, "train_round", lambda self, monitor, *_, **__: reached(monitor))
         patch.setattr(PredictorTraining, "fit", lambda self, trials, monitor: reached(monitor))
         yield
 

@@ -25,7 +25,7 @@ GateKind = Literal["path", "mix"]
 """``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
 
 MIX_SPACES = (
-    *("darts_cell", "nas_bench_201", "nas_bench_macro"),
+    *("darts_cell", "dso_block", "nas_bench_201", "nas_bench_macro"),
     *("one_shot_blocks", "spos_blocks"),
 )
 """The options of search_space that take gates of kind ``mix``, for messages."""

@@ -25,7 +25,7 @@ from nasrun.search_space.dso_block import DsoBlock
 from nasrun.search_space.dso_block.roles import OUTPUT
 from nasrun.search_space.dso_block.wiring import NAMES
 from nasrun.search_space.gates import BINARY_SPACES, Gates, Weight
-from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons
+from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons, Measured
 from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
@@ -64,7 +64,7 @@ class SparseGates(GateLearner):
         self.batches = Batches(split, lessons.batch_size, lessons.streams)
         self.penalty = algo.penalty_over(lessons)
         self.history: list[tuple[int, list[int]]] = []
-        self._measured: list[Tensor] = []
+        self.measured = Measured()
         self._open([1] * count)
         self._note(self.first)
 
@@ -96,7 +96,7 @@ class SparseGates(GateLearner):
             return
         penalty = self.penalty.of(self.apg.values) if self.penalty else self.algo.penalty
         self.apg.step(penalty, self._mask)
-        self._measured.append(measured)
+        self.measured.add(measured)
 
     def gates(self, step: int) -> list[Gates]:
         return [self._gates(self.apg.values.detach())]
@@ -124,18 +124,14 @@ class SparseGates(GateLearner):
             "macs_M": self.macs / 1e6,
             "parameter_free": self.space.free_share(self.architecture),
         }
-        if self._measured:
-            loss, accuracy = torch.stack(self._measured).mean(0).tolist()
-            found |= {"gates_loss": loss, "gates_accuracy": accuracy}
-        self._measured = []
-        return found
+        return {**found, **self.measured.tell()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "apg": self.apg.state_dict(),
             "opened": self.opened,
             "history": [[step, macs] for step, macs in self.history],
-            "measured": torch.stack(self._measured) if self._measured else torch.zeros(0, 2),
+            "measured": self.measured.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,7 +139,7 @@ class SparseGates(GateLearner):
         opened = Architecture(self.space.name, tuple(map(int, state["opened"])))
         self._open(self.space.check(opened).choices)
         self.history = [(int(step), list(map(int, macs))) for step, macs in state["history"]]
-        self._measured = list(state["measured"].to(self.apg.values.device))
+        self.measured.load(state["measured"], self.apg.values.device)
 
 
 class Dso(LearnedSearch):

@@ -13,7 +13,7 @@ from nasrun.dataset.base import Batch
 from nasrun.limits import Strength
 from nasrun.run.state import load_optimiser_state, optimiser_state
 from nasrun.search_space.gates import Gates
-from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons
+from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons, Measured
 from nasrun.values import Architecture
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -65,7 +65,7 @@ class SoftGates(GateLearner):
         )
         self.first = round(self.rest_epochs * lessons.steps_per_epoch)
         self.batches = Batches(lessons.held_out, lessons.batch_size, lessons.streams)
-        self._measured: list[Tensor] = []
+        self.measured = Measured()
 
     def resting(self, step: int) -> bool:
         """Whether the weights learn alone in that step."""
@@ -123,7 +123,7 @@ class SoftGates(GateLearner):
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if measured is not None:
-            self._measured.append(measured)
+            self.measured.add(measured)
 
     def derive(self) -> Architecture:
         """The architecture that the weights favour."""
@@ -139,11 +139,7 @@ class SoftGates(GateLearner):
             "gates_entropy": self.entropy(),
             "parameter_free": self.space.free_share(self.derive()),
         }
-        if self._measured:
-            loss, accuracy = torch.stack(self._measured).mean(0).tolist()
-            found |= {"gates_loss": loss, "gates_accuracy": accuracy}
-        self._measured = []
-        return found
+        return {**found, **self.measured.tell()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -151,7 +147,7 @@ class SoftGates(GateLearner):
             "edge_logits": self.edge_logits.detach(),
             "opened": self.opened,
             "optimiser": optimiser_state(self.optimiser),
-            "measured": torch.stack(self._measured) if self._measured else torch.zeros(0, 2),
+            "measured": self.measured.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,4 +162,4 @@ class SoftGates(GateLearner):
                     raise ValueError("the gates are of another search space")
                 own.copy_(state[name])
         load_optimiser_state(self.optimiser, state["optimiser"])
-        self._measured = list(state["measured"].to(self.logits.device))
+        self.measured.load(state["measured"], self.logits.device)

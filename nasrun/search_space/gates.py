@@ -12,6 +12,9 @@ from nasrun.errors import UserError
 Weight = float | Tensor
 """A number, or a tensor that broadcasts over images, [] or [B, 1, 1, 1]."""
 
+Weights = Sequence[Weight | None]
+"""The weight of each ``BINARY`` decision that is on, None for the others."""
+
 Gate = int | Mapping[int, Weight]
 """An ``int`` opens that option alone; a mapping opens its options, each times its weight."""
 
@@ -58,6 +61,13 @@ def weight_of_on(gate: Gate) -> Weight | None:
     if isinstance(gate, int):
         return 1.0 if gate else None
     return gate.get(1)
+
+
+def weighted(weight: Weight | None, x: Tensor) -> Tensor:
+    """``x`` times the weight; of weight 1, or None, ``x`` itself."""
+    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
+        return x
+    return weight * x
 
 
 def single_path(gates: Gates) -> tuple[int, ...]:

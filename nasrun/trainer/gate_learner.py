@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from nasrun.dataset.base import Batch, Split
@@ -79,6 +80,30 @@ class Batches:
             )
         self._next = step + 1
         return next(self._batches)
+
+
+class Measured:
+    """(loss, accuracy) [2] of the gates' own steps, since they were last told."""
+
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+
+    def add(self, measured: Tensor) -> None:
+        self._steps.append(measured)
+
+    def tell(self) -> dict[str, float]:
+        """Their means, which are forgotten; nothing where there was no step."""
+        steps, self._steps = self._steps, []
+        if not steps:
+            return {}
+        loss, accuracy = torch.stack(steps).mean(0).tolist()
+        return {"gates_loss": loss, "gates_accuracy": accuracy}
+
+    def state(self) -> Tensor:
+        return torch.stack(self._steps) if self._steps else torch.zeros(0, 2)
+
+    def load(self, state: Tensor, device: torch.device) -> None:
+        self._steps = list(state.to(device))
 
 
 class GateLearner(ABC):

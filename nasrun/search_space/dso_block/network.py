@@ -20,21 +20,11 @@ from nasrun.search_space.dso_block.wiring import (
     sources_of,
     wire,
 )
-from nasrun.search_space.gates import Gates, Weight, weight_of_on
+from nasrun.search_space.gates import Gates, Weights, weight_of_on, weighted
 from nasrun.search_space.nao_cell.cell import AuxiliaryHead
 from nasrun.search_space.nao_cell.plan import FeatureMap
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise
-
-Weights = Sequence[Weight | None]
-"""The weight of each decision that is on, None for the others."""
-
-
-def _weighted(weight: Weight | None, x: Tensor) -> Tensor:
-    """``x`` times the weight; of weight 1 ``x`` itself."""
-    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
-        return x
-    return weight * x
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -105,7 +95,7 @@ class Block(nn.Module):
             )
             if node.output:
                 term = self.outputs[str(node.index)](values[node.index])
-                term = _weighted(weights[self.edges.output(node.index)], term)
+                term = weighted(weights[self.edges.output(node.index)], term)
                 term = noise.drop_path(term, depth)
                 out = term if out is None else out + term
         shortcut: Tensor = self.shortcut(x)
@@ -124,7 +114,7 @@ class Block(nn.Module):
         decisions = dict(zip(sources_of(index), self.edges.inputs(index), strict=False))
         if not decisions:
             return values[INPUT]
-        terms = [_weighted(weights[decisions[source]], values[source]) for source in sources]
+        terms = [weighted(weights[decisions[source]], values[source]) for source in sources]
         if len(terms) > 1:
             terms = [noise.drop_path(term, depth) for term in terms]
         summed = terms[0]
@@ -153,7 +143,7 @@ class Reduction(nn.Module):
         out: Tensor | None = None
         for name, weight in zip(REDUCTIONS, weights, strict=True):
             if weight is not None:
-                term = _weighted(weight, self.operations[name](x))
+                term = weighted(weight, self.operations[name](x))
                 out = term if out is None else out + term
         if out is None:
             out = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, x.shape[1]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.gates import Gates, Weight, weight_of_on
+from nasrun.search_space.gates import Gates, Weights, weight_of_on, weighted
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.one_shot_blocks.operations import NAMES, OPTIONS, norm_relu
 from nasrun.search_space.one_shot_blocks.plan import Plan
@@ -23,16 +23,6 @@ from nasrun.search_space.one_shot_blocks.wiring import (
     wire,
 )
 from nasrun.search_space.operation import Pointwise, reduced
-
-Weights = Sequence[Weight | None]
-"""The weight of each decision that is on, None for the others."""
-
-
-def _weighted(weight: Weight | None, x: Tensor) -> Tensor:
-    """``x`` times the weight; of weight 1 ``x`` itself."""
-    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
-        return x
-    return weight * x
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
@@ -68,11 +58,11 @@ class ChoiceBlock(nn.Module):
         """inputs, operations: the weights by state and by operation."""
         x: Tensor | None = None
         for state in wiring.inputs:
-            x = _plus(x, _weighted(inputs[state], self.inputs[str(state)](states[state])))
+            x = _plus(x, weighted(inputs[state], self.inputs[str(state)](states[state])))
         out: Tensor | None = None
         for op in wiring.operations:
             term = noise.drop_path(self.operations[str(op)](x), depth)
-            out = _plus(out, _weighted(operations[op], term))
+            out = _plus(out, weighted(operations[op], term))
         assert out is not None  # a block is run where it is on  # noqa: S101
         return out
 

@@ -41,6 +41,12 @@ SEARCH = (
     *("threads=1", "trainer.epochs=3", "health.every=1", "hydra.run.dir=run"),
 )
 
+RANK = (
+    *("rank", "search_space=nas_bench_201", "sampler=fair", "dataset=synthetic", "effort=smoke"),
+    *("rank.architectures.count=4", "rank.epochs=[2]", "trainer.epochs=3", "health.every=1"),
+    *("threads=1", "hydra.run.dir=run"),
+)
+
 
 def through_json(state: dict[str, Any]) -> Any:
     tree, tensors = pack(state)
@@ -166,13 +172,32 @@ def test_a_fair_sampler_is_fair_and_looking_changes_nothing(
     assert len(found["architectures"]) == 2
 
 
-def test_stopped_and_resumed_the_report_is_the_same(processes: Processes, tmp_path: Path) -> None:
+def test_rankings_are_looked_at_too_and_stay_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*RANK]) == 0
+    assert "mean score of the same 2 random architectures" in capsys.readouterr().out
+    blind = ("health.every=0", "health.architectures=0", "health.gradient_every=0")
+    assert main([*RANK[:-1], *blind, "hydra.run.dir=blind"]) == 0
+    for name in ("supernet.safetensors", "ranking.csv", "trials.jsonl"):
+        assert Path("run", name).read_bytes() == Path("blind", name).read_bytes()
+    assert list(json.loads(Path("run/health.json").read_text())["scores"]) == ["0/1", "0/2", "0/3"]
+    assert main(["rank", "from=run", "hydra.run.dir=again"]) == 0
+    assert not Path("again/health.json").exists()  # it trained nothing
+
+
+@pytest.mark.parametrize("command", [SEARCH, RANK], ids=["search", "rank"])
+def test_stopped_and_resumed_the_report_is_the_same(
+    processes: Processes, tmp_path: Path, command: tuple[str, ...]
+) -> None:
     places = [tmp_path / "whole", tmp_path / "stopped"]
     for place in places:
         place.mkdir()
-    assert processes.run(places[0], *SEARCH).status == 0
-    for count, stage in ((11, "supernet/round0"), (2, "score/round0")):
-        words = SEARCH if count == 11 else ("resume", "run")
+    assert processes.run(places[0], *command).status == 0
+    scoring = "score/round0" if command is SEARCH else "score/epoch3"
+    for count, stage in ((11, "supernet/round0"), (2, scoring)):
+        words = command if count == 11 else ("resume", "run")
         fault = ("signal_at", [signal.SIGTERM, "safe_point", stage, count])
         assert processes.run(places[1], *words, faults=[fault]).status == 143
     assert processes.run(places[1], "resume", "run").status == 0

@@ -103,8 +103,10 @@ class HealthReport:
             self._warned = warn_of_collapse(self.run, share, "what the gates favour now")
 
     def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
-        """Score the fixed architectures and log all there is, once, after ``epoch`` epochs of the
-        round; the supernet stays as it is."""
+        """Score the fixed architectures and log all there is, once, where ``epoch`` epochs of the
+        round have just been trained, and that is one of ours; the supernet stays as it is."""
+        if epoch not in self.settings.epochs(training.trainer.epochs):
+            return
         key = f"{round_}/{epoch}"
         ends = (round_ + 1, 0) if epoch == training.trainer.epochs else None
         now = (round_, epoch * training.steps_per_epoch)

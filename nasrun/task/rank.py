@@ -20,11 +20,13 @@ from nasrun.run.files import write_atomic, write_json
 from nasrun.run.run import Run
 from nasrun.search_space.base import Supernet
 from nasrun.task.ground_truth import GroundTruth, Scores
+from nasrun.task.health import HealthReport
+from nasrun.task.health_words import say_health
 from nasrun.task.parts import Parts
 from nasrun.task.progress import SameImages, ScoresByEpoch
 from nasrun.task.rank_also import Also
 from nasrun.task.rank_parts import Rank
-from nasrun.task.search import checked, start_supernet
+from nasrun.task.search import checked, start_supernet, train_watched
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Cost, ImageTask
 
@@ -50,7 +52,10 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     truth.start(space, splits, run)
     parts.evaluator.start(space, splits, run.compute, run.streams)
     also = Also.over(wanted, space, splits, run)
-    training = start_supernet(parts, run, splits, rounds=1)
+    health = None
+    if parts.health is not None and weights is None:
+        health = HealthReport(parts.health, space, splits, run)
+    training = start_supernet(parts, run, splits, rounds=1, health=health)
     epochs = [epoch for epoch in wanted.epochs if epoch < parts.trainer.epochs]
     epochs.append(parts.trainer.epochs)
     if weights is not None:
@@ -66,19 +71,23 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
         run.keep("also", also.scores)
     if weights is None:
         run.keep("supernet", training)
+    if health is not None:
+        run.keep("health", health)
     ways = [("score", parts.evaluator, scores)]
     if also is not None:
         ways.append(("also", also.evaluator, also.scores))
     for epoch in epochs:
         left = [way for way in ways if len(way[2].of(epoch)) < len(architectures)]
         if left and weights is None:  # a run that is continued may no longer have this supernet
-            train_to(parts, run, splits.task, training, epoch)
+            train_to(parts, run, splits.task, training, epoch, health)
         for name, evaluator, found in left:
             stage = f"{name}/epoch{epoch}"
             score(evaluator, run, architectures, training.network, stage, epoch, found.of(epoch))
     run.drop("supernet")
     true_scores = truth.scores(architectures)
     costs = [space.cost(one, splits.task, truth.scale) for one in architectures]
+    if health is not None:
+        say_health(run, health)
     return report(parts, run, wanted, architectures, costs, scores, true_scores, epochs, also)
 
 
@@ -91,14 +100,21 @@ def truth_config(config: Any) -> dict[str, Any]:
 
 
 def train_to(
-    parts: Parts, run: Run, task: ImageTask, training: Training[Supernet], epoch: int
+    parts: Parts,
+    run: Run,
+    task: ImageTask,
+    training: Training[Supernet],
+    epoch: int,
+    health: HealthReport | None,
 ) -> None:
     """Train until ``epoch`` epochs are done, and put the weights where anyone may have them."""
     if training.done or training.step >= epoch * training.steps_per_epoch:
+        if health is not None:  # it may have been stopped just before
+            health.measure(training, 0, epoch)
         training.rest()
         return
     gates = parts.gates(task, None, run.streams, training.steps_per_epoch)
-    training.train_round(run, "supernet", gates, epochs=epoch)
+    train_watched(run, training, 0, gates, health, until=epoch)
     run.save_weights("supernet", training.network)
     run.checkpoint()  # scoring may leave the supernet's statistics changed
 

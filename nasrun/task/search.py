@@ -207,12 +207,17 @@ def train_watched(
     round_: int,
     gates: GatesOfStep,
     health: HealthReport | None,
+    *,
+    until: int | None = None,
 ) -> None:
-    """Train the rest of the round, with stops to look at the supernet's health."""
-    name, last = f"supernet/round{round_}", training.trainer.epochs
-    for epoch in health.settings.epochs(last) if health else [last]:
+    """Train the rest of the round, or of its first ``until`` epochs, with stops to look at the
+    supernet's health."""
+    total = training.trainer.epochs
+    last = until or total
+    looks = health.settings.epochs(total) if health else []
+    for epoch in sorted({*(look for look in looks if look < last), last}):
         if training.step < epoch * training.steps_per_epoch:
-            training.train_round(run, name, gates, epochs=epoch)
+            training.train_round(run, f"supernet/round{round_}", gates, epochs=epoch)
         if health is not None:
             health.measure(training, round_, epoch)
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nasrun.search_space.darts_cell.operations import OPTIONS, calibration_cost
-from nasrun.search_space.darts_cell.plan import StemKind
 from nasrun.search_space.darts_cell.wiring import CELLS, edges_before, edges_of
-from nasrun.search_space.nao_cell.cell import STEMS
-from nasrun.search_space.nao_cell.plan import NetworkPlan
 from nasrun.search_space.operation import total
+from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, ends_cost
 from nasrun.values import Cost, ImageTask
 
 
@@ -40,11 +38,7 @@ class Costs:
 
 def count(plan: NetworkPlan, task: ImageTask, nodes: int, *, stem: StemKind) -> Costs:
     """The costs of all networks of that plan."""
-    features = plan.output.channels
-    fixed = [
-        STEMS[stem].cost(task, plan.cells[0].channels),
-        Cost((features + 1) * task.classes, features * task.classes),
-    ]
+    fixed = [ends_cost(plan, task, stem)]
     for cell in plan.cells:
         fixed += calibration_cost(cell)
     options = tuple(

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge
 from nasrun.search_space.darts_cell.operations import NAMES, calibrations
-from nasrun.search_space.darts_cell.plan import StemKind
 from nasrun.search_space.darts_cell.wiring import edges_of
 from nasrun.search_space.gates import Gates
-from nasrun.search_space.nao_cell.cell import STEMS, AuxiliaryHead, pooled
-from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import reduced, remove_affine
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
 from nasrun.values import ImageTask
 
 MakeEdge = Callable[[int, int, Iterable[int]], Edge]
@@ -60,20 +58,9 @@ class Cell(nn.Module):
         return x.new_zeros((*x.shape[:2], height, width))
 
 
-def auxiliary_head(source: FeatureMap, stem: StemKind, classes: int) -> AuxiliaryHead:
-    """The head of NAO and DARTS; on ImageNet DARTS' released code has no second batch norm."""
-    head = AuxiliaryHead(source, classes)
-    if stem == "imagenet":
-        last = max(i for i, m in enumerate(head.features) if isinstance(m, nn.BatchNorm2d))
-        del head.features[last]
-    return head
-
-
-class CellStack(Network):
-    """Stem, cells, global pooling, dropout, linear; all cells of a kind have the same gates.
-
-    Weights start as torch's own modules do, as in the released code.
-    """
+class DartsStack(CellStack):
+    """All cells of a kind have the same gates. Weights start as torch's own modules do, and on
+    ImageNet the auxiliary head has no second batch norm, as in the released code."""
 
     def __init__(
         self,
@@ -85,30 +72,29 @@ class CellStack(Network):
         auxiliary: bool,
     ) -> None:
         """cells: one module for each cell of the plan."""
-        super().__init__()
-        self.stem = STEMS[stem](task, plan.cells[0].channels)
-        self.cells = nn.ModuleList(cells)
-        self.classifier = nn.Linear(plan.output.channels, task.classes)
-        self.reductions = [cell.reduction for cell in plan.cells]
-        self.auxiliary_index = plan.auxiliary_index
-        self.auxiliary = auxiliary_head(plan.auxiliary, stem, task.classes) if auxiliary else None
+        super().__init__(
+            plan,
+            task,
+            cells,
+            stem=stem,
+            auxiliary=auxiliary,
+            auxiliary_last_norm=stem != "imagenet",
+        )
 
-    def logits(self, x: Tensor, gates: Gates) -> Tensor:
-        """x [B, C, H, W] and the gates of both cells -> [B, K]; sets ``auxiliary_logits`` in
-        training mode."""
+    def run(self, x: Tensor, gates: Gates) -> Tensor:
+        """x [B, C, H, W] and the gates of both cells -> [B, K]."""
         half = len(gates) // 2
         of_kind = gates[:half], gates[half:]
-        before, last = self.stem(x)
-        self.auxiliary_logits = None
-        for index, cell in enumerate(self.cells):
-            before, last = last, cell(before, last, of_kind[self.reductions[index]], self.noise)
-            if self.auxiliary is not None and self.training and index == self.auxiliary_index:
-                self.auxiliary_logits = self.auxiliary(last)
-        logits: Tensor = self.classifier(self.noise.dropout(pooled(last)))
-        return logits
+
+        def run_cell(index: int, before: Tensor, last: Tensor, depth: float) -> Tensor:
+            gates_of_cell = of_kind[self.reductions[index]]
+            out: Tensor = self.cells[index](before, last, gates_of_cell, self.noise)
+            return out
+
+        return self.logits(x, run_cell)
 
 
-class DartsNetwork(CellStack):
+class DartsNetwork(DartsStack):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
     def __init__(
@@ -134,10 +120,10 @@ class DartsNetwork(CellStack):
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.logits(x, self.choices)
+        return self.run(x, self.choices)
 
 
-class DartsSupernet(CellStack, Supernet):
+class DartsSupernet(DartsStack, Supernet):
     """All operations on every edge: images and the gates of both cells -> logits [B, K].
 
     The weights have the names that they have in a stand-alone network.
@@ -178,4 +164,4 @@ class DartsSupernet(CellStack, Supernet):
                     yield module, [(start + index, int(option))]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        return self.logits(x, gates)
+        return self.run(x, gates)

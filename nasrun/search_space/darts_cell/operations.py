@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nasrun.search_space.nao_cell.plan import CellPlan
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, Operation, ReluConvNorm
+from nasrun.search_space.stacked_cells import CellPlan
 from nasrun.values import Cost
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
-from torch import nn
-
 from nasrun.search_space.base import Piece
 from nasrun.search_space.darts_cell.operations import NAMES, NONE, OPTIONS, ReluReduce
-from nasrun.search_space.darts_cell.plan import StemKind
 from nasrun.search_space.darts_cell.wiring import edges_of
-from nasrun.search_space.nao_cell.cell import STEMS
-from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
 from nasrun.search_space.operation import ReluConvNorm
+from nasrun.search_space.stacked_cells import (
+    CellPlan,
+    FeatureMap,
+    NetworkPlan,
+    StemKind,
+    head_piece,
+    stem_piece,
+)
 from nasrun.values import ImageTask
 
 
@@ -21,7 +24,7 @@ def list_pieces(
     plan: NetworkPlan, task: ImageTask, choices: Sequence[int], nodes: int, *, stem: StemKind
 ) -> list[Piece]:
     """Stem, cells and head, in the order of the network; arguments as ``DartsNetwork`` has them."""
-    found = [_stem(plan, task, stem)]
+    found = [stem_piece("darts_cell", plan, task, stem)]
     half = len(choices) // 2
     of_kind = choices[:half], choices[half:]
     edges = edges_of(nodes)
@@ -32,15 +35,7 @@ def list_pieces(
                 size = cell.size_in if state < 2 else cell.size_out
                 stride = 2 if cell.reduction and state < 2 else 1
                 found.append(_operation(NAMES[choice], cell.channels, size, stride))
-    return [*found, _head(plan.output, task)]
-
-
-def _stem(plan: NetworkPlan, task: ImageTask, kind: StemKind) -> Piece:
-    return Piece(
-        f"darts_cell/stem_{kind} {task.channels}-{plan.stem[1].channels} {task.size}",
-        (task.channels, task.size, task.size),
-        partial(STEMS[kind], task, plan.cells[0].channels),
-    )
+    return [*found, head_piece("darts_cell", plan.output, task)]
 
 
 # A network has some hundred pieces, most of them alike, and a search asks for thousands of
@@ -65,13 +60,3 @@ def _operation(name: str, channels: int, size: int, stride: int) -> Piece:
         (channels, size, size),
         partial(OPTIONS[name].module, channels, stride),
     )
-
-
-def _head(source: FeatureMap, task: ImageTask) -> Piece:
-    def build() -> nn.Module:
-        return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source.channels, task.classes)
-        )
-
-    name = f"darts_cell/head {source.channels}-{task.classes} {source.size}"
-    return Piece(name, (source.channels, source.size, source.size), build)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from nasrun.errors import UserError
-from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
 from nasrun.search_space.operation import reduced
+from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
 from nasrun.values import ImageTask
-
-StemKind = Literal["small", "imagenet"]
-"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for images of 64 and more."""
 
 
 def plan_network(

@@ -18,7 +18,7 @@ from nasrun.search_space.darts_cell.costs import Costs, count
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
 from nasrun.search_space.darts_cell.operations import NAMES, NONE
 from nasrun.search_space.darts_cell.pieces import list_pieces
-from nasrun.search_space.darts_cell.plan import StemKind, plan_network
+from nasrun.search_space.darts_cell.plan import plan_network
 from nasrun.search_space.darts_cell.wiring import (
     CELLS,
     INPUTS,
@@ -28,7 +28,7 @@ from nasrun.search_space.darts_cell.wiring import (
     write_genotype,
 )
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.nao_cell.plan import NetworkPlan
+from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 OPEN = 2

@@ -21,10 +21,9 @@ from nasrun.search_space.dso_block.wiring import (
     wire,
 )
 from nasrun.search_space.gates import Gates, Weights, weight_of_on, weighted
-from nasrun.search_space.nao_cell.cell import AuxiliaryHead
-from nasrun.search_space.nao_cell.plan import FeatureMap
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise
+from nasrun.search_space.stacked_cells import AuxiliaryHead, FeatureMap
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

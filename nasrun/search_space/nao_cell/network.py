@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from nasrun.search_space.nao_cell.cell import (
-    CellStack,
     Node,
     calibrations,
+    initialise,
     unused_states,
 )
-from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
 from nasrun.values import ImageTask
 
 
@@ -69,12 +69,13 @@ class NaoNetwork(CellStack):
         cells: tuple[Sequence[Node], Sequence[Node]],
         operations: Sequence[str],
         *,
-        stem: str,
+        stem: StemKind,
         auxiliary: bool,
     ) -> None:
         """cells: nodes of the normal and of the reduction cell."""
         modules = (Cell(cell, cells[cell.reduction], operations) for cell in plan.cells)
         super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         def run_cell(index: int, before: Tensor, last: Tensor, depth: float) -> Tensor:

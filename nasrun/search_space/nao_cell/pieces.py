@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
-from torch import nn
-
 from nasrun.search_space.base import Piece
-from nasrun.search_space.nao_cell.cell import STEMS, Node, unused_states
-from nasrun.search_space.nao_cell.plan import CellPlan, FeatureMap, NetworkPlan
+from nasrun.search_space.nao_cell.cell import Node, unused_states
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, ReluConvNorm
+from nasrun.search_space.stacked_cells import (
+    CellPlan,
+    NetworkPlan,
+    StemKind,
+    head_piece,
+    stem_piece,
+)
 from nasrun.values import ImageTask
 
 
@@ -20,10 +24,10 @@ def list_pieces(
     cells: tuple[Sequence[Node], Sequence[Node]],
     operations: Sequence[str],
     *,
-    stem: str,
+    stem: StemKind,
 ) -> list[Piece]:
     """Stem, cells and head, in the order of the network; arguments as ``NaoNetwork`` has them."""
-    found = [_stem(plan, task, stem)]
+    found = [stem_piece("nao_cell", plan, task, stem)]
     to_halve = [state for state in unused_states(cells[True]) if state < 2]
     for cell in plan.cells:
         found += _calibrations(cell)
@@ -41,15 +45,7 @@ def list_pieces(
             found += [_factorized_reduce(cell.channels, cell.channels, cell.size_in)] * len(
                 to_halve
             )
-    return [*found, _head(plan.output, task)]
-
-
-def _stem(plan: NetworkPlan, task: ImageTask, kind: str) -> Piece:
-    return Piece(
-        f"nao_cell/stem_{kind} {task.channels}-{plan.stem[1].channels} {task.size}",
-        (task.channels, task.size, task.size),
-        partial(STEMS[kind], task, plan.cells[0].channels),
-    )
+    return [*found, head_piece("nao_cell", plan.output, task)]
 
 
 def _calibrations(plan: CellPlan) -> list[Piece]:
@@ -92,13 +88,3 @@ def _relu_conv_norm(inputs: int, outputs: int, size: int) -> Piece:
         (inputs, size, size),
         partial(ReluConvNorm, inputs, outputs),
     )
-
-
-def _head(source: FeatureMap, task: ImageTask) -> Piece:
-    def build() -> nn.Module:
-        return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source.channels, task.classes)
-        )
-
-    name = f"nao_cell/head {source.channels}-{task.classes} {source.size}"
-    return Piece(name, (source.channels, source.size, source.size), build)

@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nasrun.errors import UserError
 from nasrun.search_space.operation import reduced
+from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
 from nasrun.values import ImageTask
 
 
-@dataclass(frozen=True)
-class FeatureMap:
-    """channels: C; size: H = W, in pixels."""
-
-    channels: int
-    size: int
-
-
-@dataclass(frozen=True)
-class CellPlan:
-    """One cell: its two inputs (cells k-2 and k-1), its inner channels and its output size."""
-
-    reduction: bool
-    inputs: tuple[FeatureMap, FeatureMap]
-    channels: int
-
-    @property
-    def size_in(self) -> int:
-        """Side of the calibrated inputs: that of cell k-1."""
-        return self.inputs[1].size
-
-    @property
-    def size_out(self) -> int:
-        return reduced(self.size_in) if self.reduction else self.size_in
-
-
-@dataclass(frozen=True)
-class NetworkPlan:
-    """stem: outputs of the stem, as cells -2 and -1; auxiliary: index of the cell it reads."""
-
-    cells: tuple[CellPlan, ...]
-    stem: tuple[FeatureMap, FeatureMap]
-    output: FeatureMap
-    auxiliary: FeatureMap
-    auxiliary_index: int
-
-
 def plan_network(
-    task: ImageTask, *, layers: int, channels: int, stem: str, concat: tuple[int, int]
+    task: ImageTask, *, layers: int, channels: int, stem: StemKind, concat: tuple[int, int]
 ) -> NetworkPlan:
     """3·layers + 2 cells with reductions at layers and 2·layers + 1, channels doubled at each.
 

@@ -14,7 +14,6 @@ from nasrun.limits import Width
 from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.nao_cell.cell import (
-    STEMS,
     Node,
     calibration_cost,
     nodes_of,
@@ -22,9 +21,10 @@ from nasrun.search_space.nao_cell.cell import (
 )
 from nasrun.search_space.nao_cell.network import NaoNetwork
 from nasrun.search_space.nao_cell.pieces import list_pieces
-from nasrun.search_space.nao_cell.plan import NetworkPlan, plan_network
+from nasrun.search_space.nao_cell.plan import plan_network
 from nasrun.search_space.nao_cell.supernet import NaoSupernet
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, total
+from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, ends_cost
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 
 OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
@@ -62,7 +62,6 @@ LARGEST = 50_000
 """Operations of a network; the supernet of the paper has 2,200. Python takes long over more."""
 
 OperationSet = Literal["small", "middle", "large"]
-Stem = Literal["small", "imagenet"]
 
 
 class CellScale(BaseModel):
@@ -88,14 +87,14 @@ class NaoCell(SearchSpace):
         *,
         operations: OperationSet,
         nodes: Annotated[int, Field(gt=0, le=100)],
-        stem: Stem,
+        stem: StemKind,
         search: CellScale,
         final: CellScale,
     ) -> None:
         self.name = f"nao_cell/{operations}/{nodes}"
         self.operations = OPERATION_SETS[operations]
         self.nodes = nodes
-        self.stem = stem
+        self.stem: StemKind = stem
         self.scales: dict[Scale, CellScale] = {"search": search, "final": final}
         # In the supernet branch i of a cell may read from i + 2 places.
         in_a_cell = {"search": nodes * (nodes + 3) * len(self.operations), "final": 2 * nodes}
@@ -155,7 +154,7 @@ class NaoCell(SearchSpace):
         unused = [unused_states(nodes) for nodes in cells]
         operations = [OPERATIONS[name] for name in self.operations]
         plan = self._plan_of(architecture, task, scale)
-        costs = [self._stem_and_head(plan, task)]
+        costs = [ends_cost(plan, task, self.stem)]
         for cell in plan.cells:
             costs += calibration_cost(cell)
             for node in cells[cell.reduction]:
@@ -190,19 +189,13 @@ class NaoCell(SearchSpace):
                 ]
                 params.append(2 * max(option.params for option in options))
                 macs.append(2 * max(option.macs for option in options))
-        rest = [self._stem_and_head(plan, task)]
+        rest = [ends_cost(plan, task, self.stem)]
         for cell in plan.cells:
             rest += calibration_cost(cell)
             if cell.reduction:
                 rest.append(FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in))
         fixed = total(rest)
         return Cost(fixed.params + sum(params), fixed.macs + sum(macs))
-
-    def _stem_and_head(self, plan: NetworkPlan, task: ImageTask) -> Cost:
-        stem = STEMS[self.stem].cost(task, plan.cells[0].channels)
-        features = plan.output.channels
-        head = Cost((features + 1) * task.classes, features * task.classes)
-        return total([stem, head])
 
     def pieces(
         self, architecture: Architecture, task: ImageTask, scale: Scale = "search"

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import Gates, single_path
 from nasrun.search_space.nao_cell.cell import (
-    CellStack,
     Node,
     calibrations,
+    initialise,
     nodes_of,
     unused_states,
 )
-from nasrun.search_space.nao_cell.plan import CellPlan, NetworkPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
 from nasrun.values import ImageTask
 
 
@@ -107,12 +107,12 @@ class NaoSupernet(CellStack, Supernet):
         nodes: int,
         operations: Sequence[str],
         *,
-        stem: str,
+        stem: StemKind,
         auxiliary: bool,
     ) -> None:
         modules = (SupernetCell(cell, nodes, operations) for cell in plan.cells)
         super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
-        self.reductions = [cell.reduction for cell in plan.cells]
+        initialise(self)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         """Every operation of a branch belongs to an input and to an operation."""

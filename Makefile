@@ -13,7 +13,7 @@ search: $(VENV)/installed ## search an architecture for real images of digits: a
 	$(BIN)/nasrun search
 
 test: $(VENV)/installed ## run the tests
-	$(BIN)/pytest -n auto --maxprocesses 8
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal --durations 20
 
 lint: $(VENV)/installed ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -19,13 +19,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "soak_kill.py"
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+RUNS = ["search", "retrain", "supernet", "search_from", *RECIPES]
+GROUPS = [tuple(RUNS[first : first + 5]) for first in range(0, len(RUNS), 5)]
+"""Tested together, as a process of the script takes seconds to import what it needs."""
+
+KILLS = 5
+"""Of each recipe's run."""
 
 
-@pytest.mark.parametrize("recipe", ["search", "retrain", "supernet", "search_from", *RECIPES])
-def test_killed_at_random_instants(recipe: str, tmp_path: Path) -> None:
-    seed = len(recipe)  # any, but always the same
+@pytest.mark.parametrize("recipes", GROUPS, ids=lambda some: some[0])
+def test_killed_at_random_instants(recipes: tuple[str, ...], tmp_path: Path) -> None:
+    seed = len(recipes[0])  # any, but always the same
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", "5", "--seed", str(seed), recipe],
+        [
+            *(sys.executable, str(SCRIPT), "--kills", str(KILLS * len(recipes))),
+            *("--seed", str(seed), *recipes),
+        ],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -33,14 +42,17 @@ def test_killed_at_random_instants(recipe: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(
-        rf"{recipe} +kills (\d+)  resumes (\d+)  runs (\d+)  differences 0\n", done.stdout
-    )
-    assert found, done.stdout
-    kills, resumes, runs = map(int, found.groups())
-    assert kills >= 5
-    assert resumes >= 1
-    assert runs >= 1
+    for recipe in recipes:
+        found = re.search(
+            rf"^{recipe} +kills (\d+)  resumes (\d+)  runs (\d+)  differences 0\n",
+            done.stdout,
+            re.MULTILINE,
+        )
+        assert found, done.stdout
+        kills, resumes, runs = map(int, found.groups())
+        assert kills >= KILLS
+        assert resumes >= 1
+        assert runs >= 1
 
 
 def test_the_script_sees_every_difference(undisturbed: Path, tmp_path: Path) -> None:

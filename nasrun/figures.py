@@ -43,6 +43,9 @@ STYLE: Any = {
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX"
+BOX_FROM = 8
+"""Values; quartiles of fewer say less than the values themselves."""
+
 RASTER_FROM = 2000
 """Points; more of them would make an SVG of megabytes."""
 
@@ -203,44 +206,61 @@ def panels(
 
 
 def spread(
-    groups: Mapping[str, npt.ArrayLike], path: Path, *, x: str = "accuracy", apart: int = 0
+    groups: Mapping[str, npt.ArrayLike],
+    path: Path,
+    *,
+    x: str = "accuracy",
+    y: str = "",
+    apart: int = 0,
 ) -> list[Path]:
-    """How far the values of each group lie apart: a box with its quartiles, and every value.
+    """How far the values of each group lie apart: every value, the median, and a box with the
+    quartiles where there are enough values for that.
 
-    groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; path:
-    without suffix; the files written are returned. Many values are drawn faintly.
+    groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; y: what
+    the names are; path: without suffix; the files written are returned. Many values are drawn
+    faintly.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with _style():
         figure = _canvas(COLUMN, 0.7 + 0.4 * len(groups))
         axes = figure.add_subplot()
         for place, values in enumerate(groups.values()):
             one = np.asarray(values, dtype=np.float64)
             color = "C1" if place >= len(groups) - apart else "C0"
+            few = len(one) < BOX_FROM
             # The golden ratio spreads neighbours without chance, so equal inputs give equal bytes.
-            at = place + 0.5 * ((np.arange(len(one)) * 0.618034) % 1 - 0.5)
+            at = place + (0 if few else 0.5) * ((np.arange(len(one)) * 0.618034) % 1 - 0.5)
+            low, first, middle, third, high = np.quantile(one, np.linspace(0, 1, 5))
+            axes.hlines(place, low, high, color="0.3", linewidth=0.6)
+            if not few:
+                axes.broken_barh(
+                    *([(first, third - first)], (place - 0.3, 0.6)),
+                    facecolor="none",
+                    edgecolor="0.3",
+                    linewidth=0.8,
+                )
+            axes.vlines(middle, place - 0.3, place + 0.3, color=color, linewidth=1.8)
             axes.plot(
                 *(one, at),
                 linestyle="",
-                marker=".",
-                markersize=3,
-                markeredgewidth=0,
+                marker="o" if few else ".",
+                markersize=5 if few else 3,
+                markeredgewidth=0.6 if few else 0,
+                markeredgecolor="white",
                 color=color,
-                alpha=float(np.clip(60 / len(one), 0.05, 0.8)),
+                alpha=1 if few else float(np.clip(60 / len(one), 0.05, 0.8)),
                 rasterized=len(one) > RASTER_FROM,
+                zorder=3,
             )
-            low, first, middle, third, high = np.quantile(one, np.linspace(0, 1, 5))
-            axes.hlines(place, low, high, color="0.3", linewidth=0.6)
-            axes.broken_barh(
-                *([(first, third - first)], (place - 0.3, 0.6)),
-                facecolor="none",
-                edgecolor="0.3",
-                linewidth=0.8,
-            )
-            axes.vlines(middle, place - 0.3, place + 0.3, color=color, linewidth=1.8)
         axes.set_yticks(range(len(groups)), [textwrap.fill(name, 24) for name in groups])
-        axes.invert_yaxis()
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.margins(x=0.08)
+        # As many ticks before the layout as after it, else the last label may be cut off.
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(x)
+        axes.set_ylabel(y)
         return _write(figure, path)
 
 

@@ -127,9 +127,19 @@ def draw(methods: Methods, directory: Path) -> list[Path]:
     """methods.png and .svg: the values of every method."""
     from nasrun import figures  # matplotlib: not before it is needed
 
+    names, key = short(list(methods.values))
     groups = {
-        label or "(all)": list(values.values())
-        for label, values in methods.values.items()
+        name: [100 * value for value in values.values()]
+        for name, values in zip(names, methods.values.values(), strict=True)
         if values
     }
-    return figures.spread(groups, directory / "methods", x=MEASURES[methods.measure])
+    x = f"{MEASURES[methods.measure]} (%)"
+    return figures.spread(groups, directory / "methods", x=x, y=key)
+
+
+def short(labels: Sequence[str]) -> tuple[list[str], str]:
+    """Labels without the word and the = that all of them begin with, and that word."""
+    keys = {label.partition("=")[0] for label in labels}
+    if len(keys) == 1 and all(label.count("=") == 1 for label in labels):
+        return [label.partition("=")[2] for label in labels], keys.pop()
+    return [label or "(all)" for label in labels], ""

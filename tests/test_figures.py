@@ -144,10 +144,12 @@ def test_panels_with_axes_of_their_own(tmp_path: Path) -> None:
 )
 def test_spread(values: list[float], tmp_path: Path) -> None:
     groups = {"sampler.rate=0.01": values, "truth": [0.8, 0.81, 0.82]}
-    files = spread(groups, tmp_path / "spread", apart=1)
+    files = spread(groups, tmp_path / "spread", y="rate", apart=1)
     check(files, tmp_path, "spread")
     text = texts(files[1])
     assert "<!-- sampler.rate=0.01 -->" in text and "<!-- truth -->" in text
+    assert "<!-- rate -->" in text
     assert "#1f77b4" in text and "#ff7f0e" in text  # two colours
-    again = spread(groups, tmp_path / "again", apart=1)
+    assert ("PolyCollection" in text) == (len(values) > 7)  # a box: only of enough values
+    again = spread(groups, tmp_path / "again", y="rate", apart=1)
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]

@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from nasrun.cli import main
-from nasrun.sweep_methods import Methods, compare, draw, show
+from nasrun.sweep_methods import Methods, compare, draw, short, show
 
 SHARED = ["effort=smoke", "threads=1"]
 
@@ -94,6 +94,13 @@ def test_the_picture_shows_every_method_and_is_the_same_twice(tmp_path):
     assert found is not None
     first = [path.read_bytes() for path in draw(found, tmp_path)]
     assert first == [path.read_bytes() for path in draw(found, tmp_path)] and len(first) == 2
+
+
+def test_labels_lose_the_word_that_all_begin_with():
+    assert short(["algo=a", "algo=b"]) == (["a", "b"], "algo")
+    for labels in (["algo=a", "seeds=b"], ["algo=a x=1", "algo=b x=1"], ["a", "algo=b"]):
+        assert short(labels) == (labels, "")
+    assert short([""]) == (["(all)"], "")
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,19 @@ def test_shares_add_up_and_closed_options_have_none():
     assert torch.allclose(gates.weights().sum(1), torch.ones(28))
 
 
+@pytest.mark.parametrize("name", ["darts_cell", "nas_bench_macro"])
+def test_gates_that_are_all_alike_are_doubted(name):
+    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1e-3, edges=False)
+    gates.start(lessons(space_of(name)))
+    assert gates.doubt() is not None
+    with torch.no_grad():
+        gates.logits[:, 1] += 0.5
+    assert gates.doubt() is None
+    gates.opened[:, 0] = False
+    gates.opened[:, 2:] = False
+    assert gates.doubt() is None  # where one option is left there is nothing to learn
+
+
 def test_a_genotype_takes_two_inputs_of_each_node_and_never_none():
     one = space_of("darts_cell")
     weights = torch.zeros(28, 8)
@@ -442,6 +455,7 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
     assert main(["search", *words, f"hydra.run.dir={run}"]) == 0
     screen = capsys.readouterr().out
     assert "Genotype(normal=" in screen and "gates_entropy" in screen
+    assert "the gates have hardly learned: " in screen.replace("\n", " ")  # in so few steps
     assert len((run / "trials.jsonl").read_text().splitlines()) == 1
 
 

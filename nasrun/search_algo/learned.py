@@ -11,6 +11,7 @@ import torch
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.run.monitor import Monitor
+from nasrun.run.screen import Screen
 from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
@@ -46,7 +47,11 @@ class LearnedSearch(SearchAlgo):
         return Round(0, None, fresh_supernet=True, evaluations=1)
 
     def ask(self) -> list[Architecture]:
-        return [] if self.trial is not None else [self.derive()]
+        if self.trial is not None:
+            return []
+        if doubt := self.learner.doubt():
+            Screen().say(doubt, "yellow")
+        return [self.derive()]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         (self.trial,) = trials

@@ -19,6 +19,11 @@ from nasrun.values import Architecture
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+UNDECIDED = 0.999
+"""Share of the largest entropy from which on gates say nothing: of five options of which one weighs
+a fifth more than the others the entropy is 0.998 of it."""
+
+
 class GateAdam(BaseModel):
     """Adam on the logits. beta1, beta2: of its means; weight_decay: L2, in the gradient."""
 
@@ -131,8 +136,22 @@ class SoftGates(GateLearner):
 
     def entropy(self) -> float:
         """Of the options' shares, the mean over the decisions, nats; log K: all alike."""
-        shares = self.closed_out(self.logits.detach()).softmax(1)
+        return self._entropy(self.logits.detach())
+
+    def _entropy(self, logits: Tensor) -> float:
+        shares = self.closed_out(logits).softmax(1)
         return float(torch.special.entr(shares).sum(1).mean())
+
+    def doubt(self) -> str | None:
+        """Where the shares are still all alike, as they were at the start."""
+        found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits))
+        if found < UNDECIDED * most or most == 0:
+            return None
+        return (
+            f"the gates have hardly learned: their entropy is {found:.4f} of at most {most:.4f} "
+            "nats, so what they favour is chance: train for longer (trainer.epochs), or raise "
+            "search_algo.adam.lr"
+        )
 
     def metrics(self) -> dict[str, float]:
         found = {

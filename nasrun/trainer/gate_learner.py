@@ -141,3 +141,7 @@ class GateLearner(ABC):
     def metrics(self) -> dict[str, float]:
         """What is worth a line of metrics, since the last call."""
         return {}
+
+    def doubt(self) -> str | None:
+        """Why the gates as they are now give no answer, as a line for the user; None: they do."""
+        return None

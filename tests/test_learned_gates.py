@@ -368,7 +368,7 @@ class Slope:
     def gradients(self, images, labels, gates, inputs):
         assert len(inputs) == 1
         self.pairs = [set(gate) for gate in gates]
-        assert all(sorted(float(w) for w in gate.values()) == [0.0, 1.0] for gate in gates)
+        assert all(sorted(w.item() for w in gate.values()) == [0.0, 1.0] for gate in gates)
         total = sum(self.slope[option] * w for gate in gates for option, w in gate.items())
         total.backward()
         return torch.tensor([1.0, 0.5])

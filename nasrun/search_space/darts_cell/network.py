@@ -59,27 +59,8 @@ class Cell(nn.Module):
 
 
 class DartsStack(CellStack):
-    """All cells of a kind have the same gates. Weights start as torch's own modules do, and on
-    ImageNet the auxiliary head has no second batch norm, as in the released code."""
-
-    def __init__(
-        self,
-        plan: NetworkPlan,
-        task: ImageTask,
-        cells: Iterable[nn.Module],
-        *,
-        stem: StemKind,
-        auxiliary: bool,
-    ) -> None:
-        """cells: one module for each cell of the plan."""
-        super().__init__(
-            plan,
-            task,
-            cells,
-            stem=stem,
-            auxiliary=auxiliary,
-            auxiliary_last_norm=stem != "imagenet",
-        )
+    """All cells of a kind have the same gates. Weights start as torch's own modules do, as in the
+    released code, which on ImageNet also has one batch norm less in the auxiliary head."""
 
     def run(self, x: Tensor, gates: Gates) -> Tensor:
         """x [B, C, H, W] and the gates of both cells -> [B, K]."""
@@ -116,7 +97,10 @@ class DartsNetwork(DartsStack):
             Cell(cell, nodes, [(choice,) for choice in of_kind[cell.reduction]], make_edge)
             for cell in plan.cells
         )
-        super().__init__(plan, task, cells, stem=stem, auxiliary=auxiliary)
+        last_norm = stem != "imagenet"
+        super().__init__(
+            plan, task, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
+        )
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +137,10 @@ class DartsSupernet(DartsStack, Supernet):
         if not affine:
             for cell in cells:
                 remove_affine(cell)
-        super().__init__(plan, task, cells, stem=stem, auxiliary=auxiliary)
+        last_norm = stem != "imagenet"
+        super().__init__(
+            plan, task, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
+        )
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cell, reduction in zip(self.cells, self.reductions, strict=True):

@@ -508,6 +508,7 @@ def test_darts_is_what_pc_darts_is_made_of():
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("name", ["darts", "snas", "proxyless", "dso"])
 def test_a_loss_that_is_no_number_stops_in_one_short_line_or_is_skipped(name, tmp_path, capsys):
     space = "dso_block" if name == "dso" else "nas_bench_201"

@@ -49,7 +49,7 @@ def _shown(gate: Gate) -> int | dict[str, float]:
     """A gate as JSON; a weight that differs between images by its mean."""
     if isinstance(gate, int):
         return gate
-    return {str(option): float(torch.as_tensor(w).mean()) for option, w in gate.items()}
+    return {str(option): float(torch.as_tensor(w).detach().mean()) for option, w in gate.items()}
 
 
 def stop_over_loss(

@@ -2,7 +2,7 @@
 
 import sys
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,9 @@
-"""The exceptions that the command line tells its user about in a line of words."""
+"""The exceptions that the command line tells its user about in a line of words, and such words."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -20,3 +23,15 @@ class Interrupted(BaseException):
         super().__init__(signal, saved)
         self.signal = signal
         self.saved = saved
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'uniform'?)``, or nothing where nothing comes near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """``text``, without its middle where it is long: messages repeat what was typed."""
+    rest = limit // 4
+    return text if len(text) <= limit else f"{text[: limit - rest]} ... {text[-rest:]}"

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.budget.candidates import Candidates
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.run.compute import Compute
 from nasrun.run.run import CheckpointEvery, Run
 from nasrun.streams import Streams

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.config import build_parts, compose
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.supernet import SupernetEvaluator

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nasrun.options import task_of_recipe
+from nasrun.config.groups import task_of_recipe
 
 ROOT = Path(__file__).parent.parent
 console = Console(highlight=False, soft_wrap=True)

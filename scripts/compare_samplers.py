@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tables import ours, show
 
-from nasrun.cli import main
-from nasrun.sweep import Job, read_jobs
+from nasrun.cli.main import main
+from nasrun.report.sweep import Job, read_jobs
 
 RULES: Mapping[str, Sequence[str]] = {
     "uniform": ["sampler=uniform"],

@@ -39,17 +39,17 @@ import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 
-import nasrun.cli
-import nasrun.config
-import nasrun.earlier
-import nasrun.help
-import nasrun.resume
+import nasrun.cli.from_run
+import nasrun.cli.help
+import nasrun.cli.main
+import nasrun.cli.resume
+import nasrun.config.compose
+import nasrun.report.ranking
 import nasrun.task.rank
-import nasrun.task.rank_words
 import nasrun.task.retrain
 import nasrun.task.search
 import nasrun.task.supernet
-from nasrun.options import task_of_recipe
+from nasrun.config.groups import task_of_recipe
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parent.parent / "conf/experiment").glob("*.yaml"))
 EXACT = (
@@ -86,7 +86,7 @@ def words(recipe: str, further: Sequence[str]) -> list[str]:
 def has_nodes(recipe: str | None) -> bool:
     """Whether the search space of a recipe is one of cells with nodes."""
     words = ["task=search", *([f"experiment={recipe}"] if recipe else [])]
-    return "nodes" in nasrun.config.compose(words)["search_space"]
+    return "nodes" in nasrun.config.compose.compose(words)["search_space"]
 
 
 def start(arguments: Sequence[str], place: Path) -> int:
@@ -100,7 +100,7 @@ def start(arguments: Sequence[str], place: Path) -> int:
     os.dup2(log, 2)
     status = FAILED
     try:
-        status = nasrun.cli.main(arguments)
+        status = nasrun.cli.main.main(arguments)
     finally:
         os._exit(status)
 

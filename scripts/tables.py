@@ -13,8 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nasrun.cli import main
-from nasrun.sweep import Job, combinations, read_jobs
+from nasrun.cli.main import main
+from nasrun.report.sweep import Job, combinations, read_jobs
 
 Measure = Callable[[Path], float | None]
 """Of a run directory; None where the run does not have it."""

@@ -24,14 +24,14 @@ import hydra.core.hydra_config  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 
-import nasrun.cli
-import nasrun.earlier
+import nasrun.cli.from_run
+import nasrun.cli.main
+import nasrun.cli.resume
 import nasrun.evaluator.standalone
 import nasrun.evaluator.supernet
-import nasrun.resume
+import nasrun.report.sweep
 import nasrun.run.run
-import nasrun.search_algo.nao
-import nasrun.sweep
+import nasrun.search_algo.nao.nao
 import nasrun.task.retrain
 import nasrun.task.search
 from nasrun.run.run import Run
@@ -187,7 +187,7 @@ def child(order: dict[str, Any]) -> int:
     signal.alarm(LONGEST)
     for name, arguments in order["faults"]:
         FAULTS[name](*arguments)
-    return nasrun.cli.main(order["words"])
+    return nasrun.cli.main.main(order["words"])
 
 
 def serve() -> None:

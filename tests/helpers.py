@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from nasrun.config import build_parts, compose
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Silent
@@ -74,7 +75,11 @@ class Recorder(Silent):
 
     def __init__(self) -> None:
         self.metrics: list[dict[str, float]] = []
+        self.lines: list[str] = []
         self.steps = 0
+
+    def say(self, line: str = "", style: str | None = None) -> None:
+        self.lines.append(line)
 
     def advance(self, steps: int = 1, **metrics: float) -> None:
         self.steps += steps

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from nasrun import cli
+from nasrun.cli import main as cli
 from nasrun.run.run import Run
-from nasrun.search_algo.epd_training import PredictorTraining
+from nasrun.search_algo.nao.epd_training import PredictorTraining
 from nasrun.trainer.training import Training
 
 SEARCH = (

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nasrun.build import find_class
-from nasrun.config import build_parts, compose, flatten, quote
+from nasrun.config.build import build_parts, find_class
+from nasrun.config.compose import compose, flatten, quote
+from nasrun.config.groups import conf_dir, defaults, groups, read, tasks
 from nasrun.errors import UserError
-from nasrun.options import conf_dir, defaults, groups, read, tasks
-from nasrun.task.parts import Parts
+from nasrun.task.setup import Parts
 
 NEEDED = {"retrain": ("architecture=a.json",)}
 """What a task does not go without."""
@@ -45,9 +45,16 @@ WORDS = [
 TARGETS = [
     *("nasrun.sampler.uniform.Uniform", "nasrun.dataset.digits.Digits", "nasrun.streams.Streams"),
     *("nasrun.search_algo.nao.Nao", "nasrun.trainer.trainer.Trainer", "nasrun.run.run.Run"),
-    *("nasrun.task.parts.Parts", "nasrun.errors.Interrupted", "nasrun.run.lock.Lock"),
+    *("nasrun.task.setup.Parts", "nasrun.errors.Interrupted", "nasrun.run.lock.Lock"),
     *("nasrun.search_space.nao_cell.CellScale", "nasrun.sampler.base.Sampler", "nasrun.nope.X"),
-    *("torch.optim.SGD", "torch.nn.Linear", "os.system", "nasrun.cli.main", "nasrun", "nasrun."),
+    *(
+        "torch.optim.SGD",
+        "torch.nn.Linear",
+        "os.system",
+        "nasrun.cli.main.main",
+        "nasrun",
+        "nasrun.",
+    ),
 ]
 KEYS = [
     *("a..b", ".", "a@b", "a@b:c", "a/b", "/a", "ä", "1", "$x", "a[0]", "seed.x", "dataset.mean.0"),

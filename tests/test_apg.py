@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nasrun.search_algo.apg import ApgNag
+from nasrun.search_algo.dso.apg import ApgNag
 
 CPU = torch.device("cpu")
 

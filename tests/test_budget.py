@@ -18,7 +18,7 @@ from test_search_algo import Plain
 from nasrun.budget import candidates as candidates_module
 from nasrun.budget.additive import Additive
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from nasrun import __version__, cli, switches
-from nasrun.config import compose
-from nasrun.earlier import EarlierRun, check_foreign
+from nasrun import __version__
+from nasrun.cli import arguments
+from nasrun.cli import main as cli
+from nasrun.cli.from_run import EarlierRun, check_foreign
+from nasrun.config.compose import compose
+from nasrun.config.groups import groups, tasks
 from nasrun.errors import UserError
-from nasrun.options import groups, tasks
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,7 +85,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 )
 def test_no_torch_for_help_and_slips(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys; from nasrun.cli import main; main(sys.argv[1:]);"
+        "import sys; from nasrun.cli.main import main; main(sys.argv[1:]);"
         "sys.exit(7 if 'torch' in sys.modules else 0)"
     )
     done = subprocess.run(
@@ -353,11 +355,11 @@ def test_info(
 def test_a_further_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "mine" / "experiment").mkdir(parents=True)
     (folder / "mine" / "experiment" / "tiny.yaml").write_text("# @package _global_\nseed: 77\n")
-    for arguments in (
+    for words in (
         ["search", "-cd", "mine", "experiment=tiny", "--cfg", "job"],
         ["--config-dir=mine", "search", "--cfg", "job", "experiment=tiny"],
     ):
-        assert cli.main(arguments) == 0
+        assert cli.main(words) == 0
         assert "seed: 77\n" in capfd.readouterr().out
     assert cli.main(["--help", "-cd", "mine"]) == 0
     assert "tiny" in capfd.readouterr().out
@@ -366,11 +368,11 @@ def test_a_further_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_command_line_sorted() -> None:
-    line = switches.split(["-m", "a=1", "search", "-cd", "x", "b=2", "--info", "c=3"])
+    line = arguments.split(["-m", "a=1", "search", "-cd", "x", "b=2", "--info", "c=3"])
     assert line.task == "search"
     assert line.overrides == ("a=1", "b=2", "c=3")
     assert line.switches == ("-m", "-cd", "x", "--info", "all")
-    assert line.value(switches.CONFIG_DIR) == "x"
+    assert line.value(arguments.CONFIG_DIR) == "x"
 
 
 # What a job hands on.
@@ -380,7 +382,7 @@ def test_what_a_task_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     seen: dict[str, Any] = {}
 
     def job(composed: Any) -> None:
-        from nasrun.config import plain
+        from nasrun.config.compose import plain
 
         seen.update(config=plain(composed), overrides=cli.own_overrides())
 
@@ -417,8 +419,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def job(composed: Any) -> None:
-        from nasrun.config import plain
-        from nasrun.launch import source
+        from nasrun.cli.launch import source
+        from nasrun.config.compose import plain
 
         config = plain(composed)
         found.update(config, overrides=cli.own_overrides(), source=source(config))
@@ -593,7 +595,7 @@ def test_the_installed_wheel_brings_its_configurations(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
     subprocess.run([*install, "--target", str(target), str(wheel)], check=True)
     env = {"PYTHONPATH": str(target)}
-    where = "import nasrun.options; print(nasrun.options.conf_dir())"
+    where = "import nasrun.config.groups; print(nasrun.config.groups.conf_dir())"
     printed = subprocess.run(
         [sys.executable, "-c", where],
         cwd=elsewhere,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import space_of
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, ImageTask
 

@@ -14,19 +14,19 @@ import pytest
 from helpers import space_of
 from tables import NB201, rows
 
-from nasrun.build import build
-from nasrun.cli import main
-from nasrun.config import compose
+from nasrun.cli.main import main
+from nasrun.config.build import build
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.metrics import Estimate
+from nasrun.report.comparison import Comparison, Found, Searched, truths
 from nasrun.run.run import Run
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.task.compare_parts import Compare
-from nasrun.task.compare_report import Comparison, truths
-from nasrun.task.compare_search import Found, Searched, Searches
+from nasrun.task.compare_search import Searches
 from nasrun.values import Architecture
 
 MACRO = [
@@ -269,21 +269,33 @@ def test_fewer_seeds_are_at_most_so_many() -> None:
     assert settings(fewer_seeds={"b": 3}, seeds=2).seeds == {"a": 2, "b": 2}
 
 
+def compared(searches: dict[str, list[Searched]], best: float | None) -> Comparison:
+    return Comparison.of(
+        searches,
+        control="a",
+        evaluations=5,
+        best=best,
+        resamples=100,
+        confidence=0.95,
+        streams=Streams(0),
+    )
+
+
 def test_a_comparison_by_hand() -> None:
     searches = {
         "a": [searched((1, 0.2, 0.5), (3, 0.3, 0.7)), searched((1, 0.1, 0.4), (5, 0.4, 0.5))],
         "b": [searched((1, 0.2, 0.5), (2, 0.5, 0.8)), searched((1, 0.3, 0.5))],
     }
-    found = Comparison.of(searches, settings(), 1.0, Streams(0))
+    found = compared(searches, 1.0)
     a, b = found.standings["a"], found.standings["b"]
     assert [point.value for point in a.curve] == pytest.approx([0.55, 0.55, 0.45, 0.45, 0.4])
     assert [point.value for point in b.curve] == pytest.approx([0.5, 0.35, 0.35, 0.35, 0.35])
     assert (b.wins, b.p) == (0.75, 1.0)  # one better, one alike: no two pairs can prove more
     assert a.curve[-1].low >= 0.3 - 1e-9 and a.curve[-1].high <= 0.5 + 1e-9
-    unknown = Comparison.of(searches, settings(), None, Streams(0))
+    unknown = compared(searches, None)
     assert (unknown.best, unknown.of_all) == (0.8, False)
     assert unknown.standings["b"].final.tolist() == pytest.approx([0.0, 0.3])
-    alone = Comparison.of({"a": searches["a"]}, settings(), 1.0, Streams(0))
+    alone = compared({"a": searches["a"]}, 1.0)
     assert alone.standings["a"].p is None
     assert all(isinstance(point, Estimate) for point in alone.standings["a"].curve)
 

@@ -12,19 +12,12 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.build import build, build_parts, call, find_class
-from nasrun.config import (
-    check_top_level,
-    compose,
-    explain,
-    flatten,
-    parse,
-    quote,
-    top_level_keys,
-)
+from nasrun.config.build import build, build_parts, call, find_class
+from nasrun.config.compose import check_top_level, compose, flatten, parse, quote, top_level_keys
+from nasrun.config.explain import explain
+from nasrun.config.groups import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
+from nasrun.config.prune import leave_out
 from nasrun.errors import UserError
-from nasrun.options import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
-from nasrun.recipe import leave_out
 
 HOSTILE = [
     "os.system",
@@ -32,15 +25,15 @@ HOSTILE = [
     "builtins.eval",
     "builtins.object",
     "functools.partial",
-    "nasrun.build.os.system",
+    "nasrun.config.build.os.system",
     "nasrun.streams.np.random",
     "nasrun.streams.blake2b",  # a function of another package
-    "nasrun.options.Path",  # a class of another package
-    "nasrun.build.UserError.__init__",
-    "nasrun.build.find_class",  # a function
-    "nasrun.build.ALLOWED",  # a value
-    "nasrun.build.__builtins__",
-    "nasrun.build",  # a module
+    "nasrun.config.groups.Path",  # a class of another package
+    "nasrun.config.build.UserError.__init__",
+    "nasrun.config.build.find_class",  # a function
+    "nasrun.config.build.ALLOWED",  # a value
+    "nasrun.config.build.__builtins__",
+    "nasrun.config.build",  # a module
     "nasrun",
     "nasrun_evil.Thing",
     "nasrunevil.Thing",
@@ -52,11 +45,11 @@ HOSTILE = [
     "torch.nn.Linear",
     "hydra.utils.instantiate",
     "nasrun..build.UserError",
-    ".nasrun.build.UserError",
-    "nasrun.build.UserError ",
+    ".nasrun.config.build.UserError",
+    "nasrun.config.build.UserError ",
     "nasrun/build.UserError",
-    "nasrun.build:UserError",
-    "nasrun.build.UserError\n",
+    "nasrun.config.build:UserError",
+    "nasrun.config.build.UserError\n",
     "nasrun.nowhere.Thing",
     "nasrun.search_algo.base.SearchAlgo",  # an interface
     "",

@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from random_lines import any_line, small_run
 
 from nasrun.budget.candidates import Candidates
-from nasrun.cli import main
-from nasrun.options import tasks
-from nasrun.task.parts import Parts
+from nasrun.cli.main import main
+from nasrun.config.groups import tasks
+from nasrun.task.setup import Parts
 
 LONGEST_LINE = 600
 SECONDS = 60  # of computing, after which a command counts as hanging

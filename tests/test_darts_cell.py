@@ -16,7 +16,8 @@ from networks import (
     random_architectures,
 )
 
-from nasrun.config import build_parts, compose
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell import DartsCell, DartsScale
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge, shuffled

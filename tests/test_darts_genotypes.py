@@ -21,8 +21,9 @@ from test_darts_cell import (
 )
 
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.search_space.darts_cell.operations import NAMES

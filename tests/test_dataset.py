@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nasrun.build import build
+from nasrun.config.build import build
 from nasrun.dataset.augment import Normalise, crop, cut_out, flip
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
 from nasrun.dataset.order import carve_test, carve_validation, stratified_order

@@ -10,15 +10,16 @@ import torch
 from helpers import CPU, TASK, Images, Recorder, splits, trainer
 
 from nasrun.budget.candidates import Candidates
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.run.monitor import Silent
-from nasrun.search_algo.dso import Dso
-from nasrun.search_algo.dso_penalty import Penalty, latency_costs
+from nasrun.search_algo.dso.dso import Dso
+from nasrun.search_algo.dso.penalty import Penalty, latency_costs
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import Lessons
-from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 
 DEVICE = torch.device("cpu")

@@ -13,19 +13,20 @@ import torch
 from helpers import CPU, TASK, Recorder, space_of, splits, trainer
 
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.run.state import decode_tensors, encode_tensors, pack, unpack
-from nasrun.search_algo.controller import Controller, ControllerSettings, Drawn
-from nasrun.search_algo.enas import Enas
-from nasrun.search_algo.reinforce import Reinforce, ReinforceSettings
+from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Drawn
+from nasrun.search_algo.enas.enas import Enas
+from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import Lessons
-from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Cost, Trial
 
@@ -388,7 +389,7 @@ def test_the_best_of_those_derived_wins_also_after_a_stop():
 
 
 def test_a_policy_that_is_sure_derives_few(monkeypatch):
-    monkeypatch.setattr("nasrun.search_algo.enas.GIVE_UP_AFTER", 3)
+    monkeypatch.setattr("nasrun.search_algo.enas.enas.GIVE_UP_AFTER", 3)
     algo, _ = started("search_algo.derive=50", "search_algo.controller.tanh_constant=null")
     with torch.no_grad():
         for name, weight in algo.learner.controller.named_parameters():
@@ -418,15 +419,16 @@ def test_outside_the_budget_nothing_is_earned_or_derived():
     assert found and all(map(algo.candidates.allows, found))
 
 
-def test_a_budget_that_the_policy_never_meets_is_met_at_random(monkeypatch, capsys):
+def test_a_budget_that_the_policy_never_meets_is_met_at_random(monkeypatch):
     algo, _ = started()
     rare = algo.candidates.space.sample(np.random.default_rng(5))
     monkeypatch.setattr(algo.candidates, "allows", lambda one: one == rare)
     monkeypatch.setattr(algo.candidates, "draw", lambda rng: rare)
     monkeypatch.setattr("nasrun.search_algo.pool.GIVE_UP_AFTER", 10)
-    monkeypatch.setattr("nasrun.search_algo.enas.GIVE_UP_AFTER", 2)
+    monkeypatch.setattr("nasrun.search_algo.enas.enas.GIVE_UP_AFTER", 2)
+    algo.monitor = monitor = Recorder()
     assert algo.ask() == [rare]
-    assert "the controller draws nothing within the budget" in capsys.readouterr().out
+    assert "the controller draws nothing within the budget" in monitor.lines[0]
 
 
 def test_rewards_that_are_no_numbers_stop_or_count_as_the_worst():

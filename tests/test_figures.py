@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nasrun.figures import Panel, curves, panels, scatter, spread
 from nasrun.metrics import Estimate
+from nasrun.report.figures import Panel, curves, panels, scatter, spread
 
 TAU = Estimate(0.571, 0.551, 0.59)
 

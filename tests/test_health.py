@@ -13,11 +13,11 @@ import torch
 from helpers import CPU, space_of, splits
 from processes import Processes
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.run.run import CheckpointEvery, Run
 from nasrun.run.state import pack, unpack
 from nasrun.task.health import Health, HealthReport
-from nasrun.trainer.watch import OptionCounts, OptionGradients
+from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.values import Decision, ImageTask
 
 TASK = ImageTask(3, 32, 4)

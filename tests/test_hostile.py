@@ -33,8 +33,8 @@ from hostile import (
     write_tensors,
 )
 
-from nasrun import cli
-from nasrun.config import compose
+from nasrun.cli import main as cli
+from nasrun.config.compose import compose
 
 LOGS = {"_target_": "nasrun.run.logs.Logs", "directory": "../outside", "lengths": {}}
 """A class of nasrun, but none that a configuration is made of: it empties files."""
@@ -146,8 +146,12 @@ def test_a_pickle_that_its_digest_vouches_for(
 
 TARGETS = [
     *("os.system", "builtins.eval", "subprocess.Popen", "functools.partial", "hydra.utils.call"),
-    *("hydra._internal.utils._locate", "nasrun.build.os.system", "nasrun.cli.os.system"),
-    *("nasrun.run.files.os.system", "nasrun.config.Path", "nasrun.errors.UserError"),
+    *(
+        "hydra._internal.utils._locate",
+        "nasrun.config.build.os.system",
+        "nasrun.cli.main.os.system",
+    ),
+    *("nasrun.run.files.os.system", "nasrun.config.compose.Path", "nasrun.errors.UserError"),
     *("torch.optim.lr_scheduler.partial", "torch.optim.sgd.torch.load", "torch.optim.SGD"),
     *("nаsrun.sampler.uniform.Uniform", "nasrun.sampler.uniform.Uniform\u200b"),  # Cyrillic; hidden
     *("nasrun" + ".a" * 5000, f"nasrun.x.{ESCAPE}", "../../outside/evil", ""),

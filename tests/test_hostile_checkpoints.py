@@ -28,7 +28,7 @@ from hostile import (
 )
 from safetensors.torch import load, save
 
-from nasrun import cli
+from nasrun.cli import main as cli
 from nasrun.errors import UserError
 from nasrun.run.checkpoints import Checkpoints
 from nasrun.run.run import Run

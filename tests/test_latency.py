@@ -13,7 +13,7 @@ import pytest
 
 from nasrun.budget.budget import Budget, Range
 from nasrun.budget.latency import Latency, read_table, write_table
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.search_space.base import Piece, SearchSpace
 from nasrun.streams import Streams

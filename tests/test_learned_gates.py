@@ -10,20 +10,21 @@ from helpers import CPU, TASK, Images, Recorder, space_of, splits, trainer
 from torch import nn
 
 from nasrun.budget.candidates import Candidates
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.run.monitor import Silent
-from nasrun.search_algo.darts import Darts, DartsGates, second_order
-from nasrun.search_algo.p_darts import PDarts, StagedSupernet
-from nasrun.search_algo.proxyless import BinaryGates, CostFactor
-from nasrun.search_algo.resource import ExpectedCost
-from nasrun.search_algo.snas import SnasGates
-from nasrun.search_algo.soft_gates import GateAdam
+from nasrun.search_algo.gates.darts import Darts, DartsGates, second_order
+from nasrun.search_algo.gates.p_darts import PDarts, StagedSupernet
+from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor
+from nasrun.search_algo.gates.resource import ExpectedCost
+from nasrun.search_algo.gates.snas import SnasGates
+from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.operations import SKIP
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import Lessons
-from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 

@@ -10,8 +10,9 @@ import torch
 from helpers import CPU, TASK, Images, schedule, space, splits
 from torch import nn
 
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.supernet import SupernetEvaluator

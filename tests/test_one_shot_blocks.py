@@ -9,8 +9,8 @@ from helpers import space_of
 from networks import CIFAR, counted, random_architectures
 from torch import nn
 
+from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.options import groups
 from nasrun.search_space.gates import BINARY_SPACES, MIX_SPACES
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.one_shot_blocks import BlockScale, OneShotBlocks

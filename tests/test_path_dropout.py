@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, trainer
 
-from nasrun.config import build_parts, compose
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.sampler.path_dropout import PathDropout
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_space.one_shot_blocks.wiring import input_at, operation_at
 from nasrun.streams import Streams
-from nasrun.trainer.path_rules import PathRules, StepRules
+from nasrun.trainer.step_rules import PathRules, StepRules
 
 SPACE = space_of("one_shot_blocks")
 EVERYTHING = SPACE.whole

@@ -15,7 +15,7 @@ from nasrun.run.monitor import Silent
 from nasrun.sampler.sandwich import Sandwich
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
-from nasrun.trainer.path_rules import PathRules, SizePower, StepRules
+from nasrun.trainer.step_rules import PathRules, SizePower, StepRules
 from nasrun.values import Architecture
 
 POWER = SizePower(size="params", smallest=4, largest=0.25)

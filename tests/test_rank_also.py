@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.metrics.ranking import kendall
 from nasrun.run.run import Run
 

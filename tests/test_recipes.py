@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nasrun.cli import main
-from nasrun.config import build_parts, compose
-from nasrun.options import task_of_recipe
-from nasrun.recipe import leave_out
+from nasrun.cli.main import main
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
+from nasrun.config.groups import task_of_recipe
+from nasrun.config.prune import leave_out
 from nasrun.streams import Streams
 from nasrun.values import ImageTask
 

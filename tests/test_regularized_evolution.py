@@ -15,9 +15,9 @@ from test_evolution import Planted, flat, started, told
 from test_nas_bench_201 import space as nb201
 from test_search_algo import Cell, Plain, canonical_pool, conf, saved, start
 
-from nasrun.build import build
+from nasrun.config.build import build
+from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.options import groups
 from nasrun.run.monitor import Silent
 from nasrun.search_algo import regularized_evolution
 from nasrun.search_algo.random_search import RandomSearch

@@ -15,7 +15,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nasrun.errors import UserError
-from nasrun.run import events
 from nasrun.run.files import open_for_writing, read_bytes, read_object, write_atomic, write_json
 from nasrun.run.logs import Logs, missing, whole_lines
 
@@ -150,7 +149,7 @@ def test_an_event_file_cut_within_a_point_is_continued(tmp_path: Path) -> None:
     lengths = logs.lengths()
     write(logs, range(3, 6))
     logs.close()
-    (path,) = tmp_path.glob(f"{events.PREFIX}*")
+    (path,) = tmp_path.glob(f"{PREFIX}*")
     for cut in (path.stat().st_size - 5, lengths[path.name] + 1):
         os.truncate(path, cut)
         again = Logs(tmp_path, lengths)

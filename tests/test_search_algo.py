@@ -15,15 +15,15 @@ import torch
 from omegaconf import OmegaConf
 
 from nasrun.budget.candidates import Candidates
-from nasrun.build import build
+from nasrun.config.build import build
 from nasrun.errors import UserError
 from nasrun.run.monitor import Silent
 from nasrun.run.state import decode_tensors as decode
 from nasrun.run.state import encode_tensors as encode
 from nasrun.run.state import pack, unpack
 from nasrun.search_algo.base import SearchAlgo
-from nasrun.search_algo.epd import PredictorSettings
-from nasrun.search_algo.nao import Nao
+from nasrun.search_algo.nao.epd import PredictorSettings
+from nasrun.search_algo.nao.nao import Nao
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams

@@ -21,14 +21,14 @@ from test_search_algo import (
 )
 
 from nasrun.budget.candidates import Candidates
-from nasrun.build import build
+from nasrun.config.build import build
 from nasrun.errors import UserError
 from nasrun.metrics import pairwise_accuracy
 from nasrun.run.monitor import Silent
-from nasrun.search_algo.epd import EPD
-from nasrun.search_algo.epd_training import PredictorTraining, normalise
+from nasrun.search_algo.nao.epd import EPD
+from nasrun.search_algo.nao.epd_training import PredictorTraining, normalise
+from nasrun.search_algo.nao.tokens import Vocabulary
 from nasrun.search_algo.pool import Pool
-from nasrun.search_algo.tokens import Vocabulary
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 

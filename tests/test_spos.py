@@ -11,7 +11,8 @@ from helpers import CPU, space_of
 from networks import CIFAR, counted, random_architectures
 from torch import Tensor, nn
 
-from nasrun.config import build_parts, compose
+from nasrun.config.build import build_parts
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistics
 from nasrun.search_space.base import SearchSpace

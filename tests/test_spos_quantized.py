@@ -17,7 +17,8 @@ from networks import (
 )
 from torchvision.models import resnet18, resnet34
 
-from nasrun.config import build, compose
+from nasrun.config.build import build
+from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.search_space.spos_quantized import SposQuantized, WidthScale
 from nasrun.search_space.spos_quantized import network as built

@@ -10,7 +10,7 @@ from helpers import space_of
 from networks import counted
 from safetensors.torch import load_file
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.values import ImageTask
 
 WORDS = [

@@ -13,8 +13,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
-from nasrun import cli, sweep
+from nasrun.cli import main as cli
 from nasrun.errors import UserError
+from nasrun.report import sweep
 
 SWEEP = ["search", "-m", "sampler=uniform,proportional", "seed=0,1"]
 

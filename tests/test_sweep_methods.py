@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from nasrun.cli import main
-from nasrun.sweep_methods import Methods, compare, draw, short, show
+from nasrun.cli.main import main
+from nasrun.report.sweep_methods import Methods, compare, draw, short, show
 
 SHARED = ["effort=smoke", "threads=1"]
 

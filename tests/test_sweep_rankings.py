@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasrun import sweep, sweep_rankings
-from nasrun.sweep_rankings import Ranking, chosen, draw
+from nasrun.report import sweep, sweep_rankings
+from nasrun.report.sweep_rankings import Ranking, chosen, draw
 
 SCORES = [0.1, 0.3, 0.2, 0.4, 0.5]
 TRUTH = [0.80, 0.82, 0.81, 0.83, 0.79]

@@ -14,7 +14,7 @@ from helpers import space as nao_space
 from test_nas_bench_201 import space as nb201
 from test_nas_bench_macro import space as macro
 
-from nasrun.cli import main
+from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.evaluator.table import TableEvaluator
 from nasrun.run.monitor import Silent

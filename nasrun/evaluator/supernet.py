@@ -13,7 +13,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
-from nasrun.evaluator.fixed import fixed_batches
+from nasrun.evaluator.batches import fixed_batches
 from nasrun.limits import Count, Images
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor

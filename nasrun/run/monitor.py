@@ -22,6 +22,9 @@ class Monitor(Protocol):
     def stage(self, name: str, total: int) -> AbstractContextManager[Stage]:
         """A stage of ``total`` steps, e.g. ``run.stage("supernet/round0", 2000)``."""
 
+    def say(self, line: str = "", style: str | None = None) -> None:
+        """A line for the person at the screen; style: as rich names it, e.g. "yellow"."""
+
     def keep(self, name: str, part: Part, label: str = "") -> None:
         """From now on ``part`` is in every checkpoint; a resumed run puts it into its old state.
 
@@ -50,6 +53,9 @@ class Silent:
         yield self
 
     def advance(self, steps: int = 1, **metrics: float) -> None:
+        pass
+
+    def say(self, line: str = "", style: str | None = None) -> None:
         pass
 
     def keep(self, name: str, part: Part, label: str = "") -> None:

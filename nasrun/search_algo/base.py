@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +31,14 @@ class Round:
     pool: tuple[Architecture, ...] | None
     fresh_supernet: bool
     evaluations: int
+
+
+@dataclass(frozen=True)
+class BlockHistory:
+    """The multiply-adds of each block by name, ``macs[name][i]`` after ``epochs[i]`` epochs."""
+
+    epochs: Sequence[float]
+    macs: Mapping[str, Sequence[int]]
 
 
 class SearchAlgo(ABC):
@@ -91,8 +98,9 @@ class SearchAlgo(ABC):
         """The gates by which a supernet scores the architecture."""
         return architecture.choices
 
-    def draw(self, directory: Path) -> None:  # noqa: B027 - most have nothing of their own to show
-        """Write pictures and tables of how the search went."""
+    def block_history(self) -> BlockHistory | None:
+        """How the blocks of the network shrank, of an algorithm that takes parts of it away."""
+        return None
 
     def front(self) -> list[Trial] | None:
         """The trials that no other beats in every goal, of an algorithm that has several goals."""

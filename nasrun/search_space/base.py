@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.figures_architecture import Graph
 from nasrun.search_space.gates import BINARY, GateKind, Gates
+from nasrun.search_space.graph import Graph
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask

@@ -9,13 +9,13 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.table import TableEvaluator
+from nasrun.report.comparison import Comparison, Searched, plot, say
 from nasrun.run.run import Run
 from nasrun.task.compare_parts import Compare
-from nasrun.task.compare_report import Comparison
-from nasrun.task.compare_search import Scores, Searched, Searches, one_search
-from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages
+from nasrun.task.compare_search import Scores, Searches, one_search
+from nasrun.task.scoring import SameImages
 from nasrun.task.search import LATENCIES
+from nasrun.task.setup import Parts
 
 
 def compare(parts: Parts, run: Run) -> dict[str, Any]:
@@ -52,16 +52,18 @@ def compare(parts: Parts, run: Run) -> dict[str, Any]:
         search_all(name, wanted, candidates, scores, truth, searches.of(name))
     comparison = Comparison.of(
         {name: searches.of(name) for name in wanted.algorithms},
-        wanted,
-        best_of(judge, candidates),
-        run.streams,
+        control=wanted.control,
+        evaluations=wanted.evaluations,
+        best=best_of(judge, candidates),
+        resamples=wanted.resamples,
+        confidence=wanted.confidence,
+        streams=run.streams,
     )
     comparison.write(run.directory, space)
-    from nasrun.task import compare_words  # rich tables and matplotlib: not before they are needed
 
-    compare_words.draw(run, comparison)
+    plot(run, comparison)
     result = run.finish(comparison.result())
-    compare_words.say(run, comparison)
+    say(run, comparison)
     return result
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
+from nasrun.report.comparison import Found, Searched
 from nasrun.run.monitor import Silent
 from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
@@ -45,26 +45,6 @@ class Scores:
         """Raises UserError where the state belongs to another search space."""
         trials = [Trial.from_json(trial) for trial in state["trials"]]
         self.trials = {self.space.check(trial.architecture): trial for trial in trials}
-
-
-@dataclass(frozen=True)
-class Found:
-    """A better score than all before. evaluation: of how many, the first is 1; truth: the judge's
-    word on the architecture."""
-
-    evaluation: int
-    architecture: Architecture
-    score: float
-    truth: float
-
-
-@dataclass(frozen=True)
-class Searched:
-    """One search. evaluations: distinct architectures scored; found: what was best in turn."""
-
-    seed: int
-    evaluations: int
-    found: tuple[Found, ...]
 
 
 class Searches:

@@ -35,7 +35,7 @@ def save_front(algo: SearchAlgo, space: SearchSpace, run: Run) -> None:
     ]
     write_json(run.directory / FRONT, rows)
     goals = list(algo.costs(front[0]))
-    from nasrun import figures  # matplotlib: not before it is needed
+    from nasrun.report import figures  # matplotlib: not before it is needed
 
     def points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
         return [(algo.costs(trial)[goals[0]], trial.score) for trial in trials]

@@ -100,6 +100,9 @@ class ShownOnly:
         with self.run.screen.stage(name, total) as shown:
             yield Shown(shown)
 
+    def say(self, line: str = "", style: str | None = None) -> None:
+        self.run.say(line, style)
+
     def keep(self, name: str, part: Part, label: str = "") -> None:
         self.run.keep(name, part, label)
 

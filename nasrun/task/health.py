@@ -12,14 +12,15 @@ from nasrun.dataset.base import Splits
 from nasrun.evaluator.batch_norm import Protocol
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.limits import Count, Images
+from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
 from nasrun.run.monitor import Silent
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import BINARY, Gates
 from nasrun.task.collapse import warn_of_collapse
+from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
-from nasrun.trainer.watch import OptionCounts, OptionGradients
 
 HEALTH = "health.json"
 
@@ -149,6 +150,16 @@ class HealthReport:
                 if self.gradients.knows(index):
                     row["gradient"].append(sums[index][option] / self.gradients.samples)
         return found
+
+    def summary(self) -> HealthSummary:
+        """What is said of it at the end of the run."""
+        return HealthSummary(
+            self.counts.passes,
+            self.by_name(),
+            self.scores,
+            len(self.architectures),
+            self.run.directory / HEALTH,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """passes; for each option of each decision the passes that trained it, and its share of the

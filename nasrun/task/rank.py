@@ -16,17 +16,17 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
+from nasrun.report.health import say_health
 from nasrun.run.files import write_atomic, write_json
 from nasrun.run.run import Run
 from nasrun.search_space.base import Supernet
 from nasrun.task.ground_truth import GroundTruth, Scores
 from nasrun.task.health import HealthReport
-from nasrun.task.health_words import say_health
-from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages, ScoresByEpoch
 from nasrun.task.rank_also import Also
 from nasrun.task.rank_parts import Rank
+from nasrun.task.scoring import SameImages, ScoresByEpoch
 from nasrun.task.search import checked, start_supernet, train_watched
+from nasrun.task.setup import Parts
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Cost, ImageTask
 
@@ -87,7 +87,7 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
     true_scores = truth.scores(architectures)
     costs = [space.cost(one, splits.task, truth.scale) for one in architectures]
     if health is not None:
-        say_health(run, health)
+        say_health(run, health.summary())
     return report(parts, run, wanted, architectures, costs, scores, true_scores, epochs, also)
 
 
@@ -207,7 +207,9 @@ def report(
         **spread("truth", truth),
         **(also.result() if also is not None else {}),
     }
-    from nasrun.task import rank_words  # rich tables and matplotlib: not before they are needed
+    from nasrun.report import (
+        ranking as rank_words,  # rich tables and matplotlib: not before they are needed
+    )
 
     rank_words.draw(run, reports, scores.of(epochs[-1]), truth, params)
     if also is not None:

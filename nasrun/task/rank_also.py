@@ -19,8 +19,8 @@ from nasrun.metrics.ranking import kendall
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.progress import ScoresByEpoch
 from nasrun.task.rank_parts import Rank
+from nasrun.task.scoring import ScoresByEpoch
 
 Agreement = dict[str, Estimate]
 """τ-b of the second scores: ``with_truth``, and ``with_scores``, the first."""
@@ -114,7 +114,7 @@ class Also:
         params: npt.NDArray[np.int64],
     ) -> None:
         """also.png and .svg: the first scores, and the truth, against the second."""
-        from nasrun import figures  # matplotlib: not before it is needed
+        from nasrun.report import figures  # matplotlib: not before it is needed
 
         found = self.scores.of(list(self.agreement)[-1])
         x = np.log(np.maximum(found, 1e-300)) if self.axis.logarithm else np.asarray(found)

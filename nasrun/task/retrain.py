@@ -9,14 +9,14 @@ from typing import Any
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.figures_architecture import graphs
+from nasrun.report.figures_architecture import graphs
 from nasrun.run.files import read_json_or_text
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
 from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import FRONT, picked
-from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages
+from nasrun.task.scoring import SameImages
+from nasrun.task.setup import Parts
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 

@@ -11,6 +11,8 @@ from typing import Any
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.report.figures_architecture import save_block_history
+from nasrun.report.health import say_health
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
@@ -18,10 +20,9 @@ from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import save_front
 from nasrun.task.health import HealthReport
-from nasrun.task.health_words import say_health
-from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages, Scored, Tally
 from nasrun.task.retrain import retrain_architecture, say_winner
+from nasrun.task.scoring import SameImages, Scored, Tally
+from nasrun.task.setup import Parts
 from nasrun.trainer.gate_learner import GateLearner, Lessons
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
@@ -104,7 +105,8 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
         score(parts, run, round_, training.network if training else None, tally)
     run.drop("supernet")
     save_front(algo, parts.search_space, run)
-    algo.draw(run.directory)
+    if history := algo.block_history():
+        save_block_history(history.epochs, history.macs, run.directory)
 
     winner, result = shortlist(parts, run, splits)
     run.save_architecture(winner.architecture)
@@ -114,7 +116,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
     result |= retrain_architecture(parts, run, splits, winner.architecture)
     result = run.finish(result)
     if health is not None:
-        say_health(run, health)
+        say_health(run, health.summary())
     say_winner(parts, run, winner.architecture, result)
     return result
 

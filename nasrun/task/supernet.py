@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from nasrun.errors import UserError
+from nasrun.report.health import say_health
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.task.health import HealthReport
-from nasrun.task.health_words import say_health
-from nasrun.task.parts import Parts
-from nasrun.task.progress import SameImages
+from nasrun.task.scoring import SameImages
 from nasrun.task.search import start_supernet, train_supernet
+from nasrun.task.setup import Parts
 
 
 def supernet(parts: Parts, run: Run) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def supernet(parts: Parts, run: Run) -> dict[str, Any]:
     train_supernet(parts, run, splits, training, Round(0, None, True, 0), health)
     result = run.finish({"steps": training.steps_per_round})
     if health is not None:
-        say_health(run, health)
+        say_health(run, health.summary())
     run.say()
     run.say(f"everything is in     {run.directory}")
     run.say(f"search in it         nasrun search from={run.directory}")

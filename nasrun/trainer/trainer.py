@@ -11,8 +11,8 @@ from nasrun.errors import UserError
 from nasrun.limits import Count, Strength
 from nasrun.run.compute import Compute
 from nasrun.streams import Streams
-from nasrun.trainer.path_rules import StepRules
 from nasrun.trainer.schedule import Schedule
+from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import NetworkT, Training
 
 Keep = Annotated[float, Field(gt=0, le=1)]

@@ -17,9 +17,9 @@ from nasrun.run.state import State, whole_number
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
-from nasrun.trainer.faults import MOST_SKIPPED, Buffers, stop_over_loss
-from nasrun.trainer.path_rules import StepRules
+from nasrun.trainer.nonfinite import MOST_SKIPPED, Buffers, stop_over_loss
 from nasrun.trainer.pieces import in_pieces
+from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.updates import Updates
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nasrun.run.state import State, load_optimiser_state, optimiser_state
-from nasrun.trainer.faults import gradient_norm
+from nasrun.trainer.nonfinite import gradient_norm
 
 if TYPE_CHECKING:
     from nasrun.trainer.trainer import Trainer

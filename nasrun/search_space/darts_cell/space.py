@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.figures_architecture import Graph, Node
 from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.darts_cell.costs import Costs, count
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
@@ -28,6 +27,7 @@ from nasrun.search_space.darts_cell.wiring import (
     write_genotype,
 )
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import Graph, Node
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 

@@ -12,9 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from nasrun.errors import UserError
-from nasrun.figures_architecture import Graph
 from nasrun.search_space.base import Measure, Piece, Scale, SearchSpace
-from nasrun.search_space.dso_block.drawing import graph_of
 from nasrun.search_space.dso_block.network import BlockNetwork, BlockSupernet
 from nasrun.search_space.dso_block.plan import Plan, StemKind, block_cost, network_cost, plan_stages
 from nasrun.search_space.dso_block.roles import Role, block_roles, stage_pieces
@@ -24,11 +22,13 @@ from nasrun.search_space.dso_block.wiring import (
     REDUCTIONS,
     Edges,
     Wiring,
+    graph_of,
     open_edges,
     operation_of,
     wire,
 )
 from nasrun.search_space.gates import BINARY, GateKind
+from nasrun.search_space.graph import Graph
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, ImageTask
 

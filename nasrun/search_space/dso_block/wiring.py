@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nasrun.search_space import graph
+
 NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3")
 """The operations of a level, in the order of the released code."""
 
@@ -128,3 +130,26 @@ def open_edges(wiring: Wiring, edges: Edges) -> list[int]:
             opened[decision] = int(source in node.inputs)
         opened[edges.output(node.index)] = int(node.output)
     return opened
+
+
+SHORT = {
+    "sep_conv_3x3": "sep 3×3",
+    "sep_conv_5x5": "sep 5×5",
+    "max_pool_3x3": "max 3×3",
+    "avg_pool_3x3": "avg 3×3",
+}
+
+
+def graph_of(wiring: Wiring, edges: Edges) -> graph.Graph:
+    """Input below, a row for each level, output above; operations that are dead are left out."""
+    middle = (len(NAMES) - 1) / 2
+    nodes = [graph.Node("input", middle, 0)]
+    places = {INPUT: 0}
+    for node in wiring.nodes:
+        places[node.index] = len(nodes)
+        level, kind = divmod(node.index, len(NAMES))
+        nodes.append(graph.Node(SHORT[NAMES[kind]], kind, level + 1))
+    nodes.append(graph.Node("output", middle, edges.levels + 1))
+    lines = [(places[s], places[node.index], "") for node in wiring.nodes for s in node.inputs]
+    lines += [(places[node.index], len(nodes) - 1, "") for node in wiring.nodes if node.output]
+    return graph.Graph(nodes, lines or [(0, len(nodes) - 1, "shortcut")])

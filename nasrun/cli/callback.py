@@ -1,0 +1,41 @@
+"""Hydra's callback: it notes directories before Hydra makes them, and sums up sweeps."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from nasrun.cli.outputs import note
+
+
+class Outputs(Callback):
+    """Registered in config.yaml: notes directories before Hydra makes them, sums up sweeps."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with suppress(OmegaConfBaseException, TypeError):  # Hydra says itself what is wrong with it
+            note(Path(config.hydra.run.dir), sweep=False)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        output = note(Path(config.hydra.sweep.dir), sweep=True)
+        words = list(config.hydra.overrides.task)
+        # A recipe may sweep as well; what the command line says of the same key wins.
+        typed = {word.partition("=")[0] for word in words}
+        for key, value in (config.hydra.sweeper.get("params") or {}).items():
+            words += [] if key in typed else [f"{key}={value}"]
+        parsed = OverridesParser.create().parse_overrides(words)
+        swept = [override for override in parsed if override.is_sweep_override()]
+        output.swept = frozenset(override.get_key_element() for override in swept)
+        if all(override.is_discrete_sweep() for override in swept):
+            output.jobs = math.prod(len(list(o.sweep_string_iterator())) for o in swept)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from nasrun.report.sweep import summarise  # rich tables: only for sweeps
+
+        summarise(Path(config.hydra.sweep.dir))

@@ -1,0 +1,87 @@
+"""What the command line says of an error: one line, and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from nasrun.cli import outputs
+from nasrun.errors import Interrupted, UserError, shortened
+from nasrun.run.files import printable
+
+DEBUG = "NASRUN_DEBUG"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
+    """Say what stopped the process, and how to go on; the exit status of that signal."""
+    number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to stop (SIGTERM)"}
+    text = words.get(signal.Signals(number), f"stopped by {signal.Signals(number).name}")
+    if isinstance(error, Interrupted) and error.saved:
+        text += f"; all work is saved, go on with: nasrun resume {shlex.quote(error.saved)}"
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"nasrun: {text}\n")
+    return 128 + number
+
+
+def verdict(error: Exception) -> tuple[str, int]:
+    """What to say of an error, in one line, and the exit status."""
+    error = trouble_with_output(error) or shortage_of_memory(error) or error
+    # It may repeat what a stranger wrote.
+    text = printable(shortened(" ".join(str(error).split()), 2000))
+    if isinstance(error, UserError):
+        return f"error: {text}", 2
+    return f"internal error: {type(error).__name__}: {text} ({DEBUG}=1 shows the traceback)", 1
+
+
+def trouble_with_output(error: BaseException) -> UserError | None:
+    """The full disk or the unwritable directory behind an error, where that is what it is."""
+    output = _output()
+    # torch turns an OSError while it saves into a RuntimeError of its own.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, UserError) or cause is None or output is None:
+        return None
+    path = Path(str(cause.filename)).absolute() if cause.filename else None
+    place, advice = path or output, "choose another place with outputs=DIR"
+    if cause.errno in NO_SPACE:
+        advice = f"or {advice}"
+        if (output / "run.json").exists():
+            advice = f"then go on with: nasrun resume {output}"
+        return UserError(f"no space left to write {place}: {cause.strerror}; free some, {advice}")
+    if path and (path.is_relative_to(output) or output.is_relative_to(path)):
+        return UserError(f"cannot write {place}: {cause.strerror}; {advice}")
+    return None
+
+
+def shortage_of_memory(error: BaseException) -> UserError | None:
+    """The error in words, where no memory was left."""
+    if isinstance(error, UserError) or "torch" not in sys.modules:
+        return None
+    from nasrun.run.compute import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return UserError(
+        f"out of memory: {' '.join(str(error).split())[:160]}; lower batch_size of the trainer or "
+        "the evaluator, or the size of the networks; what was saved is kept"
+    )
+
+
+def _output() -> Path | None:
+    """The directory of the run or sweep under way."""
+    return outputs.current[0].directory if outputs.current else None
+
+
+def show_traceback() -> None:
+    """Print the traceback of the error under way, where NASRUN_DEBUG=1 asks for it."""
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exc()

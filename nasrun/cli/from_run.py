@@ -1,0 +1,207 @@
+"""What ``from=RUN_DIR`` takes from an earlier run, which may be a stranger's: plain settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasrun.config.compose import compose, flatten, parse
+from nasrun.config.explain import CONFIGURATION_ERRORS, explain
+from nasrun.config.groups import groups
+from nasrun.errors import UserError, shortened
+from nasrun.run.files import printable, read_object
+
+FORGOTTEN = (
+    *("task", "from", "architecture", "pick", "outputs", "resume"),
+    *("rank.truth_store", "budget.latency.store"),
+)
+"""Overrides of the earlier run that say what it did and where, not how."""
+
+MOST_OVERRIDES = 200
+LONGEST_OVERRIDE = 1000
+MOST_NESTED = 20
+"""Opening brackets, and parts of a key: Hydra reads and composes both by recursion."""
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """run.json of a run: its task, the overrides it was given, and what these meant then."""
+
+    directory: Path
+    task: str
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+    @staticmethod
+    def read(directory: Path, needed: str, config_dir: str | None) -> EarlierRun:
+        """Raises UserError where ``directory`` is no run, or asks for more than settings.
+
+        needed: a file that the run must have written.
+        """
+        if not directory.is_dir():
+            raise UserError(f"from={directory}: there is no such directory")
+        record = read_object(directory / "run.json", "is this the directory of a run?")
+        if not (directory / needed).exists():
+            raise UserError(
+                f"{directory} has no {needed} yet: if the run was stopped, go on with it "
+                f"(nasrun resume {directory})"
+            )
+        if needed.endswith(".json"):
+            read_object(directory / needed)
+        task, overrides, config = (record.get(key) for key in ("task", "overrides", "config"))
+        if (
+            not isinstance(task, str)
+            or not isinstance(overrides, list)
+            or not isinstance(config, dict)
+        ):
+            raise UserError(f"{directory / 'run.json'} lacks task, overrides or config")
+        overrides = [*overrides, *resumed_with(record)]
+        if len(overrides) > MOST_OVERRIDES:
+            raise UserError(f"{directory / 'run.json'} has {len(overrides)} overrides, too many")
+        options = groups(config_dir)
+        kept = [
+            override
+            for override in overrides
+            if check_foreign(override, options, directory / "run.json") not in FORGOTTEN
+        ]
+        return EarlierRun(directory, task, tuple(kept), config)
+
+    def split(self) -> str:
+        """The override that gives the run's split of images: a supernet must not be scored on
+        images that it was trained on. Raises UserError where run.json does not tell it."""
+        seed = self.config.get("split_seed", self.config.get("seed"))
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise UserError(f"{self.directory / 'run.json'} has no seed of a split")
+        return f"split_seed={seed}"
+
+    def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
+        """The run's overrides, without those that the user's replace, then the user's."""
+        mine = list(overrides)
+        own_keys = {parse(override).get_key_element().lstrip("+~") for override in mine}
+        options = groups(config_dir)
+        replaced = {place_of(word) for word in mine if parse(word).key_or_group in options}
+        kept = [
+            override
+            for override in self.overrides
+            if (key := parse(override).get_key_element()) not in own_keys
+            # What the run said of an option that the user now chooses anew means nothing.
+            and not any(key.startswith(f"{group}.") for group in replaced)
+        ]
+        if "dataset.download" not in own_keys and self._places_data(kept, config_dir):
+            kept.append("dataset.download=false")
+        return [*kept, *mine]
+
+    def _places_data(self, kept: list[str], config_dir: str | None) -> bool:
+        """Whether ``kept`` say where a data set would be put that is not there.
+
+        That may be anywhere, and the user has not been asked.
+        """
+        if not any(parse(override).get_key_element() == "dataset.root" for override in kept):
+            return False
+        return "dataset.download" in flatten(compose(self.overrides, config_dir))
+
+    def changed_defaults(
+        self, overrides: Iterable[str], config_dir: str | None
+    ) -> dict[str, tuple[Any, Any]]:
+        """Settings whose default was another one when the run was made: key -> (then, now).
+
+        Those that ``overrides`` set, or that the earlier run did not know, are not among them.
+        """
+        if self.task not in groups(config_dir)["task"]:
+            return {}
+        now = flatten(compose([*self.overrides, f"task={self.task}"], config_dir))
+        then = flatten(self.config)
+        given = [place_of(override) for override in overrides]
+        return {
+            key: (then[key], value)
+            for key, value in now.items()
+            if key in then
+            and then[key] != value
+            and not {key, key.partition(".")[0]} & {*FORGOTTEN}
+            and not any(key == other or key.startswith(f"{other}.") for other in given)
+        }
+
+
+def place_of(override: str) -> str:
+    """Where what an override sets stands: ``rank.also`` for ``evaluator@rank.also=kl``."""
+    parsed = parse(override)
+    return parsed.package or parsed.key_or_group.replace("/", ".")
+
+
+def resumed_with(record: dict[str, Any]) -> list[Any]:
+    """What a run was told anew each time that it was resumed."""
+    resumed = record.get("resumed")
+    entries = resumed if isinstance(resumed, list) else []
+    lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
+    return [override for words in lists if isinstance(words, list) for override in words]
+
+
+def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:
+    """The key of an override from a file; raises UserError unless it is a plain setting.
+
+    No additions or deletions, no sweeps, no interpolations, nothing of Hydra's own configuration,
+    and of a group only the options that exist here (an option is a path of a file).
+    """
+    refused = f"{where}: refused the override {shortened(repr(override))}"
+    if not isinstance(override, str) or override.startswith("-") or "${" in override:
+        raise UserError(f"{refused}: only plain KEY=VALUE is taken from a run")
+    nested = max(sum(map(override.count, "[{(")), override.partition("=")[0].count("."))
+    if len(override) > LONGEST_OVERRIDE or nested > MOST_NESTED:
+        raise UserError(f"{refused}: it is longer, or more deeply nested, than any setting")
+    try:
+        parsed = parse(override)
+    except UserError as error:
+        raise UserError(f"{refused}: {error}") from error
+    if parsed.is_sweep_override() or parsed.get_key_element()[0] in "+~":
+        raise UserError(f"{refused}: only plain KEY=VALUE is taken from a run")
+    key, package = parsed.key_or_group, parsed.package or ""
+    heads = {part for name in (key, package) for part in name.replace("/", ".").split(".")[:1]}
+    if "hydra" in heads or "hydra" in package:
+        raise UserError(f"{refused}: it touches Hydra's own configuration")
+    value = parsed.value()
+    if isinstance(value, dict) and "." not in key:
+        raise UserError(f"{refused}: only single settings are taken from a run")
+    if key in options and value is not None and value not in options[key]:
+        raise UserError(f"{refused}: {key} has no such option; options: {', '.join(options[key])}")
+    if package and key not in options:
+        raise UserError(f"{refused}: there is no group {key}")
+    return key
+
+
+def with_earlier(
+    directory: Path, needed: str, overrides: list[str], config_dir: str | None
+) -> list[str]:
+    """The overrides of the run in ``directory`` and the user's; says which defaults differ.
+
+    needed: the file of the run that the task is about.
+    """
+    earlier = EarlierRun.read(directory.expanduser(), needed, config_dir)
+    if any(override.startswith("experiment=") for override in overrides):
+        # A whole recipe: what was said of another one would spoil it.
+        left_out = printable(shortened(" ".join(earlier.overrides), 1000))
+        if left_out:
+            sys.stderr.write(f"nasrun: note: not taken over from {directory}: {left_out}\n")
+        return overrides
+    try:
+        changed = earlier.changed_defaults(overrides, config_dir)
+        merged = earlier.merged(overrides, config_dir)
+        own = any(override.startswith("split_seed=") for override in overrides)
+        if needed == "supernet.safetensors" and not own:
+            merged = [word for word in merged if not word.startswith("split_seed=")]
+            merged.append(earlier.split())
+    except CONFIGURATION_ERRORS as error:
+        told = explain(error, earlier.overrides, config_dir)
+        raise UserError(f"the overrides of {directory} no longer fit: {told}") from error
+    if changed:
+        shown = [
+            printable(f"{key} (was {shortened(str(was), 80)}, is now {shortened(str(new), 80)})")
+            for key, (was, new) in changed.items()
+        ]
+        more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+        sys.stderr.write(
+            f"nasrun: note: defaults have changed since {directory}: {', '.join(shown[:6])}{more}\n"
+        )
+    return merged

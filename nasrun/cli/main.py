@@ -1,0 +1,259 @@
+"""The command line: from the words that were typed to a task that runs, and to an exit status.
+
+0: done. 1: an internal error, or a sweep in which a job failed. 2: something that the user can
+mend, said in one line. 130, 143: interrupted by Ctrl-C, by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasrun import __version__
+from nasrun.cli import arguments, outputs
+from nasrun.cli.arguments import CommandLine
+from nasrun.cli.errors import interrupted, show_traceback, verdict
+from nasrun.config.groups import conf_dir, tasks
+from nasrun.errors import Interrupted, UserError, nearest
+from nasrun.run import signals
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RESUME = "resume"
+SUPERNET = "supernet.safetensors"
+TAKEN_FROM = {"search": SUPERNET, "retrain": "architecture.json", "rank": SUPERNET}
+"""What a task takes from=RUN_DIR, besides its overrides."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (None: the process's own); returns the exit status."""
+    try:
+        with signals.noted():
+            status = command(arguments.split(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except (Interrupted, KeyboardInterrupt) as error:
+        show_traceback()
+        return interrupted(error)
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        show_traceback()
+        message, status = verdict(error)
+        sys.stderr.write(f"nasrun: {message}\n")
+        return status
+
+
+def command(line: CommandLine) -> int:
+    """Help and version, ``resume``, or Hydra's main."""
+    if line.has(("--version",)):
+        sys.stdout.write(f"nasrun {__version__}\n")
+        return 0
+    known = [*tasks(), RESUME]
+    if line.task not in (None, "help", *known):
+        raise UserError(
+            f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
+        )
+    empty = line.task is None and not line.overrides and not line.switches
+    if line.task == "help" or line.has(arguments.HELP) or empty:
+        from rich.console import Console
+
+        from nasrun.cli.help import show
+
+        task = next((word for word in (line.task, *line.overrides) if word in known), None)
+        show(task, line.value(arguments.CONFIG_DIR), Console(highlight=False))
+        return 0
+    if line.task is None and not line.has(arguments.WITHOUT_TASK):
+        raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
+    return resume_command(line) if line.task == RESUME else hydra_main(line)
+
+
+def resume_command(line: CommandLine) -> int:
+    """Continue the run in the directory that the first word names."""
+    from nasrun.cli.resume import resume
+
+    if line.switches or not line.overrides:
+        switch = f", and no switch like {line.switches[0]}" if line.switches else ""
+        raise UserError(
+            f"resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]{switch}"
+        )
+    directory, *overrides = line.overrides
+    outputs.note(Path(directory).expanduser(), sweep=False)
+    resume(Path(directory), overrides)
+    return 0
+
+
+def hydra_main(line: CommandLine) -> int:
+    """Have Hydra compose the configuration and call ``job``, once or for each job of a sweep."""
+    from hydra import main as hydra_decorator
+
+    from nasrun.config.compose import VERSION_BASE
+    from nasrun.config.explain import CONFIGURATION_ERRORS, explain
+    from nasrun.report.run_files import read_jobs
+    from nasrun.report.sweep import exit_status
+
+    overrides = ready_overrides(line)
+    overrides += place_of_auto(line, overrides)
+    failures: list[Exception] = []
+
+    def task_function(composed: DictConfig) -> None:
+        # Hydra would print an error its own way: errors are kept, and told at the end.
+        try:
+            job(composed)
+        except Exception as error:
+            failures.append(error)
+            if outputs.current and outputs.current[0].sweep:
+                report_failed_job(error)
+
+    alone = line.task is None or line.has(arguments.WITHOUT_TASK)
+    task = [] if alone else [f"task={line.task}"]
+    decorate = hydra_decorator(
+        version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
+    )
+    outputs.current.clear()
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    # The task comes last: Hydra's parser takes no switch after the first override.
+    sys.argv = ["nasrun", *line.switches, *overrides, *task]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print
+    try:
+        decorate(task_function)()
+    except CONFIGURATION_ERRORS as error:
+        raise explain(error, overrides + task, line.value(arguments.CONFIG_DIR)) from error
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+        if outputs.current:
+            outputs.current[0].remove_if_empty()
+    if outputs.current and outputs.current[0].sweep:
+        return exit_status(read_jobs(outputs.current[0].directory))
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def ready_overrides(line: CommandLine) -> list[str]:
+    """The overrides for Hydra: checked one by one, those of ``from=RUN_DIR`` before the user's."""
+    from nasrun.config.compose import parse, quote
+
+    if line.has(arguments.WITHOUT_TASK):
+        return list(line.overrides)
+    several = line.has(arguments.MULTIRUN)
+    config_dir = line.value(arguments.CONFIG_DIR)
+    directory: Path | None = None
+    overrides = []
+    for override in line.overrides:
+        key, equals, value = override.partition("=")
+        if key == "task":
+            raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
+        if line.task in TAKEN_FROM and key in ("from", "architecture") and equals:
+            # A path may hold what Hydra's grammar gives a meaning to.
+            bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
+            if key == "from" and bare and bare != "null":
+                directory = Path(bare)
+            if value != "null" and (not several or key == "from"):
+                override = f"{key}={quote(bare)}"
+        parse(override)
+        overrides.append(override)
+    if directory is None:
+        return overrides
+    from nasrun.cli.from_run import with_earlier
+
+    return with_earlier(directory, TAKEN_FROM[str(line.task)], overrides, config_dir)
+
+
+def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
+    """With ``resume=auto``: the directory, always the same for the same command line."""
+    from nasrun.cli.resume import run_name
+
+    several = line.has(arguments.MULTIRUN)
+    key = "hydra.sweep.dir" if several else "hydra.run.dir"
+    if "resume=auto" not in overrides or any(word.startswith(f"{key}=") for word in overrides):
+        return []
+    name = run_name(str(line.task), overrides, line.value(arguments.CONFIG_DIR))
+    return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
+
+
+def job(composed: DictConfig) -> None:
+    """One run: resolve the configuration and begin it, or go on with what the directory holds."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from nasrun.cli import resume
+    from nasrun.cli.launch import launch
+    from nasrun.config.compose import plain
+    from nasrun.config.prune import leave_out
+    from nasrun.run.lock import Lock
+
+    if job_name():
+        sys.stdout.write(f"{job_name()}\n")
+        sys.stdout.flush()
+    settings = plain(composed)
+    if left_out := leave_out(settings, own_overrides()):
+        names = ", ".join(left_out)
+        sys.stderr.write(f"nasrun: note: the recipe's {names} mean nothing to the chosen option\n")
+    if settings.get("resume") not in ("never", "auto"):
+        raise UserError(f"resume={settings.get('resume')}: must be never or auto")
+    directory = Path(HydraConfig.get().runtime.output_dir).absolute()
+    with Lock(directory) as lock:
+        resume.tell_of_stale(lock)
+        if not (directory / "run.json").exists():
+            launch(settings, directory, own_overrides())
+        elif settings["resume"] == "auto":
+            changes = resume.differences(settings, directory)
+            resume.go_on(directory, changes, own_overrides(), trusted=True)
+        else:
+            raise UserError(
+                f"{directory} holds a run already: go on with it (nasrun resume {directory}), or "
+                "choose another place"
+            )
+    if job_name() and signals.stop.signal is not None:
+        raise Interrupted(signals.stop.signal)  # asked while the last lines of a job were written
+
+
+def own_overrides() -> list[str]:
+    """The overrides of this job, without the task."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [word for word in HydraConfig.get().overrides.task if not word.startswith("task=")]
+
+
+def job_name() -> str:
+    """``[2/6] sampler=uniform seed=1`` within a sweep, else nothing."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not (outputs.current and outputs.current[0].sweep):
+        return ""
+    output, number = outputs.current[0], HydraConfig.get().job.num + 1
+    swept = [word for word in own_overrides() if word.partition("=")[0] in output.swept]
+    of = f"/{output.jobs}" if output.jobs else ""
+    return f"[{number}{of}] {' '.join(swept or own_overrides())}".rstrip()
+
+
+def report_failed_job(error: Exception) -> None:
+    """Say it, and leave result.json for the summary; the sweep goes on."""
+    from hydra.core.hydra_config import HydraConfig
+
+    show_traceback()
+    message, status = verdict(error)
+    sys.stderr.write(f"nasrun: {job_name()}: {message}\n")
+    result = {
+        "status": "failed",
+        "error": message.removeprefix("error: "),
+        "kind": "user" if status == 2 else "internal",
+        "overrides": own_overrides(),
+    }
+    try:
+        path = Path(HydraConfig.get().runtime.output_dir) / "result.json"
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        return  # the disk is full: the summary will find no result, and say so

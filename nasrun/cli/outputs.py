@@ -1,0 +1,60 @@
+"""The directory that the command under way writes to, a run's or a sweep's."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Output:
+    """The run or sweep directory of this process.
+
+    made: it and those of its parents that did not exist before, deepest first.
+    jobs: how many jobs the sweep has; 0: no sweep, or a sweeper that decides as it goes.
+    swept: the overrides that take several values.
+    """
+
+    directory: Path
+    sweep: bool
+    made: list[Path] = field(default_factory=list)
+    jobs: int = 0
+    swept: frozenset[str] = frozenset()
+
+    def remove_if_empty(self) -> None:
+        """Take away what this process has made and left empty."""
+        if self.sweep and [path.name for path in listed(self.directory)] == ["multirun.yaml"]:
+            (self.directory / "multirun.yaml").unlink()
+        inside = sorted(listed(self.directory, "**/*"), reverse=True) if self.made else []
+        if any(not path.is_dir() for path in inside):
+            return
+        for path in [*inside, *self.made]:
+            with suppress(OSError, ValueError):  # not empty, or never made
+                path.rmdir()
+
+
+def listed(directory: Path, pattern: str = "*") -> list[Path]:
+    try:
+        return list(directory.glob(pattern))
+    except (OSError, ValueError):  # a name that no directory can have
+        return []
+
+
+current: list[Output] = []
+"""The output of the command under way: Hydra makes the callback itself and never hands it out."""
+
+
+def note(directory: Path, *, sweep: bool) -> Output:
+    """Remember a directory that is about to be made."""
+    directory = directory.absolute()
+    made = [path for path in (directory, *directory.parents) if not _exists(path)]
+    current[:] = [Output(directory, sweep, made)]
+    return current[0]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long
+        return False

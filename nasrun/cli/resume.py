@@ -1,0 +1,190 @@
+"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's: its files are data.
+
+The whole configuration is taken from run.json as plain values and built through the allow-list;
+nothing in it is interpolated, composed or looked up in files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from nasrun.cli.launch import launch
+from nasrun.config.compose import flatten, parse
+from nasrun.config.groups import tasks
+from nasrun.errors import UserError
+from nasrun.run.files import read_object
+from nasrun.run.lock import Lock
+from nasrun.run.screen import Screen
+
+CHANGEABLE = (
+    "device",
+    "precision",
+    "deterministic",
+    "threads",
+    "batch_size",
+    "on_nonfinite",
+    "checkpoint.*",
+    "dataset.root",
+    "dataset.download",
+    "dataset.workers",
+    "rank.truth_store",
+    "budget.latency.store",
+    "*.log_every",
+    "*.report_every",
+    "trainer.epochs",
+    "retrain.trainer.epochs",
+)
+"""Settings with which a run may go on otherwise than it began: where and how it is computed, how
+much it says, how long it trains. Any other would make its result that of no run at all."""
+
+OF_THE_MACHINE = (
+    "device",
+    "threads",
+    "checkpoint.*",
+    "dataset.workers",
+    "*.log_every",
+    "*.report_every",
+)
+"""Of these, the ones that say nothing of which run is meant (see ``run_name``)."""
+
+STORES = {"rank.truth_store": "ground_truth", "budget.latency.store": "latency"}
+"""Settings that name folders which runs share, and what these are called."""
+
+IRRELEVANT = ("resume", "outputs")
+"""Settings that mean nothing to a run that has a directory."""
+
+Changes = dict[str, Any]
+"""Key in full -> its new value."""
+
+
+def resume(directory: Path, overrides: Sequence[str]) -> None:
+    """Raises UserError where ``directory`` is no run, is in use, or must not be changed so."""
+    directory = directory.expanduser()
+    if not directory.is_dir():
+        raise UserError(f"{directory}: there is no such directory")
+    if not (directory / "run.json").exists():
+        hint = "is it a sweep? resume one of its jobs, or repeat the line that began it with "
+        raise UserError(
+            f"{directory} has no run.json, so no run has begun in it; {hint}resume=auto"
+        )
+    changes: Changes = {}
+    for override in overrides:
+        parsed = parse(override)
+        key = parsed.get_key_element().replace("/", ".")
+        if parsed.is_sweep_override() or key[0] in "+~" or "@" in key:
+            raise UserError(f"{override}: resume takes only KEY=VALUE")
+        changes[key] = parsed.value()
+    with Lock(directory.absolute()) as lock:
+        tell_of_stale(lock)
+        go_on(directory.absolute(), changes, list(overrides), trusted=False)
+
+
+def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: bool) -> None:
+    """Continue the run in ``directory``, whose lock is held; a finished one is only told of.
+
+    trusted: whether the user has just typed the settings; else the run may be a stranger's, who
+    must not say where data sets are fetched to, or where ground truth is kept.
+    """
+    record = read_object(directory / "run.json")
+    task, settings = record.get("task"), record.get("config")
+    known = isinstance(task, str) and task in tasks()
+    if not known or not isinstance(settings, dict) or settings.get("task") != task:
+        raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
+    settings = deepcopy(settings)
+    changed = apply(settings, changes)
+    if (result := finished(directory)) and "retrain.trainer.epochs" not in changed:
+        reached = result.get("test_accuracy")
+        words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
+        Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
+        return
+    if not trusted:
+        keep_near(settings, directory, changes)
+    dataset = settings.get("dataset")
+    fetch = trusted or "dataset.download" in changes
+    if isinstance(dataset, dict) and dataset.get("download") and not fetch:
+        dataset["download"] = False
+    launch(settings, directory, overrides, earlier=record, changed=changed)
+
+
+def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
+    """A run of a stranger must not write wherever it says: only into the shared folders beside it
+    or above it, as they are by default, else into ones of its own. Nor read any table."""
+    for key, name in STORES.items():
+        *parents, leaf = key.split(".")
+        node: Any = settings
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or leaf not in node or key in changes:
+            continue
+        allowed = [place / name for place in (directory, *directory.resolve().parents[:4])]
+        if Path(str(node[leaf])).absolute() not in allowed:
+            node[leaf] = str(allowed[0])
+        if node.get("table") is not None:
+            node["table"] = str(directory / "latency.csv")
+
+
+def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
+    """Put ``changes`` into ``settings``; which of them differ from what was there.
+
+    Raises UserError over a setting that does not exist or that must stay.
+    """
+    known = flatten(settings)
+    changed = set()
+    for key, value in changes.items():
+        node: Any = settings
+        *parents, leaf = key.split(".")
+        for name in parents:
+            node = node.get(name) if isinstance(node, dict) else None
+        exists = isinstance(node, dict) and leaf in node
+        if key in IRRELEVANT or (exists and node[leaf] == value):
+            continue
+        if not exists or not matches(key, CHANGEABLE):
+            was = f" (it is {node[leaf]!r})" if exists and key in known else ""
+            raise UserError(
+                f"{key}={value}: a run cannot go on with another {key}{was}; what may change: "
+                f"{', '.join(CHANGEABLE)}. For anything else start a new run"
+            )
+        node[leaf] = value
+        changed.add(key)
+    return frozenset(changed)
+
+
+def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
+    """What ``settings`` say otherwise than the run in ``directory``."""
+    earlier = read_object(directory / "run.json").get("config")
+    then, now = flatten(earlier), flatten(settings)
+    gone = {key: None for key in then if key not in now}
+    return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
+
+
+def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """The name of the directory that ``resume=auto`` begins or continues: the same line, the same
+    name. What says only how this machine computes makes no difference."""
+    meant = sorted(
+        override
+        for override in overrides
+        if not matches(parse(override).get_key_element(), (*OF_THE_MACHINE, *IRRELEVANT))
+    )
+    text = "\n".join([task, config_dir or "", *meant])
+    return f"auto_{blake2b(text.encode(), digest_size=5).hexdigest()}"
+
+
+def matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def finished(directory: Path) -> dict[str, Any] | None:
+    """The result of a run that has come to its end."""
+    path = directory / "result.json"
+    result = read_object(path) if path.exists() else {}
+    return result if result.get("status") == "done" else None
+
+
+def tell_of_stale(lock: Lock) -> None:
+    if lock.stale:
+        Screen().say(f"taking over the lock that {lock.stale} has left behind")

@@ -1,0 +1,1 @@
+"""The configuration: compose it, explain mistakes in it, build the objects that it names."""

@@ -1,0 +1,137 @@
+"""Compose a configuration from overrides, and read and write overrides in Hydra's grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nasrun.config.groups import conf_dir, groups, read
+from nasrun.errors import UserError, nearest, shortened
+
+VERSION_BASE = "1.3"
+"""The Hydra version whose defaults hold."""
+
+LONGEST_NAME = 200
+"""Characters; a group or an option is a name of a file."""
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration resolved, as dicts, lists and values; raises UserError."""
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise UserError(one_line(error)) from error
+    return cast(dict[str, Any], container)
+
+
+def compose(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """What ``overrides`` mean, resolved, without running anything.
+
+    config_dir: a further folder of configurations (Hydra's ``-cd``).
+    """
+    further = []
+    if config_dir:
+        further = [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).absolute()}')}]"]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return plain(hydra.compose("config", [*overrides, *further]))
+
+
+def parse(override: str) -> Override:
+    """Raises UserError where ``override`` is not ``KEY=VALUE`` in Hydra's grammar."""
+    shown = repr(shortened(override))
+    if override.startswith("="):
+        raise UserError(f"{shown} lacks a name: write KEY=VALUE")
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except (HydraException, ValueError, RecursionError) as error:
+        if "=" not in override:
+            raise UserError(f"{shown} is no setting: write KEY=VALUE") from error
+        raise UserError(
+            f"cannot read {shown}: {shortened(one_line(error))}; put a value with special "
+            "characters in quotes of its own, e.g. \"KEY='a=b'\""
+        ) from error
+    if len(override) > LONGEST_NAME:
+        names = re.split("[/@.]", parsed.get_key_element())
+        if parsed.key_or_group in groups() and not parsed.is_sweep_override():
+            value = parsed.value()
+            names += map(str, value if isinstance(value, list) else [value])
+        if any(len(name) > LONGEST_NAME for name in names):
+            raise UserError(f"{shown}: there is nothing of so long a name")
+    return parsed
+
+
+def quote(value: str) -> str:
+    """``value`` as Hydra's grammar reads it back, whatever characters it has."""
+    # A backslash escapes only where quotes follow, so only there it is doubled.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(value) - len(value.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def flatten(node: Any, where: str = "") -> dict[str, Any]:
+    """Every key of a plain configuration in full, with its value: ``{"shortlist.count": 5}``."""
+    if not isinstance(node, Mapping) or not node:
+        return {where: node}
+    return {
+        key: value
+        for name, inner in node.items()
+        for key, value in flatten(inner, f"{where}.{name}" if where else str(name)).items()
+    }
+
+
+def check_top_level(config: Mapping[str, Any], task: str) -> None:
+    """Raises UserError over a key that belongs to nothing, e.g. a slip in an experiment file.
+
+    What lies deeper is checked when the parts are built.
+    """
+    known = top_level_keys(task)
+    for key in config:
+        if key not in known:
+            raise UserError(f"nothing reads the setting {key!r}{nearest(key, known)}")
+    outputs = config.get("outputs", "outputs")
+    if not isinstance(outputs, str | int) or outputs == "":
+        raise UserError(f"outputs = {outputs!r}: must be a directory")
+
+
+@cache
+def top_level_keys(task: str) -> frozenset[str]:
+    """The keys that config.yaml, its groups and the task's own file bring."""
+    keys: set[str] = set()
+    for name in ("config.yaml", f"task/{task}.yaml"):
+        content = read(conf_dir() / name)
+        for entry in content.get("defaults", []):
+            if isinstance(entry, dict):
+                for group in entry:
+                    keys.add(str(group).removeprefix("override ").partition("@")[0])
+        keys |= content.keys()
+    return frozenset(keys - {"defaults", "hydra", "experiment", "effort"})
+
+
+def one_line(error: BaseException) -> str:
+    """The first paragraph of an error, or of its cause where it has no words of its own."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    text = str(error).strip()
+    if not text and error.__cause__ is not None:
+        text = str(error.__cause__).strip()
+    if error.__cause__ is not None and text.startswith("Error merging"):
+        text = f"{text}: {error.__cause__}"
+    key = getattr(error, "full_key", None)
+    if key and str(key) not in text.partition("\n")[0]:
+        text = f"{key}: {text}"
+    text = text.partition("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "See http"))]
+    return " ".join(kept[:3]) or type(error).__name__

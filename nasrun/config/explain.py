@@ -1,0 +1,115 @@
+"""Explain what Hydra says of mistakes: one line that names the nearest thing that exists."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from nasrun.config.compose import compose, flatten, one_line, parse
+from nasrun.config.groups import YAMLError, defaults, groups
+from nasrun.errors import UserError, nearest, shortened
+
+OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
+"""What Hydra raises where it has not thought of a mistake; the words are Python's."""
+
+CONFIGURATION_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    ValueError,
+    RecursionError,
+    *OVERSIGHTS,
+)
+"""What Hydra raises over a configuration or an override that is wrong."""
+
+
+def explain(error: Exception, overrides: Sequence[str], config_dir: str | None) -> UserError:
+    """What the user did wrong, in one line; ``overrides`` are all of the command line's."""
+    if isinstance(error, OverrideParseException):
+        try:
+            parse(error.override)
+        except UserError as found:
+            return found
+    return UserError(shortened(_explained(error, overrides, config_dir), 500))
+
+
+def _explained(error: Exception, overrides: Sequence[str], config_dir: str | None) -> str:
+    if isinstance(error, MissingConfigException):
+        return _missing(error, config_dir)
+    text = one_line(error)
+    if isinstance(error, OVERSIGHTS) and not isinstance(
+        error, HydraException | OmegaConfBaseException
+    ):
+        said = shortened(" ".join(overrides)) or "the configuration"
+        return f"Hydra cannot take {said} ({type(error).__name__}: {text})"
+    if text.startswith("Config group override must be"):
+        return _no_option(text, overrides, config_dir)
+    if unknown := re.match(r"Could not override '([^']*)'", str(error)):
+        return _unknown_key(unknown[1], overrides, config_dir)
+    if "requires --multirun" in text or text.startswith("Ambiguous value for argument"):
+        override = (re.search(r"'([^']+)'", text) or [text, text])[1]
+        key, _, values = override.partition("=")
+        return f"{override}: several values need a sweep, add -m; for a list write {key}=[{values}]"
+    return text
+
+
+def _missing(error: MissingConfigException, config_dir: str | None) -> str:
+    """A group has no such option (or a -cd folder, a configuration file, is not there)."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    known = groups(config_dir).get(group, [])
+    if not group:
+        return one_line(error)
+    found_in = re.match(r"In '([^']+)': ", str(error))
+    place = "" if not found_in or found_in[1] == "config" else f" (in {found_in[1]})"
+    return (
+        f"{group}={option}: {group} has no such option{place}{nearest(option, known)}; "
+        f"options: {', '.join(known) or 'none'}"
+    )
+
+
+def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """A group was given a number, or null."""
+    known = groups(config_dir)
+    for override in filter(None, map(_lenient, overrides)):
+        options = known.get(override.key_or_group)
+        if options and not override.is_sweep_override() and not isinstance(override.value(), str):
+            return f"{override.input_line}: must be an option; options: {', '.join(options)}"
+    return text
+
+
+def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    parsed = [o for o in map(_lenient, overrides) if o]
+    others = [o for o in parsed if o.get_key_element().lstrip("+~") != key]
+    kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
+    try:
+        config = compose(kept, config_dir)
+    except Exception:  # there is more than one mistake: the nearest of the defaults will do
+        config = compose([], config_dir)
+    leaves = [leaf for leaf in flatten(config) if not leaf.endswith("_target_")]
+    inner = {leaf.rpartition(".")[0] for leaf in leaves if "." in leaf}
+    chosen = [name for name in defaults() if not name.startswith(("optional", "override"))]
+    known = sorted({*leaves, *inner, *chosen, *groups(config_dir)})
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == parent]
+    short = [name for name in known if name.rpartition(".")[2] == key]
+    unknown = f"there is no setting {key!r}"
+    if short:
+        return f"{unknown} (did you mean {short[0]!r}?)"
+    if parent in inner:
+        names = [name.rpartition(".")[2] for name in beside]
+        close = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+        hint = f" (did you mean '{parent}.{close[0]}'?)" if close else ""
+        return f"{unknown}{hint}" if hint else f"{unknown}; {parent} has {', '.join(names)}"
+    return f"{unknown}{nearest(key, known) or '; `--cfg job` shows all that there are'}"
+
+
+def _lenient(override: str) -> Override | None:
+    try:
+        return parse(override)
+    except UserError:
+        return None

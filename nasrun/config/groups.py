@@ -1,0 +1,90 @@
+"""The folder of configurations: which tasks, groups and options there are. Knows no Hydra."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from nasrun.errors import UserError
+
+YAMLError: type[Exception] = yaml.YAMLError
+
+
+@cache
+def conf_dir() -> Path:
+    """``conf`` inside the package (a wheel), or beside it (a checkout)."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"the configuration folder {package / 'conf'} is missing: install nasrun anew")
+
+
+def groups(config_dir: str | None = None) -> dict[str, list[str]]:
+    """The options of every group, sorted; those of a further folder too (Hydra's ``-cd``).
+
+    A file whose name begins with an underscore is a piece of options, not one itself.
+    """
+    found: dict[str, set[str]] = {}
+    for root in (conf_dir(), *([Path(config_dir)] if config_dir else [])):
+        for path in root.rglob("*.yaml"):
+            group = path.parent.relative_to(root).as_posix()
+            if group != "." and not path.stem.startswith("_"):
+                found.setdefault(group, set()).add(path.stem)
+    return {group: sorted(options) for group, options in sorted(found.items())}
+
+
+@cache
+def settings_of(group: str) -> frozenset[str]:
+    """The settings, at the first level, that any of our options of the group has."""
+    files = sorted((conf_dir() / group).glob("*.yaml"))
+    return frozenset(str(key) for path in files for key in read(path))
+
+
+def tasks() -> dict[str, str]:
+    """The tasks, each with its line of help: the first comment of conf/task/NAME.yaml.
+
+    The default one comes first.
+    """
+    default = defaults().get("task")
+    files = sorted(
+        (conf_dir() / "task").glob("*.yaml"), key=lambda path: (path.stem != default, path.stem)
+    )
+    return {path.stem: first_comment(path) for path in files}
+
+
+def task_of_recipe(recipe: str) -> str:
+    """The task of an experiment: its first comment begins ``nasrun rank``, ``nasrun compare``, or
+    with other words, and then it is a search."""
+    words = first_comment(conf_dir() / "experiment" / f"{recipe}.yaml").split()
+    task = words[1].strip(":") if words[:1] == ["nasrun"] else ""
+    return task if task in ("rank", "compare") else "search"
+
+
+def first_comment(path: Path) -> str:
+    """The first comment of a YAML file that is not a header for Hydra (``# @package``)."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").strip()
+        if line.startswith("#") and text and not text.startswith("@"):
+            return text
+    return ""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """One of our own YAML files as it stands; empty where it is absent or holds nothing."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return content if isinstance(content, dict) else {}
+
+
+def defaults() -> dict[str, str]:
+    """The option that config.yaml chooses for each group."""
+    return {
+        str(group): str(option)
+        for entry in read(conf_dir() / "config.yaml")["defaults"]
+        if isinstance(entry, dict)
+        for group, option in entry.items()
+        if option is not None
+    }

@@ -1,0 +1,64 @@
+"""Recipes with another option: what an experiment says of an option that the user has replaced.
+
+``experiment=spos_cifar10 search_algo=random`` keeps what both algorithms know and leaves out what
+only the recipe's own had, so that methods are compared under one recipe with one word.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel
+
+from nasrun.config.build import find_class
+from nasrun.config.compose import parse
+from nasrun.config.groups import groups, settings_of
+
+
+def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Take settings out that the chosen options do not have and the user has not named.
+
+    overrides: of the command line. Of options that it chooses beside an experiment everything goes
+    that they do not know; of those that the experiment chooses, only what another option of the
+    group does know, as a recipe may speak of several. A setting that the command line names itself
+    stays, and is refused later. Returns what was taken out of the former.
+    """
+    parsed = [parse(override) for override in overrides]
+    if not any(override.key_or_group == "experiment" for override in parsed):
+        return []
+    named = {override.get_key_element() for override in parsed}
+    left_out: list[str] = []
+    for group in sorted(groups().keys() - {"experiment", "effort", "task"}):
+        node = settings.get(group)
+        if not isinstance(node, dict) or "_target_" not in node:
+            continue
+        found = find_class(node["_target_"], group)
+        parameters = inspect.signature(found).parameters
+        hints = get_type_hints(inspect.getattr_static(found, "__init__"))
+        known = {name: hints.get(name) for name in parameters}
+        if group in named:
+            left_out += _unknown(node, known, group, named)
+            continue
+        for key in node.keys() & settings_of(group) - known.keys() - {"_target_"}:
+            if f"{group}.{key}" not in named:
+                del node[key]
+    return left_out
+
+
+def _unknown(
+    node: dict[str, Any], known: Mapping[str, Any], where: str, named: Container[str]
+) -> Iterator[str]:
+    """Take out and name the keys of ``node`` that are not ``known``, by their hints also inside."""
+    for key in list(node):
+        place = f"{where}.{key}"
+        hint = known.get(key)
+        if key == "_target_" or place in named:
+            continue
+        if key not in known:
+            del node[key]
+            yield place
+        elif isinstance(hint, type) and issubclass(hint, BaseModel) and isinstance(node[key], dict):
+            inner = {name: field.annotation for name, field in hint.model_fields.items()}
+            yield from _unknown(node[key], inner, place, named)

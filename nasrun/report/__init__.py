@@ -1,0 +1,1 @@
+"""Reports: run directories are read, and shown as tables and pictures."""

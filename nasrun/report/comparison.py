@@ -1,0 +1,306 @@
+"""What comes out of a comparison: regret by evaluation, and each algorithm against the control."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
+from nasrun.report import figures
+from nasrun.run.files import write_atomic, write_json
+from nasrun.run.run import Run
+from nasrun.search_space.base import SearchSpace
+from nasrun.streams import Streams
+from nasrun.values import Architecture
+
+PLOTTED_POINTS = 24
+"""Of each curve in the picture."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A better score than all before. evaluation: of how many, the first is 1; truth: the judge's
+    word on the architecture."""
+
+    evaluation: int
+    architecture: Architecture
+    score: float
+    truth: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search. evaluations: distinct architectures scored; found: what was best in turn."""
+
+    seed: int
+    evaluations: int
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One algorithm. searches: one for each seed; regrets: [seeds, evaluations], true accuracy
+    missed by the best-scored architecture so far; curve: their mean after each evaluation.
+
+    wins: share of the seeds that end below the control, ties half; p: of the mean difference, of
+    all algorithms together (Holm); None: it is the control.
+    """
+
+    searches: Sequence[Searched]
+    regrets: npt.NDArray[np.float64]
+    curve: Sequence[Estimate]
+    wins: float | None
+    p: float | None
+
+    @property
+    def final(self) -> npt.NDArray[np.float64]:
+        """The regret of each seed at the end."""
+        end: npt.NDArray[np.float64] = self.regrets[:, -1]
+        return end
+
+    @property
+    def fewest(self) -> int:
+        """Evaluations of the search that ended first; then its best stayed what it was."""
+        return min(one.evaluations for one in self.searches)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """best: the accuracy that has no regret; of_all: whether no architecture at all has more, else
+    none that any of the searches held for its best."""
+
+    standings: Mapping[str, Standing]
+    control: str
+    evaluations: int
+    confidence: float
+    best: float
+    of_all: bool
+
+    @staticmethod
+    def of(
+        searches: Mapping[str, Sequence[Searched]],
+        *,
+        control: str,
+        evaluations: int,
+        best: float | None,
+        resamples: int,
+        confidence: float,
+        streams: Streams,
+    ) -> Comparison:
+        """best: where it is known. resamples, confidence: of the bootstrap intervals over seeds.
+
+        Pairs are searches of one seed.
+        """
+        found = [f.truth for all_ in searches.values() for one in all_ for f in one.found]
+        top = max(found) if best is None else best
+        regrets = {
+            name: top - np.array([truths(one.found, evaluations) for one in all_])
+            for name, all_ in searches.items()
+        }
+        others = [name for name in searches if name != control]
+        pairs = {
+            name: (regrets[name][:, -1], regrets[control][: len(regrets[name]), -1])
+            for name in others
+        }
+        tested = [sign_flip_p(*pairs[name], rng=streams.numpy(f"test/{name}")) for name in others]
+        p_values = dict(zip(others, holm(tested), strict=True))
+        return Comparison(
+            {
+                name: Standing(
+                    all_,
+                    regrets[name],
+                    mean_curve(
+                        regrets[name],
+                        resamples=resamples,
+                        confidence=confidence,
+                        rng=streams.numpy(f"bootstrap/{name}"),
+                    ),
+                    win_share(*pairs[name]) if name in pairs else None,
+                    p_values.get(name),
+                )
+                for name, all_ in searches.items()
+            },
+            control,
+            evaluations,
+            confidence,
+            top,
+            best is not None,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Numbers for result.json, and so for the table of a sweep."""
+        return {
+            "evaluations": self.evaluations,
+            "seeds": max(len(one.searches) for one in self.standings.values()),
+            "best": self.best,
+            **{f"regret_{name}": one.curve[-1].value for name, one in self.standings.items()},
+        }
+
+    def write(self, directory: Path, space: SearchSpace) -> None:
+        """compare.json: the end; compare.csv: by evaluation; searches.csv: each search."""
+        write_json(
+            directory / "compare.json",
+            {
+                "evaluations": self.evaluations,
+                "control": self.control,
+                "confidence": self.confidence,
+                "best": self.best,
+                "best_of_all": self.of_all,
+                "algorithms": {
+                    name: {
+                        "seeds": len(one.searches),
+                        "fewest_evaluations": one.fewest,
+                        "regret": one.curve[-1].to_json(),
+                        "median_regret": float(np.median(one.final)),
+                        "wins": one.wins,
+                        "p": one.p,
+                    }
+                    for name, one in self.standings.items()
+                },
+            },
+        )
+        write_csv(
+            directory / "compare.csv",
+            ["algorithm", "evaluations", "regret", "low", "high", "median", "score"],
+            (
+                [name, index + 1, point.value, point.low, point.high, float(median), float(score)]
+                for name, one in self.standings.items()
+                for index, (point, median, score) in enumerate(
+                    zip(
+                        one.curve,
+                        np.median(one.regrets, axis=0),
+                        np.mean([scores(s.found, self.evaluations) for s in one.searches], axis=0),
+                        strict=True,
+                    )
+                )
+            ),
+        )
+        write_csv(
+            directory / "searches.csv",
+            ["algorithm", "seed", "evaluations", "architecture", "found_at", "score", "truth"],
+            (
+                [
+                    *(name, one.seed, one.evaluations, space.write(last.architecture)),
+                    *(last.evaluation, last.score, last.truth),
+                ]
+                for name, standing in self.standings.items()
+                for one in standing.searches
+                for last in one.found[-1:]
+            ),
+        )
+
+
+def mean_curve(
+    regrets: npt.NDArray[np.float64], *, resamples: int, confidence: float, rng: np.random.Generator
+) -> list[Estimate]:
+    """The mean over seeds [seeds, evaluations] and its interval, after each evaluation.
+
+    All points of a resample are of the same seeds.
+    """
+    found = bootstrap(
+        lambda drawn: {str(at): mean for at, mean in enumerate(regrets[drawn].mean(0).tolist())},
+        np.arange(len(regrets)),
+        resamples=resamples,
+        confidence=confidence,
+        rng=rng,
+    )
+    return list(found.values())
+
+
+def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+    """[evaluations]: the true accuracy of the best-scored architecture after each of them."""
+    return _held(found, [one.truth for one in found], evaluations)
+
+
+def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+    """[evaluations]: the best score so far."""
+    return _held(found, [one.score for one in found], evaluations)
+
+
+def _held(
+    found: Sequence[Found], values: Sequence[float], evaluations: int
+) -> npt.NDArray[np.float64]:
+    since = [one.evaluation for one in found]
+    last = np.searchsorted(since, np.arange(1, evaluations + 1), side="right") - 1
+    held: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)[last]
+    return held
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def plot(run: Run, comparison: Comparison) -> None:
+    """compare.png and .svg: mean regret against evaluations, with intervals."""
+    at = np.unique(
+        np.geomspace(1, comparison.evaluations, PLOTTED_POINTS).round().astype(int)
+    ).tolist()
+    figures.curves(
+        {
+            name: [(place, in_points(one.curve[place - 1])) for place in at]
+            for name, one in comparison.standings.items()
+        },
+        run.directory / "compare",
+        x="evaluations",
+        y="regret (percentage points)",
+        logarithmic=True,
+    )
+
+
+def in_points(estimate: Estimate) -> Estimate:
+    return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
+
+
+def say(run: Run, comparison: Comparison) -> None:
+    """Who missed how much, and which differences are none of chance."""
+    best = "the best there is" if comparison.of_all else "the best that any search found"
+    seeds = len(comparison.standings[comparison.control].searches)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=(
+            f"{comparison.evaluations:,} evaluations each, {seeds:,} seeds; regret: percentage "
+            f"points below {best}, {100 * comparison.best:.2f} %"
+        ),
+        title_justify="left",
+    )
+    interval = f"regret ({100 * comparison.confidence:g} % interval)"
+    for title in ("", interval, "median", "wins", "p"):
+        table.add_column(title, no_wrap=True)
+    for name, one in comparison.standings.items():
+        end, count = in_points(one.curve[-1]), len(one.searches)
+        table.add_row(
+            escape(name) + (f", {count:,} seeds" if count < seeds else ""),
+            f"{end.value:.3f} ({end.low:.3f} to {end.high:.3f})",
+            f"{100 * np.median(one.final):.3f}",
+            "" if one.wins is None else f"{100 * one.wins:.0f} %",
+            "" if one.p is None else f"{one.p:.2g}",
+        )
+    run.say()
+    run.screen.console.print(table)
+    if len(comparison.standings) > 1:
+        run.say(
+            f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of "
+            "the mean difference, paired by seed, Holm's correction"
+        )
+    for name, one in comparison.standings.items():
+        if one.fewest < comparison.evaluations:
+            run.say(
+                f"{name} ended after {one.fewest:,} evaluations in at least one search: nothing "
+                "new was left to it, or its own settings want no more",
+                "yellow",
+            )
+    run.say(f"everything is in     {run.directory} (compare.png, compare.csv, searches.csv)")

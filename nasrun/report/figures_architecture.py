@@ -1,0 +1,121 @@
+"""Pictures of architectures: their graphs, and the cost of each block while a search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasrun.report.figures import COLUMN, LINES, _canvas, _figure, _style, _write
+from nasrun.run.files import write_json
+from nasrun.search_space.graph import Graph
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS_A_ROW = 4
+
+
+def graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
+    """A panel for each graph, with its name; the files written are returned.
+
+    path: without suffix.
+    """
+    labelled = any(label for graph in panels.values() for *_, label in graph.edges)
+    columns = 1 if labelled else min(len(panels), PANELS_A_ROW)
+    rows = ceil(len(panels) / columns)
+    several = len(panels) > 2 and not labelled
+    size = (2 * COLUMN, 2.1 * rows) if several or labelled else (COLUMN * columns, COLUMN)
+    with _style():
+        figure = _canvas(*size)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (name, graph) in zip(grid.flat, panels.items(), strict=False):
+            axes.set_title(name)
+            _draw(axes, graph, font=4 if several else 6)
+        return _write(figure, path)
+
+
+def _draw(axes: Axes, graph: Graph, font: float) -> None:
+    for start, end, label in graph.edges:
+        a, b = graph.nodes[start], graph.nodes[end]
+        # Edges that skip a level would run through the boxes between: they go round them.
+        bend = 0.0 if abs(b.y - a.y) <= 1 and a.x == b.x else 0.12
+        axes.annotate(
+            "",
+            xy=(b.x, b.y),
+            xytext=(a.x, a.y),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "mutation_scale": font,
+                "linewidth": 0.5,
+                "color": "0.45",
+                "shrinkA": 1.2 * font,  # to the edge of the boxes
+                "shrinkB": 1.2 * font,
+                "connectionstyle": f"arc3,rad={bend}",
+            },
+        )
+        if label:  # nearer to where it is summed up, so that edges of one source lie apart
+            near = (0.4 * a.x + 0.6 * b.x, 0.4 * a.y + 0.6 * b.y)
+            white = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            axes.text(
+                *(*near, label.replace("_", " ")),
+                fontsize=font - 1,
+                color="C0",
+                ha="center",
+                va="center",
+                bbox=white,
+            )
+    for node in graph.nodes:
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "0.95", "edgecolor": "0.3"}
+        axes.text(
+            *(node.x, node.y, node.label),
+            fontsize=font,
+            ha="center",
+            va="center",
+            bbox={**box, "linewidth": 0.5},
+        )
+    xs, ys = [node.x for node in graph.nodes], [node.y for node in graph.nodes]
+    axes.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
+    axes.set_ylim(min(ys) - 0.5, max(ys) + 0.5)
+
+
+def block_macs(
+    epochs: Sequence[float], macs: Mapping[str, Sequence[float]], path: Path
+) -> list[Path]:
+    """Multiply-adds of each block, by name, after so many epochs; the files written are returned.
+
+    path: without suffix. The legend names the first and the last block where they are many.
+    """
+    from matplotlib import colormaps  # slow to import
+
+    with _style():
+        figure, axes = _figure(2.6)
+        names = list(macs)
+        few = len(names) <= 8
+        for index, (name, line) in enumerate(zip(names, cycle(LINES), strict=False)):
+            ends = index in (0, len(names) - 1)
+            axes.plot(
+                epochs,
+                [value / 1e6 for value in macs[name]],
+                linestyle=line if few else "-",
+                color=colormaps["viridis"](index / max(len(names) - 1, 1)),
+                linewidth=1.0,
+                label=name if few or ends else None,
+            )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("multiply-adds of the block (M)")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+        return _write(figure, path)
+
+
+def save_block_history(
+    epochs: Sequence[float], macs: Mapping[str, Sequence[int]], directory: Path
+) -> None:
+    """Write block_macs.json, .png and .svg: the multiply-adds of each block by epoch."""
+    write_json(directory / "block_macs.json", {"epoch": epochs, **macs})
+    block_macs(epochs, macs, directory / "block_macs")

@@ -1,0 +1,203 @@
+"""Sweeps: what their jobs came to, as a table, summary.csv and jobs.csv.
+
+Hydra tells a callback nothing of the jobs, so each leaves a result.json and they are read here.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nasrun.report.run_files import Job, read_jobs
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric is shown: its title, the factor to the title's unit, decimals."""
+
+    title: str
+    factor: float
+    digits: int
+
+    def cell(self, average: float | None, spread: float | None) -> str:
+        if average is None:
+            return "-"
+        shown = f"{average * self.factor:,.{self.digits}f}"
+        return shown if spread is None else f"{shown}±{spread * self.factor:,.{self.digits}f}"
+
+
+COLUMNS = {
+    "true_accuracy": Column("true %", 100, 2),
+    "test_accuracy": Column("test %", 100, 2),
+    "validation_accuracy": Column("val. %", 100, 2),
+    "score": Column("score %", 100, 2),
+    "kendall": Column("τ-b", 1, 3),
+    "pairwise_accuracy": Column("pairs %", 100, 1),
+    "partial_macs": Column("τ given MACs", 1, 3),
+    "macs_alone": Column("τ of MACs", 1, 3),
+    "params_alone": Column("τ of params", 1, 3),
+    "params": Column("params M", 1e-6, 3),
+    "macs": Column("MACs M", 1e-6, 2),
+    "seconds": Column("seconds", 1, 0),
+}
+"""Metrics on the screen, in this order; the files hold every number of the results."""
+
+
+def differing(jobs: Sequence[Job]) -> dict[int, str]:
+    """For each job the overrides, without the seed, that not all of the jobs have."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
+    return {
+        job.number: " ".join(
+            override
+            for override in job.overrides
+            if override not in shared and not override.startswith("seed=")
+        )
+        for job in jobs
+    }
+
+
+def combinations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """The jobs by their overrides without the seed, in order of appearance."""
+    labels = differing(jobs)
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(labels[job.number], []).append(job)
+    return found
+
+
+def metric_names(jobs: Iterable[Job]) -> list[str]:
+    found = {name for job in jobs for name in job.metrics}
+    return [name for name in COLUMNS if name in found] + sorted(found - COLUMNS.keys())
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1); None where too few values define it."""
+    return (
+        mean(values) if values else None,
+        stdev(values) if len(values) > 1 else None,
+    )
+
+
+def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """One row for each combination of overrides without the seed; n counts jobs that ended well."""
+    rows = []
+    for label, members in combinations(jobs).items():
+        done = [job for job in members if job.error is None]
+        row: dict[str, Any] = {
+            "overrides": label,
+            "n": len(done),
+            "failed": len(members) - len(done),
+        }
+        for name in metric_names(jobs):
+            values = [job.metrics[name] for job in done if name in job.metrics]
+            row[f"{name}_mean"], row[f"{name}_sd"] = mean_and_sd(values)
+        rows.append(row)
+    return rows
+
+
+def job_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [
+        {
+            "job": job.number,
+            "overrides": " ".join(job.overrides),
+            "status": "failed" if job.error else "done",
+            **{name: job.metrics.get(name) for name in metric_names(jobs)},
+            "error": job.error,
+        }
+        for job in jobs
+    ]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
+    """The table of combinations, then the jobs that failed and why."""
+    failed = [job for job in jobs if job.error]
+    if len(failed) < len(jobs):
+        console.print(
+            f"\n{directory}: mean ± sample standard deviation over n seeds",
+            markup=False,
+            soft_wrap=True,
+        )
+        rows = summary_rows(jobs)
+        names = [name for name in COLUMNS if name in metric_names(jobs)]
+        # Long overrides would leave the numbers no room: then they stand below, by number.
+        labels = [row["overrides"] or "(all)" for row in rows]
+        beside = console.width >= 85 + max(map(len, labels))
+        table = Table(
+            "overrides" if beside else "#", "n", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for name in names:
+            table.add_column(COLUMNS[name].title, justify="right", no_wrap=True)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True), 1):
+            cells = [COLUMNS[name].cell(row[f"{name}_mean"], row[f"{name}_sd"]) for name in names]
+            table.add_row(escape(label) if beside else str(number), str(row["n"]), *cells)
+        console.print(table)
+        for number, label in enumerate(labels, 1):
+            if not beside:
+                console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        count = "all" if len(failed) == len(jobs) else f"{len(failed)} of"
+        console.print(f"{count} {len(jobs)} jobs failed (in their directories):", highlight=False)
+    for job in failed:
+        line = f"  {job.number}/ ({' '.join(job.overrides)}): {job.error}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def summarise(directory: Path) -> None:
+    """Show what the jobs of a sweep came to, and write its tables and pictures."""
+    from nasrun.report import sweep_methods, sweep_rankings  # matplotlib and scipy
+
+    jobs = read_jobs(directory)
+    # what is no terminal has no width of its own
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    show(jobs, directory, console)
+    done = {
+        label: [job.directory for job in members if job.error is None]
+        for label, members in combinations(jobs).items()
+    }
+    methods = sweep_methods.compare(
+        {
+            label: [job for job in members if job.error is None]
+            for label, members in combinations(jobs).items()
+        }
+    )
+    pictures: list[Path] = []
+    if methods is not None:
+        sweep_methods.show(methods, console)
+        pictures = sweep_methods.draw(methods, directory)
+    for words, drawn in (
+        ("the methods are in  ", pictures),
+        ("the curves are in   ", sweep_rankings.draw_curves(done, directory)),
+        ("the pictures are in ", sweep_rankings.draw(done, directory)),
+    ):
+        names = ", ".join(path.name for path in drawn if path.suffix == ".png")
+        if names:
+            console.print(f"{words} {directory} ({names})", markup=False, soft_wrap=True)
+    try:
+        write_csv(directory / "jobs.csv", job_rows(jobs))
+        write_csv(directory / "summary.csv", summary_rows(jobs))
+    except OSError as error:
+        sys.stderr.write(f"nasrun: error: cannot write the summary in {directory}: {error}\n")
+
+
+def exit_status(jobs: Sequence[Job]) -> int:
+    """0: all jobs ended well; 2: all failed, and by what the user can mend; 1: anything else."""
+    if not any(job.error for job in jobs):
+        return 0
+    return 2 if all(job.error and job.mended_by_user for job in jobs) else 1

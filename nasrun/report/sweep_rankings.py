@@ -1,0 +1,127 @@
+"""The pictures of a sweep of rankings: scores against truth, their spread, τ-b by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from nasrun.metrics.bootstrap import Estimate
+from nasrun.report import figures
+from nasrun.report.run_files import Points, Ranking, Values, tau_of
+
+MAX_PANELS = 9
+"""Panels of a picture, so that they can still be read."""
+
+
+def chosen(
+    combinations: Mapping[str, Sequence[Path]], most: int = MAX_PANELS
+) -> tuple[dict[str, Ranking], int]:
+    """At most ``most`` rankings by name, in order, and how many there are in all.
+
+    combinations: run directories by overrides. Each combination gives its first run before any
+    gives its second.
+    """
+    found = [
+        (label, turn, ranking)
+        for label, directories in combinations.items()
+        for turn, ranking in enumerate(filter(None, map(Ranking.read, directories)))
+    ]
+    kept = sorted(range(len(found)), key=lambda index: (found[index][1], index))[:most]
+    several = {label for label, turn, _ in found if turn}
+    named: dict[str, Ranking] = {}
+    for index in sorted(kept):
+        label, turn, ranking = found[index]
+        which = f"seed={ranking.seed if ranking.seed is not None else turn}"
+        words = [label] if label else []
+        name = " ".join([*words, which] if label in several else words) or "all"
+        named[name if name not in named else f"{name} ({index})"] = ranking
+    return named, len(found)
+
+
+def draw(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+    """rankings, spread, and where there are second scores also_scores and also_truth: .png and
+    .svg in ``directory``, if at least two jobs are rankings; the files written."""
+    found, count = chosen(combinations)
+    if len(found) < 2:
+        return []
+    confidence = next(iter(found.values())).confidence
+    title = f"τ-b with {100 * confidence:g} % intervals over architectures"
+    if len(found) < count:
+        title += f"; {len(found)} of {count} jobs"
+    panels = [
+        figures.Panel(name, one.scores, one.truth, one.params, one.tau)
+        for name, one in found.items()
+    ]
+    files = figures.panels(panels, directory / "rankings", y="true accuracy", title=title)
+    truths = distinct(found)
+    groups = {name: one.scores for name, one in found.items()} | truths
+    files += figures.spread(
+        groups, directory / "spread", x="supernet and true accuracy", apart=len(truths)
+    )
+    seconds = [(name, one, one.second) for name, one in found.items() if one.second is not None]
+    if seconds:
+        axes = {also.axis for _, _, also in seconds}
+        x = axes.pop() if len(axes) == 1 else "score by rank.also"
+        by_score = [
+            figures.Panel(name, also.values, one.scores, one.params, also.with_scores)
+            for name, one, also in seconds
+        ]
+        by_truth = [
+            figures.Panel(name, also.values, one.truth, one.params, also.with_truth)
+            for name, one, also in seconds
+        ]
+        for panels, name, y in (
+            (by_score, "also_scores", "supernet accuracy"),
+            (by_truth, "also_truth", "true accuracy"),
+        ):
+            files += figures.panels(panels, directory / name, x=x, y=y, title=title)
+    return files
+
+
+def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
+    """The truths that differ, by name; jobs often share one."""
+    truths: dict[bytes, tuple[str, Values]] = {}
+    for name, one in found.items():
+        truths.setdefault(np.sort(one.truth).tobytes(), (name, one.truth))
+    alone = len(truths) == 1
+    return {"truth" if alone else f"truth, {name}": truth for name, truth in truths.values()}
+
+
+def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points]:
+    """For each combination the mean τ-b at each epoch over its run directories.
+
+    The interval is ± one sample standard deviation over runs; of a single run, its own interval
+    over architectures. Runs without a ranking are passed over.
+    """
+    found: dict[str, Points] = {}
+    for name, directories in combinations.items():
+        by_epoch: defaultdict[float, list[Estimate]] = defaultdict(list)
+        for directory in directories:
+            for epoch, estimate in tau_of(directory):
+                by_epoch[epoch].append(estimate)
+        if by_epoch:
+            found[name or "all"] = [(e, _together(by_epoch[e])) for e in sorted(by_epoch)]
+    return found
+
+
+def draw_curves(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+    """tau_by_epoch.png and .svg in ``directory``, where any ranking has several epochs."""
+    points = tau_by_epoch(combinations)
+    if not any(len(line) > 1 for line in points.values()):
+        return []
+    most = max(len(directories) for directories in combinations.values())
+    band = "mean ± s.d. over seeds" if most > 1 else "interval over architectures"
+    return figures.curves(points, directory / "tau_by_epoch", title=band)
+
+
+def _together(estimates: Sequence[Estimate]) -> Estimate:
+    if len(estimates) == 1:
+        return estimates[0]
+    middle = mean(estimate.value for estimate in estimates)
+    spread = stdev(estimate.value for estimate in estimates) if math.isfinite(middle) else math.nan
+    return Estimate(middle, middle - spread, middle + spread)

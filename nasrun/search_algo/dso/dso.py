@@ -1,0 +1,229 @@
+"""DSO-NAS: the complete network is trained while an L1 penalty takes its edges away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from nasrun.budget.latency import Latency
+from nasrun.dataset.base import Batch
+from nasrun.errors import UserError
+from nasrun.limits import Epochs, Strength
+from nasrun.search_algo.base import BlockHistory
+from nasrun.search_algo.dso.apg import ApgNag
+from nasrun.search_algo.dso.penalty import Costs, Penalty, latency_costs
+from nasrun.search_algo.gates.learned import LearnedSearch
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.dso_block import DsoBlock
+from nasrun.search_space.dso_block.roles import OUTPUT
+from nasrun.search_space.dso_block.wiring import NAMES
+from nasrun.search_space.gates import BINARY_SPACES, Gates, Weight
+from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons, Measured
+from nasrun.values import Architecture
+
+LearnOn = Literal["held_out", "train"]
+AdaptiveCosts = Literal["none", "mac", "latency"]
+
+
+class SparseGates(GateLearner):
+    """A value λ for every on-off decision, learned by APG-NAG; what is 0 is closed for good.
+
+    history: after each pruning the step, and the multiply-adds of each block.
+    """
+
+    def __init__(self, algo: Dso) -> None:
+        self.algo = algo
+
+    def start(self, lessons: Lessons) -> None:
+        self.lessons, self.space = lessons, lessons.space
+        algo, device = self.algo, lessons.compute.device
+        count = len(self.space.decisions)
+        self.apg = ApgNag(
+            count,
+            device,
+            rate=algo.lr,
+            momentum=algo.momentum,
+            clip=algo.clip,
+            non_negative=algo.non_negative,
+        )
+        self.first = round(algo.pretrain_epochs * lessons.steps_per_epoch)
+        if self.first >= lessons.steps:
+            raise UserError(
+                f"search_algo.pretrain_epochs={algo.pretrain_epochs:g} leaves nothing of "
+                "trainer.epochs to search in, which counts both: raise trainer.epochs"
+            )
+        self.prune_every = max(round(algo.prune_epochs * lessons.steps_per_epoch), 1)
+        split = lessons.held_out if algo.learn_on == "held_out" else lessons.train
+        self.batches = Batches(split, lessons.batch_size, lessons.streams)
+        self.penalty = algo.penalty_over(lessons)
+        self.history: list[tuple[int, list[int]]] = []
+        self.measured = Measured()
+        self._open([1] * count)
+        self._note(self.first)
+
+    def _open(self, opened: Sequence[int]) -> None:
+        self.opened = list(opened)
+        self._mask = torch.tensor(self.opened, device=self.apg.values.device)
+        architecture = Architecture(self.space.name, tuple(self.opened))
+        self.macs = self.space.cost(architecture, self.lessons.task).macs
+
+    def _gates(self, values: Tensor) -> Gates:
+        weights: Sequence[Weight] = values.unbind()
+        return [{1: w} if on else 0 for w, on in zip(weights, self.opened, strict=True)]
+
+    def before(self, step: int, batch: Batch, training: Gradients) -> None:
+        searched = step - self.first
+        if searched < 0:
+            return
+        if searched and searched % self.prune_every == 0:
+            self.prune(step)
+        if not any(self.opened):
+            return
+        measured = training.gradients(
+            *self.batches.at(step), self._gates(self.apg.values), [self.apg.values]
+        )
+        gradient = self.apg.values.grad
+        skip = self.lessons.compute.on_nonfinite == "skip"
+        if skip and gradient is not None and not gradient.isfinite().all():
+            self.apg.values.grad = None
+            return
+        penalty = self.penalty.of(self.apg.values) if self.penalty else self.algo.penalty
+        self.apg.step(penalty, self._mask)
+        self.measured.add(measured)
+
+    def gates(self, step: int) -> list[Gates]:
+        return [self._gates(self.apg.values.detach())]
+
+    def prune(self, step: int) -> None:
+        """Close what is exactly 0, and with it all that no longer leads anywhere."""
+        left = tuple((self.apg.values.detach() != 0).int().tolist())
+        self._open(self.space.canonical(Architecture(self.space.name, left)).choices)
+        self.apg.close(self._mask)
+        self._note(step)
+
+    def _note(self, step: int) -> None:
+        costs = self.space.block_costs(self.architecture, self.lessons.task)
+        if self.history and self.history[-1][0] == step:
+            self.history.pop()
+        self.history.append((step, [cost.macs for cost in costs.values()]))
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.space.name, tuple(self.opened))
+
+    def metrics(self) -> dict[str, float]:
+        found = {
+            "edges": float(sum(self.opened)),
+            "macs_M": self.macs / 1e6,
+            "parameter_free": self.space.free_share(self.architecture),
+        }
+        return {**found, **self.measured.tell()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "apg": self.apg.state_dict(),
+            "opened": self.opened,
+            "history": [[step, macs] for step, macs in self.history],
+            "measured": self.measured.state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.apg.load_state_dict(state["apg"])
+        opened = Architecture(self.space.name, tuple(map(int, state["opened"])))
+        self._open(self.space.check(opened).choices)
+        self.history = [(int(step), list(map(int, macs))) for step, macs in state["history"]]
+        self.measured.load(state["measured"], self.apg.values.device)
+
+
+class Dso(LearnedSearch):
+    """DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
+
+    pretrain_epochs: of the complete network, before any gate learns. learn_on: images that the
+    gates learn from. lr, momentum, clip, non_negative: of APG-NAG. penalty: γ; 0: nothing is
+    removed. prune_epochs: between two prunings. adaptive_flops: Eq. 9. adaptive_costs: Eq. 10, by
+    ``mac``, the memory access of each operation relative to the largest, or by measured latency.
+    """
+
+    learner: SparseGates
+
+    def __init__(
+        self,
+        *,
+        pretrain_epochs: Epochs,
+        learn_on: LearnOn,
+        lr: PositiveFloat,
+        momentum: Annotated[float, Field(ge=0, lt=1)],
+        clip: Strength,
+        non_negative: bool,
+        penalty: Strength,
+        prune_epochs: Annotated[float, Field(gt=0, le=1_000_000)],
+        adaptive_flops: bool,
+        adaptive_costs: AdaptiveCosts,
+        mac: dict[str, PositiveFloat],
+        latency: Latency,
+    ) -> None:
+        self.pretrain_epochs, self.learn_on = pretrain_epochs, learn_on
+        self.lr, self.momentum, self.clip, self.non_negative = lr, momentum, clip, non_negative
+        self.penalty, self.prune_epochs = penalty, prune_epochs
+        self.adaptive_flops, self.adaptive_costs = adaptive_flops, adaptive_costs
+        if set(mac) != {*NAMES, OUTPUT}:
+            raise UserError(
+                f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
+            )
+        self.mac, self.latency = mac, latency
+        super().__init__()
+        self.learner = SparseGates(self)
+
+    def check(self, space: SearchSpace) -> None:
+        if not space.binary or "mix" not in space.gate_kinds:
+            raise UserError(
+                f"search_algo=dso removes what may be off or on, and {space.name} has no such "
+                f"decisions: take search_space={' or '.join(BINARY_SPACES)}"
+            )
+        if (self.adaptive_flops or self.adaptive_costs != "none") and not isinstance(
+            space, DsoBlock
+        ):
+            raise UserError(
+                f"search_algo: {space.name} has no levels of operations whose costs could be "
+                "weighed: set adaptive_flops=false and adaptive_costs=none, or take "
+                "search_space=dso_block"
+            )
+
+    def penalty_over(self, lessons: Lessons) -> Penalty | None:
+        space, device = lessons.space, lessons.compute.device
+        if not isinstance(space, DsoBlock):
+            return None
+        costs: list[Costs] | None = None
+        if self.adaptive_costs == "mac":
+            costs = [self.mac] * len(space.parts)
+        elif self.adaptive_costs == "latency":
+            costs = latency_costs(
+                space, lessons.task, lambda piece: self.latency.time(piece, lessons.compute)
+            )
+        return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
+
+    def derive(self) -> Architecture:
+        self.learner.prune(self.learner.lessons.steps)
+        if not any(self.learner.opened):
+            self.monitor.say(
+                "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty",
+                "yellow",
+            )
+        return self.learner.architecture
+
+    def gates(self, architecture: Architecture) -> Gates:
+        return self.learner.gates(0)[0]
+
+    def block_history(self) -> BlockHistory | None:
+        """The multiply-adds of each block while edges were taken away (DSO-NAS, Fig. 5a)."""
+        learner = self.learner
+        names = list(self.space.block_costs(learner.architecture, learner.lessons.task))
+        if not names:
+            return None
+        epochs = [step / learner.lessons.steps_per_epoch for step, _ in learner.history]
+        macs = zip(*(macs for _, macs in learner.history), strict=True)
+        return BlockHistory(epochs, dict(zip(names, macs, strict=True)))

@@ -1,0 +1,95 @@
+"""REINFORCE with a moving-average baseline: how ENAS' controller learns from rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nasrun.errors import UserError
+from nasrun.limits import Strength
+from nasrun.run.state import load_optimiser_state, optimiser_state
+from nasrun.search_algo.enas.controller import Controller, Drawn, Positive
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceSettings:
+    """How often and how fast the controller learns; the YAML has units and sources."""
+
+    steps: Annotated[int, Field(ge=0, le=1_000_000)]
+    aggregate: Annotated[int, Field(gt=0, le=10_000)]
+    lr: Positive
+    beta1: Share
+    epsilon: Positive
+    baseline_decay: Share
+    entropy_weight: Strength
+
+
+class Reinforce:
+    """Williams' gradient estimate, and Adam.
+
+    baseline: the exponential moving average of the rewards, entropy included, from 0 on.
+    """
+
+    def __init__(self, controller: Controller, settings: ReinforceSettings) -> None:
+        self.controller, self.settings = controller, settings
+        self.baseline = 0.0
+        self.optimiser = torch.optim.Adam(
+            controller.parameters(),
+            lr=settings.lr,
+            betas=(settings.beta1, 0.999),
+            eps=settings.epsilon,
+        )
+
+    @staticmethod
+    def loss(log_prob: Tensor, advantages: Tensor) -> Tensor:
+        """Both [N]; its gradient is minus the estimate of that of the expected reward."""
+        return -(advantages * log_prob).mean()
+
+    def step(self, drawn: Drawn, accuracies: Sequence[float]) -> Tensor:
+        """One update by N architectures and what each has scored.
+
+        Returns the means of reward and baseline, the mean entropy and the loss [4]. The baseline
+        takes a reward in before it is subtracted from it, as in the released code.
+        Raises UserError where the weights are no longer finite.
+        """
+        settings = self.settings
+        rewards, baselines = [], []
+        for accuracy, entropy in zip(accuracies, drawn.entropy.tolist(), strict=True):
+            reward = accuracy + settings.entropy_weight * entropy
+            self.baseline += (1 - settings.baseline_decay) * (reward - self.baseline)
+            rewards.append(reward)
+            baselines.append(self.baseline)
+        loss = self.loss(drawn.log_prob, torch.tensor(rewards) - torch.tensor(baselines))
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        if not all(weight.isfinite().all() for weight in self.controller.parameters()):
+            raise UserError(
+                "the weights of the controller are no longer finite: lower "
+                "search_algo.reinforce.lr or search_algo.reinforce.entropy_weight"
+            )
+        means = (sum(rewards) / len(rewards), sum(baselines) / len(baselines))
+        return torch.tensor([*means, drawn.entropy.mean().item(), loss.item()])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "controller": dict(self.controller.state_dict()),
+            "optimiser": optimiser_state(self.optimiser),
+            "baseline": self.baseline,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where the state is none of this controller."""
+        self.controller.load_state_dict(state["controller"])
+        load_optimiser_state(self.optimiser, state["optimiser"])
+        self.baseline = float(state["baseline"])
+        if not math.isfinite(self.baseline):
+            raise ValueError("the baseline is not finite")

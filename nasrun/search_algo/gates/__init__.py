@@ -1,0 +1,1 @@
+"""Algorithms that learn mixtures: DARTS, PC-DARTS, P-DARTS, SNAS and ProxylessNAS."""

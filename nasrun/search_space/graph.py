@@ -1,0 +1,23 @@
+"""An architecture as a graph that can be plotted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation or a state, at a place of the picture; x and y in boxes, y upwards."""
+
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """edges: pairs of indices of nodes, and the operation on the edge, or an empty string."""
+
+    nodes: Sequence[Node]
+    edges: Sequence[tuple[int, int, str]]

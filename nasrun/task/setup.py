@@ -1,0 +1,179 @@
+"""What a configuration is made of, once built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt
+
+from nasrun.budget.budget import Budget
+from nasrun.dataset.base import Dataset, Splits
+from nasrun.errors import UserError
+from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.standalone import StandaloneEvaluator
+from nasrun.run.compute import BatchSize, OnNonfinite, Precision
+from nasrun.run.memory import available_bytes, check_fits, network_bytes
+from nasrun.run.run import CheckpointEvery
+from nasrun.sampler.base import Sampler
+from nasrun.sampler.warm_up import WarmUp
+from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_space.base import Scale, SearchSpace
+from nasrun.search_space.gates import GatesOfStep
+from nasrun.streams import Streams
+from nasrun.task.compare_parts import Compare
+from nasrun.task.health import Health
+from nasrun.task.rank_parts import Rank
+from nasrun.trainer.step_rules import PathRules
+from nasrun.trainer.trainer import Trainer
+from nasrun.values import Architecture, ImageTask
+
+BYTES_TRAINED = 12
+"""For each parameter: value, gradient and momentum, of four bytes each."""
+
+CERTAIN = 8
+"""A supernet has fewer parameters than so many times its options times its largest network."""
+
+
+class Shortlist:
+    """The best ``count`` of a search are trained briefly and ranked again; 0 or 1: not at all."""
+
+    def __init__(self, *, count: NonNegativeInt, trainer: Trainer) -> None:
+        self.count = count
+        self.evaluator = StandaloneEvaluator(trainer=trainer)
+        self.trainer = trainer
+
+
+class Retrain:
+    """How the winner is trained from scratch, and on which images.
+
+    truth: an evaluator whose scores, e.g. a table's, stand for the training; None: it is trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Literal["train", "train+validation"],
+        trainer: Trainer,
+        truth: Evaluator | None = None,
+    ) -> None:
+        if truth is not None and truth.needs_supernet:
+            raise UserError(
+                "evaluator@retrain.truth: what stands for retraining needs no supernet: table or "
+                "standalone"
+            )
+        self.images = images
+        self.trainer = trainer
+        self.truth = truth
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run; one for each config group, and the settings of the top level."""
+
+    seed: NonNegativeInt
+    split_seed: NonNegativeInt
+    device: str
+    precision: Precision
+    deterministic: bool
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    batch_size: BatchSize
+    on_nonfinite: OnNonfinite
+    checkpoint: CheckpointEvery
+    dataset: Dataset
+    search_space: SearchSpace
+    sampler: Sampler
+    search_algo: SearchAlgo
+    evaluator: Evaluator
+    trainer: Trainer
+    path_rules: PathRules
+    warm_up: WarmUp
+    budget: Budget
+    shortlist: Shortlist
+    retrain: Retrain
+    health: Health | None = None
+    rank: Rank | None = None
+    compare: Compare | None = None
+
+    def load(self, device: torch.device) -> Splits:
+        """The images; raises UserError where the dataset cannot give them."""
+        return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
+
+    def check_gates(self) -> None:
+        """Raises UserError where the sampler sets gates that the search space does not have."""
+        kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
+        if kind not in kinds:
+            raise UserError(
+                f"sampler {type(self.sampler).__name__} sets gates of kind {kind!r}, but "
+                f"{self.search_space.name} takes {', '.join(sorted(kinds))}"
+            )
+        self.sampler.check(self.search_space)
+        self.warm_up.check(self.search_space)
+
+    def gates(
+        self,
+        task: ImageTask,
+        pool: Sequence[Architecture] | None,
+        streams: Streams,
+        steps_per_epoch: int,
+    ) -> GatesOfStep:
+        """What each step of supernet training opens: the warm-up, then the sampler."""
+        gates = self.sampler.over(self.search_space, task, pool, streams.sub("sampler"))
+        return self.warm_up.before(gates, self.search_space, steps_per_epoch)
+
+    def check_algo(self) -> None:
+        """Raises UserError where the search algorithm does not fit the space, the sampler, or what
+        else has a say in the gates."""
+        algo = self.search_algo
+        name = type(algo).__name__
+        algo.check(self.search_space)
+        if algo.learner is None:
+            self.check_gates()
+        elif self.warm_up.epochs:
+            raise UserError(
+                f"warm_up.epochs={self.warm_up.epochs:g}: search_algo {name} sets the gates of "
+                "every step itself; set warm_up.epochs=0"
+            )
+        elif not self.evaluator.needs_supernet:
+            raise UserError(
+                f"search_algo {name} learns its gates while a supernet trains: choose "
+                "evaluator=supernet"
+            )
+        if algo.trains_pool and not self.sampler.takes_pool:
+            raise UserError(
+                f"sampler {type(self.sampler).__name__} trains the whole search space, but "
+                f"search_algo {name} trains a pool of architectures: choose another sampler, or "
+                "search_algo=random"
+            )
+
+    def check_networks(self, task: ImageTask, architecture: Architecture | None = None) -> None:
+        """Build the stand-alone networks once, so that what cannot be retrained is refused before
+        anything trains. Raises UserError."""
+        streams = Streams(self.seed).sub("check")
+        chosen = architecture or self.search_space.sample(streams.numpy("architecture"))
+        wanted: list[tuple[Scale, Trainer]] = [("final", self.retrain.trainer)]
+        if architecture is None and self.shortlist.count > 1:
+            wanted.append(("search", self.shortlist.trainer))
+        for scale, trainer in wanted:
+            check_fits(
+                BYTES_TRAINED * self.search_space.cost(chosen, task, scale).params,
+                "training the network",
+                f"the sizes in search_space.{scale}",
+            )
+            with streams.default("init"):
+                self.search_space.network(chosen, task, scale, auxiliary=trainer.auxiliary)
+
+    def check_supernet(self, task: ImageTask) -> None:
+        """Raises UserError where the memory cannot hold the supernet in training."""
+        space = self.search_space
+        options = sum(len(decision.options) for decision in space.decisions)
+        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(task).params
+        if most > available_bytes():  # then it is worth the seconds that counting takes
+            exact = network_bytes(lambda: space.supernet(task, auxiliary=self.trainer.auxiliary))
+            check_fits(
+                BYTES_TRAINED // 4 * exact,
+                "training the supernet",
+                "the sizes in search_space.search",
+            )

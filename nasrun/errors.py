@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -11,6 +11,20 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit status 2.
     """
+
+
+class MissingCapabilityError(UserError):
+    """An option lacks what another one needs; the command line adds which options have it.
+
+    message: what lacks what; ": take search_space=a or b" follows it, or " take ..." after "or".
+    group: of the option, e.g. ``search_space``.
+    has: whether a class of that group has it.
+    """
+
+    def __init__(self, message: str, *, group: str, has: Callable[[type], bool]) -> None:
+        super().__init__(message)
+        self.group = group
+        self.has = has
 
 
 class Interrupted(BaseException):

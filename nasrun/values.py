@@ -106,7 +106,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class ImageTask:
+class Problem:
     """The shape of an image classification problem: square images [channels, size, size]."""
 
     channels: int

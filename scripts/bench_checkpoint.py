@@ -23,7 +23,7 @@ from typing import Any
 
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.run.compute import Compute
 from nasrun.run.run import CheckpointEvery, Run
@@ -65,7 +65,7 @@ def main_job(short: bool) -> None:
 def full_size() -> None:
     images = ["dataset=synthetic", "dataset.channels=3", "dataset.image_size=32"]
     config = compose(["task=search", "experiment=balanced_nao_cifar10", *images])
-    parts = build_parts(config)
+    parts = build_setup(config)
     compute = Compute.choose("auto", precision="auto", deterministic=False)
     space, algo, streams = parts.search_space, parts.search_algo, Streams(0)
     splits = parts.dataset.load(streams, compute.device)
@@ -81,7 +81,7 @@ def full_size() -> None:
             checkpoint=CheckpointEvery(minutes=None, steps=None),
         )
         with streams.default("init"):
-            supernet = space.supernet(splits.task, auxiliary=parts.trainer.auxiliary)
+            supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
         training = parts.trainer.start(supernet, splits.train, compute, streams)
         run.begin()
         round_ = algo.next_round(run)
@@ -90,7 +90,7 @@ def full_size() -> None:
         algo.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in algo.ask()])
         run.keep("search_algo", algo)
         run.keep("supernet", training)
-        gates = parts.sampler.over(space, splits.task, round_.pool, streams.sub("sampler"))
+        gates = parts.sampler.over(space, splits.problem, round_.pool, streams.sub("sampler"))
         batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)
         training.network.train()
         steps, points, writes = [], [], []

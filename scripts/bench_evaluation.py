@@ -22,17 +22,17 @@ import torch
 from torch import nn
 
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.compute import Compute
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.evolution import Evolution
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, ImageTask, Trial
+from nasrun.values import Architecture, Cost, Problem, Trial
 
 CALIBRATION = 128
 """Images of a training batch in the reference protocol."""
@@ -74,10 +74,10 @@ def reference(
             if done == batches:
                 break
     supernet.eval()
-    return accuracy(predict, splits.validation.eval_batches(500, images), compute, Silent())
+    return accuracy(predict, splits.validation.eval_batches(500, images), compute, NullMonitor())
 
 
-def search_alone(space: SearchSpace, population: int, task: ImageTask) -> float:
+def search_alone(space: SearchSpace, population: int, problem: Problem) -> float:
     """Seconds for each candidate of an evolution of 20 generations whose scores are free."""
     algo = Evolution(
         population=population,
@@ -89,12 +89,12 @@ def search_alone(space: SearchSpace, population: int, task: ImageTask) -> float:
         tries=10,
         batch=population,
     )
-    size = space.sizer("macs", task, "final")
+    size = space.sizer("macs", problem, "final")
     low, high = (size(one) for one in space.extremes(size, Streams(0)))
     candidates = Candidates(space, [Bounds("macs", 0, (low + high) / 2)], {"macs": size})
     algo.start(candidates, Streams(0), torch.device("cpu"))
     count, began = 0, time.perf_counter()
-    algo.next_round(Silent())
+    algo.next_round(NullMonitor())
     while asked := algo.ask():
         algo.tell([Trial(one, sum(one.choices) / 100, Cost(1, 1), 0) for one in asked])
         count += len(asked)
@@ -122,10 +122,10 @@ def main() -> None:
         *(f"dataset.validation={options.images}", "dataset.train_images=10000"),
         *(f"search_space.search.width={options.width}", "dataset.classes=10"),
     ]
-    parts = build_parts(compose(words))
+    parts = build_setup(compose(words))
     compute = Compute.choose(options.device, precision="auto", deterministic=False)
     splits, space = parts.dataset.load(Streams(0), compute.device), parts.search_space
-    supernet = compute.place(space.supernet(splits.task))
+    supernet = compute.place(space.supernet(splits.problem))
     rng = Streams(0).numpy("candidates")
     chosen = [space.sample(rng) for _ in range(options.candidates)]
     print(f"{compute.describe()}, width {options.width}, {options.images} validation images")
@@ -148,14 +148,14 @@ def main() -> None:
             recalibration_images=2000,
         )
         evaluator.start(space, splits, compute, Streams(0))
-        trials = evaluator.score(chosen, supernet, Silent())
+        trials = evaluator.score(chosen, supernet, NullMonitor())
         show(protocol, [seconds(partial(next, trials), compute) for _ in chosen], against)
     for population in (25, 50, 100, 200):
-        spent = search_alone(space, population, splits.task)
+        spent = search_alone(space, population, splits.problem)
         print(f"evolution of {population:3} × 20: {1e6 * spent:6.0f} µs a candidate besides scores")
     began = time.perf_counter()
     for _ in range(10_000):
-        space.cost(space.sample(rng), splits.task, "final")
+        space.cost(space.sample(rng), splits.problem, "final")
     print(f"costs of 10,000 architectures: {time.perf_counter() - began:.2f} s")
 
 

@@ -24,7 +24,7 @@ from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule
 from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import Training
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 class NoImages(Split):
@@ -92,12 +92,12 @@ def main() -> None:
 
     scale = CellScale(layers=options.layers, channels=options.channels)
     space = NaoCell(operations="small", nodes=5, stem="small", search=scale, final=scale)
-    task = ImageTask(3, options.size, 10)
+    problem = Problem(3, options.size, 10)
     compute = Compute.choose(options.device, precision="auto", deterministic=False)
     streams, train = Streams(0), trainer(options.batch)
     images = torch.randn(options.batch, 3, options.size, options.size, device=compute.device)
     batch = images, torch.randint(10, (options.batch,), device=compute.device)
-    shared = train.start(space.supernet(task), NoImages(), compute, streams)
+    shared = train.start(space.supernet(problem), NoImages(), compute, streams)
     shared.network.train()
     rng = np.random.default_rng(0)
 
@@ -114,7 +114,7 @@ def main() -> None:
     for index in range(options.architectures):
         architecture = space.sample(rng)
         alone = train.start(
-            space.network(architecture, task, "search"), NoImages(), compute, streams
+            space.network(architecture, problem, "search"), NoImages(), compute, streams
         )
         alone.network.train()
         pairs = [
@@ -123,7 +123,7 @@ def main() -> None:
         ][1:]  # the first pair warms up
         ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
         ratios.append(ours / theirs)
-        macs = space.cost(architecture, task).macs
+        macs = space.cost(architecture, problem).macs
         table.add_row(
             str(index),
             f"{macs / 1e6:.1f}",

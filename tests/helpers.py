@@ -8,26 +8,26 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.run.compute import Compute
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Network, SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule
 from nasrun.trainer.trainer import Trainer
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
-TASK = ImageTask(1, 8, 4)
+TASK = Problem(1, 8, 4)
 CPU = Compute.choose("cpu", precision="auto", deterministic=False)
 
 
 def space_of(name: str, *overrides: str) -> SearchSpace:
     """The space of that name as a smoke run has it."""
     words = [f"search_space={name}", "effort=smoke", *overrides]
-    return build_parts(compose(["task=search", *words])).search_space
+    return build_setup(compose(["task=search", *words])).search_space
 
 
 def space(channels: int = 4) -> NaoCell:
@@ -70,7 +70,7 @@ def trainer(**changes: Any) -> Trainer:
     return Trainer(**{**values, **changes})
 
 
-class Recorder(Silent):
+class Recorder(NullMonitor):
     """A monitor that remembers what it was told."""
 
     def __init__(self) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
-CIFAR = ImageTask(3, 32, 10)
+CIFAR = Problem(3, 32, 10)
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
@@ -20,15 +20,15 @@ def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[
     return [space.sample(rng) for _ in range(count)]
 
 
-def counted(network: torch.nn.Module, task: ImageTask) -> tuple[int, int]:
+def counted(network: torch.nn.Module, problem: Problem) -> tuple[int, int]:
     """Parameters and multiply-adds of a built network, counted by torch."""
     network.eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, task.channels, task.size, task.size))
+        network(torch.zeros(1, problem.channels, problem.size, problem.size))
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
 
-def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[ImageTask]) -> None:
+def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> None:
     """Pieces have the weights of the whole network, all of them, and its cost; what is called alike
     is alike, over all tasks and both scales; nothing is built before it is asked for."""
     built: dict[str, tuple[tuple[int, ...], tuple[int, int], Counter[torch.Size]]] = {}
@@ -36,28 +36,28 @@ def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[ImageTask]) -
     def no_module(*_: object, **__: object) -> None:
         pytest.fail("a list of pieces has built a module")
 
-    for task in tasks:
+    for problem in tasks:
         for scale in ("search", "final"):
             for architecture in random_architectures(space, 3):
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(torch.nn.Module, "__init__", no_module)
-                    pieces = space.pieces(architecture, task, scale)
+                    pieces = space.pieces(architecture, problem, scale)
                 weights: Counter[torch.Size] = Counter()
                 params = macs = 0
                 for piece in pieces:
                     if piece.name not in built:
                         module = piece.build()
                         module(torch.randn(2, *piece.shape))
-                        cost = counted(module, ImageTask(*piece.shape[:2], 0))
+                        cost = counted(module, Problem(*piece.shape[:2], 0))
                         shapes = Counter(p.shape for p in module.state_dict().values())
                         built[piece.name] = piece.shape, cost, shapes
                     shape, (own_params, own_macs), shapes = built[piece.name]
                     assert piece.shape == shape
                     params, macs = params + own_params, macs + own_macs
                     weights += shapes
-                cost = space.cost(architecture, task, scale)
+                cost = space.cost(architecture, problem, scale)
                 assert (params, macs) == (cost.params, cost.macs)
-                network = space.network(architecture, task, scale)
+                network = space.network(architecture, problem, scale)
                 assert weights == Counter(p.shape for p in network.state_dict().values())
 
 

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nasrun.config.build import build_parts, find_class
+from nasrun.config.build import build_setup, find_class
 from nasrun.config.compose import compose, flatten, quote
 from nasrun.config.groups import conf_dir, defaults, groups, read, tasks
 from nasrun.errors import UserError
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 
 NEEDED = {"retrain": ("architecture=a.json",)}
 """What a task does not go without."""
@@ -45,7 +45,7 @@ WORDS = [
 TARGETS = [
     *("nasrun.sampler.uniform.Uniform", "nasrun.dataset.digits.Digits", "nasrun.streams.Streams"),
     *("nasrun.search_algo.nao.Nao", "nasrun.trainer.trainer.Trainer", "nasrun.run.run.Run"),
-    *("nasrun.task.setup.Parts", "nasrun.errors.Interrupted", "nasrun.run.lock.Lock"),
+    *("nasrun.task.setup.Setup", "nasrun.errors.Interrupted", "nasrun.run.lock.Lock"),
     *("nasrun.search_space.nao_cell.CellScale", "nasrun.sampler.base.Sampler", "nasrun.nope.X"),
     *(
         "torch.optim.SGD",
@@ -239,9 +239,9 @@ def options_of_type(hint: Any) -> list[str]:
 
 def type_of(key: str, config: dict[str, Any]) -> Any:
     """The type hint of a setting: that of the argument of the class that takes it."""
-    owner, node = Parts, config
+    owner, node = Setup, config
     for name in key.split("."):
-        values = issubclass(owner, BaseModel) or owner is Parts
+        values = issubclass(owner, BaseModel) or owner is Setup
         hint = get_type_hints(owner if values else owner.__init__, include_extras=True).get(name)
         node = node[name]
         if not isinstance(node, dict):
@@ -263,7 +263,7 @@ def small_run(rng: np.random.Generator) -> list[str]:
         words = [one(key, options) for key, options in chosen.items()]
         config = compose([*words, "effort=smoke", "task=search"])
         with suppress(UserError):
-            build_parts(config).check_algo()
+            build_setup(config).check_algo()
             break
     others = []
     for key in flatten(config):

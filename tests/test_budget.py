@@ -24,10 +24,10 @@ from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Decision, ImageTask
+from nasrun.values import Architecture, Decision, Problem
 from tests.helpers import TASK, space_of
 
-CIFAR = ImageTask(3, 32, 10)
+CIFAR = Problem(3, 32, 10)
 
 
 class Pairs(SearchSpace):
@@ -45,8 +45,8 @@ def pairs_cost(architecture: Architecture) -> float:
     return 5.5 + (a + 1) * (3 * c - 2) + 0.25 * b * b
 
 
-def macs(space: SearchSpace, task: ImageTask = TASK) -> Measure:
-    return space.sizer("macs", task, "final")
+def macs(space: SearchSpace, problem: Problem = TASK) -> Measure:
+    return space.sizer("macs", problem, "final")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def check_uniform(
     assert window.count >= len(feasible) > 0
     candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
     rng = np.random.default_rng(len(feasible))
-    drawn = Counter(candidates.draw(rng) for _ in range(3000))
+    drawn = Counter(candidates.sample(rng) for _ in range(3000))
     assert drawn.keys() <= set(feasible)
     # At least ten expected draws to a cell, so several architectures may share one.
     cells = min(len(feasible), 300)
@@ -155,7 +155,7 @@ def test_a_window_that_holds_everything_or_nothing(macro: Any) -> None:
         window = additive.window(low, high)
         assert window.count == 0
         with pytest.raises(ValueError, match="empty"):
-            window.draw(np.random.default_rng(0))
+            window.sample(np.random.default_rng(0))
 
 
 def test_no_narrow_window_misses_an_architecture() -> None:
@@ -174,7 +174,7 @@ def test_no_narrow_window_misses_an_architecture() -> None:
             for low, high in [(value, value), (-math.inf, value), (value, math.inf)]:
                 assert additive.window(low, high).count >= 1
             candidates = Candidates(space, [Bounds("macs", value, value)], {"macs": cost})
-            assert cost(candidates.draw(np.random.default_rng(0))) == value
+            assert cost(candidates.sample(np.random.default_rng(0))) == value
 
 
 def test_costs_that_are_all_the_same() -> None:
@@ -192,7 +192,7 @@ def test_without_bounds_draws_are_those_of_the_space() -> None:
     space = space_of("nao_cell")
     ours, theirs = np.random.default_rng(5), np.random.default_rng(5)
     candidates = Candidates(space)
-    assert [candidates.draw(ours) for _ in range(50)] == [space.sample(theirs) for _ in range(50)]
+    assert [candidates.sample(ours) for _ in range(50)] == [space.sample(theirs) for _ in range(50)]
     assert candidates.allows(space.sample(ours))
     assert candidates.costs(space.sample(ours)) == {}
 
@@ -247,7 +247,7 @@ def test_two_bounds_are_both_kept(macro: Any) -> None:
     bounds = [Bounds("macs", -math.inf, middle), Bounds("params", low, high)]
     candidates = Candidates(space, bounds, {"macs": macs(space), "params": params})
     feasible = {a for a in costs if costs[a] <= middle and low <= params(a) <= high}
-    assert {candidates.draw(np.random.default_rng(i)) for i in range(300)} <= feasible
+    assert {candidates.sample(np.random.default_rng(i)) for i in range(300)} <= feasible
     assert {a for a in costs if candidates.allows(a)} == feasible
 
 
@@ -266,7 +266,7 @@ def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
         measure = Counting(plain)
         candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
         measure.calls, rng = 0, np.random.default_rng(2)
-        drawn = [candidates.draw(rng) for _ in range(10)]
+        drawn = [candidates.sample(rng) for _ in range(10)]
         assert measure.calls < 1000  # plain draws would need thousands for each
         assert all(low <= plain(a) <= high for a in drawn)
 
@@ -278,7 +278,7 @@ def test_where_costs_do_not_add_up() -> None:
     most = low + 0.05 * (high - low)
     candidates = Candidates(space, [Bounds("macs", -math.inf, most)], {"macs": measure})
     assert not candidates.exact
-    drawn = {candidates.draw(np.random.default_rng(i)) for i in range(20)}
+    drawn = {candidates.sample(np.random.default_rng(i)) for i in range(20)}
     assert all(measure(a) <= most for a in drawn)
     assert len(drawn) == 20
     for bound in (Bounds("macs", 0, low / 2), Bounds("macs", high * 2, math.inf)):
@@ -298,7 +298,7 @@ def test_pools_take_nothing_outside_the_budget(macro: Any, monkeypatch: Any) -> 
     assert set(found) == {space.canonical(a) for a in feasible}
     # Random draws find all of them too, and end.
     drawn: dict[Architecture, Architecture] = {}
-    pool.draw(np.random.default_rng(0), 10_000, drawn)
+    pool.sample(np.random.default_rng(0), 10_000, drawn)
     assert set(drawn) == set(found)
     assert set(drawn.values()) <= set(feasible)
 
@@ -365,8 +365,8 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     if algo == "nao":
         words += ["search_algo.predictor.hidden=8", "search_algo.initial=4"]
     built = space_of(space, final)
-    task = ImageTask(3, 8, 4)  # dataset=synthetic
-    measure = built.sizer(size, task, "final")
+    problem = Problem(3, 8, 4)  # dataset=synthetic
+    measure = built.sizer(size, problem, "final")
     values = [measure(built.sample(np.random.default_rng(i))) for i in range(100)]
     low, high = (int(value) for value in np.quantile(values, [0.2, 0.35]))
     budget = [f"budget.{size}.min={low}", f"budget.{size}.max={high}"]
@@ -374,5 +374,5 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     trials = [json.loads(line) for line in Path("run/trials.jsonl").read_text().splitlines()]
     assert len(trials) >= 6
     for trial in trials:
-        cost = built.cost(built.read(trial["architecture"]), task, "final")
+        cost = built.cost(built.read(trial["architecture"]), problem, "final")
         assert low <= getattr(cost, size) <= high

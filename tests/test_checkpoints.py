@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasrun.run import files
-from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, Kept
+from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, TrackedState
 
 
 class Weights:
@@ -48,7 +48,10 @@ def value(checkpoints: Checkpoints, checkpoint: Checkpoint, part: str) -> int:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two checkpoints: of 1, and of 2, which shares no file with it."""
-    checkpoints, parts = Checkpoints(tmp_path), {"a": Kept(Weights(1)), "b": Kept(Weights(1))}
+    checkpoints, parts = (
+        Checkpoints(tmp_path),
+        {"a": TrackedState(Weights(1)), "b": TrackedState(Weights(1))},
+    )
     checkpoints.write(parts, {}, {"metrics.jsonl": 10}, 1.0)
     for kept in parts.values():
         kept.part.set(2)  # type: ignore[attr-defined]
@@ -120,7 +123,7 @@ def test_all_damaged(folder: Path, kind: str) -> None:
     checkpoints = Checkpoints(folder)
     assert checkpoints.read(told.append) == []
     assert len(told) == 2
-    written = checkpoints.write({"a": Kept(Weights(3))}, {}, {}, 0.0)
+    written = checkpoints.write({"a": TrackedState(Weights(3))}, {}, {}, 0.0)
     assert written.number == 3
     assert sorted(path.name for path in folder.iterdir()) == ["000003-a.safetensors", "000003.json"]
 
@@ -129,7 +132,7 @@ def test_what_has_not_changed_is_not_written_again(folder: Path) -> None:
     checkpoints = Checkpoints(folder)
     newest = checkpoints.read(pytest.fail)[0]
     parts = {
-        name: Kept(Weights(2, marked=name != "b"), mark=2, written=newest.parts[name])
+        name: TrackedState(Weights(2, marked=name != "b"), mark=2, written=newest.parts[name])
         for name in "ab"
     }
     parts["a"].label = "other"
@@ -161,7 +164,7 @@ def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)  # slow
         folder, checkpoints = Path(place), Checkpoints(Path(place))
-        parts = {name: Kept(Weights(0)) for name in "abc"}
+        parts = {name: TrackedState(Weights(0)) for name in "abc"}
         ever: list[Checkpoint] = []
         for number, step in enumerate(steps, 1):
             if "resume" in step and ever:
@@ -172,14 +175,14 @@ def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:
                 newest = checkpoints.read(pytest.fail)[0]
                 assert newest == ever[-1]
                 parts = {
-                    name: Kept(Weights(mark), mark=mark, written=stored)
+                    name: TrackedState(Weights(mark), mark=mark, written=stored)
                     for name, stored in newest.parts.items()
                     for mark in [value(checkpoints, newest, name)]
                 }
             if "drop c" in step:
                 parts.pop("c", None)
             elif "c" in step:
-                parts.setdefault("c", Kept(Weights(0)))
+                parts.setdefault("c", TrackedState(Weights(0)))
             for name in step & parts.keys():
                 parts[name].part.set(number)  # type: ignore[attr-defined]
             ever.append(checkpoints.write(parts, {}, {}, float(number)))
@@ -255,7 +258,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     for number in range(1, 9):
         checkpoints = Checkpoints(folder)
         before = checkpoints.read(pytest.fail)
-        parts = {name: Kept(Weights(number + 9)) for name in "ab"}
+        parts = {name: TrackedState(Weights(number + 9)) for name in "ab"}
         with monkeypatch.context() as patch:
             disk = FullDisk(patch, kind, number)
             try:

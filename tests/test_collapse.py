@@ -11,7 +11,7 @@ from helpers import space_of
 
 from nasrun.cli.main import main
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 SPACES = (
     *("darts_cell", "dso_block", "nao_cell", "nas_bench_201", "nas_bench_macro"),
@@ -99,7 +99,7 @@ def test_a_winner_of_skips_alone_is_warned_of(
     scored = [json.loads(line) for line in lines if '"score/' in line]
     assert scored[-1]["parameter_free"] == share
     # No other network is as small as that of skips but those without any convolution.
-    least = space.cost(space.parse("111111"), ImageTask(3, 8, 4), "final").params
+    least = space.cost(space.parse("111111"), Problem(3, 8, 4), "final").params
     assert main([*words, f"budget.params.max={least}"]) == 0
     said = capsys.readouterr().out
     assert "parameter-free share 100 %" in said

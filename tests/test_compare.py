@@ -19,7 +19,7 @@ from nasrun.config.build import build
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.metrics import Estimate
-from nasrun.report.comparison import Comparison, Found, Searched, truths
+from nasrun.report.comparison import Comparison, Found, SearchRecord, truths
 from nasrun.run.run import Run
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
@@ -238,9 +238,9 @@ def test_a_budget_bounds_the_best_too() -> None:
 # By hand.
 
 
-def searched(*found: tuple[int, float, float], seed: int = 0, evaluations: int = 5) -> Searched:
+def searched(*found: tuple[int, float, float], seed: int = 0, evaluations: int = 5) -> SearchRecord:
     steps = tuple(Found(at, Architecture("plain", (at,)), s, true) for at, s, true in found)
-    return Searched(seed, evaluations, steps)
+    return SearchRecord(seed, evaluations, steps)
 
 
 def test_what_is_held_between_finds() -> None:
@@ -269,7 +269,7 @@ def test_fewer_seeds_are_at_most_so_many() -> None:
     assert settings(fewer_seeds={"b": 3}, seeds=2).seeds == {"a": 2, "b": 2}
 
 
-def compared(searches: dict[str, list[Searched]], best: float | None) -> Comparison:
+def compared(searches: dict[str, list[SearchRecord]], best: float | None) -> Comparison:
     return Comparison.of(
         searches,
         control="a",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.config.build import build, build_parts, call, find_class
+from nasrun.config.build import build, build_setup, call, find_class
 from nasrun.config.compose import check_top_level, compose, flatten, parse, quote, top_level_keys
 from nasrun.config.explain import explain
 from nasrun.config.groups import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
@@ -388,7 +388,7 @@ def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
     config = compose(choice)
     leave_out(config, choice)
     check_top_level(config, config["task"])
-    assert build_parts(config).seed == config["seed"]
+    assert build_setup(config).seed == config["seed"]
 
 
 def test_keys_that_nothing_reads() -> None:

@@ -25,7 +25,7 @@ from random_lines import any_line, small_run
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
 from nasrun.config.groups import tasks
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 
 LONGEST_LINE = 600
 SECONDS = 60  # of computing, after which a command counts as hanging
@@ -87,7 +87,7 @@ def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     def stub(real: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(real)  # with its signature
         def look(parts: Any, run: Any, **further: Any) -> None:
-            if isinstance(parts, Parts):
+            if isinstance(parts, Setup):
                 parts.check_algo()
                 parts.search_algo.start(
                     Candidates(parts.search_space), run.streams, run.compute.device

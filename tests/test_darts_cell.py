@@ -16,15 +16,15 @@ from networks import (
     random_architectures,
 )
 
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell import DartsCell, DartsScale
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge, shuffled
 from nasrun.search_space.noise import Noise
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
-TASKS = [CIFAR, ImageTask(1, 8, 10), ImageTask(1, 28, 10), ImageTask(3, 27, 7)]
+TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 27, 7)]
 SILENT = Noise()
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
 
@@ -93,27 +93,27 @@ def test_the_supernet_and_the_imagenet_network_have_the_published_sizes():
     supernet = PUBLISHED.supernet(CIFAR)
     assert sum(p.numel() for p in supernet.parameters()) == 1_930_618
     large = space(final=(14, 48), stem="imagenet")
-    cost = large.cost(large.parse(DARTS_V2), ImageTask(3, 224, 1000), "final")
+    cost = large.cost(large.parse(DARTS_V2), Problem(3, 224, 1000), "final")
     assert round(cost.params / 1e6, 1) == 4.7
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_costs_are_those_of_the_built_network(task):
+@pytest.mark.parametrize("problem", TASKS)
+def test_costs_are_those_of_the_built_network(problem):
     for architecture in [*random_architectures(SPACE, 4), *any_edges(2)]:
         for scale in ("search", "final"):
-            cost = SPACE.cost(architecture, task, scale)
-            network = SPACE.network(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task)
+            cost = SPACE.cost(architecture, problem, scale)
+            network = SPACE.network(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem)
 
 
-@pytest.mark.parametrize("task", [ImageTask(3, 64, 20), ImageTask(3, 37, 20)])
-def test_costs_hold_with_the_imagenet_stem(task):
+@pytest.mark.parametrize("problem", [Problem(3, 64, 20), Problem(3, 37, 20)])
+def test_costs_hold_with_the_imagenet_stem(problem):
     large = space((3, 4), (5, 6), stem="imagenet")
     for architecture in random_architectures(large, 3):
         for scale in ("search", "final"):
-            cost = large.cost(architecture, task, scale)
+            cost = large.cost(architecture, problem, scale)
             assert (cost.params, cost.macs) == counted(
-                large.network(architecture, task, scale), task
+                large.network(architecture, problem, scale), problem
             )
 
 
@@ -196,7 +196,7 @@ def test_only_open_edges_run_in_all_cells_of_their_kind():
 def test_weights_of_gates_learn():
     """Their gradient is the slope of the loss."""
     torch.manual_seed(0)
-    supernet = space((3, 2)).supernet(ImageTask(3, 8, 4)).double().eval()
+    supernet = space((3, 2)).supernet(Problem(3, 8, 4)).double().eval()
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     alphas = torch.randn(28, 8, dtype=torch.float64, requires_grad=True)
 
@@ -264,23 +264,23 @@ def test_partial_channels_by_hand():
 @pytest.mark.parametrize("size", [8, 9])
 def test_a_supernet_of_partial_channels_is_smaller_and_learns(size):
     whole, part = space((3, 8)), space((3, 8), parts=4)
-    task = ImageTask(3, size, 4)
-    sizes = [sum(p.numel() for p in s.supernet(task).cells.parameters()) for s in (whole, part)]
+    problem = Problem(3, size, 4)
+    sizes = [sum(p.numel() for p in s.supernet(problem).cells.parameters()) for s in (whole, part)]
     assert sizes[1] < sizes[0] / 2
     gates = [{option: torch.rand(()).requires_grad_() for option in range(8)} for _ in range(28)]
-    part.supernet(task)(torch.randn(4, 3, size, size), gates).square().sum().backward()
+    part.supernet(problem)(torch.randn(4, 3, size, size), gates).square().sum().backward()
     assert all(weight.grad is not None for gate in gates for weight in gate.values())
     architecture = random_architectures(part, 1)[0]
-    assert part.cost(architecture, task) == whole.cost(architecture, task)
+    assert part.cost(architecture, problem) == whole.cost(architecture, problem)
 
 
-@pytest.mark.parametrize("task", [*TASKS, ImageTask(1, 4, 3)])
-def test_all_sizes_of_images_go_through(task):
-    supernet = SPACE.supernet(task).train()
-    images = torch.randn(2, task.channels, task.size, task.size)
+@pytest.mark.parametrize("problem", [*TASKS, Problem(1, 4, 3)])
+def test_all_sizes_of_images_go_through(problem):
+    supernet = SPACE.supernet(problem).train()
+    images = torch.randn(2, problem.channels, problem.size, problem.size)
     for gates in (random_architectures(SPACE, 1)[0].choices, SPACE.whole, [NONE] * 28):
         logits = supernet(images, gates)
-        assert logits.shape == (2, task.classes) and logits.isfinite().all()
+        assert logits.shape == (2, problem.classes) and logits.isfinite().all()
         F.cross_entropy(logits, torch.tensor([0, 1])).backward()
 
 
@@ -289,8 +289,8 @@ def test_auxiliary_heads():
     network(torch.randn(2, 3, 32, 32))
     assert network.auxiliary_logits.shape == (2, 10)
     large = space(stem="imagenet")
-    task = ImageTask(3, 224, 10)
-    network = large.network(large.parse(DARTS_V2), task, "search", auxiliary=True)
+    problem = Problem(3, 224, 10)
+    network = large.network(large.parse(DARTS_V2), problem, "search", auxiliary=True)
     norms = [m for m in network.auxiliary.features if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 1
     network(torch.randn(2, 3, 224, 224))
@@ -299,21 +299,21 @@ def test_auxiliary_heads():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"3×3 pixels are too small .* \(at least 4×4 .*small"):
-        SPACE.supernet(ImageTask(3, 3, 10))
+        SPACE.supernet(Problem(3, 3, 10))
     with pytest.raises(UserError, match=r"at least 32×32 with search_space.stem=imagenet"):
-        space(stem="imagenet").supernet(ImageTask(3, 28, 10))
+        space(stem="imagenet").supernet(Problem(3, 28, 10))
     with pytest.raises(UserError, match=r"partial_channels=3 does not divide .*channels=4"):
         space(parts=3)
     with pytest.raises(UserError, match="auxiliary_weight=0"):
-        SPACE.supernet(ImageTask(3, 8, 10), auxiliary=True)
+        SPACE.supernet(Problem(3, 8, 10), auxiliary=True)
     for setting in ("nodes=0", "search.cells=2", "partial_channels=0", "stem=large"):
         with pytest.raises(UserError, match=setting.partition("=")[0].rpartition(".")[2]):
-            build_parts(
+            build_setup(
                 compose(["task=search", "search_space=darts_cell", f"search_space.{setting}"])
             )
 
 
 def test_pieces_make_up_the_network():
     assert_pieces_make_up_networks(SPACE, TASKS[:3])
-    assert_pieces_make_up_networks(space(stem="imagenet"), [ImageTask(3, 48, 10)])
+    assert_pieces_make_up_networks(space(stem="imagenet"), [Problem(3, 48, 10)])
     assert_latencies_add_up(SPACE)

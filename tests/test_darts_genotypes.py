@@ -22,10 +22,10 @@ from test_darts_cell import (
 
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.darts_cell.operations import NAMES
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Trial
@@ -110,7 +110,7 @@ def test_a_budget_draws_genotypes_within_it():
         bound = Bounds("params", low + share * (high - low), low + (share + 0.02) * (high - low))
         candidates = Candidates(SPACE, [bound], {"params": measure})
         rng = np.random.default_rng(0)
-        found = [candidates.draw(rng) for _ in range(10)]
+        found = [candidates.sample(rng) for _ in range(10)]
         assert all(is_genotype(a) and bound.low <= measure(a) <= bound.high for a in found)
         assert len(set(found)) == 10
     with pytest.raises(UserError, match=r"the smallest params of darts_cell/4 is"):
@@ -124,13 +124,13 @@ def test_algorithms_ask_for_genotypes(algorithm):
     words = ["search_space=darts_cell", "effort=smoke", f"search_algo={algorithm}"]
     if algorithm == "nsga2":
         words.append("search_algo.goals=[params]")
-    parts = build_parts(compose(["task=search", *words]))
+    parts = build_setup(compose(["task=search", *words]))
     chosen, algo = parts.search_space, parts.search_algo
     measures = {"params": chosen.sizer("params", CIFAR)}
     candidates = Candidates(chosen, (), measures)
     algo.start(candidates, Streams(0), torch.device("cpu"))
     asked = []
-    while algo.next_round(Silent()) is not None:
+    while algo.next_round(NullMonitor()) is not None:
         while architectures := algo.ask():
             asked += architectures
             score = {a: (sum(a.choices) % 50) / 50 for a in architectures}

@@ -121,7 +121,7 @@ def test_splits_are_disjoint_stratified_and_of_the_asked_sizes(option: str) -> N
     both = {image.numpy().tobytes() for image in everything(splits.train_and_validation())[0]}
     assert both == rows[0] | rows[1]
     for _, labels in parts:
-        counts = torch.bincount(labels, minlength=splits.task.classes)
+        counts = torch.bincount(labels, minlength=splits.problem.classes)
         assert counts.max() - counts.min() <= 0.05 * len(labels)
 
 
@@ -138,7 +138,7 @@ def test_digits_have_a_test_set_that_no_seed_changes() -> None:
 def test_digits_are_normalised() -> None:
     splits = load("digits")
     images, labels = everything(splits.train_and_validation())
-    assert (splits.task.channels, splits.task.size, splits.task.classes) == (1, 8, 10)
+    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (1, 8, 10)
     assert images.shape == (1437, 1, 8, 8)
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert abs(images.mean()) < 1e-3 and abs(images.std() - 1) < 1e-3

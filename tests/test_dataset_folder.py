@@ -62,7 +62,7 @@ def jittered(root: Path, **changes: Any) -> dict[str, Any]:
 def test_a_flat_folder_gives_three_disjoint_stratified_splits(flat: Path) -> None:
     splits = load("image_folder", **options(flat))
     test = splits.test()
-    assert (splits.task.channels, splits.task.size, splits.task.classes) == (3, 8, 3)
+    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (3, 8, 3)
     assert isinstance(splits.train, ResidentSplit)
     assert [len(s) for s in (splits.train, splits.validation, test)] == [43, 5, 12]
     parts = [everything(split) for split in (splits.train, splits.validation, test)]
@@ -106,7 +106,7 @@ def test_a_subset_decodes_only_itself(tmp_path: Path) -> None:
 
 def test_grey_images(flat: Path) -> None:
     splits = load("image_folder", **options(flat, channels=1))
-    assert splits.task.channels == 1
+    assert splits.problem.channels == 1
     assert everything(splits.train)[0].shape == (43, 1, 8, 8)
 
 

@@ -11,14 +11,14 @@ from helpers import CPU, TASK, Images, Recorder, splits, trainer
 
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.dso.dso import Dso
 from nasrun.search_algo.dso.penalty import Penalty, latency_costs
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Lessons
+from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 
@@ -27,7 +27,7 @@ COSTS = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3", "output
 
 
 def parts(*words: str):
-    return build_parts(
+    return build_setup(
         compose(
             ["task=search", "search_space=dso_block", "search_algo=dso", "effort=smoke", *words]
         )
@@ -41,11 +41,11 @@ def started(*words: str, epochs: int = 4) -> tuple[Dso, Training]:
     assert isinstance(algo, Dso)
     algo.check(space)
     algo.start(Candidates(space), Streams(0), DEVICE)
-    lessons = Lessons(
+    context = GateContext(
         *(space, TASK, found.train, found.validation),
         *(16, epochs * 4, 4, CPU, Streams(0).sub("gates")),
     )
-    algo.learner.start(lessons)
+    algo.learner.start(context)
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
@@ -56,7 +56,7 @@ def started(*words: str, epochs: int = 4) -> tuple[Dso, Training]:
 
 
 def train(algo: Dso, training: Training, monitor=None, **changed) -> None:
-    training.train_round(monitor or Silent(), "supernet", algo.learner.gates, **changed)
+    training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
 def test_eq_9_against_a_block_by_hand():

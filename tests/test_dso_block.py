@@ -10,9 +10,9 @@ from networks import CIFAR, counted, random_architectures
 from nasrun.errors import UserError
 from nasrun.search_space.dso_block import DsoBlock, FinalScale, SearchScale
 from nasrun.search_space.dso_block.wiring import INPUT, NAMES, Edges, open_edges, wire
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
-IMAGENET = ImageTask(3, 224, 1000)
+IMAGENET = Problem(3, 224, 1000)
 
 
 def space(**changed: object) -> DsoBlock:
@@ -66,16 +66,16 @@ def test_each_decision_has_a_name_of_its_own_that_tells_its_edge():
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize(("task", "stem"), [(CIFAR, "small"), (ImageTask(3, 64, 7), "imagenet")])
-def test_costs_are_those_that_torch_counts(share, task, stem):
+@pytest.mark.parametrize(("problem", "stem"), [(CIFAR, "small"), (Problem(3, 64, 7), "imagenet")])
+def test_costs_are_those_that_torch_counts(share, problem, stem):
     one = space(share=share, stem=stem, density=0.2)
     for scale in ("search", "final"):
         for found in random_architectures(one, 4):
-            network = one.network(found, task, scale)
-            cost = one.cost(found, task, scale)
-            assert counted(network, task) == (cost.params, cost.macs)
+            network = one.network(found, problem, scale)
+            cost = one.cost(found, problem, scale)
+            assert counted(network, problem) == (cost.params, cost.macs)
             canonical = one.canonical(found)
-            assert one.cost(canonical, task, scale) == cost
+            assert one.cost(canonical, problem, scale) == cost
             assert one.canonical(canonical) == canonical
 
 
@@ -114,7 +114,7 @@ def test_what_is_alive_is_what_lies_on_a_way_from_input_to_output():
     assert len(seen) > 6
 
 
-def hand(space: DsoBlock, task: ImageTask) -> torch.nn.Module:
+def hand(space: DsoBlock, problem: Problem) -> torch.nn.Module:
     found = architecture(
         space,
         "block/level2.max_pool_3x3/input",
@@ -126,7 +126,7 @@ def hand(space: DsoBlock, task: ImageTask) -> torch.nn.Module:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return space.network(found, task, "search").eval()
+        return space.network(found, problem, "search").eval()
 
 
 def test_a_block_by_hand():
@@ -238,7 +238,7 @@ def test_what_is_written_is_read(share):
 
 def test_images_too_small_and_an_auxiliary_head_without_a_reduction_are_refused():
     with pytest.raises(UserError, match="2×2 pixels are too small for dso_block with stem=small"):
-        space().supernet(ImageTask(1, 2, 2))
+        space().supernet(Problem(1, 2, 2))
     with pytest.raises(UserError, match="with a single stage it has none"):
         space(blocks=[3]).supernet(CIFAR, auxiliary=True)
     network = space().network(random_architectures(space(), 1)[0], CIFAR, "final", auxiliary=True)

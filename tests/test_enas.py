@@ -14,10 +14,10 @@ from helpers import CPU, TASK, Recorder, space_of, splits, trainer
 
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.run.state import decode_tensors, encode_tensors, pack, unpack
 from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Drawn
 from nasrun.search_algo.enas.enas import Enas
@@ -25,7 +25,7 @@ from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Lessons
+from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Cost, Trial
@@ -263,18 +263,18 @@ def started(
 ) -> tuple[Enas, Training]:
     """The algorithm of a smoke run, and its training, of 4 steps an epoch."""
     line = ["task=search", "search_algo=enas", "effort=smoke", "search_space.nodes=2", *words]
-    built, found = build_parts(compose(line)), splits()
+    built, found = build_setup(compose(line)), splits()
     algo, space = built.search_algo, built.search_space
     assert isinstance(algo, Enas)
     bounds = [] if bound is None else [Bounds("params", 0, bound)]
     measures = {"params": lambda a: float(space.cost(a, TASK).params)} if bounds else {}
     algo.start(Candidates(space, bounds, measures), Streams(0), DEVICE)
     where = replace(CPU, **compute)
-    lessons = Lessons(
+    context = GateContext(
         *(space, TASK, found.train, found.validation),
         *(16, epochs * 4, 4, where, Streams(0).sub("gates")),
     )
-    algo.learner.start(lessons)
+    algo.learner.start(context)
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
     training = trainer(epochs=epochs, batch_size=16, log_every=1).start(
@@ -283,8 +283,8 @@ def started(
     return algo, training
 
 
-def train(algo: Enas, training: Training, monitor: Silent | None = None, **changed) -> None:
-    training.train_round(monitor or Silent(), "supernet", algo.learner.gates, **changed)
+def train(algo: Enas, training: Training, monitor: NullMonitor | None = None, **changed) -> None:
+    training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
 def told(algo: Enas, architectures: list[Architecture]) -> None:
@@ -294,9 +294,9 @@ def told(algo: Enas, architectures: list[Architecture]) -> None:
 def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_alone(monkeypatch):
     algo, training = started()
     learner, seen, drawn = algo.learner, [], []
-    inner, draw, update = learner.batches.at, learner.draw, learner.reinforce.step
+    inner, draw, update = learner.batches.at, learner.sample, learner.reinforce.step
     monkeypatch.setattr(learner.batches, "at", lambda n: seen.append((n, inner(n))) or seen[-1][1])
-    monkeypatch.setattr(learner, "draw", lambda *args: drawn.append(args[1:]) or draw(*args))
+    monkeypatch.setattr(learner, "sample", lambda *args: drawn.append(args[1:]) or draw(*args))
     weights: list[bool] = []
 
     def checked(*args: Any) -> torch.Tensor:
@@ -333,7 +333,7 @@ def test_one_epoch_trains_different_architectures_and_another_other_ones():
     assert [tuple(algo.learner.gates(step)[0]) for step in range(8)] == paths
 
 
-class Stopping(Silent):
+class Stopping(NullMonitor):
     """A monitor that stops the run at a step."""
 
     def __init__(self, step: int) -> None:
@@ -371,7 +371,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bits():
 
 def test_the_best_of_those_derived_wins_also_after_a_stop():
     algo, _ = started("search_algo.derive=7", "search_algo.batch=3")
-    assert algo.next_round(Silent()).evaluations == 7
+    assert algo.next_round(NullMonitor()).evaluations == 7
     asked = []
     while architectures := algo.ask():
         assert len(architectures) <= 3
@@ -381,8 +381,8 @@ def test_the_best_of_those_derived_wins_also_after_a_stop():
             other, _ = started("search_algo.derive=7", "search_algo.batch=3")
             other.load_state_dict(algo.state_dict())
             algo = other
-            assert algo.next_round(Silent()).evaluations == 4
-    assert len(set(asked)) == 7 and algo.next_round(Silent()) is None
+            assert algo.next_round(NullMonitor()).evaluations == 4
+    assert len(set(asked)) == 7 and algo.next_round(NullMonitor()) is None
     scores = [trial.score for trial in algo.best(7)]
     assert scores == sorted(scores, reverse=True)
     assert algo.best(1)[0].score == max(0.1 + sum(one.choices) / 1000 for one in asked)
@@ -401,7 +401,7 @@ def test_outside_the_budget_nothing_is_earned_or_derived():
     free, _ = started()
     sizes = sorted(
         free.candidates.space.cost(one, TASK).params
-        for one in free.learner.draw(Streams(1), "x", 0, 40)
+        for one in free.learner.sample(Streams(1), "x", 0, 40)
     )
     algo, training = started(epochs=2, bound=sizes[10])
     score = algo.learner._score
@@ -423,7 +423,7 @@ def test_a_budget_that_the_policy_never_meets_is_met_at_random(monkeypatch):
     algo, _ = started()
     rare = algo.candidates.space.sample(np.random.default_rng(5))
     monkeypatch.setattr(algo.candidates, "allows", lambda one: one == rare)
-    monkeypatch.setattr(algo.candidates, "draw", lambda rng: rare)
+    monkeypatch.setattr(algo.candidates, "sample", lambda rng: rare)
     monkeypatch.setattr("nasrun.search_algo.pool.GIVE_UP_AFTER", 10)
     monkeypatch.setattr("nasrun.search_algo.enas.enas.GIVE_UP_AFTER", 2)
     algo.monitor = monitor = Recorder()
@@ -478,7 +478,7 @@ def test_a_search_runs_and_says_what_the_controller_earned(space, tmp_path, caps
 
 
 def test_the_papers_settings_stand_in_the_recipe():
-    built = build_parts(compose(["task=search", "experiment=enas_cifar10"]))
+    built = build_setup(compose(["task=search", "experiment=enas_cifar10"]))
     algo, how, final = built.search_algo, built.trainer, built.retrain.trainer
     assert (how.epochs, how.batch_size, how.schedule.lr, how.schedule.lr_end) == (
         *(150, 160, 0.05, 0.0005),

@@ -14,7 +14,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.evaluator.supernet import SupernetEvaluator
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
 
@@ -29,7 +29,7 @@ def trained():
         network = search_space.supernet(TASK)
     training = trainer(epochs=8).start(network, Images(64), CPU, Streams(0))
     gates = Uniform().over(search_space, TASK, pool, Streams(0))
-    training.train_round(Silent(), "supernet", gates)
+    training.train_round(NullMonitor(), "supernet", gates)
     return search_space, network, pool
 
 
@@ -41,7 +41,7 @@ def evaluator(search_space, protocol: str, **changes):
 
 
 def scores(made, pool, network):
-    return [trial.score for trial in made.score(pool, network, Silent())]
+    return [trial.score for trial in made.score(pool, network, NullMonitor())]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -102,7 +102,7 @@ def test_the_protocols_differ_and_are_written_into_the_trial(trained):
     search_space, network, pool = trained
     for protocol in PROTOCOLS:
         made = evaluator(search_space, protocol, images=20)
-        trial = next(made.score(pool[:1], network, Silent()))
+        trial = next(made.score(pool[:1], network, NullMonitor()))
         assert trial.evaluation["batch_norm"] == protocol
         assert trial.evaluation["images"] == 20 and trial.seed == 7
         assert trial.cost == search_space.cost(pool[0], TASK)
@@ -129,7 +129,7 @@ def test_stand_alone_scores_do_not_depend_on_the_company():
     def score(architectures, seed):
         made = StandaloneEvaluator(trainer=trainer(epochs=3))
         made.start(search_space, splits(), CPU, Streams(seed))
-        return [t.score for t in made.score(architectures, None, Silent())]
+        return [t.score for t in made.score(architectures, None, NullMonitor())]
 
     both = score(pool, 0)
     assert score(pool[1:], 0) == both[1:]
@@ -142,6 +142,6 @@ def test_accuracy_counts_every_image_once():
         (torch.eye(4)[[3]], torch.tensor([3])),
     ]
     batches = [(x[:, :, None, None], y) for x, y in batches]
-    assert accuracy(lambda x: x.flatten(1), batches, CPU, Silent()) == 0.75
+    assert accuracy(lambda x: x.flatten(1), batches, CPU, NullMonitor()) == 0.75
     batches[1][0][0] = math.nan
-    assert math.isnan(accuracy(lambda x: x.flatten(1), batches, CPU, Silent()))
+    assert math.isnan(accuracy(lambda x: x.flatten(1), batches, CPU, NullMonitor()))

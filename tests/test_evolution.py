@@ -15,7 +15,7 @@ from test_search_algo import Cell, Plain, canonical_pool, saved, start
 
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.evolution import Evolution
 from nasrun.search_algo.nsga2 import Nsga2, crowding
 from nasrun.search_algo.random_search import RandomSearch
@@ -79,7 +79,7 @@ def told(space: Any, architectures: Sequence[Architecture]) -> list[Trial]:
 def finish(algo: Any) -> list[list[Architecture]]:
     """What is left of the search: all that it asks for, a batch each."""
     batches = []
-    while algo.next_round(Silent()):
+    while algo.next_round(NullMonitor()):
         while batch := algo.ask():
             batches.append(batch)
             for trial in told(algo.pool.space, batch):
@@ -150,7 +150,7 @@ def start_toy(make: Any, space: Any, seed: int = 0, **changes: Any) -> Any:
 @pytest.mark.parametrize("batch", [1, 3, 10, 999])
 def test_every_generation_is_scored_and_nothing_twice(make: Any, batch: int) -> None:
     algo = start_toy(make, Cell(), batch=batch)
-    round_ = algo.next_round(Silent())
+    round_ = algo.next_round(NullMonitor())
     assert (round_.index, round_.pool, round_.evaluations) == (0, None, 60)
     batches = finish(algo)
     sizes = [len(b) for b in batches]
@@ -173,13 +173,13 @@ def test_a_small_space_is_exhausted(make: Any, population: int) -> None:
     space = Cell(nodes=1, ops=3)  # 21 networks, see test_search_algo
     algo = start_toy(make, space, population=population, mutations=4, crossovers=3)
     rounds = 0
-    while algo.next_round(Silent()):
+    while algo.next_round(NullMonitor()):
         rounds += 1
         while batch := algo.ask():
             algo.tell(told(space, batch))
     assert rounds == 1
     assert len(algo.pool.trials) == 21
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
     assert algo.ask() == []
     assert algo.best(1)[0].score == max(map(space.score, space.every()))
 
@@ -187,10 +187,10 @@ def test_a_small_space_is_exhausted(make: Any, population: int) -> None:
 @BOTH
 def test_the_same_is_asked_until_it_is_told(make: Any) -> None:
     algo = start_toy(make, Cell())
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     while batch := algo.ask():
         assert algo.ask() == batch
-        algo.next_round(Silent())
+        algo.next_round(NullMonitor())
         assert algo.ask() == batch
         first, *rest = told(algo.pool.space, batch)
         algo.tell([first])
@@ -207,7 +207,7 @@ def test_a_search_goes_on_from_its_state(make: Any, evaluations: int) -> None:
     whole = flat(unbroken)
     algo = start_toy(make, Cell())
     asked: list[Architecture] = []
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     while len(asked) < evaluations:
         trial = told(algo.pool.space, algo.ask()[:1])
         asked += [trial[0].architecture]
@@ -334,7 +334,7 @@ def test_the_front_is_what_nothing_dominates(seed: int, goals: list[Any]) -> Non
         "params": lambda a: float(a.choices[0] % 2),
     }
     algo.start(Candidates(space, (), measures), Streams(seed), CPU)
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     while batch := algo.ask():
         algo.tell([Trial(a, round(space.score(a)), Cost(1, 1), 0) for a in batch])
 

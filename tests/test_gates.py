@@ -10,9 +10,9 @@ from helpers import space_of
 from nasrun.errors import UserError
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_space.gates import Gates, mixed, path_of, single_path
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
-TASK = ImageTask(3, 16, 10)
+TASK = Problem(3, 16, 10)
 SPACES = ("nas_bench_macro", "nas_bench_201")
 
 

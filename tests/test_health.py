@@ -18,9 +18,9 @@ from nasrun.run.run import CheckpointEvery, Run
 from nasrun.run.state import pack, unpack
 from nasrun.task.health import Health, HealthReport
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
-from nasrun.values import Decision, ImageTask
+from nasrun.values import Decision, Problem
 
-TASK = ImageTask(3, 32, 4)
+TASK = Problem(3, 32, 4)
 SPACES = {
     "darts_cell": "edges",
     "dso_block": "outputs",

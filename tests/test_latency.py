@@ -17,14 +17,14 @@ from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.search_space.base import Piece, SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 from tests.helpers import CPU, TASK, space_of
 
 WORDS = [
     *("search", "search_space=spos_blocks", "sampler=uniform", "search_algo=evolution"),
     *("dataset=synthetic", "effort=smoke", "threads=1", "shortlist.count=1", "hydra.run.dir=run"),
 ]
-SYNTHETIC = ImageTask(3, 8, 4)
+SYNTHETIC = Problem(3, 8, 4)
 ANY = Range(min=None, max=None)
 
 
@@ -34,23 +34,23 @@ def latency(store: Path, **changes: Any) -> Latency:
     return Latency(**values | changes)
 
 
-def names(space: SearchSpace, architecture: Architecture, task: ImageTask = TASK) -> list[str]:
-    return [piece.name for piece in space.pieces(architecture, task, "final") or []]
+def names(space: SearchSpace, architecture: Architecture, problem: Problem = TASK) -> list[str]:
+    return [piece.name for piece in space.pieces(architecture, problem, "final") or []]
 
 
-def all_names(space: SearchSpace, task: ImageTask = TASK) -> list[str]:
+def all_names(space: SearchSpace, problem: Problem = TASK) -> list[str]:
     found = {
         name: None
         for option in range(4)
-        for name in names(space, Architecture(space.name, (option,) * 20), task)
+        for name in names(space, Architecture(space.name, (option,) * 20), problem)
     }
     return list(found)
 
 
-def user_table(path: Path, space: SearchSpace, task: ImageTask = TASK) -> dict[str, float]:
+def user_table(path: Path, space: SearchSpace, problem: Problem = TASK) -> dict[str, float]:
     """Numbers with all their digits."""
     rng = np.random.default_rng(0)
-    table = {name: float(rng.random()) for name in all_names(space, task)}
+    table = {name: float(rng.random()) for name in all_names(space, problem)}
     write_table(path, table)
     return table
 
@@ -119,7 +119,7 @@ def test_bounds_at_the_ends_of_a_users_table(tmp_path: Path) -> None:
         candidates = budget(**bounds).over(space, TASK, CPU)
         assert candidates.exact
         for _ in range(5):
-            assert measure(candidates.draw(rng)) == pytest.approx(value, rel=1e-12)
+            assert measure(candidates.sample(rng)) == pytest.approx(value, rel=1e-12)
     for bounds in ({"max": low * (1 - 1e-6)}, {"min": high * (1 + 1e-6)}):
         with pytest.raises(UserError, match=r"budget.latency_ms.m.*cannot be met"):
             budget(**bounds).over(space, TASK, CPU)

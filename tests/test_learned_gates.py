@@ -11,9 +11,9 @@ from torch import nn
 
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.gates.darts import Darts, DartsGates, second_order
 from nasrun.search_algo.gates.p_darts import PDarts, StagedSupernet
 from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor
@@ -23,7 +23,7 @@ from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.operations import SKIP
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Lessons
+from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
@@ -33,9 +33,9 @@ DEVICE = torch.device("cpu")
 ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 
 
-def lessons(space, epochs: int = 2, seed: int = 0) -> Lessons:
+def context(space, epochs: int = 2, seed: int = 0) -> GateContext:
     found = splits()
-    return Lessons(
+    return GateContext(
         space=space,
         task=TASK,
         train=found.train,
@@ -51,11 +51,11 @@ def lessons(space, epochs: int = 2, seed: int = 0) -> Lessons:
 def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
     """The algorithm as a smoke run has it, and its training: 4 steps an epoch."""
     overrides = [f"search_space={space}", f"search_algo={algo}", "effort=smoke", *words]
-    built = build_parts(compose(["task=search", *overrides]))
+    built = build_setup(compose(["task=search", *overrides]))
     found, one = built.search_algo, built.search_space
     found.check(one)
     found.start(Candidates(one), Streams(0), DEVICE)
-    found.learner.start(lessons(one, epochs))
+    found.learner.start(context(one, epochs))
     with Streams(0).default("init"):
         supernet = found.supernet(one, TASK, auxiliary=False)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
@@ -64,7 +64,7 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
 
 
 def train(algo, training, monitor=None, **changed) -> None:
-    training.train_round(monitor or Silent(), "supernet", algo.learner.gates, **changed)
+    training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
 class Toy(Supernet):
@@ -142,7 +142,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
     with Streams(0).default("init"):
         supernet = one.supernet(TASK).eval()
     gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=0.0, edges=False)
-    gates.start(lessons(one))
+    gates.start(context(one))
     path = one.sample(Streams(0).numpy("x")).choices
     with torch.no_grad():
         gates.logits.zero_()
@@ -156,7 +156,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
 def test_shares_add_up_and_closed_options_have_none():
     one = space_of("darts_cell")
     gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1.0, edges=True)
-    gates.start(lessons(one))
+    gates.start(context(one))
     gates.opened[3, 2:5] = False
     weights = gates.weights()
     for group in one.groups:  # the edges of a node share one, and so do the options of each
@@ -171,7 +171,7 @@ def test_shares_add_up_and_closed_options_have_none():
 @pytest.mark.parametrize("name", ["darts_cell", "nas_bench_macro"])
 def test_gates_that_are_all_alike_are_doubted(name):
     gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1e-3, edges=False)
-    gates.start(lessons(space_of(name)))
+    gates.start(context(space_of(name)))
     assert gates.doubt() is not None
     with torch.no_grad():
         gates.logits[:, 1] += 0.5
@@ -252,7 +252,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(name):
 def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
     one = space_of("nas_bench_201")
     gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
-    gates.start(lessons(one, epochs=500))
+    gates.start(context(one, epochs=500))
     assert gates.temperature(0) == 1.0 and gates.temperature(1999) == pytest.approx(0.03)
     assert gates.temperature(1000) == pytest.approx(math.sqrt(0.03), rel=1e-2)
 
@@ -269,7 +269,7 @@ def test_snas_chooses_options_by_their_shares():
     """The Gumbel trick: the heaviest of the relaxed choices is option k with probability p_k."""
     one = space_of("nas_bench_201")
     gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
-    gates.start(lessons(one, epochs=500))
+    gates.start(context(one, epochs=500))
     shares = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
     with torch.no_grad():
         gates.logits.copy_(shares.log().expand(6, 5))
@@ -295,7 +295,7 @@ def test_a_resource_term_makes_cheap_options_heavier():
     words = ("search_algo.adam.lr=0.1", "search_algo.resource.cost=macs")
     costs = {}
     for weight in (0, 1000):
-        built = build_parts(
+        built = build_setup(
             compose(
                 [
                     *("task=search", "search_space=nas_bench_macro", "search_algo=snas"),
@@ -307,7 +307,7 @@ def test_a_resource_term_makes_cheap_options_heavier():
         algo.start(
             Candidates(one, measure_of=lambda n, o=one: o.sizer(n, TASK)), Streams(0), DEVICE
         )
-        algo.learner.start(lessons(one, epochs=5))
+        algo.learner.start(context(one, epochs=5))
         with Streams(0).default("init"):
             supernet = one.supernet(TASK)
         rules = StepRules(learner=algo.learner)
@@ -337,7 +337,7 @@ def binary(**changed) -> BinaryGates:
     factor = CostFactor(cost="none", reference=30e6, factor=0.2, power=0.3)
     settings = {"rest_epochs": 0, "spread": 0.0, "every": 1, "factor": factor} | changed
     gates = BinaryGates(GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0), **settings)
-    gates.start(lessons(space_of("nas_bench_201"), epochs=500))
+    gates.start(context(space_of("nas_bench_201"), epochs=500))
     return gates
 
 
@@ -504,7 +504,7 @@ def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
 
 
 def test_darts_is_what_pc_darts_is_made_of():
-    built = build_parts(compose(["task=search", "experiment=pc_darts_cifar10"]))
+    built = build_setup(compose(["task=search", "experiment=pc_darts_cifar10"]))
     assert isinstance(built.search_algo, Darts) and built.search_algo.learner.edges
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
 

@@ -11,16 +11,16 @@ from helpers import CPU, TASK, Images, schedule, space, splits
 from torch import nn
 
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run import memory
 from nasrun.run.memory import available_bytes, check_fits, in_words, network_bytes
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 GIB = 2**30
 
@@ -114,12 +114,12 @@ def test_limits_of_containers(
 
 
 def test_a_network_is_measured_without_its_memory() -> None:
-    built = build_parts(compose(["effort=smoke"])).search_space
-    task, architecture = ImageTask(3, 32, 10), built.sample(Streams(0).numpy("x"))
+    built = build_setup(compose(["effort=smoke"])).search_space
+    problem, architecture = Problem(3, 32, 10), built.sample(Streams(0).numpy("x"))
     before = torch.random.get_rng_state()
     for build in (
-        lambda: built.supernet(task),
-        lambda: built.network(architecture, task, "final", auxiliary=True),
+        lambda: built.supernet(problem),
+        lambda: built.network(architecture, problem, "final", auxiliary=True),
     ):
         measured = network_bytes(build)
         assert torch.equal(torch.random.get_rng_state(), before)
@@ -156,7 +156,7 @@ def test_no_batch_of_a_single_image_is_scored(protocol: str) -> None:
     assert [len(labels) for _, labels in evaluator.validation] == [4, 5]
     assert [len(labels) for _, labels in evaluator.calibration] == [5]
     supernet = space().supernet(TASK)
-    (trial,) = evaluator.score([space().sample(Streams(0).numpy("x"))], supernet, Silent())
+    (trial,) = evaluator.score([space().sample(Streams(0).numpy("x"))], supernet, NullMonitor())
     assert trial.evaluation["images"] == 9
 
 

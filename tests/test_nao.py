@@ -22,7 +22,7 @@ from test_search_algo import (
 )
 
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.random_search import RandomSearch
 
 
@@ -33,7 +33,7 @@ def test_rounds_of_nao() -> None:
     assert [len(r.pool) for r, _ in history] == [30, 10, 10]
     assert [len(asked) for _, asked in history] == [30, 40, 50]
     assert all(r.fresh_supernet for r, _ in history)
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
     assert algo.ask() == []
     # Every score is the newest: of the last round.
     assert {t.seed for t in algo.best(99)} == {2}
@@ -150,11 +150,11 @@ def test_resume_after_every_call(new: Any) -> None:
 
 def test_current_round_again_after_a_resume() -> None:
     algo = start(nao())
-    first = algo.next_round(Silent())
+    first = algo.next_round(NullMonitor())
     algo.tell([trial(algo.pool.space, a) for a in algo.ask()])
     resumed = start(nao())
     resumed.load_state_dict(saved(algo.state_dict()))
-    again = resumed.next_round(Silent())
+    again = resumed.next_round(NullMonitor())
     assert (again.index, again.pool, again.fresh_supernet) == (0, first.pool, True)
     assert again.evaluations == first.evaluations - 7
     assert resumed.ask() == algo.ask() == algo.ask()
@@ -162,7 +162,7 @@ def test_current_round_again_after_a_resume() -> None:
 
 def test_state_of_another_space_is_refused() -> None:
     algo = start(RandomSearch(evaluations=3, batch=3), Plain(4, 2))
-    algo.next_round(Silent())
+    algo.next_round(NullMonitor())
     with pytest.raises(UserError, match="search space"):
         start(RandomSearch(evaluations=3, batch=3)).load_state_dict(saved(algo.state_dict()))
 
@@ -173,7 +173,7 @@ def test_tiny_space_is_exhausted() -> None:
     history = run(algo)
     assert [len(asked) for _, asked in history] == [10, 14, 16]
     assert len(set(canonical_pool(algo))) == 16
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
 
 
 def test_only_one_architecture() -> None:
@@ -202,7 +202,7 @@ def test_best_is_ordered_and_ties_go_to_the_earlier() -> None:
 
 def test_strangers_are_refused() -> None:
     algo = start(nao())
-    algo.next_round(Silent())
+    algo.next_round(NullMonitor())
     unasked = next(
         a
         for a in (Cell().sample(np.random.default_rng(i)) for i in range(99))

@@ -18,7 +18,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
 from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 NAONET_V2 = "1 1 0 1 2 4 0 0 0 0 2 1 0 0 0 2 0 3 0 0 | 0 2 0 2 2 2 1 0 0 0 0 1 0 0 0 3 0 0 0 1"
 
@@ -63,21 +63,21 @@ def test_sizes_of_random_architectures_are_distributed_as_published():
 
 @pytest.mark.parametrize("operations", ["small", "middle", "large"])
 @pytest.mark.parametrize(
-    ("stem", "task"),
+    ("stem", "problem"),
     [
         ("small", CIFAR),
-        ("small", ImageTask(1, 8, 10)),
-        ("small", ImageTask(1, 27, 3)),
-        ("imagenet", ImageTask(3, 65, 7)),
+        ("small", Problem(1, 8, 10)),
+        ("small", Problem(1, 27, 3)),
+        ("imagenet", Problem(3, 65, 7)),
     ],
 )
-def test_costs_are_those_of_the_built_network(operations, stem, task):
+def test_costs_are_those_of_the_built_network(operations, stem, problem):
     search_space = space(operations, stem=stem)
     for architecture in random_architectures(search_space, 10):
         for scale in ("search", "final"):
-            network = search_space.network(architecture, task, scale)
-            cost = search_space.cost(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task)
+            network = search_space.network(architecture, problem, scale)
+            cost = search_space.cost(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem)
 
 
 def test_costs_hold_at_the_papers_scale():
@@ -91,7 +91,7 @@ def test_costs_hold_at_the_papers_scale():
 @pytest.mark.parametrize("operations", ["small", "middle", "large"])
 @pytest.mark.parametrize(
     ("stem", "tasks"),
-    [("small", [CIFAR, ImageTask(1, 11, 3)]), ("imagenet", [ImageTask(3, 65, 7)])],
+    [("small", [CIFAR, Problem(1, 11, 3)]), ("imagenet", [Problem(3, 65, 7)])],
 )
 def test_pieces_make_up_the_network(operations, stem, tasks):
     """All parameters, the auxiliary head's aside, which networks of use have not."""
@@ -277,6 +277,6 @@ def test_images_too_small_are_refused():
     for stem, size in (("small", 7), ("imagenet", 63)):
         search_space = space(stem=stem)
         with pytest.raises(UserError, match="too small"):
-            search_space.supernet(ImageTask(3, size, 10))
+            search_space.supernet(Problem(3, size, 10))
     with pytest.raises(UserError, match="auxiliary head"):
-        space().supernet(ImageTask(3, 16, 10), auxiliary=True)
+        space().supernet(Problem(3, 16, 10), auxiliary=True)

@@ -22,9 +22,9 @@ from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
 from nasrun.search_space.nas_bench_201.cell import EDGES, NAMES, meaning
 from nasrun.search_space.nas_bench_201.network import Cell
 from nasrun.search_space.noise import Noise
-from nasrun.values import Architecture, Cost, ImageTask
+from nasrun.values import Architecture, Cost, Problem
 
-TASKS = [CIFAR, ImageTask(1, 8, 10), ImageTask(1, 28, 10), ImageTask(3, 27, 7)]
+TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 27, 7)]
 SILENT = Noise()
 
 
@@ -92,13 +92,13 @@ def test_the_bound_is_the_largest_cost():
     assert SPACE.cost_bound(CIFAR) == largest
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_costs_are_those_of_the_built_network(task):
+@pytest.mark.parametrize("problem", TASKS)
+def test_costs_are_those_of_the_built_network(problem):
     for architecture in random_architectures(SPACE, 5):
         for scale in ("search", "final"):
-            network = SPACE.network(architecture, task, scale)
-            cost = SPACE.cost(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task)
+            network = SPACE.network(architecture, problem, scale)
+            cost = SPACE.cost(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem)
 
 
 def test_costs_hold_at_the_published_size():
@@ -197,13 +197,13 @@ def test_without_affine_only_the_operations_lose_it():
         assert norms and all(norm.affine for norm in norms)
 
 
-@pytest.mark.parametrize("task", [*TASKS, ImageTask(1, 4, 3)])
-def test_all_sizes_of_images_go_through(task):
-    supernet = SPACE.supernet(task).train()
-    images = torch.randn(2, task.channels, task.size, task.size)
+@pytest.mark.parametrize("problem", [*TASKS, Problem(1, 4, 3)])
+def test_all_sizes_of_images_go_through(problem):
+    supernet = SPACE.supernet(problem).train()
+    images = torch.randn(2, problem.channels, problem.size, problem.size)
     for architecture in random_architectures(SPACE, 3):
         logits = supernet(images, architecture.choices)
-        assert logits.shape == (2, task.classes) and logits.isfinite().all()
+        assert logits.shape == (2, problem.classes) and logits.isfinite().all()
 
 
 def exact_form(choices: tuple[int, ...]) -> str:
@@ -314,7 +314,7 @@ def test_equivalents_are_alike_and_depend_on_the_generator():
 def test_what_cannot_be_is_refused():
     (architecture,) = random_architectures(SPACE, 1)
     with pytest.raises(UserError, match=r"3×3 pixels are too small .* \(at least 4×4\)"):
-        SPACE.supernet(ImageTask(3, 3, 10))
+        SPACE.supernet(Problem(3, 3, 10))
     with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
         SPACE.supernet(CIFAR, auxiliary=True)
     with pytest.raises(UserError, match="no auxiliary head"):

@@ -17,9 +17,9 @@ from networks import (
 from nasrun.errors import UserError
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
 from nasrun.search_space.nas_bench_macro.layers import LayerPlan, MBConv
-from nasrun.values import Architecture, Cost, ImageTask
+from nasrun.values import Architecture, Cost, Problem
 
-TASKS = [CIFAR, ImageTask(1, 8, 10), ImageTask(1, 28, 10), ImageTask(3, 33, 7)]
+TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 33, 7)]
 
 
 def space(*, width: float = 0.125, final: float = 0.2, affine: bool = True) -> NasBenchMacro:
@@ -85,14 +85,14 @@ def test_the_bound_is_the_largest_cost():
     assert search_space.cost_bound(CIFAR) == largest
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_costs_are_those_of_the_built_network(task):
+@pytest.mark.parametrize("problem", TASKS)
+def test_costs_are_those_of_the_built_network(problem):
     search_space = space()
     for architecture in random_architectures(search_space, 4):
         for scale in ("search", "final"):
-            network = search_space.network(architecture, task, scale)
-            cost = search_space.cost(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task)
+            network = search_space.network(architecture, problem, scale)
+            cost = search_space.cost(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem)
 
 
 def test_costs_hold_at_the_published_width():
@@ -170,22 +170,22 @@ def test_without_affine_only_the_options_lose_it():
     supernet(torch.randn(2, 3, 32, 32), [0, 1, 2] * 2 + [0, 1]).sum().backward()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_all_sizes_of_images_go_through(task):
+@pytest.mark.parametrize("problem", TASKS)
+def test_all_sizes_of_images_go_through(problem):
     search_space = space()
-    supernet = search_space.supernet(task).train()
+    supernet = search_space.supernet(problem).train()
     rng = np.random.default_rng(0)
-    images = torch.randn(2, task.channels, task.size, task.size)
+    images = torch.randn(2, problem.channels, problem.size, problem.size)
     for _ in range(3):
         logits = supernet(images, search_space.sample(rng).choices)
-        assert logits.shape == (2, task.classes) and logits.isfinite().all()
+        assert logits.shape == (2, problem.classes) and logits.isfinite().all()
 
 
 def test_what_cannot_be_is_refused():
     search_space = space()
     (architecture,) = random_architectures(search_space, 1)
     with pytest.raises(UserError, match=r"7×7 pixels are too small .* \(at least 8×8\)"):
-        search_space.supernet(ImageTask(3, 7, 10))
+        search_space.supernet(Problem(3, 7, 10))
     with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
         search_space.supernet(CIFAR, auxiliary=True)
     with pytest.raises(UserError, match="no auxiliary head"):

@@ -17,9 +17,9 @@ from nasrun.search_space.one_shot_blocks import BlockScale, OneShotBlocks
 from nasrun.search_space.one_shot_blocks.network import Cell
 from nasrun.search_space.one_shot_blocks.operations import NAMES, OPTIONS
 from nasrun.search_space.one_shot_blocks.wiring import input_at, operation_at, wire
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
-TASKS = [CIFAR, ImageTask(1, 9, 4), ImageTask(3, 33, 7)]
+TASKS = [CIFAR, Problem(1, 9, 4), Problem(3, 33, 7)]
 NOTHING, EVERYTHING = (0,) * 42, (1,) * 42
 
 
@@ -63,23 +63,23 @@ def test_decisions():
     assert names[operation_at(2, 6)] == "block2/op/avg_pool_3x3" and SPACE.binary
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_costs_are_those_of_the_built_network(task):
+@pytest.mark.parametrize("problem", TASKS)
+def test_costs_are_those_of_the_built_network(problem):
     for blocks in (1, 4):
         search_space = space(blocks)
         for index, architecture in enumerate(any_architectures(search_space, blocks + 3)):
             scale = ("search", "final")[index % 2]
-            network = search_space.network(architecture, task, scale)
-            cost = search_space.cost(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task), architecture
+            network = search_space.network(architecture, problem, scale)
+            cost = search_space.cost(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem), architecture
 
 
 def test_costs_with_the_stem_for_large_images():
-    search_space, task = space(stem="imagenet"), ImageTask(3, 65, 5)
+    search_space, problem = space(stem="imagenet"), Problem(3, 65, 5)
     for architecture in any_architectures(search_space, 3):
-        network = search_space.network(architecture, task, "search")
-        cost = search_space.cost(architecture, task)
-        assert (cost.params, cost.macs) == counted(network, task)
+        network = search_space.network(architecture, problem, "search")
+        cost = search_space.cost(architecture, problem)
+        assert (cost.params, cost.macs) == counted(network, problem)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +87,7 @@ def test_costs_with_the_stem_for_large_images():
 def test_operations(name, stride):
     module = OPTIONS[name].module(4, stride)
     cost = OPTIONS[name].cost(4, 9, stride)
-    assert (cost.params, cost.macs) == counted(module, ImageTask(4, 9, 0))
+    assert (cost.params, cost.macs) == counted(module, Problem(4, 9, 0))
     side = 9 if stride == 1 else 5
     assert module(torch.randn(2, 4, 9, 9)).shape == (2, 4, side, side)
     first = next((m for m in module.modules() if not list(m.children())), None)
@@ -253,10 +253,10 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="no auxiliary head"):
         SPACE.supernet(CIFAR, auxiliary=True)
     with pytest.raises(UserError, match=r"3×3 pixels are too small.*at least 4×4"):
-        SPACE.supernet(ImageTask(3, 3, 10))
+        SPACE.supernet(Problem(3, 3, 10))
     with pytest.raises(UserError, match=r"stem=imagenet.*at least 32×32"):
-        space(stem="imagenet").cost(SPACE.parse("1" * 42), ImageTask(3, 31, 10))
-    smallest = SPACE.network(SPACE.parse("1" * 42), ImageTask(1, 4, 3), "search")
+        space(stem="imagenet").cost(SPACE.parse("1" * 42), Problem(3, 31, 10))
+    smallest = SPACE.network(SPACE.parse("1" * 42), Problem(1, 4, 3), "search")
     assert smallest(torch.randn(2, 1, 4, 4)).shape == (2, 3)
 
 

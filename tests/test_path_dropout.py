@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, trainer
 
-from nasrun.config.build import build_parts
+from nasrun.cli.errors import verdict
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
-from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.path_dropout import PathDropout
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_space.one_shot_blocks.wiring import input_at, operation_at
@@ -76,14 +77,15 @@ def test_what_is_refused():
     with pytest.raises(UserError, match=r"batch=12 does not divide trainer\.batch_size=32"):
         PathDropout(rate=0.1, ghost_batch=12).fit(32, 10)
     for name in ("nao_cell", "nas_bench_201", "spos_blocks"):
-        with pytest.raises(UserError, match=f"{name}.* has no such.*=dso_block or one_shot_blocks"):
+        with pytest.raises(MissingCapabilityError, match=f"{name}.* has no such") as error:
             PathDropout(rate=0.1, ghost_batch=None).check(space_of(name))
+        assert verdict(error.value)[0].endswith(": take search_space=dso_block or one_shot_blocks")
     with pytest.raises(UserError, match="not a pool"):
         PathDropout(rate=0.1, ghost_batch=None).over(SPACE, TASK, [], Streams(0))
     for wrong in ("rate=0", "rate=1", "rate=-1", "ghost_batch=1", "ghost_batch=0"):
         words = ["task=search", "sampler=path_dropout", f"sampler.{wrong}"]
         with pytest.raises(UserError, match=wrong.replace("=", " = ")):
-            build_parts(compose(words))
+            build_setup(compose(words))
     rules = PathRules(distillation=True, size_power=None, separate_momentum=False)
     with pytest.raises(UserError, match="none can teach another"):
         rules.over(SPACE, TASK, Streams(0), ghost_batch=4)
@@ -214,7 +216,7 @@ def test_the_warm_up_opens_everything_for_all_ghost_batches():
     rule = WarmUp(epochs=0.5).before(gates, SPACE, steps_per_epoch=4)
     assert rule(1) == [EVERYTHING] and rule(2) == gates(2)
     training = started(4)
-    training.train_round(Silent(), "supernet", rule, epochs=1)
+    training.train_round(NullMonitor(), "supernet", rule, epochs=1)
     assert training.step == 4
 
 
@@ -229,7 +231,7 @@ def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     whole, resumed = started(4), started(4)
     whole.train_round(Saves(), "supernet", gates)
     resumed.load_state_dict(states[stop - 1])
-    resumed.train_round(Silent(), "supernet", gates)
+    resumed.train_round(NullMonitor(), "supernet", gates)
     for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -248,6 +250,6 @@ def test_ghost_batches_are_never_split():
 
 def test_other_samplers_train_whole_batches():
     for name in ("uniform", "fair", "proportional", "sandwich"):
-        sampler = build_parts(compose(["task=search", f"sampler={name}"])).sampler
+        sampler = build_setup(compose(["task=search", f"sampler={name}"])).sampler
         assert sampler.fit(32, 10) is None
         sampler.check(space())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Recorder, schedule, space, trainer
 
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.sandwich import Sandwich
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
@@ -153,14 +153,14 @@ def test_all_rules_together_go_on_to_the_same_bits():
     states = []
     whole = started(step_rules, schedule=schedule(kind="polynomial"))
 
-    class Saves(Silent):
+    class Saves(NullMonitor):
         def safe_point(self):
             states.append(copy.deepcopy(whole.state_dict()))
 
     whole.train_round(Saves(), "supernet", gates)
     resumed = started(step_rules, schedule=schedule(kind="polynomial"))
     resumed.load_state_dict(states[4])
-    resumed.train_round(Silent(), "supernet", gates)
+    resumed.train_round(NullMonitor(), "supernet", gates)
     for ours, theirs in zip(
         resumed.network.state_dict().values(), whole.network.state_dict().values(), strict=True
     ):

@@ -12,7 +12,7 @@ from helpers import space_of
 
 from nasrun.cli.main import main
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 TINY = [
     *("dataset=synthetic", "dataset.train_images=32", "dataset.validation=32"),
@@ -95,7 +95,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
     assert list(report["epochs"]) == ["1", "2"]
     rows = rows_of("run")
     assert len({row["architecture"] for row in rows}) == 12
-    images, published = ImageTask(3, 8, 4), space_of(*MACRO_SPACE)
+    images, published = Problem(3, 8, 4), space_of(*MACRO_SPACE)
     for row in rows:
         architecture = macro.parse(row["architecture"])
         assert float(row["truth"]) == pytest.approx(
@@ -260,7 +260,7 @@ def test_samples(macro: SearchSpace) -> None:
     """Laws of the choices: distinct networks, spread or close in size as their names say."""
     from nasrun.architectures.samples import All, BySize, SimilarSize, Uniform
 
-    images = ImageTask(3, 16, 10)
+    images = Problem(3, 16, 10)
     rng = np.random.default_rng(0)
 
     def sizes(found: list) -> np.ndarray:  # type: ignore[type-arg]

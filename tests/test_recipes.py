@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from nasrun.cli.main import main
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.config.groups import task_of_recipe
 from nasrun.config.prune import leave_out
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 CONF = Path(__file__).parent.parent / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -28,7 +28,7 @@ OPTIONS = [
 def parts(*overrides: str, task: str = "search"):
     config = compose([*overrides, f"task={task}"])
     leave_out(config, overrides)
-    return build_parts(config)
+    return build_setup(config)
 
 
 @pytest.mark.parametrize("override", OPTIONS)
@@ -40,11 +40,11 @@ def test_every_option_is_built(override):
 def test_every_recipe_is_built_at_full_size(recipe):
     built = parts(f"experiment={recipe}", task=task_of_recipe(recipe))
     size = 224 if "imagenet" in recipe else 32
-    task = ImageTask(3, size, 1000 if "imagenet" in recipe else 10)
+    problem = Problem(3, size, 1000 if "imagenet" in recipe else 10)
     built.check_gates()
     if task_of_recipe(recipe) == "search":
-        built.check_networks(task)
-    built.search_space.cost(built.search_space.sample(Streams(0).numpy("x")), task, "final")
+        built.check_networks(problem)
+    built.search_space.cost(built.search_space.sample(Streams(0).numpy("x")), problem, "final")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

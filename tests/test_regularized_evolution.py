@@ -18,7 +18,7 @@ from test_search_algo import Cell, Plain, canonical_pool, conf, saved, start
 from nasrun.config.build import build
 from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo import regularized_evolution
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
@@ -86,7 +86,7 @@ def test_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return child
 
     monkeypatch.setattr(RegularizedEvolution, "_child", watched)
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     first = algo.ask()
     queue.extend(first)
     algo.tell(told(space, first))
@@ -119,7 +119,7 @@ def test_the_parent_is_the_best_of_those_drawn(monkeypatch: pytest.MonkeyPatch) 
             return 0.04  # below the probability of an identity: the child is the parent
 
     algo = start(aging(population=4, tournament=2), Plain(1, 5))
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     members = [Architecture("plain", (choice,)) for choice in (3, 1, 2, 4)]
     algo.pool.trials, algo.pool.pending = dict.fromkeys(members), list(members)
     algo.tell(told(Plain(1, 5), members))
@@ -155,12 +155,12 @@ def test_a_small_space_is_exhausted(population: int) -> None:
     algo = start(aging(population=population), space)
     asked = flat(algo)
     assert len(asked) == 21
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
     assert algo.ask() == []
     assert algo.best(1)[0].score == max(map(space.score, space.every()))
     again = start(aging(population=population), space)
     again.load_state_dict(saved(algo.state_dict()))
-    assert again.next_round(Silent()) is None
+    assert again.next_round(NullMonitor()) is None
 
 
 def test_a_space_of_one() -> None:
@@ -187,7 +187,7 @@ def test_a_budget_with_islands_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     algo.pool.candidates.allows = islands.__contains__
     algo.pool.draw = lambda rng, count, found: found.update({a: a for a in islands})
     assert sorted(flat(algo), key=lambda a: a.choices) == islands
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
 
 
 @pytest.mark.parametrize("evaluations", [0, 1, 7, 8, 9, 35, 59, 60])
@@ -196,7 +196,7 @@ def test_a_search_goes_on_from_its_state(evaluations: int) -> None:
     whole = flat(unbroken)
     algo = start(aging(), Cell())
     asked: list[Architecture] = []
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     while len(asked) < evaluations:
         trial = told(algo.pool.space, algo.ask()[:1])
         asked += [trial[0].architecture]
@@ -213,10 +213,10 @@ def test_a_search_goes_on_from_its_state(evaluations: int) -> None:
 
 def test_the_same_is_asked_until_it_is_told() -> None:
     algo = start(aging(), Cell())
-    assert algo.next_round(Silent())
+    assert algo.next_round(NullMonitor())
     while batch := algo.ask():
         assert algo.ask() == batch
-        algo.next_round(Silent())
+        algo.next_round(NullMonitor())
         first, *rest = told(algo.pool.space, batch)
         algo.tell([first])
         if rest:
@@ -264,7 +264,7 @@ def test_every_space_is_searched(name: str, algo: Any) -> None:
     space = space_of(name)
     start(algo, space)
     forms = set()
-    while algo.next_round(Silent()):
+    while algo.next_round(NullMonitor()):
         while batch := algo.ask():
             for one in batch:
                 forms.add(space.canonical(space.check(one)))

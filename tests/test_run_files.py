@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, read_bytes, read_object, write_atomic, write_json
-from nasrun.run.logs import Logs, missing, whole_lines
+from nasrun.run.logs import PREFIX, Logs, missing, whole_lines
 
 STRANGE: dict[str, Callable[[Path], object]] = {
     "link": lambda path: path.symlink_to(path.with_name("outside")),

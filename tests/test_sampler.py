@@ -16,9 +16,9 @@ from nasrun.sampler.size_bins import SizeBins
 from nasrun.sampler.uniform import Uniform
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, ImageTask
+from nasrun.values import Architecture, Cost, Problem
 
-TASK = ImageTask(3, 16, 10)
+TASK = Problem(3, 16, 10)
 
 
 def space(nodes: int = 5) -> NaoCell:
@@ -94,7 +94,7 @@ def test_draws_are_named_by_seed_and_step(sampler):
 class Table(NaoCell):
     """nao_cell with sizes by a formula, so that the extremes are known."""
 
-    def cost(self, architecture, task, scale="search"):
+    def cost(self, architecture, problem, scale="search"):
         total = sum((i + 1) * choice for i, choice in enumerate(architecture.choices))
         return Cost(total + 1, 2 * total + 1)
 

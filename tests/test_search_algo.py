@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from nasrun.budget.candidates import Candidates
 from nasrun.config.build import build
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.run.state import decode_tensors as decode
 from nasrun.run.state import encode_tensors as encode
 from nasrun.run.state import pack, unpack
@@ -171,7 +171,7 @@ def trial(space: Any, architecture: Architecture, seed: int = 0) -> Trial:
 def run(algo: Any, monitor: Any = None) -> list[tuple[Any, list[Architecture]]]:
     """The whole search; each round with what it asked for."""
     history = []
-    while training := algo.next_round(monitor or Silent()):
+    while training := algo.next_round(monitor or NullMonitor()):
         asked: list[Architecture] = []
         while batch := algo.ask():
             asked += batch
@@ -188,7 +188,7 @@ def saved(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-class Recorder(Silent):
+class Recorder(NullMonitor):
     """A monitor that keeps the metrics, and takes states as a checkpointing run would."""
 
     def __init__(self, snapshot: Any = None) -> None:
@@ -219,14 +219,14 @@ def canonical_pool(algo: Any) -> list[Architecture]:
 def test_random_search() -> None:
     algo = start(RandomSearch(evaluations=20, batch=6))
     assert algo.rounds == 1
-    round_ = algo.next_round(Silent())
+    round_ = algo.next_round(NullMonitor())
     assert (round_.index, round_.pool, round_.fresh_supernet) == (0, None, True)
     sizes = []
     while batch := algo.ask():
         sizes.append(len(batch))
         algo.tell([trial(Cell(), a) for a in batch])
     assert sizes == [6, 6, 6, 2]
-    assert algo.next_round(Silent()) is None
+    assert algo.next_round(NullMonitor()) is None
     assert len(set(canonical_pool(algo))) == 20
 
 

@@ -24,7 +24,7 @@ from nasrun.budget.candidates import Candidates
 from nasrun.config.build import build
 from nasrun.errors import UserError
 from nasrun.metrics import pairwise_accuracy
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.nao.epd import EPD
 from nasrun.search_algo.nao.epd_training import PredictorTraining, normalise
 from nasrun.search_algo.nao.tokens import Vocabulary
@@ -99,7 +99,7 @@ def test_sequence_must_divide_into_steps() -> None:
 def examples(space: Any, count: int, seed: int = 0) -> list[Trial]:
     pool = Pool(Candidates(space))
     found: dict[Architecture, Architecture] = {}
-    pool.draw(np.random.default_rng(seed), count, found)
+    pool.sample(np.random.default_rng(seed), count, found)
     return [trial(space, architecture) for architecture in found.values()]
 
 
@@ -183,7 +183,7 @@ def test_threads_are_as_before() -> None:
     threads = torch.get_num_threads()
     inside = []
 
-    class Count(Silent):
+    class Count(NullMonitor):
         def advance(self, steps: int = 1, **metrics: float) -> None:
             inside.append(torch.get_num_threads())
 
@@ -210,7 +210,7 @@ def test_training_stopped_after_any_epoch_goes_on_alike() -> None:
     whole = training(space, epochs=4)
     states: list[Any] = []
 
-    class Keep(Silent):
+    class Keep(NullMonitor):
         def advance(self, steps: int = 1, **metrics: float) -> None:
             states.append(saved(whole.state_dict()))
 
@@ -232,7 +232,7 @@ def test_training_depends_on_seed_and_round_only() -> None:
         torch.manual_seed(len(results))
         before = torch.get_rng_state()
         fitted = training(space, seed=seed)
-        fitted.fit(trials, Silent())
+        fitted.fit(trials, NullMonitor())
         assert torch.equal(before, torch.get_rng_state())
         results.append(weights(fitted))
     assert torch.equal(results[0], results[1])
@@ -255,7 +255,7 @@ def test_dropout_draws_from_its_generator() -> None:
 def test_weights_persist_where_wanted(keep: bool) -> None:
     space = Cell()
     first = training(space)
-    first.fit(examples(space, 20), Silent())
+    first.fit(examples(space, 20), NullMonitor())
     following = PredictorTraining(
         settings(keep_weights=keep), first.vocabulary, Streams(0), CPU, 2, first
     )

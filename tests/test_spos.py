@@ -11,7 +11,7 @@ from helpers import CPU, space_of
 from networks import CIFAR, counted, random_architectures
 from torch import Tensor, nn
 
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistics
@@ -23,9 +23,9 @@ from nasrun.search_space.spos.network import Block
 from nasrun.search_space.spos.plan import BlockPlan, plan_network
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, ImageTask
+from nasrun.values import Architecture, Cost, Problem
 
-IMAGENET = ImageTask(3, 224, 1000)
+IMAGENET = Problem(3, 224, 1000)
 RELEASED = "21012020202300003233"
 RATIOS = [0.2, 0.6, 1.0, 1.5, 2.0]
 NAMES = ("spos_blocks", "spos_channels", "spos_blocks_channels")
@@ -60,10 +60,10 @@ def copy_path(supernet: nn.Module, network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def lively(supernet: nn.Module, space: SearchSpace, task: ImageTask) -> nn.Module:
+def lively(supernet: nn.Module, space: SearchSpace, problem: Problem) -> nn.Module:
     """The supernet with statistics from some batches, in evaluation mode."""
     for architecture in random_architectures(space, 2, seed=1):
-        supernet(torch.randn(8, task.channels, task.size, task.size), architecture.choices)
+        supernet(torch.randn(8, problem.channels, problem.size, problem.size), architecture.choices)
     for name, parameter in supernet.named_parameters():
         if parameter.dim() == 1:  # affine batch norms: otherwise all ones and zeros
             nn.init.uniform_(parameter, 0.5 if name.endswith("weight") else -0.5, 1.5)
@@ -71,7 +71,7 @@ def lively(supernet: nn.Module, space: SearchSpace, task: ImageTask) -> nn.Modul
 
 
 @pytest.mark.parametrize(
-    ("stem", "task", "digits", "macs", "params"),
+    ("stem", "problem", "digits", "macs", "params"),
     [
         ("imagenet", IMAGENET, "0" * 20, 295.8, 3.15),
         ("imagenet", IMAGENET, "1" * 20, 313.7, None),
@@ -84,40 +84,40 @@ def lively(supernet: nn.Module, space: SearchSpace, task: ImageTask) -> nn.Modul
         ("cifar", CIFAR, "3" * 20, 205.4, 2.75),
     ],
 )
-def test_published_costs_are_met(stem, task, digits, macs, params):
+def test_published_costs_are_met(stem, problem, digits, macs, params):
     """Millions, with the linear layer, and with the batch norms' scales and shifts."""
     space = spos("spos_blocks", width=1.0, stem=stem)
-    cost = space.cost(space.parse(digits), task)
+    cost = space.cost(space.parse(digits), problem)
     assert round(cost.macs / 1e6, 1) == macs
     assert params is None or round(cost.params / 1e6, 2) == params
 
 
-@pytest.mark.parametrize(("stem", "task"), [("imagenet", IMAGENET), ("cifar", CIFAR)])
-def test_costs_hold_at_the_published_width(stem, task):
+@pytest.mark.parametrize(("stem", "problem"), [("imagenet", IMAGENET), ("cifar", CIFAR)])
+def test_costs_hold_at_the_published_width(stem, problem):
     space = spos("spos_blocks", width=1.0, stem=stem)
-    network = space.network(space.parse(RELEASED), task, "search")
-    cost = space.cost(space.parse(RELEASED), task)
-    assert (cost.params, cost.macs) == counted(network, task)
+    network = space.network(space.parse(RELEASED), problem, "search")
+    cost = space.cost(space.parse(RELEASED), problem)
+    assert (cost.params, cost.macs) == counted(network, problem)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("stem", "task", "width"),
+    ("stem", "problem", "width"),
     [
-        ("cifar", ImageTask(1, 8, 10), 0.1),
-        ("cifar", ImageTask(3, 13, 7), 0.27),
-        ("cifar", ImageTask(3, 4, 2), 0.01),
-        ("imagenet", ImageTask(3, 32, 5), 0.01),
-        ("imagenet", ImageTask(2, 67, 3), 0.2),
+        ("cifar", Problem(1, 8, 10), 0.1),
+        ("cifar", Problem(3, 13, 7), 0.27),
+        ("cifar", Problem(3, 4, 2), 0.01),
+        ("imagenet", Problem(3, 32, 5), 0.01),
+        ("imagenet", Problem(2, 67, 3), 0.2),
     ],
 )
-def test_costs_are_those_of_the_built_network(name, stem, task, width):
+def test_costs_are_those_of_the_built_network(name, stem, problem, width):
     space = spos(name, width=width, final=1.3 * width, stem=stem)
     architectures = random_architectures(space, 3)
     for architecture, scale in zip(architectures, ("search", "final", "search"), strict=True):
-        network = space.network(architecture, task, scale)
-        cost = space.cost(architecture, task, scale)
-        assert (cost.params, cost.macs) == counted(network, task)
+        network = space.network(architecture, problem, scale)
+        cost = space.cost(architecture, problem, scale)
+        assert (cost.params, cost.macs) == counted(network, problem)
 
 
 def test_costs_by_hand():
@@ -161,20 +161,20 @@ def test_the_bound_is_the_largest_cost(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("stem", "task", "affine"),
+    ("stem", "problem", "affine"),
     [
-        ("cifar", ImageTask(3, 16, 10), False),
-        ("cifar", ImageTask(3, 7, 3), True),
-        ("imagenet", ImageTask(1, 33, 4), False),
+        ("cifar", Problem(3, 16, 10), False),
+        ("cifar", Problem(3, 7, 3), True),
+        ("imagenet", Problem(1, 33, 4), False),
     ],
 )
-def test_a_path_of_the_supernet_is_the_stand_alone_network(name, stem, task, affine):
+def test_a_path_of_the_supernet_is_the_stand_alone_network(name, stem, problem, affine):
     torch.manual_seed(0)
     space = spos(name, stem=stem, affine=affine)
-    supernet = lively(space.supernet(task), space, task)
-    images = torch.randn(6, task.channels, task.size, task.size)
+    supernet = lively(space.supernet(problem), space, problem)
+    images = torch.randn(6, problem.channels, problem.size, problem.size)
     for architecture in random_architectures(space, 2):
-        network = space.network(architecture, task, "search").eval()
+        network = space.network(architecture, problem, "search").eval()
         copy_path(supernet, network)
         logits = network(images)
         assert torch.allclose(supernet(images, architecture.choices), logits, atol=1e-5)
@@ -184,10 +184,10 @@ def test_a_path_of_the_supernet_is_the_stand_alone_network(name, stem, task, aff
 @pytest.mark.parametrize("name", NAMES)
 def test_in_training_statistics_follow_those_of_the_stand_alone_network(name):
     torch.manual_seed(0)
-    space, task = spos(name), ImageTask(3, 8, 4)
-    supernet = space.supernet(task)
+    space, problem = spos(name), Problem(3, 8, 4)
+    supernet = space.supernet(problem)
     for architecture in random_architectures(space, 2):
-        network = space.network(architecture, task, "search")
+        network = space.network(architecture, problem, "search")
         copy_path(supernet, network)
         for _ in range(2):
             images = torch.randn(8, 3, 8, 8)
@@ -202,14 +202,14 @@ def test_in_training_statistics_follow_those_of_the_stand_alone_network(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_recalibrated_paths_are_recalibrated_networks(name):
     torch.manual_seed(0)
-    space, task = spos(name), ImageTask(3, 8, 4)
-    supernet = lively(space.supernet(task), space, task)
+    space, problem = spos(name), Problem(3, 8, 4)
+    supernet = lively(space.supernet(problem), space, problem)
     before = {key: value.clone() for key, value in supernet.state_dict().items()}
     batches = [(torch.randn(8, 3, 8, 8), torch.zeros(8)) for _ in range(3)]
     images = torch.randn(6, 3, 8, 8)
     with recalibrated_statistics(supernet, batches, CPU) as recalibrate:
         for architecture in random_architectures(space, 2):
-            network = space.network(architecture, task, "search").eval()
+            network = space.network(architecture, problem, "search").eval()
             copy_path(supernet, network)
             recalibrate(lambda x, path=architecture.choices: supernet(x, path))
             with recalibrated_statistics(network, batches, CPU) as alone:
@@ -294,10 +294,10 @@ def test_both_protocols_see_no_difference(affine):
 def test_only_the_path_is_trained(name):
     """Other operations have no gradient, further channels of the chosen one zeros."""
     torch.manual_seed(0)
-    space, task = spos(name), ImageTask(3, 8, 4)
-    supernet = space.supernet(task)
+    space, problem = spos(name), Problem(3, 8, 4)
+    supernet = space.supernet(problem)
     (architecture,) = random_architectures(space, 1)
-    network = space.network(architecture, task, "search")
+    network = space.network(architecture, problem, "search")
     supernet(torch.randn(8, 3, 8, 8), architecture.choices).square().sum().backward()
     own = {key: parameter.shape for key, parameter in network.named_parameters()}
     beyond = 0
@@ -311,9 +311,9 @@ def test_only_the_path_is_trained(name):
 
 
 def test_blocks_may_be_mixed_and_widths_not():
-    space, task = spos("spos_blocks"), ImageTask(3, 8, 4)
+    space, problem = spos("spos_blocks"), Problem(3, 8, 4)
     torch.manual_seed(0)
-    supernet = lively(space.supernet(task), space, task)
+    supernet = lively(space.supernet(problem), space, problem)
     images = torch.randn(3, 3, 8, 8)
     (architecture,) = random_architectures(space, 1)
     opened = [{choice: 1.0} for choice in architecture.choices]
@@ -327,7 +327,7 @@ def test_blocks_may_be_mixed_and_widths_not():
         assert space.gate_kinds == {"path"}
         gates = [{0: 1.0}] * len(space.decisions)
         with pytest.raises(UserError, match="one option of a decision at a time"):
-            space.supernet(task)(images, gates)
+            space.supernet(problem)(images, gates)
 
 
 def test_even_channels_go_through_at_stride_1():
@@ -349,27 +349,27 @@ def test_even_channels_go_through_at_stride_1():
 )
 def test_pieces_make_up_the_network(name, stem, size):
     torch.manual_seed(0)
-    space, task = spos(name, stem=stem), ImageTask(3, size, 4)
+    space, problem = spos(name, stem=stem), Problem(3, size, 4)
     built: dict[str, tuple[tuple[int, ...], dict[str, torch.Size]]] = {}
     for architecture in random_architectures(space, 2):
-        network = space.network(architecture, task, "search").eval()
+        network = space.network(architecture, problem, "search").eval()
         own = [network.stem, *(next(iter(b.options.values())) for b in network.blocks)]
         own.append(network.head)
         x = images = torch.randn(2, 3, size, size)
         costs = []
-        for piece, theirs in zip(space.pieces(architecture, task), own, strict=True):
+        for piece, theirs in zip(space.pieces(architecture, problem), own, strict=True):
             module = piece.build().eval()
             assert type(module) is type(theirs) and x.shape[1:] == piece.shape
             module.load_state_dict(theirs.state_dict())
             shapes = {key: value.shape for key, value in module.state_dict().items()}
             found = (piece.shape, shapes)
             assert built.setdefault(piece.name, found) == found
-            costs.append(Cost(*counted(module, ImageTask(*piece.shape[:2], 0))))
+            costs.append(Cost(*counted(module, Problem(*piece.shape[:2], 0))))
             x = module.eval()(x)
         assert torch.equal(x, network(images))
-        assert total(costs) == space.cost(architecture, task)
+        assert total(costs) == space.cost(architecture, problem)
     # Names tell scales and tasks apart, too.
-    others = space.pieces(architecture, ImageTask(3, 2 * size, 5), "final")
+    others = space.pieces(architecture, Problem(3, 2 * size, 5), "final")
     assert not {piece.name for piece in others} & set(built)
 
 
@@ -397,7 +397,7 @@ def test_at_tiny_widths_stages_still_widen_and_have_channels_inside():
 def test_weights_start_as_released():
     torch.manual_seed(0)
     network = spos("spos_blocks", final=1.0).network(
-        Architecture("spos_blocks", (0,) * 20), ImageTask(3, 32, 100), "final"
+        Architecture("spos_blocks", (0,) * 20), Problem(3, 32, 100), "final"
     )
     main = network.blocks[17].options["0"].main
     for module, deviation, error in (
@@ -483,9 +483,9 @@ def test_what_cannot_be_is_refused(name):
     space = spos(name)
     (architecture,) = random_architectures(space, 1)
     with pytest.raises(UserError, match=r"3×3 pixels are too small for stem=cifar.* 2 times .*4×4"):
-        space.supernet(ImageTask(3, 3, 10))
+        space.supernet(Problem(3, 3, 10))
     with pytest.raises(UserError, match=r"stem=imagenet, which halves them 5 times .* 32×32\)"):
-        spos(name, stem="imagenet").cost(architecture, ImageTask(3, 31, 10))
+        spos(name, stem="imagenet").cost(architecture, Problem(3, 31, 10))
     with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
         space.supernet(CIFAR, auxiliary=True)
     with pytest.raises(UserError, match="no auxiliary head"):
@@ -511,7 +511,7 @@ def test_what_cannot_be_is_refused(name):
 )
 def test_strange_settings_are_refused(overrides, message):
     with pytest.raises(UserError, match=message):
-        build_parts(compose(["task=search", *overrides]))
+        build_setup(compose(["task=search", *overrides]))
 
 
 def test_the_configurations_are_as_published():

@@ -28,11 +28,11 @@ from nasrun.search_space.spos_quantized.quantise import (
     quantise_activation,
     quantise_weight,
 )
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 SIX = ("w1a2", "w2a2", "w1a4", "w2a4", "w3a4", "w4a4")
-IMAGENET = ImageTask(3, 224, 1000)
-TINY = ImageTask(3, 16, 5)
+IMAGENET = Problem(3, 224, 1000)
+TINY = Problem(3, 16, 5)
 
 
 def space(
@@ -104,25 +104,25 @@ def test_the_base_network_is_the_published_resnet(depth, reference):
 
 
 @pytest.mark.parametrize(
-    ("depth", "stem", "task"),
+    ("depth", "stem", "problem"),
     [
         (18, "cifar", CIFAR),
-        (34, "cifar", ImageTask(1, 9, 3)),
-        (18, "imagenet", ImageTask(3, 65, 7)),
-        (34, "imagenet", ImageTask(1, 32, 10)),
+        (34, "cifar", Problem(1, 9, 3)),
+        (18, "imagenet", Problem(3, 65, 7)),
+        (34, "imagenet", Problem(1, 32, 10)),
     ],
 )
-def test_costs_are_those_of_the_built_network(depth, stem, task, monkeypatch):
+def test_costs_are_those_of_the_built_network(depth, stem, problem, monkeypatch):
     """Also: every quantised convolution sees only as many values as its bits can tell apart."""
     search_space = space(depth=depth, stem=stem)
     seen = observe(monkeypatch)
     for architecture in random_architectures(search_space, 2):
         for scale in ("search", "final"):
-            network = search_space.network(architecture, task, scale)
-            cost = search_space.cost(architecture, task, scale)
-            assert (cost.params, cost.macs) == counted(network, task)
+            network = search_space.network(architecture, problem, scale)
+            cost = search_space.cost(architecture, problem, scale)
+            assert (cost.params, cost.macs) == counted(network, problem)
             seen.clear()
-            network(torch.randn(2, task.channels, task.size, task.size))
+            network(torch.randn(2, problem.channels, problem.size, problem.size))
             layers = [
                 bits
                 for block, first, second in zip(
@@ -295,7 +295,7 @@ def test_weights_that_are_all_zero_give_no_nan(bits):
 def test_many_bits_come_near_the_network_in_full_precision():
     """torchvision's ResNet-18 with the same weights, which lie in one order in both."""
     torch.manual_seed(0)
-    task = ImageTask(3, 64, 10)
+    problem = Problem(3, 64, 10)
     reference = resnet18(num_classes=10)
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
@@ -303,7 +303,7 @@ def test_many_bits_come_near_the_network_in_full_precision():
         errors = []
         for bits in ("w2a2", "w4a4", "w8a8"):
             search_space = space(stem="imagenet", bits=[bits], alpha=8.0, width=1.0)
-            network = search_space.network(uniform(search_space, bits), task, "search")
+            network = search_space.network(uniform(search_space, bits), problem, "search")
             own = network.state_dict()
             values = iter(reference.state_dict().values())
             network.load_state_dict(
@@ -393,9 +393,9 @@ def test_what_cannot_be_is_refused():
     search_space = space()
     architecture = uniform(search_space, "w2a2")
     with pytest.raises(UserError, match=r"7×7 pixels are too small .* \(at least 8×8\)"):
-        search_space.supernet(ImageTask(3, 7, 10))
+        search_space.supernet(Problem(3, 7, 10))
     with pytest.raises(UserError, match=r"stem=imagenet, .* 5 times \(at least 32×32\)"):
-        space(stem="imagenet").cost(architecture, ImageTask(3, 31, 10))
+        space(stem="imagenet").cost(architecture, Problem(3, 31, 10))
     with pytest.raises(UserError, match="no auxiliary head: set auxiliary_weight=0"):
         search_space.supernet(CIFAR, auxiliary=True)
     with pytest.raises(UserError, match="no auxiliary head"):
@@ -422,7 +422,7 @@ def test_the_configuration_is_the_published_space():
 @pytest.mark.parametrize("norms", ["shared", "per_option"])
 @pytest.mark.parametrize(
     ("depth", "stem", "tasks"),
-    [(18, "cifar", [CIFAR, TINY]), (34, "imagenet", [ImageTask(1, 65, 7)])],
+    [(18, "cifar", [CIFAR, TINY]), (34, "imagenet", [Problem(1, 65, 7)])],
 )
 def test_pieces_make_up_the_network(depth, stem, tasks, norms):
     search_space = space(depth=depth, stem=stem, norms=norms)

@@ -11,7 +11,7 @@ from networks import counted
 from safetensors.torch import load_file
 
 from nasrun.cli.main import main
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 WORDS = [
     *("search_space=spos_blocks", "sampler=uniform", "search_algo=evolution"),
@@ -83,9 +83,9 @@ def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> 
         config = json.loads(Path(directory, "run.json").read_text())["config"]
         assert config["budget"]["macs"]["max"] == bound
         weights = load_file(Path(directory, "network.safetensors"))
-        network = space.network(space.read(result["architecture"]), ImageTask(3, 8, 4), "final")
+        network = space.network(space.read(result["architecture"]), Problem(3, 8, 4), "final")
         network.load_state_dict(weights)  # the very network that was trained
-        params, macs = counted(network, ImageTask(3, 8, 4))
+        params, macs = counted(network, Problem(3, 8, 4))
         assert macs == result["macs"] <= bound
         assert params == result["params"]
 

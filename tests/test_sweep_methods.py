@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from nasrun.cli.main import main
-from nasrun.report.sweep_methods import Methods, compare, draw, short, show
+from nasrun.report.sweep_methods import Methods, compare, plot, short, show
 
 SHARED = ["effort=smoke", "threads=1"]
 
@@ -92,8 +92,8 @@ def test_nothing_is_compared_without_two_methods_and_three_seeds(tmp_path):
 def test_the_picture_shows_every_method_and_is_the_same_twice(tmp_path):
     found = compare(sweep(tmp_path, a=[0.9, 0.8, 0.7], b=[0.5, 0.6, 0.4]))
     assert found is not None
-    first = [path.read_bytes() for path in draw(found, tmp_path)]
-    assert first == [path.read_bytes() for path in draw(found, tmp_path)] and len(first) == 2
+    first = [path.read_bytes() for path in plot(found, tmp_path)]
+    assert first == [path.read_bytes() for path in plot(found, tmp_path)] and len(first) == 2
 
 
 def test_labels_lose_the_word_that_all_begin_with():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nasrun.report import sweep, sweep_rankings
-from nasrun.report.sweep_rankings import Ranking, chosen, draw
+from nasrun.report.sweep_rankings import Ranking, chosen, plot
 
 SCORES = [0.1, 0.3, 0.2, 0.4, 0.5]
 TRUTH = [0.80, 0.82, 0.81, 0.83, 0.79]
@@ -102,16 +102,16 @@ def test_what_is_no_ranking_is_passed_over(tmp_path: Path) -> None:
     ]
     (tmp_path / "8").mkdir()
     assert [Ranking.read(job) for job in [*jobs, tmp_path / "8"]] == [None] * 9
-    assert draw({"a": jobs}, tmp_path) == []
-    assert draw({"a": [*jobs, ranked(tmp_path / "9")]}, tmp_path) == []  # one is no comparison
-    assert draw({}, tmp_path) == []
+    assert plot({"a": jobs}, tmp_path) == []
+    assert plot({"a": [*jobs, ranked(tmp_path / "9")]}, tmp_path) == []  # one is no comparison
+    assert plot({}, tmp_path) == []
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_panel_for_each_rate(tmp_path: Path) -> None:
     for job, rate in enumerate(("0.01", "0.1", "0.5")):
         ranked(tmp_path / str(job), f"sampler.rate={rate}", "threads=1")
-    files = draw(combinations(tmp_path), tmp_path)
+    files = plot(combinations(tmp_path), tmp_path)
     assert {path.name for path in files} == {
         f"{name}.{suffix}" for name in ("rankings", "spread") for suffix in ("png", "svg")
     }
@@ -129,7 +129,7 @@ def test_second_scores_have_pictures_of_their_own(tmp_path: Path) -> None:
     ranked(tmp_path / "0", "sampler.rate=0.1", also=ALSO)
     ranked(tmp_path / "1", "sampler.rate=0.5", also=ALSO)
     ranked(tmp_path / "2", "sampler.rate=0.9")
-    assert len(draw(combinations(tmp_path), tmp_path)) == 8
+    assert len(plot(combinations(tmp_path), tmp_path)) == 8
     scores, truth = text(tmp_path / "also_scores.svg"), text(tmp_path / "also_truth.svg")
     assert "nearness" in scores and "nearness" in truth
     assert scores.count("τ-b 0.123") == 2 and "0.456" not in scores
@@ -147,7 +147,7 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
         "truth, rate=0.1 seed=0",
         "truth, rate=0.1 seed=1",
     ]
-    draw(combinations(tmp_path), tmp_path)
+    plot(combinations(tmp_path), tmp_path)
     assert text(tmp_path / "spread.svg").count("<!-- truth") == 2
 
 
@@ -159,7 +159,7 @@ def test_no_combination_goes_short_where_there_are_many_jobs(tmp_path: Path) -> 
     assert count == 12
     expected = [f"rate={job // 3} seed={job % 3}" for job in range(12)]
     assert list(found) == [name for name in expected if name[-1] != "2" or name[5] == "0"]
-    draw(combinations(tmp_path), tmp_path)
+    plot(combinations(tmp_path), tmp_path)
     panels = text(tmp_path / "rankings.svg")
     assert "9 of 12 jobs" in panels and panels.count("n = 5") == 9
 

@@ -17,7 +17,7 @@ from test_nas_bench_macro import space as macro
 from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.evaluator.table import TableEvaluator
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_table(tmp_path, name, content):
     made = started(search_space, table(tmp_path, content, name))
     assert not made.needs_supernet
     asked = [search_space.parse(word) for word in ("22212220", "00000000")]
-    trials = list(made.score(asked, None, Silent()))
+    trials = list(made.score(asked, None, NullMonitor()))
     assert [trial.architecture for trial in trials] == asked
     assert [trial.score for trial in trials] == pytest.approx([0.9313, 0.455])
     for trial in trials:
@@ -150,9 +150,9 @@ def test_a_missing_architecture_is_named_and_no_twin_taken_for_it(tmp_path):
     search_space = nb201()
     made = started(search_space, table(tmp_path, "arch,mean_acc\n000300,90\n"))
     with pytest.raises(UserError, match=r"no row for architecture 333333$"):
-        next(made.score([search_space.parse("333333")], None, Silent()))
+        next(made.score([search_space.parse("333333")], None, NullMonitor()))
     with pytest.raises(UserError, match=r"300010; its row for 000300, which stands for the same"):
-        next(made.score([search_space.parse("300010")], None, Silent()))
+        next(made.score([search_space.parse("300010")], None, NullMonitor()))
 
 
 def smoke(*words: str) -> int:

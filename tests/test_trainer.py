@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Probe, Recorder, schedule, space, trainer
 
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
 
@@ -112,7 +112,7 @@ def test_seeds_matter_and_equal_seeds_agree():
             for parameter in network.parameters():
                 torch.nn.init.normal_(parameter)
         training = trainer().start(network, Images(64), CPU, Streams(seed))
-        training.train_round(Silent(), "x")
+        training.train_round(NullMonitor(), "x")
         return torch.cat([p.flatten() for p in network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
@@ -137,7 +137,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate():
     images.images[:] = math.nan
     training = trainer().start(network, images, CPU, Streams(0))
     with pytest.raises(UserError, match=r"not a number at step 0 with learning rate 0\.1:"):
-        training.train_round(Silent(), "retrain")
+        training.train_round(NullMonitor(), "retrain")
 
 
 def test_label_smoothing_and_auxiliary_loss():
@@ -226,7 +226,7 @@ def test_more_epochs_train_on_and_fewer_than_done_are_refused():
         return trainer(epochs=epochs).start(Probe(), Images(64), CPU, Streams(0))
 
     first = started(2)
-    first.train_round(Silent(), "retrain")
+    first.train_round(NullMonitor(), "retrain")
     state = first.state_dict()
     longer, monitor = started(5), Recorder()
     longer.load_state_dict(state)

@@ -11,7 +11,7 @@ import torch
 from helpers import CPU, Images, Probe, Recorder, schedule, trainer
 
 from nasrun.errors import UserError
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Network
 from nasrun.streams import Streams
 
@@ -40,7 +40,7 @@ def faulty(network, compute=CPU, **changes):
 def test_a_loss_that_is_not_finite_stops_with_its_step_rate_and_architecture(value):
     """The step is found although the loop looks only every fourth; the gates are named again."""
 
-    class Notes(Silent):
+    class Notes(NullMonitor):
         def write_note(self, name, content):
             self.note = name, content
             return "see the note"
@@ -65,7 +65,7 @@ def test_spoilt_weights_are_never_saved():
     """A checkpoint that falls between a bad step and the next line of metrics is refused."""
     training = faulty(Explodes({5}))
 
-    class Saves(Silent):
+    class Saves(NullMonitor):
         def safe_point(self):
             training.state_dict()
 
@@ -110,7 +110,7 @@ def test_skipping_has_an_end():
     with pytest.raises(UserError, match="100 steps were skipped, 100 in a row"):
         for _ in range(20):
             training.rounds_done = 0
-            training.train_round(Silent(), "retrain")
+            training.train_round(NullMonitor(), "retrain")
 
 
 def test_skipped_steps_survive_a_break():
@@ -157,10 +157,10 @@ def hungry(room: int) -> Hungry:
 def test_out_of_memory_names_the_batch_and_the_way_out():
     training = faulty(hungry(8))
     with pytest.raises(UserError, match=r"retrain: out of memory on cpu at step 0 with 16 images"):
-        training.train_round(Silent(), "retrain")
+        training.train_round(NullMonitor(), "retrain")
     training = faulty(hungry(1), replace(CPU, batch_size="auto"))
     with pytest.raises(UserError, match="with 2 images at once: take a larger device"):
-        training.train_round(Silent(), "retrain")
+        training.train_round(NullMonitor(), "retrain")
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -169,7 +169,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        faulty(Broken(), replace(CPU, batch_size="auto")).train_round(Silent(), "retrain")
+        faulty(Broken(), replace(CPU, batch_size="auto")).train_round(NullMonitor(), "retrain")
 
 
 def test_a_batch_that_does_not_fit_is_split_and_the_update_is_that_of_the_whole():
@@ -190,8 +190,8 @@ def test_a_batch_that_does_not_fit_is_split_and_the_update_is_that_of_the_whole(
 def test_a_failed_attempt_leaves_no_trace_in_batch_norm():
     """What auto finds after failing is, bit for bit, what a run with that number gives."""
     found, given = hungry(5), hungry(99)
-    faulty(found, replace(CPU, batch_size="auto")).train_round(Silent(), "retrain")
-    faulty(given, replace(CPU, batch_size=4)).train_round(Silent(), "retrain")
+    faulty(found, replace(CPU, batch_size="auto")).train_round(NullMonitor(), "retrain")
+    faulty(given, replace(CPU, batch_size=4)).train_round(NullMonitor(), "retrain")
     for ours, theirs in zip(found.state_dict().values(), given.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 GIVE_UP_AFTER = 10_000
 """Random draws in a row without a new architecture after which a space counts as exhausted."""
@@ -19,12 +19,12 @@ class Architectures(ABC):
 
     @abstractmethod
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
         """Raises UserError where the space cannot give them."""
 
 
-def draw(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
+def sample_distinct(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
     """``count`` distinct random architectures; UserError where the space has too few."""
     found: dict[Architecture, Architecture] = {}
     fruitless = 0

@@ -8,10 +8,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.base import Architectures, draw
+from nasrun.architectures.base import Architectures, sample_distinct
 from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace, SizeName
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 Count = Annotated[int, Field(ge=3, le=1_000_000)]
 MOST = 1_000_000
@@ -22,7 +22,7 @@ class All(Architectures):
     """Every architecture of the space."""
 
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
         if space.size > MOST:
             raise UserError(
@@ -39,9 +39,9 @@ class Uniform(Architectures):
         self.count = count
 
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
-        return draw(space, rng, self.count)
+        return sample_distinct(space, rng, self.count)
 
 
 class BySize(Architectures):
@@ -59,10 +59,10 @@ class BySize(Architectures):
         self.count, self.size, self.strata, self.drawn = count, size, strata, drawn
 
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
-        found = draw(space, rng, self.drawn)
-        sizes = np.log(list(map(space.sizer(self.size, task), found)))
+        found = sample_distinct(space, rng, self.drawn)
+        sizes = np.log(list(map(space.sizer(self.size, problem), found)))
         edges = np.linspace(sizes.min(), sizes.max(), self.strata + 1)[1:-1]
         stratum = np.digitize(sizes, edges)
         waiting = [[found[i] for i in np.flatnonzero(stratum == s)] for s in range(self.strata)]
@@ -93,10 +93,10 @@ class SimilarSize(Architectures):
         self.count, self.size, self.quantile, self.drawn = count, size, quantile, drawn
 
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
-        found = draw(space, rng, self.drawn)
-        found.sort(key=space.sizer(self.size, task))
+        found = sample_distinct(space, rng, self.drawn)
+        found.sort(key=space.sizer(self.size, problem))
         begin = round(self.quantile * (self.drawn - self.count))
         return found[begin : begin + self.count]
 
@@ -108,7 +108,7 @@ class Listed(Architectures):
         self.path = path
 
     def choose(
-        self, space: SearchSpace, task: ImageTask, rng: np.random.Generator
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
         if self.path is None:
             raise UserError("architectures=listed needs rank.architectures.path=FILE")

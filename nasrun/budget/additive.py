@@ -96,7 +96,7 @@ class Window:
         """How many architectures there are to draw from; 0: none lies in the window."""
         return float(self.ways[0, 0])
 
-    def draw(self, rng: np.random.Generator) -> Architecture:
+    def sample(self, rng: np.random.Generator) -> Architecture:
         """Raises ValueError where there is none."""
         if not self.count:
             raise ValueError("the window is empty")

@@ -15,7 +15,7 @@ from nasrun.errors import UserError
 from nasrun.run.compute import Compute
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace, SizeName
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
@@ -64,7 +64,7 @@ class Budget:
             given.bounds(name)  # raises before anything else is built
 
     def over(
-        self, space: SearchSpace, task: ImageTask, compute: Compute, kept: Path | None = None
+        self, space: SearchSpace, problem: Problem, compute: Compute, kept: Path | None = None
     ) -> Candidates:
         """The architectures within the budget.
 
@@ -82,8 +82,8 @@ class Budget:
 
         def measure_of(name: str) -> Measure:
             if name == "latency_ms":
-                return self.latency.over(space, task, compute, kept)
-            return space.sizer(cast(SizeName, name), task, "final")
+                return self.latency.over(space, problem, compute, kept)
+            return space.sizer(cast(SizeName, name), problem, "final")
 
         measures = {bound.name: measure_of(bound.name) for bound in bounds}
         candidates = Candidates(space, bounds, measures, measure_of)

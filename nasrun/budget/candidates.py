@@ -90,13 +90,13 @@ class Candidates:
         """What is bounded, by name."""
         return {name: measure(architecture) for name, measure in self.measures.items()}
 
-    def draw(self, rng: np.random.Generator) -> Architecture | None:
+    def sample(self, rng: np.random.Generator) -> Architecture | None:
         """A random architecture within the budget; None where none was found."""
         if not self.bounds:
             return self.space.sample(rng)
         if self.window is not None:
             for _ in range(DRAWS if self.window.count else 0):
-                architecture = self.window.draw(rng)
+                architecture = self.window.sample(rng)
                 if self.allows(architecture):
                     return architecture
             return None
@@ -156,7 +156,7 @@ class Candidates:
 
     def _check_together(self, rng: np.random.Generator) -> None:
         """Raises UserError where no architecture is found that meets all bounds."""
-        if self.draw(rng) is not None:
+        if self.sample(rng) is not None:
             return
         walks = [self._walk(self.space.sample(rng), rng) for _ in range(20)]
         nearest = min(walks, key=self._excess)

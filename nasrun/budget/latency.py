@@ -27,7 +27,7 @@ from nasrun.run.files import read_bytes, write_atomic
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, Piece, SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 LARGEST = 2**26
 """Bytes of a table, at most."""
@@ -55,11 +55,11 @@ class Table:
             self.write()
         return self.milliseconds[piece.name]
 
-    def measure(self, space: SearchSpace, task: ImageTask) -> Measure:
+    def measure(self, space: SearchSpace, problem: Problem) -> Measure:
         """The latency of an architecture's final network: the sum over its operations."""
 
         def measure(architecture: Architecture) -> float:
-            return math.fsum(map(self.of, space.pieces(architecture, task, "final") or []))
+            return math.fsum(map(self.of, space.pieces(architecture, problem, "final") or []))
 
         return measure
 
@@ -96,7 +96,7 @@ class Latency:
         self.found: Table | None = None
 
     def over(
-        self, space: SearchSpace, task: ImageTask, compute: Compute, kept: Path | None = None
+        self, space: SearchSpace, problem: Problem, compute: Compute, kept: Path | None = None
     ) -> Measure:
         """The latency of an architecture's final network, in ms.
 
@@ -104,20 +104,20 @@ class Latency:
         Raises UserError over an absent device, a space without a list of operations, and a table
         that lacks one.
         """
-        if space.pieces(space.sample(np.random.default_rng(0)), task, "final") is None:
+        if space.pieces(space.sample(np.random.default_rng(0)), problem, "final") is None:
             raise UserError(
                 f"budget.latency_ms: {space.name} has no list of operations whose latencies could "
                 "be added up; set a budget of macs or params"
             )
         earlier = read_table(kept) if kept is not None and kept.exists() else {}
         if self.table is None:
-            self.found = self._measured(space, task, compute, earlier)
+            self.found = self._measured(space, problem, compute, earlier)
         else:
             file = kept if earlier and kept else Path(self.table).expanduser()
             self.found = Table(earlier or read_table(file), [], str(file))
-            for piece in _all_pieces(space, task).values():
+            for piece in _all_pieces(space, problem).values():
                 self.found.of(piece)  # raises now over one that is missing
-        return self.found.measure(space, task)
+        return self.found.measure(space, problem)
 
     def keep(self, kept: Path) -> None:
         """Keep the table that ``over`` has found, if any, with the run."""
@@ -128,7 +128,7 @@ class Latency:
     def _measured(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         compute: Compute,
         earlier: Mapping[str, float],
     ) -> Table:
@@ -153,7 +153,7 @@ class Latency:
         known = read_table(path) if path.exists() else {}
         known |= earlier
         table = Table(known, [path], str(path), lambda piece: self.time(piece, compute))
-        wanted = _all_pieces(space, task)
+        wanted = _all_pieces(space, problem)
         missing = [piece for name, piece in wanted.items() if name not in known]
         screen = Screen()
         if missing:
@@ -170,21 +170,21 @@ class Latency:
             ) from error
         screen.say(f"latencies of {len(wanted)} operations on {compute.describe()}: {path}")
         if missing and self.networks >= 3:
-            screen.say(self._check(space, task, table, compute))
+            screen.say(self._check(space, problem, table, compute))
         return table
 
-    def _check(self, space: SearchSpace, task: ImageTask, table: Table, compute: Compute) -> str:
+    def _check(self, space: SearchSpace, problem: Problem, table: Table, compute: Compute) -> str:
         """The sums against whole networks, in words."""
         from scipy import stats  # half a second, and only here
 
-        measure = table.measure(space, task)
-        shape = (task.channels, task.size, task.size)
+        measure = table.measure(space, problem)
+        shape = (problem.channels, problem.size, problem.size)
         summed, whole = [], []
         for index in range(self.networks):
             architecture = space.sample(Streams(0).numpy("latency", index))
 
             def build(architecture: Architecture = architecture) -> nn.Module:
-                return space.network(architecture, task, "final")
+                return space.network(architecture, problem, "final")
 
             summed.append(measure(architecture))
             whole.append(self.time(Piece("network", shape, build), compute))
@@ -215,7 +215,7 @@ class Latency:
         return median(once() for _ in range(self.repeats))
 
 
-def _all_pieces(space: SearchSpace, task: ImageTask) -> dict[str, Piece]:
+def _all_pieces(space: SearchSpace, problem: Problem) -> dict[str, Piece]:
     """Every operation that networks of the space have, by name.
 
     Those of some random architectures, each with every option of every group of decisions in turn:
@@ -227,7 +227,7 @@ def _all_pieces(space: SearchSpace, task: ImageTask) -> dict[str, Piece]:
         start = space.sample(Streams(0).numpy("pieces", index))
         for group in space.groups:
             for architecture in space.variants(start, group):
-                for piece in space.pieces(architecture, task, "final") or []:
+                for piece in space.pieces(architecture, problem, "final") or []:
                     found.setdefault(piece.name, piece)
     return found
 

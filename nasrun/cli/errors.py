@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nasrun.cli import outputs
-from nasrun.errors import Interrupted, UserError, shortened
+from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shortened
 from nasrun.run.files import printable
 
 DEBUG = "NASRUN_DEBUG"
@@ -31,8 +31,17 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
     return 128 + number
 
 
-def verdict(error: Exception) -> tuple[str, int]:
-    """What to say of an error, in one line, and the exit status."""
+def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
+    """Return what to say of an error, in one line, and the exit status.
+
+    config_dir: the user's folder of options, if any.
+    """
+    if isinstance(error, MissingCapabilityError):
+        from nasrun.config.build import options_that
+
+        options = options_that(error.group, error.has, config_dir)
+        joint = "" if str(error).endswith(" or") else ":"
+        error = UserError(f"{error}{joint} take {error.group}={' or '.join(options)}")
     error = trouble_with_output(error) or shortage_of_memory(error) or error
     # It may repeat what a stranger wrote.
     text = printable(shortened(" ".join(str(error).split()), 2000))

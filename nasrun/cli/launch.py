@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nasrun.config.build import build_parts
+from nasrun.config.build import build_setup
 from nasrun.config.compose import check_top_level
 from nasrun.errors import UserError
 from nasrun.run.files import read_json_or_text
@@ -22,7 +22,7 @@ def launch(
     earlier: Mapping[str, Any] | None = None,
     changed: frozenset[str] = frozenset(),
 ) -> None:
-    """Build the parts and call the task; the caller holds the lock of ``directory``.
+    """Build the setup and call the task; the caller holds the lock of ``directory``.
 
     earlier: run.json of the run to be continued; changed: the settings it had otherwise.
     """
@@ -42,33 +42,33 @@ def launch(
     if "weights" in parameters and settings.get("from") is not None:
         place = Path(str(settings["from"])).expanduser() if earlier is None else directory
         further["weights"] = place / "supernet.safetensors"
-    parts = build_parts(settings)
+    setup = build_setup(settings)
     import torch
 
     from nasrun.run.compute import Compute
     from nasrun.run.run import Run
 
-    if parts.threads is not None:
-        torch.set_num_threads(parts.threads)
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
     run = Run(
         directory,
         task=task,
         config=settings,
         overrides=overrides,
-        seed=parts.seed,
+        seed=setup.seed,
         compute=Compute.choose(
-            parts.device,
-            precision=parts.precision,
-            deterministic=parts.deterministic,
-            batch_size=parts.batch_size,
-            on_nonfinite=parts.on_nonfinite,
+            setup.device,
+            precision=setup.precision,
+            deterministic=setup.deterministic,
+            batch_size=setup.batch_size,
+            on_nonfinite=setup.on_nonfinite,
         ),
-        checkpoint=parts.checkpoint,
+        checkpoint=setup.checkpoint,
         earlier=earlier,
         changed=changed,
     )
     try:
-        run_task(parts, run, **further)
+        run_task(setup, run, **further)
     finally:
         run.close()
 

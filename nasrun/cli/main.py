@@ -33,9 +33,11 @@ TAKEN_FROM = {"search": SUPERNET, "retrain": "architecture.json", "rank": SUPERN
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
+    line: CommandLine | None = None
     try:
         with signals.noted():
-            status = command(arguments.split(sys.argv[1:] if argv is None else argv))
+            line = arguments.split(sys.argv[1:] if argv is None else argv)
+            status = command(line)
         sys.stdout.flush()
         return status
     except (Interrupted, KeyboardInterrupt) as error:
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except Exception as error:
         show_traceback()
-        message, status = verdict(error)
+        message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)
         sys.stderr.write(f"nasrun: {message}\n")
         return status
 
@@ -111,7 +113,7 @@ def hydra_main(line: CommandLine) -> int:
         except Exception as error:
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
-                report_failed_job(error)
+                report_failed_job(error, line.value(arguments.CONFIG_DIR))
 
     alone = line.task is None or line.has(arguments.WITHOUT_TASK)
     task = [] if alone else [f"task={line.task}"]
@@ -239,12 +241,12 @@ def job_name() -> str:
     return f"[{number}{of}] {' '.join(swept or own_overrides())}".rstrip()
 
 
-def report_failed_job(error: Exception) -> None:
+def report_failed_job(error: Exception, config_dir: str | None) -> None:
     """Say it, and leave result.json for the summary; the sweep goes on."""
     from hydra.core.hydra_config import HydraConfig
 
     show_traceback()
-    message, status = verdict(error)
+    message, status = verdict(error, config_dir)
     sys.stderr.write(f"nasrun: {job_name()}: {message}\n")
     result = {
         "status": "failed",

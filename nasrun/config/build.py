@@ -13,7 +13,8 @@ import math
 import os
 import re
 import types
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import (
     TYPE_CHECKING,
@@ -29,10 +30,11 @@ from typing import (
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from nasrun.config.groups import files_of, read
 from nasrun.errors import UserError, nearest, shortened
 
 if TYPE_CHECKING:
-    from nasrun.task.setup import Parts
+    from nasrun.task.setup import Setup
 
 ALLOWED = ("nasrun", "torch.optim")
 """Packages whose classes a configuration may name."""
@@ -93,6 +95,16 @@ def find_class(target: object, where: str) -> type:
     return found
 
 
+def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
+    """Return the options of ``group`` whose class ``has`` something, a user's own too."""
+    found = []
+    for option, path in files_of(group, config_dir).items():
+        with suppress(UserError):  # an option that is broken, or not trusted
+            if has(find_class(read(path).get("_target_"), group)):
+                found.append(option)
+    return found
+
+
 def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) -> Any:
     """The object that a plain configuration node stands for.
 
@@ -119,12 +131,12 @@ def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) ->
     return call(found, {key: node[key] for key in node if key != "_target_"}, where)
 
 
-def build_parts(config: Mapping[str, Any]) -> Parts:
-    """The parts of a run; the keys of ``config`` that ``Parts`` does not name are for others."""
-    from nasrun.task.setup import Parts  # only now: the parts import torch
+def build_setup(config: Mapping[str, Any]) -> Setup:
+    """The parts of a run; the keys of ``config`` that ``Setup`` does not name are for others."""
+    from nasrun.task.setup import Setup  # only now: the parts import torch
 
-    names = [field.name for field in fields(Parts)]
-    return cast("Parts", call(Parts, {name: config[name] for name in names if name in config}, ""))
+    names = [field.name for field in fields(Setup)]
+    return cast("Setup", call(Setup, {name: config[name] for name in names if name in config}, ""))
 
 
 def call(cls: type, arguments: dict[str, Any], where: str) -> Any:

@@ -37,6 +37,13 @@ def groups(config_dir: str | None = None) -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
+def files_of(group: str, config_dir: str | None = None) -> dict[str, Path]:
+    """Return the file of each option of ``group``, sorted by option."""
+    roots = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    found = {path.stem: path for root in roots for path in (root / group).glob("*.yaml")}
+    return {option: path for option, path in sorted(found.items()) if not option.startswith("_")}
+
+
 @cache
 def settings_of(group: str) -> frozenset[str]:
     """The settings, at the first level, that any of our options of the group has."""

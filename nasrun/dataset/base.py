@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Batch = tuple[Tensor, Tensor]
 """Normalised float32 images [B, C, H, W] and int64 labels [B], on the run's device."""
@@ -58,7 +58,7 @@ class Splits:
     test: reads the test images; only the final retraining calls it.
     """
 
-    task: ImageTask
+    problem: Problem
     train: Split
     validation: Split
     train_and_validation: Callable[[], Split]

@@ -31,7 +31,7 @@ from nasrun.errors import UserError
 from nasrun.limits import Images, Side, Workers
 from nasrun.run.memory import check_fits
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 class ImageFolder(Dataset):
@@ -88,9 +88,9 @@ class ImageFolder(Dataset):
             streams=streams,
         )
         files = files.take(order)
-        task = ImageTask(self.transforms.channels, self.transforms.size, len(classes))
-        normalise = Normalise.of(self.mean, self.std, task.channels, device)
-        resident = len(files) * task.channels * task.size**2 <= self.resident_limit_mb * 10**6
+        problem = Problem(self.transforms.channels, self.transforms.size, len(classes))
+        normalise = Normalise.of(self.mean, self.std, problem.channels, device)
+        resident = len(files) * problem.channels * problem.size**2 <= self.resident_limit_mb * 10**6
         if resident and self.transforms.jitters:
             raise UserError(
                 "colour jitter is for streamed images: set dataset.resident_limit_mb=0, or "
@@ -107,7 +107,7 @@ class ImageFolder(Dataset):
             return split("test", files.take(stratified_order(files.labels, streams.numpy("test"))))
 
         whole = split("train_and_validation", files)
-        return cut_splits(task, whole.part, held_out, test)
+        return cut_splits(problem, whole.part, held_out, test)
 
     def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
         """(class names, training images, how to find the test images)."""

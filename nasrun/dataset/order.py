@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Indices = NDArray[np.int64]
 
@@ -82,14 +82,14 @@ def carve_validation(
 
 
 def cut_splits(
-    task: ImageTask,
+    problem: Problem,
     cut: Callable[[str, slice], Split],
     held_out: int,
     test: Callable[[], Split],
 ) -> Splits:
     """The splits of images ordered by ``carve_validation``; cut: a name and a part to a split."""
     return Splits(
-        task,
+        problem,
         train=cut("train", slice(held_out, None)),
         validation=cut("validation", slice(0, held_out)),
         train_and_validation=lambda: cut("train_and_validation", slice(None)),

@@ -17,7 +17,7 @@ from nasrun.dataset.order import carve_validation, cut_splits, stratified_order,
 from nasrun.errors import UserError
 from nasrun.limits import Images
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,4 +140,4 @@ class ResidentDataset(Dataset):
             return split("test", images[order], labels[order])
 
         whole = split("train_and_validation", images[order], labels[order])
-        return cut_splits(ImageTask(channels, size, self.classes), whole.part, held_out, test)
+        return cut_splits(Problem(channels, size, self.classes), whole.part, held_out, test)

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from nasrun.dataset.base import Batch, Split
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 RESIDENT_BYTES = 2**30
 """Normalised images up to this size are prepared once and kept on the device."""
 
 
-def fixed_batches(split: Split, task: ImageTask, batch_size: int, count: int) -> Iterable[Batch]:
+def fixed_batches(split: Split, problem: Problem, batch_size: int, count: int) -> Iterable[Batch]:
     """The first ``count`` images: kept ready where they fit, prepared anew where not."""
     again = _Again(split, batch_size, count)
-    return list(again) if count * 4 * task.channels * task.size**2 <= RESIDENT_BYTES else again
+    return (
+        list(again) if count * 4 * problem.channels * problem.size**2 <= RESIDENT_BYTES else again
+    )
 
 
 class _Again:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nasrun.dataset.base import Splits
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.evaluator.batch_norm import batch_statistics
 from nasrun.evaluator.batches import fixed_batches
@@ -20,7 +20,7 @@ from nasrun.limits import Count, Images
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
-from nasrun.search_space.gates import MIX_SPACES
+from nasrun.search_space.gates import has_mixtures
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -46,10 +46,11 @@ class KlEvaluator(Evaluator):
 
     def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
         if "mix" not in space.gate_kinds:
-            raise UserError(
+            raise MissingCapabilityError(
                 f"evaluator=kl: {space.name} opens one option of a decision at a time, so there is "
-                "no whole supernet to compare paths with; take evaluator=supernet, or a "
-                f"search_space that opens several: {', '.join(MIX_SPACES)}"
+                "no whole supernet to compare paths with; take evaluator=supernet, or",
+                group="search_space",
+                has=has_mixtures,
             )
         if self.images > len(splits.train):
             raise UserError(
@@ -61,9 +62,9 @@ class KlEvaluator(Evaluator):
                 "evaluator.images=1: there are no batch norm statistics of one image; take two at "
                 "least"
             )
-        self.space, self.task, self.compute = space, splits.task, compute
+        self.space, self.problem, self.compute = space, splits.problem, compute
         self.seed = streams.seed
-        self.batches = fixed_batches(splits.train, self.task, self.batch_size, self.images)
+        self.batches = fixed_batches(splits.train, self.problem, self.batch_size, self.images)
 
     def score(
         self,
@@ -85,7 +86,7 @@ class KlEvaluator(Evaluator):
                     architecture,
                     # Rounding may leave a divergence a little below 0.
                     math.exp(-max(found, 0.0)) if finite else math.nan,
-                    self.space.cost(architecture, self.task),
+                    self.space.cost(architecture, self.problem),
                     self.seed,
                     {
                         "evaluator": "kl",

@@ -27,8 +27,8 @@ class SizeEvaluator(Evaluator):
         self.size = size
 
     def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
-        self.space, self.task, self.seed = space, splits.task, streams.seed
-        self.largest: int = getattr(space.cost_bound(splits.task), self.size)
+        self.space, self.problem, self.seed = space, splits.problem, streams.seed
+        self.largest: int = getattr(space.cost_bound(splits.problem), self.size)
 
     def score(
         self,
@@ -38,7 +38,7 @@ class SizeEvaluator(Evaluator):
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         for architecture in architectures:
-            cost = self.space.cost(architecture, self.task)
+            cost = self.space.cost(architecture, self.problem)
             score = getattr(cost, self.size) / self.largest
             how = {"evaluator": "size", "size": self.size}
             yield Trial(architecture, score, cost, self.seed, how)

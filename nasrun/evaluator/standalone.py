@@ -40,7 +40,7 @@ class StandaloneEvaluator(Evaluator):
             streams = self.streams.sub(name)
             with streams.default("init"):
                 network = self.space.network(
-                    architecture, self.splits.task, "search", auxiliary=self.trainer.auxiliary
+                    architecture, self.splits.problem, "search", auxiliary=self.trainer.auxiliary
                 )
             training = self.trainer.start(network, self.splits.train, self.compute, streams)
             monitor.keep("standalone", training, label=name)
@@ -50,7 +50,7 @@ class StandaloneEvaluator(Evaluator):
             yield Trial(
                 architecture,
                 accuracy(training.network, batches, self.compute, monitor),
-                self.space.cost(architecture, self.splits.task),
+                self.space.cost(architecture, self.splits.problem),
                 self.streams.seed,
                 {"evaluator": "standalone", "epochs": self.trainer.epochs},
             )

@@ -50,7 +50,7 @@ class SupernetEvaluator(Evaluator):
                 f"evaluator.images={self.images}: the validation split has "
                 f"{len(splits.validation)} images; lower it or raise dataset.validation"
             )
-        self.space, self.task, self.compute = space, splits.task, compute
+        self.space, self.problem, self.compute = space, splits.problem, compute
         self.seed = streams.seed
         self.count = self.images or len(splits.validation)
         calibrating = min(self.recalibration_images, len(splits.train))
@@ -60,8 +60,10 @@ class SupernetEvaluator(Evaluator):
                 f"evaluator.batch_norm={self.batch_norm} needs at least two images: there are no "
                 "statistics of one"
             )
-        self.validation = fixed_batches(splits.validation, self.task, self.batch_size, self.count)
-        self.calibration = fixed_batches(splits.train, self.task, self.batch_size, calibrating)
+        self.validation = fixed_batches(
+            splits.validation, self.problem, self.batch_size, self.count
+        )
+        self.calibration = fixed_batches(splits.train, self.problem, self.batch_size, calibrating)
 
     def score(
         self,
@@ -81,7 +83,7 @@ class SupernetEvaluator(Evaluator):
                 yield Trial(
                     architecture,
                     accuracy(predict, self.validation, self.compute, monitor),
-                    self.space.cost(architecture, self.task),
+                    self.space.cost(architecture, self.problem),
                     self.seed,
                     {
                         "evaluator": "supernet",

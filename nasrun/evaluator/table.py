@@ -52,7 +52,7 @@ class TableEvaluator(Evaluator):
         """Raises UserError where any line of the table is not as it must be."""
         if self.path is None:
             raise UserError("evaluator.path is missing: the table, a .csv or .csv.gz file")
-        self.space, self.task, self.seed = space, splits.task, streams.seed
+        self.space, self.problem, self.seed = space, splits.problem, streams.seed
         self.file = Path(self.path)
         self.by_seed = self._read()
 
@@ -70,7 +70,7 @@ class TableEvaluator(Evaluator):
             yield Trial(
                 architecture,
                 fmean(self.by_seed[architecture]),
-                self.space.cost(architecture, self.task),
+                self.space.cost(architecture, self.problem),
                 self.seed,
                 {"evaluator": "table", "table": self.file.name, "column": ", ".join(self.columns)},
             )

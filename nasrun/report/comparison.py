@@ -39,7 +39,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchRecord:
     """One search. evaluations: distinct architectures scored; found: what was best in turn."""
 
     seed: int
@@ -56,7 +56,7 @@ class Standing:
     all algorithms together (Holm); None: it is the control.
     """
 
-    searches: Sequence[Searched]
+    searches: Sequence[SearchRecord]
     regrets: npt.NDArray[np.float64]
     curve: Sequence[Estimate]
     wins: float | None
@@ -88,7 +88,7 @@ class Comparison:
 
     @staticmethod
     def of(
-        searches: Mapping[str, Sequence[Searched]],
+        searches: Mapping[str, Sequence[SearchRecord]],
         *,
         control: str,
         evaluations: int,

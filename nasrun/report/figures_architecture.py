@@ -35,11 +35,11 @@ def graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
             axes.set_axis_off()
         for axes, (name, graph) in zip(grid.flat, panels.items(), strict=False):
             axes.set_title(name)
-            _draw(axes, graph, font=4 if several else 6)
+            _plot(axes, graph, font=4 if several else 6)
         return _write(figure, path)
 
 
-def _draw(axes: Axes, graph: Graph, font: float) -> None:
+def _plot(axes: Axes, graph: Graph, font: float) -> None:
     for start, end, label in graph.edges:
         a, b = graph.nodes[start], graph.nodes[end]
         # Edges that skip a level would run through the boxes between: they go round them.

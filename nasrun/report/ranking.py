@@ -16,7 +16,7 @@ from nasrun.report import figures
 from nasrun.run.run import Run
 
 
-def draw(
+def plot(
     run: Run,
     reports: Mapping[int, RankReport],
     scores: npt.ArrayLike,

@@ -180,11 +180,11 @@ def summarise(directory: Path) -> None:
     pictures: list[Path] = []
     if methods is not None:
         sweep_methods.show(methods, console)
-        pictures = sweep_methods.draw(methods, directory)
+        pictures = sweep_methods.plot(methods, directory)
     for words, drawn in (
         ("the methods are in  ", pictures),
-        ("the curves are in   ", sweep_rankings.draw_curves(done, directory)),
-        ("the pictures are in ", sweep_rankings.draw(done, directory)),
+        ("the curves are in   ", sweep_rankings.plot_curves(done, directory)),
+        ("the pictures are in ", sweep_rankings.plot(done, directory)),
     ):
         names = ", ".join(path.name for path in drawn if path.suffix == ".png")
         if names:

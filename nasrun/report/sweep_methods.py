@@ -113,7 +113,7 @@ def show(methods: Methods, console: Console) -> None:
     console.print(words, highlight=False, soft_wrap=True)
 
 
-def draw(methods: Methods, directory: Path) -> list[Path]:
+def plot(methods: Methods, directory: Path) -> list[Path]:
     """methods.png and .svg: the values of every method."""
     names, key = short(list(methods.values))
     groups = {

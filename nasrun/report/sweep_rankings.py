@@ -43,7 +43,7 @@ def chosen(
     return named, len(found)
 
 
-def draw(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
     """rankings, spread, and where there are second scores also_scores and also_truth: .png and
     .svg in ``directory``, if at least two jobs are rankings; the files written."""
     found, count = chosen(combinations)
@@ -109,7 +109,7 @@ def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points
     return found
 
 
-def draw_curves(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+def plot_curves(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
     """tau_by_epoch.png and .svg in ``directory``, where any ranking has several epochs."""
     points = tau_by_epoch(combinations)
     if not any(len(line) > 1 for line in points.values()):

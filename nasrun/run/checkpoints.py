@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nasrun.errors import UserError
 from nasrun.run.files import LARGEST_JSON, parse_json, read_bytes, write_atomic
-from nasrun.run.state import Part, State, decode_tensors, encode_tensors, pack, unpack
+from nasrun.run.state import State, Stateful, decode_tensors, encode_tensors, pack, unpack
 
 FORMAT = 1
 SPARE_BYTES = 2**29
@@ -61,7 +61,7 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredState:
     """One part's state. label: which training, of several that take the same place in turn."""
 
     label: str
@@ -80,20 +80,20 @@ class Checkpoint:
     number: int
     seconds: float
     logs: dict[str, int]
-    parts: dict[str, Stored]
+    parts: dict[str, StoredState]
 
     def files(self) -> set[str]:
         return {stored.tensors.name for stored in self.parts.values() if stored.tensors}
 
 
 @dataclass
-class Kept:
+class TrackedState:
     """A part under care. written: what stands on the disk of the state that had ``mark``."""
 
-    part: Part
+    part: Stateful
     label: str = ""
     mark: Any = None
-    written: Stored | None = None
+    written: StoredState | None = None
 
 
 class Checkpoints:
@@ -142,7 +142,7 @@ class Checkpoints:
                 float(content["seconds"]),
                 {name: int(size) for name, size in content["logs"].items()},
                 {
-                    str(name): Stored(
+                    str(name): StoredState(
                         str(stored["label"]),
                         stored["tree"],
                         Tensors.from_json(stored["tensors"]) if stored["tensors"] else None,
@@ -177,7 +177,7 @@ class Checkpoints:
         if state.hexdigest() != tensors.digest:
             raise DamageError(f"the digest of {tensors.name} does not fit its content")
 
-    def state(self, stored: Stored, limit: int) -> State:
+    def state(self, stored: StoredState, limit: int) -> State:
         """A part's state; raises ValueError where it is none, or has over ``limit`` bytes."""
         tensors: dict[str, Tensor] = {}
         if stored.tensors is not None:
@@ -192,8 +192,8 @@ class Checkpoints:
 
     def write(
         self,
-        parts: Mapping[str, Kept],
-        unclaimed: Mapping[str, Stored],
+        parts: Mapping[str, TrackedState],
+        unclaimed: Mapping[str, StoredState],
         logs: dict[str, int],
         seconds: float,
     ) -> Checkpoint:
@@ -224,14 +224,14 @@ class Checkpoints:
         self._prune()
         return checkpoint
 
-    def _write_part(self, name: str, kept: Kept) -> Stored:
+    def _write_part(self, name: str, kept: TrackedState) -> StoredState:
         tree, tensors = pack(kept.part.state_dict())
         if not tensors:
-            return Stored(kept.label, tree, None)
+            return StoredState(kept.label, tree, None)
         data = encode_tensors(tensors)
         file_name = f"{self.number:06d}-{name}.safetensors"
         write_atomic(self.folder / file_name, lambda file: file.write(data))
-        return Stored(kept.label, tree, Tensors(file_name, len(data), _digest(data)))
+        return StoredState(kept.label, tree, Tensors(file_name, len(data), _digest(data)))
 
     def _prune(self) -> None:
         """Keep the last two, and of the others the newest of those that share fewest files with

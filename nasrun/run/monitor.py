@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from nasrun.run.state import Part
+from nasrun.run.state import Stateful
 
 
 class Stage(Protocol):
@@ -25,7 +25,7 @@ class Monitor(Protocol):
     def say(self, line: str = "", style: str | None = None) -> None:
         """A line for the person at the screen; style: as rich names it, e.g. "yellow"."""
 
-    def keep(self, name: str, part: Part, label: str = "") -> None:
+    def keep(self, name: str, part: Stateful, label: str = "") -> None:
         """From now on ``part`` is in every checkpoint; a resumed run puts it into its old state.
 
         name: lower-case letters and underscores. label: tells apart parts that have the same name
@@ -45,11 +45,11 @@ class Monitor(Protocol):
         """A file for the person who looks into a fault; returns its path in words."""
 
 
-class Silent:
+class NullMonitor:
     """A monitor and a stage that say nothing and keep nothing: for tests and benchmarks."""
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Silent]:
+    def stage(self, name: str, total: int) -> Iterator[NullMonitor]:
         yield self
 
     def advance(self, steps: int = 1, **metrics: float) -> None:
@@ -58,7 +58,7 @@ class Silent:
     def say(self, line: str = "", style: str | None = None) -> None:
         pass
 
-    def keep(self, name: str, part: Part, label: str = "") -> None:
+    def keep(self, name: str, part: Stateful, label: str = "") -> None:
         pass
 
     def drop(self, name: str) -> None:

@@ -14,12 +14,19 @@ from torch import nn
 
 from nasrun.errors import Interrupted, UserError
 from nasrun.run import provenance, signals
-from nasrun.run.checkpoints import SPARE_BYTES, Checkpoint, Checkpoints, Kept, Stored, state_bytes
+from nasrun.run.checkpoints import (
+    SPARE_BYTES,
+    Checkpoint,
+    Checkpoints,
+    StoredState,
+    TrackedState,
+    state_bytes,
+)
 from nasrun.run.compute import Compute
 from nasrun.run.files import read_bytes, read_object, write_atomic, write_json
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
-from nasrun.run.state import Part, decode_tensors, encode_tensors, pack
+from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -76,8 +83,8 @@ class Run:
         self.stop = signals.stop
         self._earlier = earlier
         self._checkpoints = Checkpoints(directory / "checkpoints")
-        self._kept: dict[str, Kept] = {}
-        self._unclaimed: dict[str, Stored] = {}
+        self._kept: dict[str, TrackedState] = {}
+        self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
         self._seconds = 0.0  # of computing before this process
         self._started = time.monotonic()
@@ -178,9 +185,9 @@ class Run:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
         self.logs.trials(trials, **context)
 
-    def keep(self, name: str, part: Part, label: str = "") -> None:
+    def keep(self, name: str, part: Stateful, label: str = "") -> None:
         """See Monitor. Raises UserError where the state in the checkpoint does not fit."""
-        self._kept[name] = kept = Kept(part, label)
+        self._kept[name] = kept = TrackedState(part, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
             return

@@ -32,7 +32,7 @@ State = dict[str, Any]
 """Nested dicts (string keys) and lists of None, bool, int, float, str and tensors."""
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """What can be kept in checkpoints."""
 
     def state_dict(self) -> State: ...

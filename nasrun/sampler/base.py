@@ -10,7 +10,7 @@ import numpy as np
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import GateKind, Gates, GatesOfStep
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class Sampler(ABC):
@@ -35,7 +35,7 @@ class Sampler(ABC):
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:
@@ -48,11 +48,11 @@ class PathSampler(Sampler):
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:
-        draw = self.distribution(space, task, pool)
+        draw = self.distribution(space, problem, pool)
 
         def gates(step: int) -> list[Gates]:
             return [draw(streams.numpy("sampler", step)).choices]
@@ -61,6 +61,6 @@ class PathSampler(Sampler):
 
     @abstractmethod
     def distribution(
-        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+        self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
         """A function that draws one architecture."""

@@ -9,7 +9,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class Fair(Sampler):
@@ -26,7 +26,7 @@ class Fair(Sampler):
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:

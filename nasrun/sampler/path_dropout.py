@@ -9,13 +9,13 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.limits import Count
 from nasrun.sampler.base import Sampler
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.gates import BINARY_SPACES, Gates, GatesOfStep
+from nasrun.search_space.gates import Gates, GatesOfStep, is_binary
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class PathDropout(Sampler):
@@ -40,9 +40,11 @@ class PathDropout(Sampler):
 
     def check(self, space: SearchSpace) -> None:
         if not space.binary:
-            raise UserError(
+            raise MissingCapabilityError(
                 f"sampler=path_dropout drops what may be off or on, and {space.name} has no such "
-                f"decisions: take search_space={' or '.join(BINARY_SPACES)}"
+                "decisions",
+                group="search_space",
+                has=is_binary,
             )
 
     def fit(self, batch_size: int, steps: int) -> int | None:
@@ -61,7 +63,7 @@ class PathDropout(Sampler):
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace, SizeName
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class Proportional(PathSampler):
@@ -31,9 +31,9 @@ class Proportional(PathSampler):
         self.exponent = exponent
 
     def distribution(
-        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+        self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
-        size = space.sizer(self.size, task)
+        size = space.sizer(self.size, problem)
 
         def weight(architecture: Architecture) -> float:
             return math.pow(size(architecture), self.exponent)
@@ -48,7 +48,7 @@ class Proportional(PathSampler):
 
             return draw
 
-        bound = math.pow(getattr(space.cost_bound(task), self.size), self.exponent)
+        bound = math.pow(getattr(space.cost_bound(problem), self.size), self.exponent)
 
         def draw_by_rejection(rng: np.random.Generator) -> Architecture:
             # Exact over a space too large to enumerate: a uniform draw is kept with probability

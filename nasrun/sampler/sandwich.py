@@ -11,7 +11,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class Sandwich(Sampler):
@@ -29,14 +29,14 @@ class Sandwich(Sampler):
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
     ) -> GatesOfStep:
         if pool is None:
-            smallest, largest = space.extremes(space.sizer(self.size, task), streams)
+            smallest, largest = space.extremes(space.sizer(self.size, problem), streams)
         else:
-            size = space.sizer(self.size, task)
+            size = space.sizer(self.size, problem)
             smallest, largest = min(pool, key=size), max(pool, key=size)
 
         def gates(step: int) -> list[Gates]:

@@ -11,7 +11,7 @@ from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace, SizeName
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 DRAWS = 500
 """Random draws for one bin, after which the nearest is taken; SPOS' released code."""
@@ -40,9 +40,9 @@ class SizeBins(PathSampler):
         self.size, self.bins, self.low, self.high = size, bins, low, high
 
     def distribution(
-        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+        self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
-        size = space.sizer(self.size, task)
+        size = space.sizer(self.size, problem)
         rng = np.random.default_rng(0)  # the bounds are a property of the space, not of the run
         known = pool if pool is not None else [space.sample(rng) for _ in range(SEEN)]
         sizes = [size(architecture) for architecture in known]

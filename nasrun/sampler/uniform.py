@@ -8,14 +8,14 @@ import numpy as np
 
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class Uniform(PathSampler):
     """Source: NAO-WS, SPOS (Guo et al. 2020, §3.2)."""
 
     def distribution(
-        self, space: SearchSpace, task: ImageTask, pool: Sequence[Architecture] | None
+        self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
         if pool is None:
             return space.sample

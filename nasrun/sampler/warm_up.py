@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError
 from nasrun.limits import Epochs
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.gates import MIX_SPACES, GatesOfStep
+from nasrun.search_space.gates import GatesOfStep, has_mixtures
 
 
 class WarmUp:
@@ -21,10 +21,11 @@ class WarmUp:
     def check(self, space: SearchSpace) -> None:
         """Raises UserError where the space cannot open several options of a decision."""
         if self.epochs and "mix" not in space.gate_kinds:
-            raise UserError(
+            raise MissingCapabilityError(
                 f"warm_up.epochs={self.epochs:g}: {space.name} opens one option of a decision at a "
-                "time, so its supernet cannot be trained whole; set warm_up.epochs=0, or take a "
-                f"search_space that opens several: {', '.join(MIX_SPACES)}"
+                "time, so its supernet cannot be trained whole; set warm_up.epochs=0, or",
+                group="search_space",
+                has=has_mixtures,
             )
 
     def before(self, gates: GatesOfStep, space: SearchSpace, steps_per_epoch: int) -> GatesOfStep:

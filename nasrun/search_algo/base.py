@@ -15,7 +15,7 @@ from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
-from nasrun.values import Architecture, ImageTask, Trial
+from nasrun.values import Architecture, Problem, Trial
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class SearchAlgo(ABC):
     def best(self, count: int) -> list[Trial]:
         """The best distinct architectures so far, best first; at most ``count``."""
 
-    def supernet(self, space: SearchSpace, task: ImageTask, *, auxiliary: bool) -> Supernet:
+    def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
         """The supernet that a learner of gates wants, randomly initialised from torch's default
         generator; raises UserError as the space does."""
-        return space.supernet(task, auxiliary=auxiliary)
+        return space.supernet(problem, auxiliary=auxiliary)
 
     def gates(self, architecture: Architecture) -> Gates:
         """The gates by which a supernet scores the architecture."""

@@ -103,7 +103,7 @@ class Generations(PoolSearch):
                 rng,
                 lambda: cross(self.choose(parents, rng), self.choose(parents, rng), rng),
             )
-        self.pool.draw(rng, self.population, found)
+        self.pool.sample(rng, self.population, found)
         self.pool.add(found)
         self.pool.pending = list(found.values())
         # Where nothing new is left, no later generation would find any either.

@@ -45,7 +45,7 @@ class Pool:
             if new and self.candidates.allows(architecture):
                 found[form] = architecture
 
-    def draw(self, rng: np.random.Generator, count: int, found: Found) -> None:
+    def sample(self, rng: np.random.Generator, count: int, found: Found) -> None:
         """Fill ``found`` up to ``count`` with random unseen architectures.
 
         It ends with fewer where ``GIVE_UP_AFTER`` draws in a row bring nothing new.
@@ -53,7 +53,7 @@ class Pool:
         fruitless = 0
         while len(found) < count and fruitless < GIVE_UP_AFTER:
             before = len(found)
-            architecture = self.candidates.draw(rng)
+            architecture = self.candidates.sample(rng)
             if architecture is None:
                 return  # so rare within the budget that it counts as exhausted
             self.collect([architecture], count, found)

@@ -36,7 +36,7 @@ class RandomSearch(PoolSearch):
     def next_round(self, monitor: Monitor) -> Round | None:
         if not self.pool.trials:
             found: Found = {}
-            self.pool.draw(self.streams.numpy("random", 0), self.evaluations, found)
+            self.pool.sample(self.streams.numpy("random", 0), self.evaluations, found)
             self.pool.add(found)
             self.pool.pending = list(found.values())
         # A search resumed with architectures to score is still in its only round.

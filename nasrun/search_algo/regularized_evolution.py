@@ -71,7 +71,7 @@ class RegularizedEvolution(PoolSearch):
     def next_round(self, monitor: Monitor) -> Round | None:
         if not self.pool.trials:
             found: Found = {}
-            self.pool.draw(self.streams.numpy("random", 0), self.population, found)
+            self.pool.sample(self.streams.numpy("random", 0), self.population, found)
             self._await(found)
         if not self.pool.pending and self._over():
             return None

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.search_space.gates import BINARY, GateKind, Gates
+from nasrun.search_space.gates import GateKind, Gates
 from nasrun.search_space.graph import Graph
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 SizeName = Literal["params", "macs", "bitops"]
 """What ``Cost`` counts."""
@@ -78,16 +78,13 @@ class SearchSpace(ABC):
 
     name: str
     gate_kinds: frozenset[GateKind]
+    binary: ClassVar[bool] = False
+    """Whether every decision is one of off or on."""
 
     @cached_property
     @abstractmethod
     def decisions(self) -> tuple[Decision, ...]:
         """The choice points, in the order of ``Architecture.choices``."""
-
-    @property
-    def binary(self) -> bool:
-        """Whether every decision is one of off or on."""
-        return all(decision.options == BINARY for decision in self.decisions)
 
     @property
     def whole(self) -> Gates:
@@ -111,7 +108,7 @@ class SearchSpace(ABC):
             yield Architecture(self.name, choices)
 
     @abstractmethod
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> Supernet:
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Supernet:
         """The supernet, randomly initialised from torch's default generator.
 
         Raises UserError where the images are too small for the space's reductions.
@@ -119,16 +116,16 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> Network:
         """The stand-alone network of ``architecture``, randomly initialised."""
 
     @abstractmethod
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
         """Exact cost of the stand-alone network, counted without building it."""
 
     @abstractmethod
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """Upper bounds that no architecture of the space exceeds."""
 
     @property
@@ -138,7 +135,7 @@ class SearchSpace(ABC):
         return None
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece] | None:
         """What the stand-alone network computes one after the other, stem and head included, for
         tables of latency; None where the space cannot tell."""
@@ -153,7 +150,7 @@ class SearchSpace(ABC):
         """Pictures of the architecture's cells or blocks, by name; none where there is no graph."""
         return {}
 
-    def block_costs(self, architecture: Architecture, task: ImageTask) -> dict[str, Cost]:
+    def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
         """The cost of each block of the stand-alone network of the search, by name; none where the
         space has no blocks that differ."""
         return {}
@@ -189,16 +186,16 @@ class SearchSpace(ABC):
         together none of the space: what changes decisions one by one asks for this."""
         return architecture
 
-    def sizer(self, name: SizeName, task: ImageTask, scale: Scale = "search") -> Measure:
+    def sizer(self, name: SizeName, problem: Problem, scale: Scale = "search") -> Measure:
         """The function that gives that size of an architecture's network.
 
         Raises UserError where the space has no such size.
         """
-        if getattr(self.cost(self.sample(np.random.default_rng(0)), task, scale), name) is None:
+        if getattr(self.cost(self.sample(np.random.default_rng(0)), problem, scale), name) is None:
             raise UserError(f"{self.name} decides on no bits, so it has no {name}")
 
         def measure(architecture: Architecture) -> float:
-            found: float = getattr(self.cost(architecture, task, scale), name)
+            found: float = getattr(self.cost(architecture, problem, scale), name)
             return found
 
         return measure

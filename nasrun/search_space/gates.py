@@ -27,17 +27,18 @@ GatesOfStep = Callable[[int], list[Gates]]
 GateKind = Literal["path", "mix"]
 """``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
 
-MIX_SPACES = (
-    *("darts_cell", "dso_block", "nas_bench_201", "nas_bench_macro"),
-    *("one_shot_blocks", "spos_blocks"),
-)
-"""The options of search_space that take gates of kind ``mix``, for messages."""
-
 BINARY = ("off", "on")
 """The options of a decision whether something is there; what is off adds nothing."""
 
-BINARY_SPACES = ("dso_block", "one_shot_blocks")
-"""The options of search_space all of whose decisions are ``BINARY``, for messages."""
+
+def has_mixtures(space: type) -> bool:
+    """Return whether a class of search spaces takes gates of kind ``mix``."""
+    return "mix" in getattr(space, "gate_kinds", ())
+
+
+def is_binary(space: type) -> bool:
+    """Return whether all decisions of a class of search spaces are ``BINARY``."""
+    return bool(getattr(space, "binary", False))
 
 
 def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nasrun.errors import UserError
 from nasrun.search_space.base import Network, Piece
 from nasrun.search_space.operation import reduced, total
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 AUXILIARY_CHANNELS = (128, 768)
 """Widths of the auxiliary head's two convolutions (NAO-V2's released code)."""
@@ -65,10 +65,10 @@ class NetworkPlan:
 class SmallStem(nn.Module):
     """3×3 convolution to 3C channels and batch norm, for images of CIFAR's size."""
 
-    def __init__(self, task: ImageTask, channels: int) -> None:
+    def __init__(self, problem: Problem, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(task.channels, 3 * channels, 3, padding=1, bias=False),
+            nn.Conv2d(problem.channels, 3 * channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(3 * channels),
         )
 
@@ -77,9 +77,9 @@ class SmallStem(nn.Module):
         return x, x
 
     @staticmethod
-    def cost(task: ImageTask, channels: int) -> Cost:
-        weights = task.channels * 3 * channels * 9
-        return Cost(weights + 6 * channels, weights * task.size**2)
+    def cost(problem: Problem, channels: int) -> Cost:
+        weights = problem.channels * 3 * channels * 9
+        return Cost(weights + 6 * channels, weights * problem.size**2)
 
 
 class ImageNetStem(nn.Module):
@@ -88,7 +88,7 @@ class ImageNetStem(nn.Module):
     Source: the ImageNet networks of NAO and DARTS, from general knowledge, not verified.
     """
 
-    def __init__(self, task: ImageTask, channels: int) -> None:
+    def __init__(self, problem: Problem, channels: int) -> None:
         super().__init__()
 
         def conv(inputs: int, outputs: int) -> list[nn.Module]:
@@ -98,7 +98,9 @@ class ImageNetStem(nn.Module):
             ]
 
         half = channels // 2
-        self.quarter = nn.Sequential(*conv(task.channels, half), nn.ReLU(), *conv(half, channels))
+        self.quarter = nn.Sequential(
+            *conv(problem.channels, half), nn.ReLU(), *conv(half, channels)
+        )
         self.eighth = nn.Sequential(nn.ReLU(), *conv(channels, channels))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,9 +108,9 @@ class ImageNetStem(nn.Module):
         return x, self.eighth(x)
 
     @staticmethod
-    def cost(task: ImageTask, channels: int) -> Cost:
-        half, size, params, macs = channels // 2, task.size, 0, 0
-        for inputs, outputs in ((task.channels, half), (half, channels), (channels, channels)):
+    def cost(problem: Problem, channels: int) -> Cost:
+        half, size, params, macs = channels // 2, problem.size, 0, 0
+        for inputs, outputs in ((problem.channels, half), (half, channels), (channels, channels)):
             size = reduced(size)
             params += 9 * inputs * outputs + 2 * outputs
             macs += 9 * inputs * outputs * size**2
@@ -121,31 +123,31 @@ STEMS: dict[StemKind, type[SmallStem] | type[ImageNetStem]] = {
 }
 
 
-def ends_cost(plan: NetworkPlan, task: ImageTask, stem: StemKind) -> Cost:
+def ends_cost(plan: NetworkPlan, problem: Problem, stem: StemKind) -> Cost:
     """Of the stem and of the classifier."""
     features = plan.output.channels
-    head = Cost((features + 1) * task.classes, features * task.classes)
-    return total([STEMS[stem].cost(task, plan.cells[0].channels), head])
+    head = Cost((features + 1) * problem.classes, features * problem.classes)
+    return total([STEMS[stem].cost(problem, plan.cells[0].channels), head])
 
 
-def stem_piece(space: str, plan: NetworkPlan, task: ImageTask, stem: StemKind) -> Piece:
+def stem_piece(space: str, plan: NetworkPlan, problem: Problem, stem: StemKind) -> Piece:
     """The stem by itself; space: the name its own name begins with."""
     return Piece(
-        f"{space}/stem_{stem} {task.channels}-{plan.stem[1].channels} {task.size}",
-        (task.channels, task.size, task.size),
-        partial(STEMS[stem], task, plan.cells[0].channels),
+        f"{space}/stem_{stem} {problem.channels}-{plan.stem[1].channels} {problem.size}",
+        (problem.channels, problem.size, problem.size),
+        partial(STEMS[stem], problem, plan.cells[0].channels),
     )
 
 
-def head_piece(space: str, source: FeatureMap, task: ImageTask) -> Piece:
+def head_piece(space: str, source: FeatureMap, problem: Problem) -> Piece:
     """Pooling and classifier by themselves; space: the name their own name begins with."""
 
     def build() -> nn.Module:
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source.channels, task.classes)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source.channels, problem.classes)
         )
 
-    name = f"{space}/head {source.channels}-{task.classes} {source.size}"
+    name = f"{space}/head {source.channels}-{problem.classes} {source.size}"
     return Piece(name, (source.channels, source.size, source.size), build)
 
 
@@ -189,7 +191,7 @@ class CellStack(Network):
     def __init__(
         self,
         plan: NetworkPlan,
-        task: ImageTask,
+        problem: Problem,
         cells: Iterable[nn.Module],
         *,
         stem: StemKind,
@@ -198,15 +200,15 @@ class CellStack(Network):
     ) -> None:
         """cells: one module for each cell of the plan."""
         super().__init__()
-        self.stem = STEMS[stem](task, plan.cells[0].channels)
+        self.stem = STEMS[stem](problem, plan.cells[0].channels)
         self.cells = nn.ModuleList(cells)
-        self.classifier = nn.Linear(plan.output.channels, task.classes)
+        self.classifier = nn.Linear(plan.output.channels, problem.classes)
         self.reductions = [cell.reduction for cell in plan.cells]
         self.auxiliary_index = plan.auxiliary_index
         self.auxiliary = None
         if auxiliary:
             self.auxiliary = AuxiliaryHead(
-                plan.auxiliary, task.classes, last_norm=auxiliary_last_norm
+                plan.auxiliary, problem.classes, last_norm=auxiliary_last_norm
             )
 
     def logits(self, x: Tensor, run_cell: RunCell) -> Tensor:

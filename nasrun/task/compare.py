@@ -9,39 +9,39 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.table import TableEvaluator
-from nasrun.report.comparison import Comparison, Searched, plot, say
+from nasrun.report.comparison import Comparison, SearchRecord, plot, say
 from nasrun.run.run import Run
 from nasrun.task.compare_parts import Compare
 from nasrun.task.compare_search import Scores, Searches, one_search
 from nasrun.task.scoring import SameImages
 from nasrun.task.search import LATENCIES
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 
 
-def compare(parts: Parts, run: Run) -> dict[str, Any]:
+def compare(setup: Setup, run: Run) -> dict[str, Any]:
     """Search with each algorithm from each seed, judge, compare; returns what is in result.json."""
-    wanted = parts.compare
+    wanted = setup.compare
     if wanted is None:
         raise UserError("compare has no settings: the task is nasrun compare")
-    space, judge = parts.search_space, wanted.truth or parts.evaluator
-    for key, one in (("evaluator", parts.evaluator), ("evaluator@compare.truth", judge)):
+    space, judge = setup.search_space, wanted.truth or setup.evaluator
+    for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
         if one.needs_supernet:
             raise UserError(
                 f"{key}: compare trains no supernet, so it takes only scores that need none: "
                 f"{key}=table or {key}=standalone"
             )
     wanted.check(space)
-    splits = parts.load(run.compute.device)
-    candidates = parts.budget.over(space, splits.task, run.compute, run.directory / LATENCIES)
+    splits = setup.load(run.compute.device)
+    candidates = setup.budget.over(space, splits.problem, run.compute, run.directory / LATENCIES)
     for algo in wanted.algorithms.values():  # what does not fit the space is refused now
         algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    parts.evaluator.start(space, splits, run.compute, run.streams)
-    if judge is not parts.evaluator:
+    setup.evaluator.start(space, splits, run.compute, run.streams)
+    if judge is not setup.evaluator:
         judge.start(space, splits, run.compute, run.streams)
     run.begin()
-    parts.budget.latency.keep(run.directory / LATENCIES)
-    scores = Scores(parts.evaluator, space, run, "score")
-    truth = scores if judge is parts.evaluator else Scores(judge, space, run, "truth")
+    setup.budget.latency.keep(run.directory / LATENCIES)
+    scores = Scores(setup.evaluator, space, run, "score")
+    truth = scores if judge is setup.evaluator else Scores(judge, space, run, "truth")
     searches = Searches(space)
     run.keep("images", SameImages(splits))
     run.keep("scores", scores)
@@ -73,7 +73,7 @@ def search_all(
     candidates: Candidates,
     scores: Scores,
     truth: Scores,
-    done: list[Searched],
+    done: list[SearchRecord],
 ) -> None:
     """The searches of one algorithm that are not yet done."""
     run, algo, seeds = scores.run, wanted.algorithms[name], wanted.seeds[name]

@@ -7,8 +7,8 @@ from typing import Any
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
-from nasrun.report.comparison import Found, Searched
-from nasrun.run.monitor import Silent
+from nasrun.report.comparison import Found, SearchRecord
+from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
@@ -52,9 +52,9 @@ class Searches:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.done: dict[str, list[Searched]] = {}
+        self.done: dict[str, list[SearchRecord]] = {}
 
-    def of(self, name: str) -> list[Searched]:
+    def of(self, name: str) -> list[SearchRecord]:
         return self.done.setdefault(name, [])
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Searches:
 
         self.done = {
             name: [
-                Searched(int(seed), int(evaluations), tuple(found(*step) for step in steps))
+                SearchRecord(int(seed), int(evaluations), tuple(found(*step) for step in steps))
                 for seed, evaluations, steps in searches
             ]
             for name, searches in state.items()
@@ -80,12 +80,12 @@ class Searches:
                 raise ValueError("a search without its first architecture")
 
 
-def _plain(one: Searched) -> list[Any]:
+def _plain(one: SearchRecord) -> list[Any]:
     steps = [[f.evaluation, list(f.architecture.choices), f.score, f.truth] for f in one.found]
     return [one.seed, one.evaluations, steps]
 
 
-class Quiet(Silent):
+class Quiet(NullMonitor):
     """Hundreds of searches show no bars of their own, but the run may stop in each."""
 
     def __init__(self, run: Run) -> None:
@@ -105,7 +105,7 @@ def one_search(
     scores: Scores,
     truth: Scores,
     evaluations: int,
-) -> Searched:
+) -> SearchRecord:
     """The search that ``nasrun search seed=SEED`` does, up to so many distinct architectures.
 
     What an algorithm asks for again (NAO, search_algo.rescore=pool) is answered, but not counted.
@@ -126,4 +126,4 @@ def one_search(
                 scores.run.poll()
     if not found:
         raise UserError(f"search_algo {type(algo).__name__} has found nothing to score")
-    return Searched(seed, len(counted), tuple(found))
+    return SearchRecord(seed, len(counted), tuple(found))

@@ -23,10 +23,10 @@ from nasrun.run.files import read_bytes
 from nasrun.run.monitor import Monitor, Stage
 from nasrun.run.run import Run
 from nasrun.run.screen import ScreenStage
-from nasrun.run.state import Part
+from nasrun.run.state import Stateful
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.streams import Streams
-from nasrun.values import Architecture, ImageTask, Trial
+from nasrun.values import Architecture, Problem, Trial
 
 Scores = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Store:
         self.path = folder.expanduser() / f"{name}.jsonl"
         self.definition = text
 
-    def read(self, space: SearchSpace, task: ImageTask) -> dict[tuple[Architecture, int], Trial]:
+    def read(self, space: SearchSpace, problem: Problem) -> dict[tuple[Architecture, int], Trial]:
         """All trials so far; raises UserError where they are of other networks than today's.
 
         A line that a killed process left unfinished is passed over.
@@ -58,12 +58,12 @@ class Store:
             except (ValueError, KeyError, TypeError, RecursionError, UserError):
                 continue
             architecture = space.check(trial.architecture)
-            if trial.cost != space.cost(architecture, task):
+            if trial.cost != space.cost(architecture, problem):
                 raise UserError(
                     f"{self.path}, line {number}: {trial.cost.params:,} parameters and "
                     f"{trial.cost.macs:,} MACs, but the architecture has "
-                    f"{space.cost(architecture, task).params:,} and "
-                    f"{space.cost(architecture, task).macs:,}: it was trained with another "
+                    f"{space.cost(architecture, problem).params:,} and "
+                    f"{space.cost(architecture, problem).macs:,}: it was trained with another "
                     "definition of the networks; move the file away, or set rank.truth_store"
                 )
             found[architecture, trial.seed] = trial
@@ -103,7 +103,7 @@ class ShownOnly:
     def say(self, line: str = "", style: str | None = None) -> None:
         self.run.say(line, style)
 
-    def keep(self, name: str, part: Part, label: str = "") -> None:
+    def keep(self, name: str, part: Stateful, label: str = "") -> None:
         self.run.keep(name, part, label)
 
     def drop(self, name: str) -> None:
@@ -148,7 +148,7 @@ class GroundTruth:
         self.evaluator.start(space, splits, run.compute, run.streams)
         definition = {
             **self.config,
-            "task": asdict(splits.task),
+            "task": asdict(splits.problem),
             "train": splits.train.fingerprint(),
             "validation": splits.validation.fingerprint(),
         }
@@ -169,7 +169,7 @@ class GroundTruth:
 
     def _of_seed(self, architectures: Sequence[Architecture], seed: int) -> Iterator[Trial]:
         monitor: Monitor = ShownOnly(self.run)
-        known = self.store.read(self.space, self.splits.task)
+        known = self.store.read(self.space, self.splits.problem)
         streams = Streams(seed).sub("ground_truth")
         self.evaluator.start(self.space, self.splits, self.run.compute, streams)
         left = [one for one in architectures if (one, seed) not in known]

@@ -14,7 +14,7 @@ from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.limits import Count, Images
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
-from nasrun.run.monitor import Silent
+from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import BINARY, Gates
@@ -117,8 +117,8 @@ class HealthReport:
         if (evaluator := self.evaluator) is not None:
             for protocol in PROTOCOLS:
                 evaluator.batch_norm = protocol  # one evaluator, so that images are held once
-                # Silent: nobody may write a checkpoint while the statistics are changed.
-                trials = evaluator.score(self.architectures, training.network, Silent())
+                # NullMonitor: nobody may write a checkpoint while the statistics are changed.
+                trials = evaluator.score(self.architectures, training.network, NullMonitor())
                 found[protocol] = [trial.score for trial in trials]
         self.scores[key] = found
         metrics = {f"score/{name}/mean": fmean(scores) for name, scores in found.items()}

@@ -26,38 +26,38 @@ from nasrun.task.rank_also import Also
 from nasrun.task.rank_parts import Rank
 from nasrun.task.scoring import SameImages, ScoresByEpoch
 from nasrun.task.search import checked, start_supernet, train_watched
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 from nasrun.trainer.training import Training
-from nasrun.values import Architecture, Cost, ImageTask
+from nasrun.values import Architecture, Cost, Problem
 
 
-def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
+def rank(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
     """Train a supernet, or take the ``weights`` of one, score, compare; what is in result.json."""
-    wanted = parts.rank
+    wanted = setup.rank
     if wanted is None:
         raise UserError("rank has no settings: the task is nasrun rank")
-    space = parts.search_space
-    splits = parts.load(run.compute.device)
-    parts.check_gates()
+    space = setup.search_space
+    splits = setup.load(run.compute.device)
+    setup.check_gates()
     architectures = wanted.architectures.choose(
-        space, splits.task, run.streams.numpy("architectures")
+        space, splits.problem, run.streams.numpy("architectures")
     )
     if len(architectures) < 3:
         raise UserError(f"a ranking needs three architectures at least, not {len(architectures)}")
-    if not parts.evaluator.needs_supernet:
+    if not setup.evaluator.needs_supernet:
         raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
     truth = GroundTruth(
         wanted.truth, wanted.truth_seeds, Path(wanted.truth_store), truth_config(run.config)
     )
     truth.start(space, splits, run)
-    parts.evaluator.start(space, splits, run.compute, run.streams)
+    setup.evaluator.start(space, splits, run.compute, run.streams)
     also = Also.over(wanted, space, splits, run)
     health = None
-    if parts.health is not None and weights is None:
-        health = HealthReport(parts.health, space, splits, run)
-    training = start_supernet(parts, run, splits, rounds=1, health=health)
-    epochs = [epoch for epoch in wanted.epochs if epoch < parts.trainer.epochs]
-    epochs.append(parts.trainer.epochs)
+    if setup.health is not None and weights is None:
+        health = HealthReport(setup.health, space, splits, run)
+    training = start_supernet(setup, run, splits, rounds=1, health=health)
+    epochs = [epoch for epoch in wanted.epochs if epoch < setup.trainer.epochs]
+    epochs.append(setup.trainer.epochs)
     if weights is not None:
         run.load_weights(weights, training.network)
         # Before the run begins: once it has, only its own directory is read.
@@ -73,22 +73,22 @@ def rank(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
         run.keep("supernet", training)
     if health is not None:
         run.keep("health", health)
-    ways = [("score", parts.evaluator, scores)]
+    ways = [("score", setup.evaluator, scores)]
     if also is not None:
         ways.append(("also", also.evaluator, also.scores))
     for epoch in epochs:
         left = [way for way in ways if len(way[2].of(epoch)) < len(architectures)]
         if left and weights is None:  # a run that is continued may no longer have this supernet
-            train_to(parts, run, splits.task, training, epoch, health)
+            train_to(setup, run, splits.problem, training, epoch, health)
         for name, evaluator, found in left:
             stage = f"{name}/epoch{epoch}"
             score(evaluator, run, architectures, training.network, stage, epoch, found.of(epoch))
     run.drop("supernet")
     true_scores = truth.scores(architectures)
-    costs = [space.cost(one, splits.task, truth.scale) for one in architectures]
+    costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
     if health is not None:
         say_health(run, health.summary())
-    return report(parts, run, wanted, architectures, costs, scores, true_scores, epochs, also)
+    return report(setup, run, wanted, architectures, costs, scores, true_scores, epochs, also)
 
 
 def truth_config(config: Any) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def truth_config(config: Any) -> dict[str, Any]:
 
 
 def train_to(
-    parts: Parts,
+    setup: Setup,
     run: Run,
-    task: ImageTask,
+    problem: Problem,
     training: Training[Supernet],
     epoch: int,
     health: HealthReport | None,
@@ -113,7 +113,7 @@ def train_to(
             health.measure(training, 0, epoch)
         training.rest()
         return
-    gates = parts.gates(task, None, run.streams, training.steps_per_epoch)
+    gates = setup.gates(problem, None, run.streams, training.steps_per_epoch)
     train_watched(run, training, 0, gates, health, until=epoch)
     run.save_weights("supernet", training.network)
     run.checkpoint()  # scoring may leave the supernet's statistics changed
@@ -140,7 +140,7 @@ def score(
 
 
 def report(
-    parts: Parts,
+    setup: Setup,
     run: Run,
     wanted: Rank,
     architectures: Sequence[Architecture],
@@ -151,7 +151,7 @@ def report(
     also: Also | None,
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
-    names = [parts.search_space.write(architecture) for architecture in architectures]
+    names = [setup.search_space.write(architecture) for architecture in architectures]
     params = np.array([cost.params for cost in costs])
     macs = np.array([cost.macs for cost in costs])
     truth = true_scores.mean(0)
@@ -211,9 +211,9 @@ def report(
         ranking as rank_words,  # rich tables and matplotlib: not before they are needed
     )
 
-    rank_words.draw(run, reports, scores.of(epochs[-1]), truth, params)
+    rank_words.plot(run, reports, scores.of(epochs[-1]), truth, params)
     if also is not None:
-        also.draw(run, scores.of(epochs[-1]), truth, params)
+        also.plot(run, scores.of(epochs[-1]), truth, params)
     result = run.finish({name: value for name, value in result.items() if value is not None})
     rank_words.say(run, reports, ceiling)
     if also is not None:

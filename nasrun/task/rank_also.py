@@ -106,7 +106,7 @@ class Also:
             if math.isfinite(value)
         }
 
-    def draw(
+    def plot(
         self,
         run: Run,
         scores: npt.ArrayLike,

@@ -16,12 +16,12 @@ from nasrun.search_space.base import Network
 from nasrun.task.collapse import warn_of_collapse
 from nasrun.task.front import FRONT, picked
 from nasrun.task.scoring import SameImages
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
 
-def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
+def retrain(setup: Setup, run: Run, source: Path) -> dict[str, Any]:
     """The architecture of ``source``; returns what stands in result.json.
 
     source: an architecture.json; the front of a search, whose place is the setting ``pick``; or a
@@ -31,33 +31,33 @@ def retrain(parts: Parts, run: Run, source: Path) -> dict[str, Any]:
         value = read_json_or_text(source)
         if source.name == FRONT:
             value = picked(value, run.config.get("pick"), str(source))
-        architecture = parts.search_space.read(value)
+        architecture = setup.search_space.read(value)
     except UserError as error:
         raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
-    splits = parts.load(run.compute.device)
-    parts.check_networks(splits.task, architecture)
+    splits = setup.load(run.compute.device)
+    setup.check_networks(splits.problem, architecture)
     run.begin(architecture)
     run.keep("images", SameImages(splits))
-    result = run.finish(retrain_architecture(parts, run, splits, architecture))
-    say_winner(parts, run, architecture, result)
+    result = run.finish(retrain_architecture(setup, run, splits, architecture))
+    say_winner(setup, run, architecture, result)
     return result
 
 
 def retrain_architecture(
-    parts: Parts, run: Run, splits: Splits, architecture: Architecture
+    setup: Setup, run: Run, splits: Splits, architecture: Architecture
 ) -> dict[str, Any]:
     """Train at the final scale and measure; the only place where the test images are read.
 
     A run that is continued trains what is left.
     """
-    trainer, space = parts.retrain.trainer, parts.search_space
-    if parts.retrain.truth is not None:
-        return looked_up(parts, run, splits, architecture)
+    trainer, space = setup.retrain.trainer, setup.search_space
+    if setup.retrain.truth is not None:
+        return looked_up(setup, run, splits, architecture)
     if panels := space.graphs(architecture):
         graphs(panels, run.directory / "architecture")
     with run.streams.default("retrain/init"):
-        network = space.network(architecture, splits.task, "final", auxiliary=trainer.auxiliary)
-    held_out = parts.retrain.images == "train"
+        network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
+    held_out = setup.retrain.images == "train"
     images = splits.train if held_out else splits.train_and_validation()
     training = trainer.start(network, images, run.compute, run.streams.sub("retrain"))
     run.keep("retrain", training, label=architecture.digest)
@@ -68,7 +68,7 @@ def retrain_architecture(
 
     result: dict[str, Any] = {
         "architecture": architecture.to_json(),
-        **space.cost(architecture, splits.task, "final").to_json(),
+        **space.cost(architecture, splits.problem, "final").to_json(),
     }
     if held_out:
         result["validation_accuracy"] = measure(training, splits.validation, run)
@@ -76,13 +76,13 @@ def retrain_architecture(
     return result
 
 
-def looked_up(parts: Parts, run: Run, splits: Splits, architecture: Architecture) -> dict[str, Any]:
+def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture) -> dict[str, Any]:
     """What ``retrain.truth`` says of the winner, in the place of a training."""
-    truth = parts.retrain.truth
+    truth = setup.retrain.truth
     assert truth is not None  # the caller has looked  # noqa: S101
-    truth.start(parts.search_space, splits, run.compute, run.streams)
+    truth.start(setup.search_space, splits, run.compute, run.streams)
     (trial,) = truth.score([architecture], None, run)
-    cost = parts.search_space.cost(architecture, splits.task, "final")
+    cost = setup.search_space.cost(architecture, splits.problem, "final")
     return {
         "architecture": architecture.to_json(),
         **cost.to_json(),
@@ -102,16 +102,16 @@ def measure(training: Training[Network], split: Split, run: Run) -> float:
     return measured
 
 
-def say_winner(parts: Parts, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:
+def say_winner(setup: Setup, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:
     """The result in words, and what to type next."""
     run.say()
-    for line in parts.search_space.describe(architecture):
+    for line in setup.search_space.describe(architecture):
         run.say(line)
     run.say()
-    run.say(f"architecture         {parts.search_space.write(architecture)}")
+    run.say(f"architecture         {setup.search_space.write(architecture)}")
     run.say(f"parameters           {result['params'] / 1e6:.3f} M")
     run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
-    share = parts.search_space.free_share(architecture)
+    share = setup.search_space.free_share(architecture)
     run.say(f"parameter-free share {100 * share:.0f} %")
     for key, words in (
         ("score", "score in the search"),

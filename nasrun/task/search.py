@@ -22,8 +22,8 @@ from nasrun.task.front import save_front
 from nasrun.task.health import HealthReport
 from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.task.scoring import SameImages, Scored, Tally
-from nasrun.task.setup import Parts
-from nasrun.trainer.gate_learner import GateLearner, Lessons
+from nasrun.task.setup import Setup
+from nasrun.trainer.gate_learner import GateContext, GateLearner
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
 
@@ -31,30 +31,30 @@ LATENCIES = "latency.csv"
 """The table that the run goes by, where latency is a goal or is bounded."""
 
 
-def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any]:
+def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
     """The whole job, or what is left of it; returns what stands in result.json.
 
     weights: of a supernet that has been trained already; then this stage is left out.
     A run that is continued goes through the same lines: each part knows how far it has come, and
     what is done is not done again.
     """
-    splits = parts.load(run.compute.device)
-    algo, evaluator = parts.search_algo, parts.evaluator
-    parts.check_algo()
-    parts.check_networks(splits.task)
-    if parts.retrain.truth is not None:  # what it lacks is told before anything trains
-        parts.retrain.truth.start(parts.search_space, splits, run.compute, run.streams)
-    candidates = parts.budget.over(
-        parts.search_space, splits.task, run.compute, run.directory / LATENCIES
+    splits = setup.load(run.compute.device)
+    algo, evaluator = setup.search_algo, setup.evaluator
+    setup.check_algo()
+    setup.check_networks(splits.problem)
+    if setup.retrain.truth is not None:  # what it lacks is told before anything trains
+        setup.retrain.truth.start(setup.search_space, splits, run.compute, run.streams)
+    candidates = setup.budget.over(
+        setup.search_space, splits.problem, run.compute, run.directory / LATENCIES
     )
     algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    evaluator.start(parts.search_space, splits, run.compute, run.streams)
+    evaluator.start(setup.search_space, splits, run.compute, run.streams)
     training = health = None
     if evaluator.needs_supernet:
-        if parts.health is not None and weights is None:
-            health = HealthReport(parts.health, parts.search_space, splits, run)
+        if setup.health is not None and weights is None:
+            health = HealthReport(setup.health, setup.search_space, splits, run)
         training = start_supernet(
-            parts, run, splits, rounds=algo.rounds, learner=algo.learner, health=health
+            setup, run, splits, rounds=algo.rounds, learner=algo.learner, health=health
         )
         if weights is not None:
             if algo.rounds > 1:
@@ -72,7 +72,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
             run.save_weights("supernet", training.network)
     tally = Tally()
     run.begin()
-    parts.budget.latency.keep(run.directory / LATENCIES)
+    setup.budget.latency.keep(run.directory / LATENCIES)
     run.keep("images", SameImages(splits))
     run.keep("search_algo", algo)
     run.keep("tally", tally)
@@ -92,7 +92,7 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
         if training is not None and weights is None:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
                 training = start_supernet(
-                    parts,
+                    setup,
                     run,
                     splits,
                     rounds=algo.rounds,
@@ -101,28 +101,28 @@ def search(parts: Parts, run: Run, weights: Path | None = None) -> dict[str, Any
                     health=health,
                 )
                 run.keep("supernet", training)
-            train_supernet(parts, run, splits, training, round_, health)
-        score(parts, run, round_, training.network if training else None, tally)
+            train_supernet(setup, run, splits, training, round_, health)
+        score(setup, run, round_, training.network if training else None, tally)
     run.drop("supernet")
-    save_front(algo, parts.search_space, run)
+    save_front(algo, setup.search_space, run)
     if history := algo.block_history():
         save_block_history(history.epochs, history.macs, run.directory)
 
-    winner, result = shortlist(parts, run, splits)
+    winner, result = shortlist(setup, run, splits)
     run.save_architecture(winner.architecture)
     # Before the winner is trained for long, not only in the summary.
-    result["parameter_free"] = parts.search_space.free_share(winner.architecture)
+    result["parameter_free"] = setup.search_space.free_share(winner.architecture)
     warn_of_collapse(run, result["parameter_free"], "the winner")
-    result |= retrain_architecture(parts, run, splits, winner.architecture)
+    result |= retrain_architecture(setup, run, splits, winner.architecture)
     result = run.finish(result)
     if health is not None:
         say_health(run, health.summary())
-    say_winner(parts, run, winner.architecture, result)
+    say_winner(setup, run, winner.architecture, result)
     return result
 
 
 def start_supernet(
-    parts: Parts,
+    setup: Setup,
     run: Run,
     splits: Splits,
     *,
@@ -135,17 +135,17 @@ def start_supernet(
 
     learner: of the gates, which takes the sampler's place; health: looks on.
     """
-    parts.check_supernet(splits.task)
-    batch_size = parts.trainer.batch_size
+    setup.check_supernet(splits.problem)
+    batch_size = setup.trainer.batch_size
     epoch = splits.train.steps_per_epoch(batch_size)
-    steps = rounds * parts.trainer.epochs * epoch
+    steps = rounds * setup.trainer.epochs * epoch
     ghost_batch = None
     if learner is None:
-        ghost_batch = parts.sampler.fit(batch_size, steps)
+        ghost_batch = setup.sampler.fit(batch_size, steps)
     else:
-        lessons = Lessons(
-            parts.search_space,
-            splits.task,
+        context = GateContext(
+            setup.search_space,
+            splits.problem,
             train=splits.train,
             held_out=splits.validation,
             batch_size=batch_size,
@@ -154,17 +154,17 @@ def start_supernet(
             compute=run.compute,
             streams=run.streams.sub("gates"),
         )
-        learner.start(lessons)
+        learner.start(context)
     with run.streams.default("supernet/init", first_round):
-        auxiliary = parts.trainer.auxiliary
+        auxiliary = setup.trainer.auxiliary
         supernet = (
-            parts.search_algo.supernet(parts.search_space, splits.task, auxiliary=auxiliary)
+            setup.search_algo.supernet(setup.search_space, splits.problem, auxiliary=auxiliary)
             if learner
-            else parts.search_space.supernet(splits.task, auxiliary=auxiliary)
+            else setup.search_space.supernet(splits.problem, auxiliary=auxiliary)
         )
     if health is not None:
         health.begin(supernet)
-    return parts.trainer.start(
+    return setup.trainer.start(
         supernet,
         splits.train,
         run.compute,
@@ -172,8 +172,8 @@ def start_supernet(
         rounds=rounds,
         first_round=first_round,
         rules=replace(
-            parts.path_rules.over(
-                parts.search_space, splits.task, run.streams.sub("path_rules"), ghost_batch
+            setup.path_rules.over(
+                setup.search_space, splits.problem, run.streams.sub("path_rules"), ghost_batch
             ),
             learner=learner,
             watch=health,
@@ -182,7 +182,7 @@ def start_supernet(
 
 
 def train_supernet(
-    parts: Parts,
+    setup: Setup,
     run: Run,
     splits: Splits,
     training: Training[Supernet],
@@ -194,10 +194,10 @@ def train_supernet(
         if learner := training.rules.learner:
             gates: GatesOfStep = learner.gates
         else:
-            gates = parts.gates(splits.task, round_.pool, run.streams, training.steps_per_epoch)
+            gates = setup.gates(splits.problem, round_.pool, run.streams, training.steps_per_epoch)
         train_watched(run, training, round_.index, gates, health)
     elif health is not None:  # it may have been stopped just before
-        health.measure(training, round_.index, parts.trainer.epochs)
+        health.measure(training, round_.index, setup.trainer.epochs)
     run.save_weights("supernet", training.network)
     # Scoring may leave the supernet's statistics changed, so its state must be safe before.
     run.checkpoint()
@@ -224,34 +224,34 @@ def train_watched(
             health.measure(training, round_, epoch)
 
 
-def score(parts: Parts, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
+def score(setup: Setup, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
     """Score whatever the algorithm asks for in this round."""
     done = tally.begin(round_.index)
     with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
         stage.advance(done)
-        while architectures := parts.search_algo.ask():
-            gates_of = parts.search_algo.gates
-            for trial in checked(parts.evaluator, architectures, supernet, run, gates_of):
-                parts.search_algo.tell([trial])
+        while architectures := setup.search_algo.ask():
+            gates_of = setup.search_algo.gates
+            for trial in checked(setup.evaluator, architectures, supernet, run, gates_of):
+                setup.search_algo.tell([trial])
                 run.record([trial], round=round_.index)
-                tally.add(trial, parts.search_space.free_share(trial.architecture))
+                tally.add(trial, setup.search_space.free_share(trial.architecture))
                 stage.advance(score=trial.score, best=tally.best, parameter_free=tally.free)
                 run.safe_point()
 
 
-def shortlist(parts: Parts, run: Run, splits: Splits) -> tuple[Trial, dict[str, Any]]:
+def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, Any]]:
     """The winner, chosen among the best by brief stand-alone training where that is asked for.
 
     Source: the final selection of NAO-V2's released code.
     """
-    count = parts.shortlist.count
-    found = parts.search_algo.best(max(count, 1))
+    count = setup.shortlist.count
+    found = setup.search_algo.best(max(count, 1))
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    evaluator = parts.shortlist.evaluator
-    evaluator.start(parts.search_space, splits, run.compute, run.streams)
-    scored = Scored(parts.search_space)
+    evaluator = setup.shortlist.evaluator
+    evaluator.start(setup.search_space, splits, run.compute, run.streams)
+    scored = Scored(setup.search_space)
     run.keep("shortlist", scored)
     names = [trial.architecture for trial in found]
     done = len(scored.trials)

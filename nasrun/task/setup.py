@@ -28,7 +28,7 @@ from nasrun.task.health import Health
 from nasrun.task.rank_parts import Rank
 from nasrun.trainer.step_rules import PathRules
 from nasrun.trainer.trainer import Trainer
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 BYTES_TRAINED = 12
 """For each parameter: value, gradient and momentum, of four bytes each."""
@@ -70,7 +70,7 @@ class Retrain:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Setup:
     """The parts of a run; one for each config group, and the settings of the top level."""
 
     seed: NonNegativeInt
@@ -114,13 +114,13 @@ class Parts:
 
     def gates(
         self,
-        task: ImageTask,
+        problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
         steps_per_epoch: int,
     ) -> GatesOfStep:
         """What each step of supernet training opens: the warm-up, then the sampler."""
-        gates = self.sampler.over(self.search_space, task, pool, streams.sub("sampler"))
+        gates = self.sampler.over(self.search_space, problem, pool, streams.sub("sampler"))
         return self.warm_up.before(gates, self.search_space, steps_per_epoch)
 
     def check_algo(self) -> None:
@@ -148,7 +148,7 @@ class Parts:
                 "search_algo=random"
             )
 
-    def check_networks(self, task: ImageTask, architecture: Architecture | None = None) -> None:
+    def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:
         """Build the stand-alone networks once, so that what cannot be retrained is refused before
         anything trains. Raises UserError."""
         streams = Streams(self.seed).sub("check")
@@ -158,20 +158,20 @@ class Parts:
             wanted.append(("search", self.shortlist.trainer))
         for scale, trainer in wanted:
             check_fits(
-                BYTES_TRAINED * self.search_space.cost(chosen, task, scale).params,
+                BYTES_TRAINED * self.search_space.cost(chosen, problem, scale).params,
                 "training the network",
                 f"the sizes in search_space.{scale}",
             )
             with streams.default("init"):
-                self.search_space.network(chosen, task, scale, auxiliary=trainer.auxiliary)
+                self.search_space.network(chosen, problem, scale, auxiliary=trainer.auxiliary)
 
-    def check_supernet(self, task: ImageTask) -> None:
+    def check_supernet(self, problem: Problem) -> None:
         """Raises UserError where the memory cannot hold the supernet in training."""
         space = self.search_space
         options = sum(len(decision.options) for decision in space.decisions)
-        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(task).params
+        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(problem).params
         if most > available_bytes():  # then it is worth the seconds that counting takes
-            exact = network_bytes(lambda: space.supernet(task, auxiliary=self.trainer.auxiliary))
+            exact = network_bytes(lambda: space.supernet(problem, auxiliary=self.trainer.auxiliary))
             check_fits(
                 BYTES_TRAINED // 4 * exact,
                 "training the supernet",

@@ -11,38 +11,38 @@ from nasrun.search_algo.base import Round
 from nasrun.task.health import HealthReport
 from nasrun.task.scoring import SameImages
 from nasrun.task.search import start_supernet, train_supernet
-from nasrun.task.setup import Parts
+from nasrun.task.setup import Setup
 
 
-def supernet(parts: Parts, run: Run) -> dict[str, Any]:
+def supernet(setup: Setup, run: Run) -> dict[str, Any]:
     """The first stage of a search with a single round; returns what stands in result.json.
 
     Raises UserError where the search algorithm trains a pool of architectures, which it makes up
     as it goes: then there is no such stage.
     """
-    if parts.search_algo.trains_pool:
+    if setup.search_algo.trains_pool:
         raise UserError(
-            f"search_algo {type(parts.search_algo).__name__} trains a pool of architectures, round "
+            f"search_algo {type(setup.search_algo).__name__} trains a pool of architectures, round "
             "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
             "random or nsga2, or run the whole search"
         )
-    if parts.search_algo.learner is not None:
+    if setup.search_algo.learner is not None:
         raise UserError(
-            f"search_algo {type(parts.search_algo).__name__} learns its gates while the supernet "
+            f"search_algo {type(setup.search_algo).__name__} learns its gates while the supernet "
             "trains, so its supernet cannot be trained alone: run the whole search"
         )
-    splits = parts.load(run.compute.device)
-    parts.check_gates()
+    splits = setup.load(run.compute.device)
+    setup.check_gates()
     health = None
-    if parts.health is not None:
-        health = HealthReport(parts.health, parts.search_space, splits, run)
-    training = start_supernet(parts, run, splits, rounds=1, health=health)
+    if setup.health is not None:
+        health = HealthReport(setup.health, setup.search_space, splits, run)
+    training = start_supernet(setup, run, splits, rounds=1, health=health)
     run.begin()
     run.keep("images", SameImages(splits))
     run.keep("supernet", training)
     if health is not None:
         run.keep("health", health)
-    train_supernet(parts, run, splits, training, Round(0, None, True, 0), health)
+    train_supernet(setup, run, splits, training, Round(0, None, True, 0), health)
     result = run.finish({"steps": training.steps_per_round})
     if health is not None:
         say_health(run, health.summary())

@@ -16,7 +16,7 @@ from nasrun.run.state import State
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 class Gradients(Protocol):
@@ -46,7 +46,7 @@ class Gradients(Protocol):
 
 
 @dataclass(frozen=True)
-class Lessons:
+class GateContext:
     """What there is to learn from.
 
     train, held_out: the images of the weights, and those that no weight has seen; steps: of the
@@ -54,7 +54,7 @@ class Lessons:
     """
 
     space: SearchSpace
-    task: ImageTask
+    problem: Problem
     train: Split
     held_out: Split
     batch_size: int
@@ -82,7 +82,7 @@ class Batches:
         return next(self._batches)
 
 
-class Measured:
+class RunningMeans:
     """(loss, accuracy) [2] of the gates' own steps, since they were last told."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class GateLearner(ABC):
     """
 
     @abstractmethod
-    def start(self, lessons: Lessons) -> None:
+    def start(self, context: GateContext) -> None:
         """Called once, before the first step and before a state is loaded."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from nasrun.search_space.gates import Gates, path_of
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
 from nasrun.trainer.option_stats import StepWatch
-from nasrun.values import Architecture, ImageTask
+from nasrun.values import Architecture, Problem
 
 
 class SizePower(BaseModel):
@@ -72,7 +72,7 @@ class PathRules:
     def over(
         self,
         space: SearchSpace,
-        task: ImageTask,
+        problem: Problem,
         streams: Streams,
         ghost_batch: int | None = None,
     ) -> StepRules:
@@ -84,7 +84,7 @@ class PathRules:
             )
         power = None
         if self.size_power is not None:
-            power = power_by_size(self.size_power, space, task, streams)
+            power = power_by_size(self.size_power, space, problem, streams)
         if not self.separate_momentum:
             return StepRules(self.distillation, power, ghost_batch=ghost_batch)
         last = space.decisions[-1].kind  # "op", where edges have operations and inputs
@@ -100,14 +100,14 @@ class PathRules:
 
 
 def power_by_size(
-    rule: SizePower, space: SearchSpace, task: ImageTask, streams: Streams
+    rule: SizePower, space: SearchSpace, problem: Problem, streams: Streams
 ) -> Callable[[Sequence[Gates]], float]:
     """The power for the paths of a step: that of the mean of their log sizes.
 
     Where several options of a decision are open, the network counts as the largest.
     """
 
-    size = space.sizer(rule.size, task)
+    size = space.sizer(rule.size, problem)
 
     def log_size(architecture: Architecture) -> float:
         return math.log(max(size(architecture), 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from nasrun.dataset.base import Split
 from nasrun.errors import UserError
 from nasrun.run.compute import Compute, is_out_of_memory
-from nasrun.run.monitor import Monitor, Silent
+from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.run.state import State, whole_number
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates, GatesOfStep
@@ -62,7 +62,7 @@ class Training(Generic[NetworkT]):
         self._at_once = compute.batch_size if isinstance(compute.batch_size, int) else None
         guarded = compute.on_nonfinite == "skip" or compute.batch_size == "auto"
         self._buffers = Buffers(self.network) if guarded else None
-        self._monitor: Monitor = Silent()
+        self._monitor: Monitor = NullMonitor()
         self._name = "training"
         self._gates: GatesOfStep | None = None
         self.rules = rules

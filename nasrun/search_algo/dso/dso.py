@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nasrun.budget.latency import Latency
 from nasrun.dataset.base import Batch
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.limits import Epochs, Strength
 from nasrun.search_algo.base import BlockHistory
 from nasrun.search_algo.dso.apg import ApgNag
@@ -21,8 +21,8 @@ from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.search_space.dso_block.roles import OUTPUT
 from nasrun.search_space.dso_block.wiring import NAMES
-from nasrun.search_space.gates import BINARY_SPACES, Gates, Weight
-from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons, Measured
+from nasrun.search_space.gates import Gates, Weight, is_binary
+from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients, RunningMeans
 from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
@@ -38,9 +38,9 @@ class SparseGates(GateLearner):
     def __init__(self, algo: Dso) -> None:
         self.algo = algo
 
-    def start(self, lessons: Lessons) -> None:
-        self.lessons, self.space = lessons, lessons.space
-        algo, device = self.algo, lessons.compute.device
+    def start(self, context: GateContext) -> None:
+        self.context, self.space = context, context.space
+        algo, device = self.algo, context.compute.device
         count = len(self.space.decisions)
         self.apg = ApgNag(
             count,
@@ -50,18 +50,18 @@ class SparseGates(GateLearner):
             clip=algo.clip,
             non_negative=algo.non_negative,
         )
-        self.first = round(algo.pretrain_epochs * lessons.steps_per_epoch)
-        if self.first >= lessons.steps:
+        self.first = round(algo.pretrain_epochs * context.steps_per_epoch)
+        if self.first >= context.steps:
             raise UserError(
                 f"search_algo.pretrain_epochs={algo.pretrain_epochs:g} leaves nothing of "
                 "trainer.epochs to search in, which counts both: raise trainer.epochs"
             )
-        self.prune_every = max(round(algo.prune_epochs * lessons.steps_per_epoch), 1)
-        split = lessons.held_out if algo.learn_on == "held_out" else lessons.train
-        self.batches = Batches(split, lessons.batch_size, lessons.streams)
-        self.penalty = algo.penalty_over(lessons)
+        self.prune_every = max(round(algo.prune_epochs * context.steps_per_epoch), 1)
+        split = context.held_out if algo.learn_on == "held_out" else context.train
+        self.batches = Batches(split, context.batch_size, context.streams)
+        self.penalty = algo.penalty_over(context)
         self.history: list[tuple[int, list[int]]] = []
-        self.measured = Measured()
+        self.measured = RunningMeans()
         self._open([1] * count)
         self._note(self.first)
 
@@ -69,7 +69,7 @@ class SparseGates(GateLearner):
         self.opened = list(opened)
         self._mask = torch.tensor(self.opened, device=self.apg.values.device)
         architecture = Architecture(self.space.name, tuple(self.opened))
-        self.macs = self.space.cost(architecture, self.lessons.task).macs
+        self.macs = self.space.cost(architecture, self.context.problem).macs
 
     def _gates(self, values: Tensor) -> Gates:
         weights: Sequence[Weight] = values.unbind()
@@ -87,7 +87,7 @@ class SparseGates(GateLearner):
             *self.batches.at(step), self._gates(self.apg.values), [self.apg.values]
         )
         gradient = self.apg.values.grad
-        skip = self.lessons.compute.on_nonfinite == "skip"
+        skip = self.context.compute.on_nonfinite == "skip"
         if skip and gradient is not None and not gradient.isfinite().all():
             self.apg.values.grad = None
             return
@@ -106,7 +106,7 @@ class SparseGates(GateLearner):
         self._note(step)
 
     def _note(self, step: int) -> None:
-        costs = self.space.block_costs(self.architecture, self.lessons.task)
+        costs = self.space.block_costs(self.architecture, self.context.problem)
         if self.history and self.history[-1][0] == step:
             self.history.pop()
         self.history.append((step, [cost.macs for cost in costs.values()]))
@@ -180,9 +180,11 @@ class Dso(LearnedSearch):
 
     def check(self, space: SearchSpace) -> None:
         if not space.binary or "mix" not in space.gate_kinds:
-            raise UserError(
+            raise MissingCapabilityError(
                 f"search_algo=dso removes what may be off or on, and {space.name} has no such "
-                f"decisions: take search_space={' or '.join(BINARY_SPACES)}"
+                "decisions",
+                group="search_space",
+                has=is_binary,
             )
         if (self.adaptive_flops or self.adaptive_costs != "none") and not isinstance(
             space, DsoBlock
@@ -193,8 +195,8 @@ class Dso(LearnedSearch):
                 "search_space=dso_block"
             )
 
-    def penalty_over(self, lessons: Lessons) -> Penalty | None:
-        space, device = lessons.space, lessons.compute.device
+    def penalty_over(self, context: GateContext) -> Penalty | None:
+        space, device = context.space, context.compute.device
         if not isinstance(space, DsoBlock):
             return None
         costs: list[Costs] | None = None
@@ -202,12 +204,12 @@ class Dso(LearnedSearch):
             costs = [self.mac] * len(space.parts)
         elif self.adaptive_costs == "latency":
             costs = latency_costs(
-                space, lessons.task, lambda piece: self.latency.time(piece, lessons.compute)
+                space, context.problem, lambda piece: self.latency.time(piece, context.compute)
             )
         return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
 
     def derive(self) -> Architecture:
-        self.learner.prune(self.learner.lessons.steps)
+        self.learner.prune(self.learner.context.steps)
         if not any(self.learner.opened):
             self.monitor.say(
                 "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty",
@@ -221,9 +223,9 @@ class Dso(LearnedSearch):
     def block_history(self) -> BlockHistory | None:
         """The multiply-adds of each block while edges were taken away (DSO-NAS, Fig. 5a)."""
         learner = self.learner
-        names = list(self.space.block_costs(learner.architecture, learner.lessons.task))
+        names = list(self.space.block_costs(learner.architecture, learner.context.problem))
         if not names:
             return None
-        epochs = [step / learner.lessons.steps_per_epoch for step, _ in learner.history]
+        epochs = [step / learner.context.steps_per_epoch for step, _ in learner.history]
         macs = zip(*(macs for _, macs in learner.history), strict=True)
         return BlockHistory(epochs, dict(zip(names, macs, strict=True)))

@@ -11,7 +11,7 @@ from nasrun.search_space.base import Piece
 from nasrun.search_space.dso_block.roles import OUTPUT, Role
 from nasrun.search_space.dso_block.space import DsoBlock
 from nasrun.search_space.dso_block.wiring import CONVOLUTIONS, NAMES
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Costs = Mapping[str, float]
 """Of each operation, and of ``output``, relative to the dearest."""
@@ -80,7 +80,7 @@ def _cost(role: Role, costs: list[Costs] | None) -> float:
 
 
 def latency_costs(
-    space: DsoBlock, task: ImageTask, milliseconds: Callable[[Piece], float]
+    space: DsoBlock, problem: Problem, milliseconds: Callable[[Piece], float]
 ) -> list[Costs]:
     """Measured times of the operations, summed over the blocks that share decisions, relative to
     the slowest (adaptive latency, released code for ImageNet)."""
@@ -92,7 +92,7 @@ def latency_costs(
         return known[piece.name]
 
     found: list[Costs] = []
-    for blocks in space.pieces_of_blocks(task):
+    for blocks in space.pieces_of_blocks(problem):
         sums = {name: sum(of(block[name]) for block in blocks) for name in blocks[0]}
         slowest = max(sums.values())
         found.append({name: time / slowest for name, time in sums.items()})

@@ -16,7 +16,7 @@ from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.batch_norm import batch_norm_protocol
 from nasrun.limits import Count
 from nasrun.run.memory import check_fits, network_bytes
-from nasrun.run.monitor import Monitor, Silent
+from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.search_algo.base import Round
 from nasrun.search_algo.enas.controller import Controller, ControllerSettings
 from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
@@ -24,7 +24,7 @@ from nasrun.search_algo.pool import Found, Pool, PoolSearch
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons
+from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients
 from nasrun.values import Architecture
 
 AT_ONCE = 100
@@ -47,18 +47,18 @@ class ControllerGates(GateLearner):
     def __init__(self, algo: Enas) -> None:
         self.algo = algo
 
-    def start(self, lessons: Lessons) -> None:
-        self.lessons = lessons
-        with lessons.streams.default("controller/init"):
-            self.controller = Controller(self.algo.controller, lessons.space)
+    def start(self, context: GateContext) -> None:
+        self.context = context
+        with context.streams.default("controller/init"):
+            self.controller = Controller(self.algo.controller, context.space)
         self.reinforce = Reinforce(self.controller, self.algo.reinforce)
-        self.batches = Batches(lessons.held_out, lessons.batch_size, lessons.streams)
+        self.batches = Batches(context.held_out, context.batch_size, context.streams)
         self._drawn: dict[int, list[Architecture]] = {}
         self._measured: list[Tensor] = []
         self._training: Gradients | None = None
 
     @torch.no_grad()
-    def draw(self, streams: Streams, name: str, number: int, count: int) -> list[Architecture]:
+    def sample(self, streams: Streams, name: str, number: int, count: int) -> list[Architecture]:
         """Architectures by the policy as it is; always the same for a name and a number."""
         drawn = self.controller.sample(count, streams.torch(name, number))
         return self.controller.architectures(drawn.choices, streams.numpy(f"{name}/mend", number))
@@ -67,22 +67,22 @@ class ControllerGates(GateLearner):
         self._training = training
 
     def gates(self, step: int) -> list[Gates]:
-        epoch, place = divmod(step, self.lessons.steps_per_epoch)
+        epoch, place = divmod(step, self.context.steps_per_epoch)
         if epoch not in self._drawn:  # the policy rests for an epoch, and many at once are cheap
-            count = self.lessons.steps_per_epoch
-            self._drawn[epoch] = self.draw(self.lessons.streams, "weights", epoch, count)
+            count = self.context.steps_per_epoch
+            self._drawn[epoch] = self.sample(self.context.streams, "weights", epoch, count)
         return [self._drawn[epoch][place].choices]
 
     def after(self, step: int) -> None:
-        epochs, rest = divmod(step + 1, self.lessons.steps_per_epoch)
+        epochs, rest = divmod(step + 1, self.context.steps_per_epoch)
         if rest == 0 and self._training is not None:
             self.learn(epochs - 1, cast(Network, self._training.network))
 
     def learn(self, epoch: int, network: Network) -> None:
         """The controller's steps after an epoch; the network stays as it is."""
-        settings, streams = self.algo.reinforce, self.lessons.streams
+        settings, streams = self.algo.reinforce, self.context.streams
         network.noise.stop()
-        with batch_norm_protocol("batch", network, (), self.lessons.compute):
+        with batch_norm_protocol("batch", network, (), self.context.compute):
             for index in range(settings.steps):
                 number = epoch * settings.steps + index
                 drawn = self.controller.sample(
@@ -106,9 +106,9 @@ class ControllerGates(GateLearner):
         """
         if not self.algo.candidates.allows(architecture):
             return 0.0
-        compute = self.lessons.compute
+        compute = self.context.compute
         predict = partial(network, gates=architecture.choices)
-        score = accuracy(predict, [self.batches.at(number)], compute, Silent())
+        score = accuracy(predict, [self.batches.at(number)], compute, NullMonitor())
         if math.isfinite(score):
             return score
         if compute.on_nonfinite == "skip":
@@ -159,7 +159,7 @@ class Enas(PoolSearch):
         self.derive, self.batch = derive, batch
         self.controller, self.reinforce = controller, reinforce
         self.learner = ControllerGates(self)
-        self.monitor: Monitor = Silent()
+        self.monitor: Monitor = NullMonitor()
 
     def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
         """Raises UserError where the controller is too large for the memory."""
@@ -189,7 +189,7 @@ class Enas(PoolSearch):
         number = fruitless = 0
         while len(found) < self.derive and fruitless < GIVE_UP_AFTER:
             before = len(found)
-            drawn = self.learner.draw(self.streams, "derive", number, AT_ONCE)
+            drawn = self.learner.sample(self.streams, "derive", number, AT_ONCE)
             self.pool.collect(drawn, self.derive, found)
             fruitless = 0 if len(found) > before else fruitless + 1
             number += 1
@@ -199,7 +199,7 @@ class Enas(PoolSearch):
                 "budget are scored in its place; train for longer, or widen the budget",
                 "yellow",
             )
-            self.pool.draw(self.streams.numpy("random", 0), self.derive, found)
+            self.pool.sample(self.streams.numpy("random", 0), self.derive, found)
         return found
 
     def state_dict(self) -> dict[str, Any]:

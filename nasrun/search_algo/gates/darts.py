@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from nasrun.dataset.base import Batch
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError
 from nasrun.limits import Epochs
 from nasrun.search_algo.gates.learned import LearnedSearch
 from nasrun.search_algo.gates.soft_gates import GateAdam, SoftGates
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.gates import MIX_SPACES
+from nasrun.search_space.gates import has_mixtures
 from nasrun.trainer.gate_learner import Gradients
 from nasrun.values import Architecture
 
@@ -25,9 +25,11 @@ FAR = 0.01
 def check_mixtures(name: str, space: SearchSpace) -> None:
     """Raises UserError where the space opens one option of a decision at a time."""
     if "mix" not in space.gate_kinds:
-        raise UserError(
+        raise MissingCapabilityError(
             f"search_algo={name} learns mixtures, and {space.name} opens one option of a decision "
-            f"at a time: take search_space={' or '.join(MIX_SPACES)}"
+            "at a time",
+            group="search_space",
+            has=has_mixtures,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
-from nasrun.run.monitor import Monitor, Silent
+from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
@@ -25,7 +25,7 @@ class LearnedSearch(SearchAlgo):
 
     def __init__(self) -> None:
         self.trial: Trial | None = None
-        self.monitor: Monitor = Silent()
+        self.monitor: Monitor = NullMonitor()
 
     @abstractmethod
     def derive(self) -> Architecture:

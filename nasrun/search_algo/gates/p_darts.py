@@ -18,8 +18,8 @@ from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.darts_cell import DartsCell
 from nasrun.search_space.darts_cell.operations import NAMES, SKIP
-from nasrun.trainer.gate_learner import Gradients, Lessons
-from nasrun.values import Architecture, ImageTask
+from nasrun.trainer.gate_learner import GateContext, Gradients
+from nasrun.values import Architecture, Problem
 
 DECAY = 0.2
 """By which the dropout of skips falls, exponentially, in an epoch (released code)."""
@@ -61,10 +61,10 @@ class ProgressiveGates(DartsGates):
         super().__init__(adam, order=1, rest_epochs=rest_epochs, spread=spread, edges=False)
         self.keep, self.skip_dropout = options, skip_dropout
 
-    def start(self, lessons: Lessons) -> None:
-        super().start(lessons)
+    def start(self, context: GateContext) -> None:
+        super().start(context)
         self.stage = 0
-        self.steps_of_stage = -(-lessons.steps // len(self.keep))
+        self.steps_of_stage = -(-context.steps // len(self.keep))
         if self.first >= self.steps_of_stage:
             raise UserError(
                 f"search_algo.rest_epochs={self.rest_epochs:g} leaves nothing of a stage, which is "
@@ -80,7 +80,7 @@ class ProgressiveGates(DartsGates):
         if stage > self.stage:
             self.stage = stage
             self._shrink(self.keep[stage])
-            generator = self.lessons.streams.torch("init", stage)
+            generator = self.context.streams.torch("init", stage)
             drawn = torch.randn(self.logits.shape, generator=generator)
             with torch.no_grad():
                 self.logits.copy_(self.spread * drawn)
@@ -89,7 +89,7 @@ class ProgressiveGates(DartsGates):
         assert isinstance(network, StagedSupernet)  # made by PDarts.supernet  # noqa: S101
         network.stage = stage
         # Source: released code; the rate falls from the epoch in which the gates begin to learn.
-        late = max(done - self.first, 0) / self.lessons.steps_per_epoch
+        late = max(done - self.first, 0) / self.context.steps_per_epoch
         network.noise.skip_dropout = self.skip_dropout[stage] * math.exp(-DECAY * late)
         super().before(step, batch, training)
 
@@ -154,10 +154,10 @@ class PDarts(LearnedSearch):
                 "kind: take search_space=darts_cell"
             )
 
-    def supernet(self, space: SearchSpace, task: ImageTask, *, auxiliary: bool) -> Supernet:
+    def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
         assert isinstance(space, DartsCell)  # see check  # noqa: S101
         stages = [space.of_cells(count) for count in self.cells]
-        return StagedSupernet([one.supernet(task, auxiliary=auxiliary) for one in stages])
+        return StagedSupernet([one.supernet(problem, auxiliary=auxiliary) for one in stages])
 
     def derive(self) -> Architecture:
         """The heaviest genotype whose normal cell has no more than ``skips`` skip connections."""

@@ -57,14 +57,14 @@ class BinaryGates(SoftGates):
 
     def gates(self, step: int) -> list[Gates]:
         shares = self.opened.double() if self.resting(step) else self.weights().double()
-        generator = self.lessons.streams.torch("path", step)
+        generator = self.context.streams.torch("path", step)
         drawn = torch.multinomial(shares.detach().cpu(), 1, generator=generator)
         return [drawn[:, 0].tolist()]
 
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
         if (step - self.first) % self.every:
             return
-        generator = self.lessons.streams.torch("pair", step)
+        generator = self.context.streams.torch("pair", step)
         shares = self.weights().detach().double().cpu().clamp(min=1e-12) * self.opened
         pairs = torch.multinomial(shares, 2, generator=generator)
         active = torch.multinomial(shares.gather(1, pairs), 1, generator=generator)

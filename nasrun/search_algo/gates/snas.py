@@ -45,10 +45,10 @@ class SnasGates(SoftGates):
 
     def temperature(self, step: int) -> float:
         start, end = self.temperatures
-        return float(start * (end / start) ** (step / max(self.lessons.steps - 1, 1)))
+        return float(start * (end / start) ** (step / max(self.context.steps - 1, 1)))
 
     def gates(self, step: int) -> list[Gates]:
-        generator = self.lessons.streams.torch("gumbel", step)
+        generator = self.context.streams.torch("gumbel", step)
         uniform = torch.rand(self.logits.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
         noise = -(-uniform.log()).log()
         logits = (self.logits + noise.to(self.logits)) / self.temperature(step)

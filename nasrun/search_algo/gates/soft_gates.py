@@ -13,7 +13,7 @@ from nasrun.dataset.base import Batch
 from nasrun.limits import Strength
 from nasrun.run.state import load_optimiser_state, optimiser_state
 from nasrun.search_space.gates import Gates
-from nasrun.trainer.gate_learner import Batches, GateLearner, Gradients, Lessons, Measured
+from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients, RunningMeans
 from nasrun.values import Architecture
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -48,12 +48,12 @@ class SoftGates(GateLearner):
     ) -> None:
         self.adam, self.rest_epochs, self.spread, self.edges = adam, rest_epochs, spread, edges
 
-    def start(self, lessons: Lessons) -> None:
-        self.lessons, self.space = lessons, lessons.space
-        device = lessons.compute.device
+    def start(self, context: GateContext) -> None:
+        self.context, self.space = context, context.space
+        device = context.compute.device
         counts = [len(decision.options) for decision in self.space.decisions]
         self.options = max(counts)
-        generator = lessons.streams.torch("init")
+        generator = context.streams.torch("init")
         drawn = torch.randn(len(counts), self.options + 1, generator=generator)
         logits = (self.spread * drawn).to(device)
         self.logits = logits[:, :-1].clone().requires_grad_()
@@ -68,9 +68,9 @@ class SoftGates(GateLearner):
             betas=(self.adam.beta1, self.adam.beta2),
             weight_decay=self.adam.weight_decay,
         )
-        self.first = round(self.rest_epochs * lessons.steps_per_epoch)
-        self.batches = Batches(lessons.held_out, lessons.batch_size, lessons.streams)
-        self.measured = Measured()
+        self.first = round(self.rest_epochs * context.steps_per_epoch)
+        self.batches = Batches(context.held_out, context.batch_size, context.streams)
+        self.measured = RunningMeans()
 
     def resting(self, step: int) -> bool:
         """Whether the weights learn alone in that step."""
@@ -121,7 +121,7 @@ class SoftGates(GateLearner):
         steps are skipped."""
         if gradient is None:
             return
-        if self.lessons.compute.on_nonfinite == "skip" and not gradient.isfinite().all():
+        if self.context.compute.on_nonfinite == "skip" and not gradient.isfinite().all():
             self.optimiser.zero_grad(set_to_none=True)
             return
         torch.autograd.backward(weights, gradient)

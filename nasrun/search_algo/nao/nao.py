@@ -174,7 +174,7 @@ class Nao(PoolSearch):
 
     def _first(self) -> tuple[Found, int]:
         found: Found = {}
-        self.pool.draw(self.streams.numpy("random", 0), self.initial, found)
+        self.pool.sample(self.streams.numpy("random", 0), self.initial, found)
         return found, len(found)
 
     @one_thread()
@@ -199,7 +199,7 @@ class Nao(PoolSearch):
                     break
             ascended = len(found)
             rng = self.streams.numpy("random", self.begun)
-            self.pool.draw(rng, self.new_per_round, found)
+            self.pool.sample(rng, self.new_per_round, found)
             random = len(found) - ascended
             stage.advance(random, random=random)
         return found, random

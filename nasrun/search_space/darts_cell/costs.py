@@ -9,7 +9,7 @@ from nasrun.search_space.darts_cell.operations import OPTIONS, calibration_cost
 from nasrun.search_space.darts_cell.wiring import CELLS, edges_before, edges_of
 from nasrun.search_space.operation import total
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, ends_cost
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Costs:
         return Cost(params, macs)
 
 
-def count(plan: NetworkPlan, task: ImageTask, nodes: int, *, stem: StemKind) -> Costs:
+def count(plan: NetworkPlan, problem: Problem, nodes: int, *, stem: StemKind) -> Costs:
     """The costs of all networks of that plan."""
-    fixed = [ends_cost(plan, task, stem)]
+    fixed = [ends_cost(plan, problem, stem)]
     for cell in plan.cells:
         fixed += calibration_cost(cell)
     options = tuple(

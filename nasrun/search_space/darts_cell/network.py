@@ -16,7 +16,7 @@ from nasrun.search_space.gates import Gates
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import reduced, remove_affine
 from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 MakeEdge = Callable[[int, int, Iterable[int]], Edge]
 """(channels, stride, options) -> the module of an edge."""
@@ -81,7 +81,7 @@ class DartsNetwork(DartsStack):
     def __init__(
         self,
         plan: NetworkPlan,
-        task: ImageTask,
+        problem: Problem,
         choices: Sequence[int],
         nodes: int,
         *,
@@ -99,7 +99,7 @@ class DartsNetwork(DartsStack):
         )
         last_norm = stem != "imagenet"
         super().__init__(
-            plan, task, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
+            plan, problem, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
         )
         self.choices = tuple(choices)
 
@@ -116,7 +116,7 @@ class DartsSupernet(DartsStack, Supernet):
     def __init__(
         self,
         plan: NetworkPlan,
-        task: ImageTask,
+        problem: Problem,
         nodes: int,
         *,
         stem: StemKind,
@@ -139,7 +139,7 @@ class DartsSupernet(DartsStack, Supernet):
                 remove_affine(cell)
         last_norm = stem != "imagenet"
         super().__init__(
-            plan, task, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
+            plan, problem, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
         )
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:

@@ -17,14 +17,14 @@ from nasrun.search_space.stacked_cells import (
     head_piece,
     stem_piece,
 )
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 def list_pieces(
-    plan: NetworkPlan, task: ImageTask, choices: Sequence[int], nodes: int, *, stem: StemKind
+    plan: NetworkPlan, problem: Problem, choices: Sequence[int], nodes: int, *, stem: StemKind
 ) -> list[Piece]:
     """Stem, cells and head, in the order of the network; arguments as ``DartsNetwork`` has them."""
-    found = [stem_piece("darts_cell", plan, task, stem)]
+    found = [stem_piece("darts_cell", plan, problem, stem)]
     half = len(choices) // 2
     of_kind = choices[:half], choices[half:]
     edges = edges_of(nodes)
@@ -35,7 +35,7 @@ def list_pieces(
                 size = cell.size_in if state < 2 else cell.size_out
                 stride = 2 if cell.reduction and state < 2 else 1
                 found.append(_operation(NAMES[choice], cell.channels, size, stride))
-    return [*found, head_piece("darts_cell", plan.output, task)]
+    return [*found, head_piece("darts_cell", plan.output, problem)]
 
 
 # A network has some hundred pieces, most of them alike, and a search asks for thousands of

@@ -5,11 +5,11 @@ from __future__ import annotations
 from nasrun.errors import UserError
 from nasrun.search_space.operation import reduced
 from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 def plan_network(
-    task: ImageTask, *, cells: int, channels: int, stem: StemKind, nodes: int
+    problem: Problem, *, cells: int, channels: int, stem: StemKind, nodes: int
 ) -> NetworkPlan:
     """``cells`` cells with reductions at a third and at two thirds, channels doubled at each.
 
@@ -17,16 +17,17 @@ def plan_network(
     Source: the released code of DARTS. Raises UserError for images too small.
     """
     smallest = 32 if stem == "imagenet" else 4
-    if task.size < smallest:
+    if problem.size < smallest:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for the reductions of this "
+            f"images of {problem.size}×{problem.size} pixels are "
+            "too small for the reductions of this "
             f"network (at least {smallest}×{smallest} with search_space.stem={stem})"
         )
     if stem == "imagenet":
-        quarter = reduced(reduced(task.size))
+        quarter = reduced(reduced(problem.size))
         stem_maps = (FeatureMap(channels, quarter), FeatureMap(channels, reduced(quarter)))
     else:
-        stem_maps = (FeatureMap(3 * channels, task.size), FeatureMap(3 * channels, task.size))
+        stem_maps = (FeatureMap(3 * channels, problem.size), FeatureMap(3 * channels, problem.size))
     reductions = (cells // 3, 2 * cells // 3)
     plans: list[CellPlan] = []
     before, last = stem_maps

@@ -29,7 +29,7 @@ from nasrun.search_space.darts_cell.wiring import (
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import Graph, Node
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 OPEN = 2
 """Edges that end in each node of an architecture."""
@@ -80,7 +80,7 @@ class DartsCell(SearchSpace):
         self.affine = affine
         self.partial_channels = partial_channels
         self.scales: dict[Scale, DartsScale] = {"search": search, "final": final}
-        self._costs: dict[tuple[ImageTask, Scale], Costs] = {}
+        self._costs: dict[tuple[Problem, Scale], Costs] = {}
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
@@ -176,10 +176,10 @@ class DartsCell(SearchSpace):
                 )
         return architecture
 
-    def _plan(self, task: ImageTask, scale: Scale) -> NetworkPlan:
+    def _plan(self, problem: Problem, scale: Scale) -> NetworkPlan:
         size = self.scales[scale]
         return plan_network(
-            task, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
+            problem, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
         )
 
     def of_cells(self, cells: int) -> DartsCell:
@@ -193,10 +193,10 @@ class DartsCell(SearchSpace):
             final=self.scales["final"],
         )
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> DartsSupernet:
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> DartsSupernet:
         return DartsSupernet(
-            self._plan(task, "search"),
-            task,
+            self._plan(problem, "search"),
+            problem,
             self.nodes,
             stem=self.stem,
             auxiliary=auxiliary,
@@ -205,35 +205,35 @@ class DartsCell(SearchSpace):
         )
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> DartsNetwork:
         """Of any edges, not of genotypes alone."""
         choices = super().check(architecture).choices
-        plan = self._plan(task, scale)
-        return DartsNetwork(plan, task, choices, self.nodes, stem=self.stem, auxiliary=auxiliary)
+        plan = self._plan(problem, scale)
+        return DartsNetwork(plan, problem, choices, self.nodes, stem=self.stem, auxiliary=auxiliary)
 
-    def _counted(self, task: ImageTask, scale: Scale) -> Costs:
-        if (task, scale) not in self._costs:
-            plan = self._plan(task, scale)
-            self._costs[task, scale] = count(plan, task, self.nodes, stem=self.stem)
-        return self._costs[task, scale]
+    def _counted(self, problem: Problem, scale: Scale) -> Costs:
+        if (problem, scale) not in self._costs:
+            plan = self._plan(problem, scale)
+            self._costs[problem, scale] = count(plan, problem, self.nodes, stem=self.stem)
+        return self._costs[problem, scale]
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        return self._counted(task, scale).of(architecture.choices)
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        return self._counted(problem, scale).of(architecture.choices)
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
-        return self._counted(task, scale).bound(self.nodes)
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
+        return self._counted(problem, scale).bound(self.nodes)
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, what fits the inputs of cells together, the operations on open edges, and head.
 
         Names tell the operation, its channels, the input's side and, of operations on edges, the
         stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
         """
-        plan = self._plan(task, scale)
-        return list_pieces(plan, task, architecture.choices, self.nodes, stem=self.stem)
+        plan = self._plan(problem, scale)
+        return list_pieces(plan, problem, architecture.choices, self.nodes, stem=self.stem)
 
     def describe(self, architecture: Architecture) -> list[str]:
         lines = []

@@ -188,12 +188,12 @@ class BlockStack(Network):
         )
         last = plan.stages[-1]
         self.head = nn.Sequential(nn.BatchNorm2d(last.channels), nn.ReLU())
-        self.classifier = nn.Linear(last.channels, plan.task.classes)
+        self.classifier = nn.Linear(last.channels, plan.problem.classes)
         self.auxiliary_after = min(2, len(plan.stages) - 1) if auxiliary else 0
         if auxiliary:
             source = plan.stages[self.auxiliary_after]
             self.auxiliary = AuxiliaryHead(
-                FeatureMap(source.channels, source.size), plan.task.classes
+                FeatureMap(source.channels, source.size), plan.problem.classes
             )
         self._initialise()
 

@@ -9,7 +9,7 @@ from typing import Literal
 from nasrun.errors import UserError
 from nasrun.search_space.dso_block.wiring import CONVOLUTIONS, NAMES, REDUCTIONS, Wiring
 from nasrun.search_space.operation import reduced, total
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 StemKind = Literal["small", "imagenet"]
 """``small``: one 3×3 convolution. ``imagenet``: two of stride 2, the first to half the channels."""
@@ -33,7 +33,7 @@ class Stage:
 class Plan:
     """kind: of the stem. Between two stages stands a reduction."""
 
-    task: ImageTask
+    problem: Problem
     kind: StemKind
     stages: tuple[Stage, ...]
 
@@ -44,7 +44,7 @@ class Plan:
         outputs = [channels] * len(strides)
         if len(strides) > 1:
             outputs[0] = max(channels // 2, 1)
-        return list(zip([self.task.channels, *outputs], outputs, strides, strict=False))
+        return list(zip([self.problem.channels, *outputs], outputs, strides, strict=False))
 
     def blocks(self) -> Iterator[tuple[Stage, bool]]:
         """The stage of each block in order, and whether it is the first of its stage."""
@@ -53,25 +53,25 @@ class Plan:
                 yield stage, index == 0
 
 
-def plan_stages(task: ImageTask, kind: StemKind, channels: int, blocks: Sequence[int]) -> Plan:
+def plan_stages(problem: Problem, kind: StemKind, channels: int, blocks: Sequence[int]) -> Plan:
     """Channels doubled and sizes halved between the stages.
 
     Raises UserError for images too small for that.
     """
     halvings = STRIDES[kind].count(2) + len(blocks) - 1
-    if task.size < 2**halvings:
+    if problem.size < 2**halvings:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for dso_block with "
+            f"images of {problem.size}×{problem.size} pixels are too small for dso_block with "
             f"stem={kind} and {len(blocks)} stages, which halve them {halvings} times (at least "
             f"{2**halvings}×{2**halvings})"
         )
-    size = task.size
+    size = problem.size
     for stride in STRIDES[kind]:
         size = reduced(size, stride)
     stages = [Stage(channels, size, blocks[0])]
     for count in blocks[1:]:
         stages.append(Stage(2 * stages[-1].channels, reduced(stages[-1].size), count))
-    return Plan(task, kind, tuple(stages))
+    return Plan(problem, kind, tuple(stages))
 
 
 def network_cost(
@@ -100,7 +100,7 @@ def _norm_conv(inputs: int, outputs: int, kernel: int, size: int) -> Cost:
 
 
 def _stem_cost(plan: Plan) -> Cost:
-    costs, size = [], plan.task.size
+    costs, size = [], plan.problem.size
     for inputs, outputs, stride in plan.stem:
         size = reduced(size, stride)
         costs.append(_norm_conv(inputs, outputs, 3, size))
@@ -109,7 +109,7 @@ def _stem_cost(plan: Plan) -> Cost:
 
 def _head_cost(plan: Plan) -> Cost:
     """Batch norm and linear layer."""
-    features, classes = plan.stages[-1].channels, plan.task.classes
+    features, classes = plan.stages[-1].channels, plan.problem.classes
     return Cost(2 * features + (features + 1) * classes, features * classes)
 
 

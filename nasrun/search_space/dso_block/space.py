@@ -30,7 +30,7 @@ from nasrun.search_space.dso_block.wiring import (
 from nasrun.search_space.gates import BINARY, GateKind
 from nasrun.search_space.graph import Graph
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 WIDEST = 2048
 """Channels of the first stage, at most."""
@@ -67,6 +67,7 @@ class DsoBlock(SearchSpace):
 
     name = "dso_block"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+    binary = True
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class DsoBlock(SearchSpace):
         self.share, self.blocks, self.stem, self.density = share, blocks, stem, density
         self.edges = Edges(levels)
         self.search, self.final = search, final
-        self._fitted: dict[tuple[Architecture, ImageTask], int] = {}
+        self._fitted: dict[tuple[Architecture, Problem], int] = {}
 
     @cached_property
     def parts(self) -> dict[str, int]:
@@ -127,11 +128,11 @@ class DsoBlock(SearchSpace):
                 found += block_roles(index, self.edges)
         return tuple(found)
 
-    def pieces_of_blocks(self, task: ImageTask) -> list[list[dict[str, Piece]]]:
+    def pieces_of_blocks(self, problem: Problem) -> list[list[dict[str, Piece]]]:
         """For each set of decisions the blocks that follow it, and of each block its operations by
         the name of their role, at the scale of the search."""
         blocks = [
-            stage_pieces(stage) for stage, _ in self._plan(task, self.search.channels).blocks()
+            stage_pieces(stage) for stage, _ in self._plan(problem, self.search.channels).blocks()
         ]
         return [blocks] if self.share else [[block] for block in blocks]
 
@@ -145,8 +146,8 @@ class DsoBlock(SearchSpace):
             wirings[1:] = [wire(one, self.edges) for one in own[1:count]]
         return wirings, list(own[count:])
 
-    def _plan(self, task: ImageTask, channels: int) -> Plan:
-        return plan_stages(task, self.stem, channels, self.blocks)
+    def _plan(self, problem: Problem, channels: int) -> Plan:
+        return plan_stages(problem, self.stem, channels, self.blocks)
 
     def _check_auxiliary(self, *, auxiliary: bool) -> None:
         if auxiliary and len(self.blocks) == 1:
@@ -155,10 +156,10 @@ class DsoBlock(SearchSpace):
                 "has none: set auxiliary_weight=0 for this trainer"
             )
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> BlockSupernet:
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> BlockSupernet:
         self._check_auxiliary(auxiliary=auxiliary)
         return BlockSupernet(
-            self._plan(task, self.search.channels),
+            self._plan(problem, self.search.channels),
             self.edges,
             self.places,
             *self._wirings((1,) * len(self.decisions)),
@@ -167,12 +168,12 @@ class DsoBlock(SearchSpace):
         )
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> BlockNetwork:
         self._check_auxiliary(auxiliary=auxiliary)
         choices = self.check(architecture).choices
         network = BlockNetwork(
-            self._plan(task, self.channels(architecture, task, scale)),
+            self._plan(problem, self.channels(architecture, problem, scale)),
             self.edges,
             self.places,
             *self._wirings(choices),
@@ -181,28 +182,28 @@ class DsoBlock(SearchSpace):
         network.choices = choices
         return network
 
-    def channels(self, architecture: Architecture, task: ImageTask, scale: Scale) -> int:
+    def channels(self, architecture: Architecture, problem: Problem, scale: Scale) -> int:
         """C of the first stage. Raises UserError where the narrowest network is above a limit."""
         if scale == "search":
             return self.search.channels
         limits = {"params": self.final.params, "macs": self.final.macs}
         if all(limit is None for limit in limits.values()):
             return self.final.channels
-        key = (architecture, task)
+        key = (architecture, problem)
         if key not in self._fitted:
             if len(self._fitted) > 10_000:
                 self._fitted.clear()
-            self._fitted[key] = self._fit(architecture, task, limits)
+            self._fitted[key] = self._fit(architecture, problem, limits)
         return self._fitted[key]
 
     def _fit(
-        self, architecture: Architecture, task: ImageTask, limits: dict[str, float | None]
+        self, architecture: Architecture, problem: Problem, limits: dict[str, float | None]
     ) -> int:
         """The largest multiple of the step within the limits, by bisection: costs grow with C."""
         wirings, reductions = self._wirings(architecture.choices)
 
         def exceeded(steps: int) -> str | None:
-            plan = self._plan(task, steps * self.final.step)
+            plan = self._plan(problem, steps * self.final.step)
             cost = network_cost(plan, wirings, reductions)
             for name, limit in limits.items():
                 if limit is not None and getattr(cost, name) > limit:
@@ -221,17 +222,19 @@ class DsoBlock(SearchSpace):
             low, high = (middle, high) if exceeded(middle) is None else (low, middle)
         return low * self.final.step
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        plan = self._plan(task, self.channels(architecture, task, scale))
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        plan = self._plan(problem, self.channels(architecture, problem, scale))
         return network_cost(plan, *self._wirings(architecture.choices))
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The complete network; of the widest kind where the width goes by a limit."""
         channels = self.search.channels
         if scale == "final":
             fitted = self.final.params is not None or self.final.macs is not None
             channels = WIDEST if fitted else self.final.channels
-        return network_cost(self._plan(task, channels), *self._wirings((1,) * len(self.decisions)))
+        return network_cost(
+            self._plan(problem, channels), *self._wirings((1,) * len(self.decisions))
+        )
 
     def limit(self, name: str) -> float | None:
         return {"params": self.final.params, "macs": self.final.macs}.get(name)
@@ -246,8 +249,8 @@ class DsoBlock(SearchSpace):
                 found[part] = graph_of(wire(opened, self.edges), self.edges)
         return found
 
-    def block_costs(self, architecture: Architecture, task: ImageTask) -> dict[str, Cost]:
-        plan = self._plan(task, self.search.channels)
+    def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
+        plan = self._plan(problem, self.search.channels)
         wirings, _ = self._wirings(architecture.choices)
         names = [f"stage{s + 1}.block{b + 1}" for s, n in enumerate(self.blocks) for b in range(n)]
         return {

@@ -16,7 +16,7 @@ from nasrun.search_space.nao_cell.cell import (
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
 from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 class Cell(nn.Module):
@@ -65,7 +65,7 @@ class NaoNetwork(CellStack):
     def __init__(
         self,
         plan: NetworkPlan,
-        task: ImageTask,
+        problem: Problem,
         cells: tuple[Sequence[Node], Sequence[Node]],
         operations: Sequence[str],
         *,
@@ -74,7 +74,7 @@ class NaoNetwork(CellStack):
     ) -> None:
         """cells: nodes of the normal and of the reduction cell."""
         modules = (Cell(cell, cells[cell.reduction], operations) for cell in plan.cells)
-        super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
+        super().__init__(plan, problem, modules, stem=stem, auxiliary=auxiliary)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

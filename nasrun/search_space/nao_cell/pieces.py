@@ -15,19 +15,19 @@ from nasrun.search_space.stacked_cells import (
     head_piece,
     stem_piece,
 )
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 def list_pieces(
     plan: NetworkPlan,
-    task: ImageTask,
+    problem: Problem,
     cells: tuple[Sequence[Node], Sequence[Node]],
     operations: Sequence[str],
     *,
     stem: StemKind,
 ) -> list[Piece]:
     """Stem, cells and head, in the order of the network; arguments as ``NaoNetwork`` has them."""
-    found = [stem_piece("nao_cell", plan, task, stem)]
+    found = [stem_piece("nao_cell", plan, problem, stem)]
     to_halve = [state for state in unused_states(cells[True]) if state < 2]
     for cell in plan.cells:
         found += _calibrations(cell)
@@ -45,7 +45,7 @@ def list_pieces(
             found += [_factorized_reduce(cell.channels, cell.channels, cell.size_in)] * len(
                 to_halve
             )
-    return [*found, head_piece("nao_cell", plan.output, task)]
+    return [*found, head_piece("nao_cell", plan.output, problem)]
 
 
 def _calibrations(plan: CellPlan) -> list[Piece]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from nasrun.errors import UserError
 from nasrun.search_space.operation import reduced
 from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 def plan_network(
-    task: ImageTask, *, layers: int, channels: int, stem: StemKind, concat: tuple[int, int]
+    problem: Problem, *, layers: int, channels: int, stem: StemKind, concat: tuple[int, int]
 ) -> NetworkPlan:
     """3·layers + 2 cells with reductions at layers and 2·layers + 1, channels doubled at each.
 
@@ -18,15 +18,16 @@ def plan_network(
     Source: the search network of NAO-V2's released code. Raises UserError for images too small.
     """
     if stem == "imagenet":
-        quarter = reduced(reduced(task.size))
+        quarter = reduced(reduced(problem.size))
         stem_maps = (FeatureMap(channels, quarter), FeatureMap(channels, reduced(quarter)))
         smallest = 64
     else:
-        stem_maps = (FeatureMap(3 * channels, task.size), FeatureMap(3 * channels, task.size))
+        stem_maps = (FeatureMap(3 * channels, problem.size), FeatureMap(3 * channels, problem.size))
         smallest = 8
-    if task.size < smallest:
+    if problem.size < smallest:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for the reductions of this "
+            f"images of {problem.size}×{problem.size} pixels are "
+            "too small for the reductions of this "
             f"network (at least {smallest}×{smallest} with search_space.stem={stem})"
         )
     cells: list[CellPlan] = []

@@ -25,7 +25,7 @@ from nasrun.search_space.nao_cell.plan import plan_network
 from nasrun.search_space.nao_cell.supernet import NaoSupernet
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, total
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, ends_cost
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
     # the order is that of the released architecture strings
@@ -126,35 +126,39 @@ class NaoCell(SearchSpace):
         half = len(architecture.choices) // 2
         return nodes_of(architecture.choices[:half]), nodes_of(architecture.choices[half:])
 
-    def _plan(self, task: ImageTask, scale: Scale, concat: tuple[int, int]) -> NetworkPlan:
+    def _plan(self, problem: Problem, scale: Scale, concat: tuple[int, int]) -> NetworkPlan:
         size = self.scales[scale]
         return plan_network(
-            task, layers=size.layers, channels=size.channels, stem=self.stem, concat=concat
+            problem, layers=size.layers, channels=size.channels, stem=self.stem, concat=concat
         )
 
-    def _plan_of(self, architecture: Architecture, task: ImageTask, scale: Scale) -> NetworkPlan:
+    def _plan_of(self, architecture: Architecture, problem: Problem, scale: Scale) -> NetworkPlan:
         normal, reduction = self.cells(architecture)
-        return self._plan(task, scale, (len(unused_states(normal)), len(unused_states(reduction))))
+        return self._plan(
+            problem, scale, (len(unused_states(normal)), len(unused_states(reduction)))
+        )
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> NaoSupernet:
-        plan = self._plan(task, "search", (1, 1))
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> NaoSupernet:
+        plan = self._plan(problem, "search", (1, 1))
         return NaoSupernet(
-            plan, task, self.nodes, self.operations, stem=self.stem, auxiliary=auxiliary
+            plan, problem, self.nodes, self.operations, stem=self.stem, auxiliary=auxiliary
         )
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> NaoNetwork:
-        plan = self._plan_of(self.check(architecture), task, scale)
+        plan = self._plan_of(self.check(architecture), problem, scale)
         cells = self.cells(architecture)
-        return NaoNetwork(plan, task, cells, self.operations, stem=self.stem, auxiliary=auxiliary)
+        return NaoNetwork(
+            plan, problem, cells, self.operations, stem=self.stem, auxiliary=auxiliary
+        )
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
         cells = self.cells(architecture)
         unused = [unused_states(nodes) for nodes in cells]
         operations = [OPERATIONS[name] for name in self.operations]
-        plan = self._plan_of(architecture, task, scale)
-        costs = [ends_cost(plan, task, self.stem)]
+        plan = self._plan_of(architecture, problem, scale)
+        costs = [ends_cost(plan, problem, self.stem)]
         for cell in plan.cells:
             costs += calibration_cost(cell)
             for node in cells[cell.reduction]:
@@ -168,13 +172,13 @@ class NaoCell(SearchSpace):
                 costs += [reduce for state in unused[True] if state < 2]
         return total(costs)
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """Every branch at its most expensive option and every cell at its widest output.
 
         At least one of the two inputs is read, so at most nodes + 1 states are left unused.
         """
         widest = self.nodes + 1
-        plan = self._plan(task, scale, (widest, widest))
+        plan = self._plan(problem, scale, (widest, widest))
         params, macs = [], []
         for cell in plan.cells:
             for node in range(self.nodes):
@@ -189,7 +193,7 @@ class NaoCell(SearchSpace):
                 ]
                 params.append(2 * max(option.params for option in options))
                 macs.append(2 * max(option.macs for option in options))
-        rest = [ends_cost(plan, task, self.stem)]
+        rest = [ends_cost(plan, problem, self.stem)]
         for cell in plan.cells:
             rest += calibration_cost(cell)
             if cell.reduction:
@@ -198,16 +202,16 @@ class NaoCell(SearchSpace):
         return Cost(fixed.params + sum(params), fixed.macs + sum(macs))
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, operations of the nodes, what fits inputs and outputs of cells together, and head.
 
         Names tell the operation, its channels, the input's side and, of the nodes' operations, the
         stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
         """
-        plan = self._plan_of(architecture, task, scale)
+        plan = self._plan_of(architecture, problem, scale)
         cells = self.cells(architecture)
-        return list_pieces(plan, task, cells, self.operations, stem=self.stem)
+        return list_pieces(plan, problem, cells, self.operations, stem=self.stem)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The two branches of a node are summed, so their order is free: the smaller one first."""

@@ -20,7 +20,7 @@ from nasrun.search_space.nao_cell.cell import (
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
 from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
 class SupernetBranch(nn.Module):
@@ -103,7 +103,7 @@ class NaoSupernet(CellStack, Supernet):
     def __init__(
         self,
         plan: NetworkPlan,
-        task: ImageTask,
+        problem: Problem,
         nodes: int,
         operations: Sequence[str],
         *,
@@ -111,7 +111,7 @@ class NaoSupernet(CellStack, Supernet):
         auxiliary: bool,
     ) -> None:
         modules = (SupernetCell(cell, nodes, operations) for cell in plan.cells)
-        super().__init__(plan, task, modules, stem=stem, auxiliary=auxiliary)
+        super().__init__(plan, problem, modules, stem=stem, auxiliary=auxiliary)
         initialise(self)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:

@@ -15,7 +15,7 @@ from nasrun.search_space.gates import Gate, Gates, mixed
 from nasrun.search_space.nas_bench_201.cell import EDGES, NAMES, NODES, NONE, OPTIONS
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced, remove_affine
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 STAGES = 3
 
@@ -29,15 +29,16 @@ class Stage:
     cells: int
 
 
-def plan_stages(task: ImageTask, channels: int, cells: int) -> list[Stage]:
+def plan_stages(problem: Problem, channels: int, cells: int) -> list[Stage]:
     """Channels doubled and sizes halved twice. Raises UserError for images too small for that."""
     smallest = 2 ** (STAGES - 1)
-    if task.size < smallest:
+    if problem.size < smallest:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for nas_bench_201, which "
+            f"images of {problem.size}×{problem.size} pixels are "
+            "too small for nas_bench_201, which "
             f"halves them {STAGES - 1} times (at least {smallest}×{smallest})"
         )
-    stages = [Stage(channels, task.size, cells)]
+    stages = [Stage(channels, problem.size, cells)]
     while len(stages) < STAGES:
         stages.append(Stage(2 * stages[-1].channels, reduced(stages[-1].size), cells))
     return stages
@@ -118,9 +119,9 @@ class Reduction(nn.Module):
         return Cost(weights + 4 * wide, weights * reduced(size) ** 2)
 
 
-def stem(task: ImageTask, channels: int) -> nn.Sequential:
+def stem(problem: Problem, channels: int) -> nn.Sequential:
     """[B, C, H, W] -> [B, channels, H, W]."""
-    convolution = nn.Conv2d(task.channels, channels, 3, padding=1, bias=False)
+    convolution = nn.Conv2d(problem.channels, channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels))
 
 
@@ -138,7 +139,7 @@ class CellStack(Network):
     def __init__(
         self,
         stages: Sequence[Stage],
-        task: ImageTask,
+        problem: Problem,
         options: Sequence[Iterable[int]],
         *,
         affine: bool,
@@ -146,14 +147,14 @@ class CellStack(Network):
         """options: those that each edge has; affine: whether their batch norms scale and shift."""
         super().__init__()
         first, last = stages[0], stages[-1]
-        self.stem = stem(task, first.channels)
+        self.stem = stem(problem, first.channels)
         self.stages = nn.ModuleList(
             nn.ModuleList(Cell(stage.channels, options, affine=affine) for _ in range(stage.cells))
             for stage in stages
         )
         self.reductions = nn.ModuleList(Reduction(stage.channels) for stage in stages[:-1])
         self.head = head(last.channels)
-        self.classifier = nn.Linear(last.channels, task.classes)
+        self.classifier = nn.Linear(last.channels, problem.classes)
         self.count = sum(stage.cells for stage in stages)
 
     def logits(self, x: Tensor, gates: Gates) -> Tensor:
@@ -174,8 +175,8 @@ class CellStack(Network):
 class Nb201Network(CellStack):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
-    def __init__(self, stages: Sequence[Stage], task: ImageTask, choices: Sequence[int]) -> None:
-        super().__init__(stages, task, [(choice,) for choice in choices], affine=True)
+    def __init__(self, stages: Sequence[Stage], problem: Problem, choices: Sequence[int]) -> None:
+        super().__init__(stages, problem, [(choice,) for choice in choices], affine=True)
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,9 +189,9 @@ class Nb201Supernet(CellStack, Supernet):
     The weights have the names that they have in a stand-alone network.
     """
 
-    def __init__(self, stages: Sequence[Stage], task: ImageTask, *, affine: bool) -> None:
+    def __init__(self, stages: Sequence[Stage], problem: Problem, *, affine: bool) -> None:
         every = range(len(OPTIONS))
-        super().__init__(stages, task, [every] * len(EDGES), affine=affine)
+        super().__init__(stages, problem, [every] * len(EDGES), affine=affine)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cells in self.stages:

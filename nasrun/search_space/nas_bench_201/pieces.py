@@ -10,17 +10,17 @@ from torch import nn
 from nasrun.search_space.base import Piece
 from nasrun.search_space.nas_bench_201.cell import NAMES, NONE, OPTIONS
 from nasrun.search_space.nas_bench_201.network import Reduction, Stage, head, stem
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 
-def list_pieces(stages: Sequence[Stage], task: ImageTask, choices: Sequence[int]) -> list[Piece]:
+def list_pieces(stages: Sequence[Stage], problem: Problem, choices: Sequence[int]) -> list[Piece]:
     """Stem, the operations of all cells with the reductions in between, head."""
     channels = stages[0].channels
     found = [
         Piece(
-            f"nas_bench_201/stem {task.channels}-{channels} {task.size}",
-            (task.channels, task.size, task.size),
-            partial(stem, task, channels),
+            f"nas_bench_201/stem {problem.channels}-{channels} {problem.size}",
+            (problem.channels, problem.size, problem.size),
+            partial(stem, problem, channels),
         )
     ]
     for index, stage in enumerate(stages):
@@ -29,7 +29,7 @@ def list_pieces(stages: Sequence[Stage], task: ImageTask, choices: Sequence[int]
         # all cells of a stage are alike, so one list does for them
         cell = [_operation(choice, stage) for choice in choices if choice != NONE]
         found += cell * stage.cells
-    return [*found, _head(stages[-1], task)]
+    return [*found, _head(stages[-1], problem)]
 
 
 def _operation(choice: int, stage: Stage) -> Piece:
@@ -50,13 +50,13 @@ def _reduction(stage: Stage) -> Piece:
     )
 
 
-def _head(stage: Stage, task: ImageTask) -> Piece:
+def _head(stage: Stage, problem: Problem) -> Piece:
     def build() -> nn.Module:
         return nn.Sequential(
             *head(stage.channels),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-            nn.Linear(stage.channels, task.classes),
+            nn.Linear(stage.channels, problem.classes),
         )
 
-    name = f"nas_bench_201/head {stage.channels}-{task.classes} {stage.size}"
+    name = f"nas_bench_201/head {stage.channels}-{problem.classes} {stage.size}"
     return Piece(name, (stage.channels, stage.size, stage.size), build)

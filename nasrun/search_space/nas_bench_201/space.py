@@ -32,7 +32,7 @@ from nasrun.search_space.nas_bench_201.network import (
 )
 from nasrun.search_space.nas_bench_201.pieces import list_pieces
 from nasrun.search_space.operation import total
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 
 class Nb201Scale(BaseModel):
@@ -68,28 +68,28 @@ class NasBench201(SearchSpace):
     def decisions(self) -> tuple[Decision, ...]:
         return tuple(Decision(f"node{node}/from{source}/op", NAMES) for node, source in EDGES)
 
-    def _stages(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> list[Stage]:
+    def _stages(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> list[Stage]:
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
             )
-        return plan_stages(task, self.scales[scale].channels, self.scales[scale].cells)
+        return plan_stages(problem, self.scales[scale].channels, self.scales[scale].cells)
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> Nb201Supernet:
-        stages = self._stages(task, "search", auxiliary=auxiliary)
-        return Nb201Supernet(stages, task, affine=self.affine)
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Nb201Supernet:
+        stages = self._stages(problem, "search", auxiliary=auxiliary)
+        return Nb201Supernet(stages, problem, affine=self.affine)
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> Nb201Network:
-        stages = self._stages(task, scale, auxiliary=auxiliary)
-        return Nb201Network(stages, task, self.check(architecture).choices)
+        stages = self._stages(problem, scale, auxiliary=auxiliary)
+        return Nb201Network(stages, problem, self.check(architecture).choices)
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        stages, operations = self._stages(task, scale), tuple(OPTIONS.values())
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        stages, operations = self._stages(problem, scale), tuple(OPTIONS.values())
         channels = stages[0].channels
-        stem = 9 * task.channels * channels
-        costs = [Cost(stem + 2 * channels, stem * task.size**2)]
+        stem = 9 * problem.channels * channels
+        costs = [Cost(stem + 2 * channels, stem * problem.size**2)]
         for stage in stages:
             cell = total(
                 operations[choice].cost(stage.channels, stage.size, 1)
@@ -98,12 +98,12 @@ class NasBench201(SearchSpace):
             costs.append(Cost(stage.cells * cell.params, stage.cells * cell.macs))
         costs += [Reduction.cost(stage.channels, stage.size) for stage in stages[:-1]]
         features = stages[-1].channels
-        head = Cost(2 * features + (features + 1) * task.classes, features * task.classes)
+        head = Cost(2 * features + (features + 1) * problem.classes, features * problem.classes)
         return total([*costs, head])
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The network of 3×3 convolutions alone, which is one of the space."""
-        return self.cost(Architecture(self.name, (CONV_3X3,) * len(EDGES)), task, scale)
+        return self.cost(Architecture(self.name, (CONV_3X3,) * len(EDGES)), problem, scale)
 
     @cached_property
     def _alike(self) -> dict[Meaning, list[Architecture]]:
@@ -118,14 +118,14 @@ class NasBench201(SearchSpace):
         return tuple((index,) for index in range(len(self.decisions)))
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, the operation of each edge of each cell but ``none``, reductions and head.
 
         Names tell the operation, its channels and the input's side:
         ``nas_bench_201/nor_conv_3x3 16 32``. The sums of the nodes are in none of them.
         """
-        return list_pieces(self._stages(task, scale), task, architecture.choices)
+        return list_pieces(self._stages(problem, scale), problem, architecture.choices)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The first architecture, in the order of ``every``, whose cell is the same function.

@@ -10,7 +10,7 @@ from torch import nn
 
 from nasrun.errors import UserError
 from nasrun.search_space.operation import Pointwise, reduced, total
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 STEM = 32
 """Channels of the stem at width 1."""
@@ -50,19 +50,20 @@ class MacroPlan:
     size: int
 
 
-def plan_network(task: ImageTask, width: float) -> MacroPlan:
+def plan_network(problem: Problem, width: float) -> MacroPlan:
     """All channels times ``width``. Raises UserError for images too small for the three strides."""
     smallest = 2 ** len(STAGES)
-    if task.size < smallest:
+    if problem.size < smallest:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for nas_bench_macro, which "
+            f"images of {problem.size}×{problem.size} pixels are "
+            "too small for nas_bench_macro, which "
             f"halves them {len(STAGES)} times (at least {smallest}×{smallest})"
         )
     stem, *stages, features = (
         max(1, round(width * channels)) for channels in (STEM, *(c for _, c in STAGES), FEATURES)
     )
     layers: list[LayerPlan] = []
-    inputs, size = stem, task.size
+    inputs, size = stem, problem.size
     for (count, _), channels in zip(STAGES, stages, strict=True):
         for index in range(count):
             layer = LayerPlan(inputs, channels, size, 1 if index else 2)

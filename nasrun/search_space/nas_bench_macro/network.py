@@ -12,7 +12,7 @@ from nasrun.search_space.gates import Gate, Gates, mixed
 from nasrun.search_space.nas_bench_macro.layers import OPTIONS, LayerPlan, MacroPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise, remove_affine
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 _OPTIONS = tuple(OPTIONS.values())
 
@@ -39,9 +39,9 @@ class Layer(nn.Module):
         return mixed(gate, run)
 
 
-def stem(plan: MacroPlan, task: ImageTask) -> nn.Sequential:
+def stem(plan: MacroPlan, problem: Problem) -> nn.Sequential:
     """[B, C, H, W] -> [B, stem, H, W]."""
-    convolution = nn.Conv2d(task.channels, plan.stem, 3, padding=1, bias=False)
+    convolution = nn.Conv2d(problem.channels, plan.stem, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), nn.ReLU())
 
 
@@ -58,17 +58,17 @@ class Chain(Network):
     """
 
     def __init__(
-        self, plan: MacroPlan, task: ImageTask, options: Sequence[Iterable[int]], *, affine: bool
+        self, plan: MacroPlan, problem: Problem, options: Sequence[Iterable[int]], *, affine: bool
     ) -> None:
         """options: those that each layer has; affine: whether their batch norms scale and shift."""
         super().__init__()
-        self.stem = stem(plan, task)
+        self.stem = stem(plan, problem)
         self.layers = nn.ModuleList(
             Layer(layer, present, affine=affine)
             for layer, present in zip(plan.layers, options, strict=True)
         )
         self.features = features(plan)
-        self.classifier = nn.Linear(plan.features, task.classes)
+        self.classifier = nn.Linear(plan.features, problem.classes)
 
     def logits(self, x: Tensor, gates: Gates) -> Tensor:
         """x [B, C, H, W] -> [B, K]."""
@@ -83,8 +83,8 @@ class Chain(Network):
 class MacroNetwork(Chain):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
-    def __init__(self, plan: MacroPlan, task: ImageTask, choices: Sequence[int]) -> None:
-        super().__init__(plan, task, [(choice,) for choice in choices], affine=True)
+    def __init__(self, plan: MacroPlan, problem: Problem, choices: Sequence[int]) -> None:
+        super().__init__(plan, problem, [(choice,) for choice in choices], affine=True)
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +97,9 @@ class MacroSupernet(Chain, Supernet):
     The weights have the names that they have in a stand-alone network.
     """
 
-    def __init__(self, plan: MacroPlan, task: ImageTask, *, affine: bool) -> None:
+    def __init__(self, plan: MacroPlan, problem: Problem, *, affine: bool) -> None:
         every = range(len(OPTIONS))
-        super().__init__(plan, task, [every] * len(plan.layers), affine=affine)
+        super().__init__(plan, problem, [every] * len(plan.layers), affine=affine)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for index, layer in enumerate(self.layers):

@@ -11,7 +11,7 @@ from nasrun.search_space.base import Piece
 from nasrun.search_space.nas_bench_macro.layers import OPTIONS, LayerPlan, MacroPlan
 from nasrun.search_space.nas_bench_macro.network import Layer, features, stem
 from nasrun.search_space.noise import Noise
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 _NAMES = tuple(OPTIONS)
 
@@ -27,16 +27,16 @@ class LoneLayer(Layer):
         return super().forward(x, self.option, self.noise, 1.0)
 
 
-def list_pieces(plan: MacroPlan, task: ImageTask, choices: Sequence[int]) -> list[Piece]:
+def list_pieces(plan: MacroPlan, problem: Problem, choices: Sequence[int]) -> list[Piece]:
     """Stem, layers and head, in the order of the network."""
     return [
         Piece(
-            f"nas_bench_macro/stem {task.channels}-{plan.stem} {task.size}",
-            (task.channels, task.size, task.size),
-            partial(stem, plan, task),
+            f"nas_bench_macro/stem {problem.channels}-{plan.stem} {problem.size}",
+            (problem.channels, problem.size, problem.size),
+            partial(stem, plan, problem),
         ),
         *(_layer(layer, option) for layer, option in zip(plan.layers, choices, strict=True)),
-        _head(plan, task),
+        _head(plan, problem),
     ]
 
 
@@ -49,15 +49,15 @@ def _layer(plan: LayerPlan, option: int) -> Piece:
     )
 
 
-def _head(plan: MacroPlan, task: ImageTask) -> Piece:
+def _head(plan: MacroPlan, problem: Problem) -> Piece:
     inputs = plan.layers[-1].outputs
 
     def build() -> nn.Module:
         return nn.Sequential(
             *features(plan),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-            nn.Linear(plan.features, task.classes),
+            nn.Linear(plan.features, problem.classes),
         )
 
-    name = f"nas_bench_macro/head {inputs}-{plan.features}-{task.classes} {plan.size}"
+    name = f"nas_bench_macro/head {inputs}-{plan.features}-{problem.classes} {plan.size}"
     return Piece(name, (inputs, plan.size, plan.size), build)

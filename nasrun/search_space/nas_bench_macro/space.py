@@ -23,7 +23,7 @@ from nasrun.search_space.nas_bench_macro.layers import (
 from nasrun.search_space.nas_bench_macro.network import MacroNetwork, MacroSupernet
 from nasrun.search_space.nas_bench_macro.pieces import list_pieces
 from nasrun.search_space.operation import total
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 LAYERS = sum(count for count, _ in STAGES)
 IDENTITY = 0
@@ -68,52 +68,52 @@ class NasBenchMacro(SearchSpace):
     def decisions(self) -> tuple[Decision, ...]:
         return tuple(Decision(f"layer{layer}/op", tuple(OPTIONS)) for layer in range(LAYERS))
 
-    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> MacroPlan:
+    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> MacroPlan:
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
             )
-        return plan_network(task, self.scales[scale].width)
+        return plan_network(problem, self.scales[scale].width)
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> MacroSupernet:
-        plan = self._plan(task, "search", auxiliary=auxiliary)
-        return MacroSupernet(plan, task, affine=self.affine)
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> MacroSupernet:
+        plan = self._plan(problem, "search", auxiliary=auxiliary)
+        return MacroSupernet(plan, problem, affine=self.affine)
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> MacroNetwork:
-        plan = self._plan(task, scale, auxiliary=auxiliary)
-        return MacroNetwork(plan, task, self.check(architecture).choices)
+        plan = self._plan(problem, scale, auxiliary=auxiliary)
+        return MacroNetwork(plan, problem, self.check(architecture).choices)
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        plan, options = self._plan(task, scale), tuple(OPTIONS.values())
-        stem = 9 * task.channels * plan.stem
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        plan, options = self._plan(problem, scale), tuple(OPTIONS.values())
+        stem = 9 * problem.channels * plan.stem
         return total(
             [
-                Cost(stem + 2 * plan.stem, stem * task.size**2),
+                Cost(stem + 2 * plan.stem, stem * problem.size**2),
                 *(
                     options[choice].cost(layer)
                     for layer, choice in zip(plan.layers, architecture.choices, strict=True)
                 ),
                 pointwise_cost(plan.layers[-1].outputs, plan.features, plan.size),
-                Cost((plan.features + 1) * task.classes, plan.features * task.classes),
+                Cost((plan.features + 1) * problem.classes, plan.features * problem.classes),
             ]
         )
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The network that has the largest option everywhere, which is one of the space."""
-        return self.cost(Architecture(self.name, (len(OPTIONS) - 1,) * LAYERS), task, scale)
+        return self.cost(Architecture(self.name, (len(OPTIONS) - 1,) * LAYERS), problem, scale)
 
     @property
     def additive(self) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(len(self.decisions)))
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, layers and head. Names tell the operation, its channels, the input's side and the
         stride: ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``."""
-        return list_pieces(self._plan(task, scale), task, architecture.choices)
+        return list_pieces(self._plan(problem, scale), problem, architecture.choices)
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Identities that do nothing come last in their stage."""

@@ -162,7 +162,7 @@ class BlockStack(Network):
         self.cells, self.reductions = nn.ModuleDict(cells), nn.ModuleDict(reductions)
         features = plan.stages[-1].channels
         self.head = nn.Sequential(*norm_relu(features))
-        self.classifier = nn.Linear(features, plan.task.classes)
+        self.classifier = nn.Linear(features, plan.problem.classes)
 
     def logits(self, images: Tensor, gates: Gates) -> Tensor:
         """images [B, C, H, W] -> [B, K]; every cell has the same gates."""

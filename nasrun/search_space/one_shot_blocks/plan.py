@@ -10,7 +10,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.one_shot_blocks.operations import NAMES, OPTIONS
 from nasrun.search_space.one_shot_blocks.wiring import Wiring, needs_of
 from nasrun.search_space.operation import reduced, total
-from nasrun.values import Cost, ImageTask
+from nasrun.values import Cost, Problem
 
 STAGES = 3
 
@@ -34,7 +34,7 @@ class Stage:
 class Plan:
     """kind: of the stem."""
 
-    task: ImageTask
+    problem: Problem
     kind: StemKind
     stages: tuple[Stage, ...]
 
@@ -49,28 +49,29 @@ class Plan:
         outputs = [channels] * len(strides)
         if len(strides) > 1:
             outputs[0] = max(channels // 2, 1)
-        return list(zip([self.task.channels, *outputs], outputs, strides, strict=False))
+        return list(zip([self.problem.channels, *outputs], outputs, strides, strict=False))
 
 
-def plan_stages(task: ImageTask, kind: StemKind, channels: int, cells: int) -> Plan:
+def plan_stages(problem: Problem, kind: StemKind, channels: int, cells: int) -> Plan:
     """Channels doubled and sizes halved twice after the stem.
 
     Raises UserError for images too small for that.
     """
     halvings = STRIDES[kind].count(2) + STAGES - 1
-    if task.size < 2**halvings:
+    if problem.size < 2**halvings:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for one_shot_blocks with "
+            f"images of {problem.size}×{problem.size} pixels are "
+            "too small for one_shot_blocks with "
             f"stem={kind}, which halves them {halvings} times (at least "
             f"{2**halvings}×{2**halvings})"
         )
-    size = task.size
+    size = problem.size
     for stride in STRIDES[kind]:
         size = reduced(size, stride)
     stages = [Stage(channels, size, cells)]
     while len(stages) < STAGES:
         stages.append(Stage(2 * stages[-1].channels, reduced(stages[-1].size), cells))
-    return Plan(task, kind, tuple(stages))
+    return Plan(problem, kind, tuple(stages))
 
 
 def network_cost(plan: Plan, wiring: Wiring) -> Cost:
@@ -88,7 +89,7 @@ def network_cost(plan: Plan, wiring: Wiring) -> Cost:
 
 def _stem_cost(plan: Plan) -> Cost:
     """Convolutions without bias; batch norm and ReLU before all but the first."""
-    params, macs, size = 0, 0, plan.task.size
+    params, macs, size = 0, 0, plan.problem.size
     for index, (inputs, outputs, stride) in enumerate(plan.stem):
         size = reduced(size, stride)
         params += 9 * inputs * outputs + (2 * inputs if index else 0)
@@ -98,7 +99,7 @@ def _stem_cost(plan: Plan) -> Cost:
 
 def _head_cost(plan: Plan) -> Cost:
     """Batch norm and linear layer."""
-    features, classes = plan.stages[-1].channels, plan.task.classes
+    features, classes = plan.stages[-1].channels, plan.problem.classes
     return Cost(2 * features + (features + 1) * classes, features * classes)
 
 

@@ -24,7 +24,7 @@ from nasrun.search_space.one_shot_blocks.wiring import (
     state_names,
     wire,
 )
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 
 class BlockScale(BaseModel):
@@ -51,6 +51,7 @@ class OneShotBlocks(SearchSpace):
 
     name = "one_shot_blocks"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+    binary = True
 
     def __init__(
         self,
@@ -80,34 +81,34 @@ class OneShotBlocks(SearchSpace):
     def _wiring(self, architecture: Architecture) -> Wiring:
         return wire([choice == 1 for choice in architecture.choices], self.blocks)
 
-    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> Plan:
+    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> Plan:
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
             )
         size = self.scales[scale]
-        return plan_stages(task, self.stem, size.channels, size.cells)
+        return plan_stages(problem, self.stem, size.channels, size.cells)
 
     def _everything(self) -> Architecture:
         return Architecture(self.name, (1,) * len(self.decisions))
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> BlockSupernet:
-        plan = self._plan(task, "search", auxiliary=auxiliary)
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> BlockSupernet:
+        plan = self._plan(problem, "search", auxiliary=auxiliary)
         return BlockSupernet(plan, self._wiring(self._everything()))
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> BlockNetwork:
-        plan = self._plan(task, scale, auxiliary=auxiliary)
+        plan = self._plan(problem, scale, auxiliary=auxiliary)
         wiring = self._wiring(self.check(architecture))
         return BlockNetwork(plan, wiring, architecture.choices)
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        return network_cost(self._plan(task, scale), self._wiring(architecture))
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        return network_cost(self._plan(problem, scale), self._wiring(architecture))
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The network that has everything, which is one of the space."""
-        return self.cost(self._everything(), task, scale)
+        return self.cost(self._everything(), problem, scale)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Inputs and operations independently with probability ``density``; a block has some."""

@@ -68,7 +68,7 @@ class Options(nn.Module):
 def stem(plan: SposPlan) -> nn.Sequential:
     """[B, C, H, W] -> [B, stem, ceil(H / stride), ceil(W / stride)]."""
     convolution = nn.Conv2d(
-        plan.task.channels, plan.stem, 3, plan.stem_stride, padding=1, bias=False
+        plan.problem.channels, plan.stem, 3, plan.stem_stride, padding=1, bias=False
     )
     return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), activation(plan))
 
@@ -89,7 +89,7 @@ class Head(nn.Module):
             nn.BatchNorm2d(plan.features),
             activation(plan),
         )
-        self.classifier = nn.Linear(plan.features, plan.task.classes, bias=False)
+        self.classifier = nn.Linear(plan.features, plan.problem.classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.features(x).mean((2, 3))

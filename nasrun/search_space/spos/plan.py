@@ -9,7 +9,7 @@ from typing import Literal
 
 from nasrun.errors import UserError
 from nasrun.search_space.operation import reduced
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 STEM = 16
 """Channels of the stem at width 1."""
@@ -71,7 +71,7 @@ class SposPlan:
     in pixels; stem_size: side after the stem."""
 
     kind: StemKind
-    task: ImageTask
+    problem: Problem
     stem: int
     stem_size: int
     blocks: tuple[BlockPlan, ...]
@@ -84,20 +84,20 @@ class SposPlan:
 
 
 @lru_cache(maxsize=64)
-def plan_network(task: ImageTask, kind: StemKind, width: float) -> SposPlan:
+def plan_network(problem: Problem, kind: StemKind, width: float) -> SposPlan:
     """All channels times ``width``, even numbers where blocks split them.
 
     Raises UserError for images too small for the reductions.
     """
     stride, reductions = REDUCTIONS[kind]
     smallest = stride * 2 ** len(reductions)
-    if task.size < smallest:
+    if problem.size < smallest:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for stem={kind}, which "
+            f"images of {problem.size}×{problem.size} pixels are too small for stem={kind}, which "
             f"halves them {smallest.bit_length() - 1} times (at least {smallest}×{smallest})"
         )
     stem = inputs = max(2, 2 * round(width * STEM / 2))
-    stem_size = size = reduced(task.size, stride)
+    stem_size = size = reduced(problem.size, stride)
     blocks: list[BlockPlan] = []
     for count, channels in STAGES:
         # At tiny widths rounding must not make stages equally wide: the main branch of a block of
@@ -108,4 +108,4 @@ def plan_network(task: ImageTask, kind: StemKind, width: float) -> SposPlan:
             blocks.append(block)
             inputs, size = outputs, block.size_out
     features = max(1, round(width * FEATURES))
-    return SposPlan(kind, task, stem, stem_size, tuple(blocks), features, size)
+    return SposPlan(kind, problem, stem, stem_size, tuple(blocks), features, size)

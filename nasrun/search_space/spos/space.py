@@ -19,7 +19,7 @@ from nasrun.search_space.operation import total
 from nasrun.search_space.spos.layers import NAMES, Choice, block_cost
 from nasrun.search_space.spos.network import Block, BlocksSupernet, Head, SposNetwork, stem
 from nasrun.search_space.spos.plan import BLOCKS, BlockPlan, SposPlan, StemKind, plan_network
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 
 class SposScale(BaseModel):
@@ -64,12 +64,12 @@ class SposSpace(SearchSpace):
     def _supernet(self, plan: SposPlan) -> Supernet:
         """The supernet of that plan."""
 
-    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> SposPlan:
+    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> SposPlan:
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
             )
-        return plan_network(task, self.stem, self.scales[scale].width)
+        return plan_network(problem, self.stem, self.scales[scale].width)
 
     def _choices(self, architecture: Architecture, plan: SposPlan) -> list[Choice]:
         """What is chosen in each block."""
@@ -79,23 +79,23 @@ class SposSpace(SearchSpace):
             for index, (decisions, block) in enumerate(zip(self.additive, plan.blocks, strict=True))
         ]
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> Supernet:
-        return self._supernet(self._plan(task, "search", auxiliary=auxiliary))
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Supernet:
+        return self._supernet(self._plan(problem, "search", auxiliary=auxiliary))
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> SposNetwork:
-        plan = self._plan(task, scale, auxiliary=auxiliary)
+        plan = self._plan(problem, scale, auxiliary=auxiliary)
         return SposNetwork(plan, self._choices(self.check(architecture), plan))
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        plan = self._plan(task, scale)
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        plan = self._plan(problem, scale)
         choices = self._choices(architecture, plan)
         return total([_stem_cost(plan), _head_cost(plan), *map(block_cost, plan.blocks, choices)])
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The largest cost of every block, found among all of its options."""
-        plan = self._plan(task, scale)
+        plan = self._plan(problem, scale)
         largest = [_stem_cost(plan), _head_cost(plan)]
         for index, (decisions, block) in enumerate(zip(self.additive, plan.blocks, strict=True)):
             ranges = [range(len(self.decisions[decision].options)) for decision in decisions]
@@ -108,12 +108,12 @@ class SposSpace(SearchSpace):
         return total(largest)
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, blocks and head. Names tell the operation, its channels, the input's side and the
         stride: ``spos/shuffle_3x3 32-32-32 28 s1`` has 32 channels into and inside the main branch
         and out of it."""
-        plan = self._plan(task, scale)
+        plan = self._plan(problem, scale)
         found = [_stem_piece(plan)]
         for block, choice in zip(plan.blocks, self._choices(architecture, plan), strict=True):
             channels = f"{block.branch_inputs}-{choice.mid}-{block.branch_outputs}"
@@ -124,14 +124,14 @@ class SposSpace(SearchSpace):
 
 
 def _stem_cost(plan: SposPlan) -> Cost:
-    weights = 9 * plan.task.channels * plan.stem
+    weights = 9 * plan.problem.channels * plan.stem
     return Cost(weights + 2 * plan.stem, weights * plan.stem_size**2)
 
 
 def _head_cost(plan: SposPlan) -> Cost:
     """1×1 convolution with batch norm, and linear layer without bias."""
     convolution = plan.blocks[-1].outputs * plan.features
-    linear = plan.features * plan.task.classes
+    linear = plan.features * plan.problem.classes
     return Cost(
         convolution + 2 * plan.features + linear,
         convolution * plan.size**2 + linear,
@@ -139,14 +139,16 @@ def _head_cost(plan: SposPlan) -> Cost:
 
 
 def _stem_piece(plan: SposPlan) -> Piece:
-    task = plan.task
-    name = f"spos/stem_{plan.kind} {task.channels}-{plan.stem} {task.size} s{plan.stem_stride}"
-    return Piece(name, (task.channels, task.size, task.size), partial(stem, plan))
+    problem = plan.problem
+    name = (
+        f"spos/stem_{plan.kind} {problem.channels}-{plan.stem} {problem.size} s{plan.stem_stride}"
+    )
+    return Piece(name, (problem.channels, problem.size, problem.size), partial(stem, plan))
 
 
 def _head_piece(plan: SposPlan) -> Piece:
     inputs = plan.blocks[-1].outputs
-    channels = f"{inputs}-{plan.features}-{plan.task.classes}"
+    channels = f"{inputs}-{plan.features}-{plan.problem.classes}"
 
     def build() -> nn.Module:
         return Head(plan, Noise())

@@ -9,7 +9,7 @@ from typing import Literal
 
 from nasrun.errors import UserError
 from nasrun.search_space.operation import reduced
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Stem = Literal["imagenet", "cifar"]
 """``imagenet``: 7×7 of stride 2 and max pooling; ``cifar``: 3×3 of stride 1."""
@@ -110,19 +110,19 @@ class ResNetPlan:
         return self.blocks[-1].second.outputs
 
 
-def plan_network(task: ImageTask, depth: int, stem: Stem, width: float) -> ResNetPlan:
+def plan_network(problem: Problem, depth: int, stem: Stem, width: float) -> ResNetPlan:
     """All channels times ``width``. Raises UserError for images too small for the strides."""
     pool = stem == "imagenet"
     halvings = len(CHANNELS) - 1 + (2 if pool else 0)
-    if task.size < 2**halvings:
+    if problem.size < 2**halvings:
         raise UserError(
-            f"images of {task.size}×{task.size} pixels are too small for spos_quantized with "
+            f"images of {problem.size}×{problem.size} pixels are too small for spos_quantized with "
             f"stem={stem}, which halves them {halvings} times (at least "
             f"{2**halvings}×{2**halvings})"
         )
     channels = [max(1, round(width * count)) for count in CHANNELS]
     kernel, stride = (7, 2) if pool else (3, 1)
-    first = ConvPlan(task.channels, channels[0], kernel, stride, task.size)
+    first = ConvPlan(problem.channels, channels[0], kernel, stride, problem.size)
     blocks: list[BlockPlan] = []
     inputs, size = channels[0], reduced(first.size_out) if pool else first.size_out
     for stage, (count, outputs) in enumerate(zip(BLOCKS[depth], channels, strict=True)):

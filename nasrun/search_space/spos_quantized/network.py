@@ -23,7 +23,7 @@ from nasrun.search_space.spos_quantized.layers import (
     pairs,
 )
 from nasrun.search_space.spos_quantized.quantise import quantise_activation, quantise_weight
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Norms = Literal["shared", "per_option"]
 """Whether the options of a layer share a batch norm or have one each."""
@@ -132,7 +132,7 @@ class ResNet(Network):
     def __init__(
         self,
         plan: ResNetPlan,
-        task: ImageTask,
+        problem: Problem,
         options: Sequence[Sequence[Bits]],
         recipe: Recipe,
     ) -> None:
@@ -143,7 +143,7 @@ class ResNet(Network):
             Block(block, first, second, recipe)
             for block, first, second in zip(plan.blocks, options[::2], options[1::2], strict=True)
         )
-        self.classifier = nn.Linear(plan.features, task.classes)
+        self.classifier = nn.Linear(plan.features, problem.classes)
 
     def logits(self, x: Tensor, bits: Sequence[Bits]) -> Tensor:
         """x [B, C, H, W] -> [B, K]; bits: of each layer."""
@@ -160,9 +160,9 @@ class QuantizedNetwork(ResNet):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
     def __init__(
-        self, plan: ResNetPlan, task: ImageTask, bits: Sequence[Bits], recipe: Recipe
+        self, plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], recipe: Recipe
     ) -> None:
-        super().__init__(plan, task, [(one,) for one in bits], recipe)
+        super().__init__(plan, problem, [(one,) for one in bits], recipe)
         self.bits = tuple(bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,9 +176,9 @@ class QuantizedSupernet(ResNet, Supernet):
     """
 
     def __init__(
-        self, plan: ResNetPlan, task: ImageTask, options: Sequence[Bits], recipe: Recipe
+        self, plan: ResNetPlan, problem: Problem, options: Sequence[Bits], recipe: Recipe
     ) -> None:
-        super().__init__(plan, task, [options] * (2 * len(plan.blocks)), recipe)
+        super().__init__(plan, problem, [options] * (2 * len(plan.blocks)), recipe)
         self.options = tuple(options)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:

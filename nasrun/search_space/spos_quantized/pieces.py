@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nasrun.search_space.base import Piece
 from nasrun.search_space.spos_quantized.layers import Bits, ConvPlan, ResNetPlan, Stem, pairs
 from nasrun.search_space.spos_quantized.network import Pact, QuantisedConv, stem
-from nasrun.values import ImageTask
+from nasrun.values import Problem
 
 Role = Literal["first", "second", "shortcut"]
 """Which convolution of a block."""
@@ -39,13 +39,13 @@ class LoneConv(nn.Module):
 
 
 def list_pieces(
-    plan: ResNetPlan, task: ImageTask, bits: Sequence[Bits], *, kind: Stem, alpha: float
+    plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], *, kind: Stem, alpha: float
 ) -> list[Piece]:
     """Stem, the convolutions of the blocks, head. kind: of the stem."""
     found = [
         Piece(
-            f"spos_quantized/stem_{kind} {task.channels}-{plan.stem.outputs} {task.size}",
-            (task.channels, task.size, task.size),
+            f"spos_quantized/stem_{kind} {problem.channels}-{plan.stem.outputs} {problem.size}",
+            (problem.channels, problem.size, problem.size),
             partial(stem, plan),
         )
     ]
@@ -54,7 +54,7 @@ def list_pieces(
         found.append(_convolution(block.second, second, "second", alpha))
         if block.shortcut:
             found.append(_convolution(block.shortcut, first, "shortcut", alpha))
-    return [*found, _head(plan, task)]
+    return [*found, _head(plan, problem)]
 
 
 def _convolution(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Piece:
@@ -66,13 +66,13 @@ def _convolution(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Piece:
     )
 
 
-def _head(plan: ResNetPlan, task: ImageTask) -> Piece:
+def _head(plan: ResNetPlan, problem: Problem) -> Piece:
     size = plan.blocks[-1].second.size_out
 
     def build() -> nn.Module:
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(plan.features, task.classes)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(plan.features, problem.classes)
         )
 
-    name = f"spos_quantized/head {plan.features}-{task.classes} {size}"
+    name = f"spos_quantized/head {plan.features}-{problem.classes} {size}"
     return Piece(name, (plan.features, size, size), build)

@@ -26,7 +26,7 @@ from nasrun.search_space.spos_quantized.network import (
     Recipe,
 )
 from nasrun.search_space.spos_quantized.pieces import list_pieces
-from nasrun.values import Architecture, Cost, Decision, ImageTask
+from nasrun.values import Architecture, Cost, Decision, Problem
 
 
 class WidthScale(BaseModel):
@@ -87,54 +87,54 @@ class SposQuantized(SearchSpace):
         """The bits of each layer."""
         return tuple(self.bits[choice] for choice in architecture.choices)
 
-    def _plan(self, task: ImageTask, scale: Scale, *, auxiliary: bool = False) -> ResNetPlan:
+    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> ResNetPlan:
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
             )
-        return plan_network(task, self.depth, self.stem, self.scales[scale].width)
+        return plan_network(problem, self.depth, self.stem, self.scales[scale].width)
 
     def _recipe(self, *, affine: bool) -> Recipe:
         return Recipe(self.alpha, self.norms, affine)
 
-    def supernet(self, task: ImageTask, *, auxiliary: bool = False) -> QuantizedSupernet:
-        plan = self._plan(task, "search", auxiliary=auxiliary)
-        return QuantizedSupernet(plan, task, self.bits, self._recipe(affine=self.affine))
+    def supernet(self, problem: Problem, *, auxiliary: bool = False) -> QuantizedSupernet:
+        plan = self._plan(problem, "search", auxiliary=auxiliary)
+        return QuantizedSupernet(plan, problem, self.bits, self._recipe(affine=self.affine))
 
     def network(
-        self, architecture: Architecture, task: ImageTask, scale: Scale, *, auxiliary: bool = False
+        self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> QuantizedNetwork:
-        plan = self._plan(task, scale, auxiliary=auxiliary)
+        plan = self._plan(problem, scale, auxiliary=auxiliary)
         bits = self.bits_of(self.check(architecture))
-        return QuantizedNetwork(plan, task, bits, self._recipe(affine=True))
+        return QuantizedNetwork(plan, problem, bits, self._recipe(affine=True))
 
-    def cost(self, architecture: Architecture, task: ImageTask, scale: Scale = "search") -> Cost:
-        plan, bits = self._plan(task, scale), self.bits_of(architecture)
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        plan, bits = self._plan(problem, scale), self.bits_of(architecture)
         layers = [plan.stem, *(conv for block in plan.blocks for conv in block.convolutions)]
-        linear = plan.features * task.classes
+        linear = plan.features * problem.classes
         return Cost(
             # one clipping value a decision
-            params=sum(conv.params for conv in layers) + len(bits) + linear + task.classes,
+            params=sum(conv.params for conv in layers) + len(bits) + linear + problem.classes,
             macs=sum(conv.macs for conv in layers) + linear,
             bitops=sum(
                 block.bitops(*pair) for block, pair in zip(plan.blocks, pairs(bits), strict=True)
             ),
         )
 
-    def cost_bound(self, task: ImageTask, scale: Scale = "search") -> Cost:
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The network that has the most bits everywhere, which is one of the space."""
         products = [one.weights * one.activations for one in self.bits]
         largest = products.index(max(products))
-        return self.cost(Architecture(self.name, (largest,) * len(self.decisions)), task, scale)
+        return self.cost(Architecture(self.name, (largest,) * len(self.decisions)), problem, scale)
 
     @property
     def additive(self) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(len(self.decisions)))
 
     def pieces(
-        self, architecture: Architecture, task: ImageTask, scale: Scale = "search"
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Piece]:
         """Stem, convolutions of the blocks and head. Names tell a convolution's place in its block,
         channels, the input's side, stride and bits: ``spos_quantized/first 64-128 32 s2 w2a4``."""
-        plan, bits = self._plan(task, scale), self.bits_of(architecture)
-        return list_pieces(plan, task, bits, kind=self.stem, alpha=self.alpha)
+        plan, bits = self._plan(problem, scale), self.bits_of(architecture)
+        return list_pieces(plan, problem, bits, kind=self.stem, alpha=self.alpha)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import space_of
+from nasrun.task.compare_parts import Compare
 from tables import NB201, rows
 
 from nasrun.cli.main import main
@@ -25,7 +26,6 @@ from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.compare_parts import Compare
 from nasrun.task.compare_search import Searches
 from nasrun.values import Architecture
 

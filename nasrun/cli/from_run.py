@@ -13,6 +13,7 @@ from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
 from nasrun.errors import UserError, shortened
 from nasrun.run.files import printable, read_object
+from nasrun.task.base import Task
 
 FORGOTTEN = (
     *("task", "from", "architecture", "pick", "outputs", "resume"),
@@ -172,13 +173,13 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
 
 
 def with_earlier(
-    directory: Path, needed: str, overrides: list[str], config_dir: str | None
+    directory: Path, task: type[Task], overrides: list[str], config_dir: str | None
 ) -> list[str]:
-    """The overrides of the run in ``directory`` and the user's; says which defaults differ.
+    """Return the overrides of the run in ``directory`` and the user's; says which defaults differ.
 
-    needed: the file of the run that the task is about.
+    task: what is to be done with a file of that run.
     """
-    earlier = EarlierRun.read(directory.expanduser(), needed, config_dir)
+    earlier = EarlierRun.read(directory.expanduser(), str(task.takes), config_dir)
     if any(override.startswith("experiment=") for override in overrides):
         # A whole recipe: what was said of another one would spoil it.
         left_out = printable(shortened(" ".join(earlier.overrides), 1000))
@@ -189,7 +190,7 @@ def with_earlier(
         changed = earlier.changed_defaults(overrides, config_dir)
         merged = earlier.merged(overrides, config_dir)
         own = any(override.startswith("split_seed=") for override in overrides)
-        if needed == "supernet.safetensors" and not own:
+        if task.same_images and not own:
             merged = [word for word in merged if not word.startswith("split_seed=")]
             merged.append(earlier.split())
     except CONFIGURATION_ERRORS as error:

@@ -6,41 +6,22 @@ nothing in it is interpolated, composed or looked up in files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from fnmatch import fnmatchcase
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from nasrun.cli.launch import launch
+from nasrun.cli.launch import launched
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
 from nasrun.errors import UserError
 from nasrun.run.files import read_object
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
-
-CHANGEABLE = (
-    "device",
-    "precision",
-    "deterministic",
-    "threads",
-    "batch_size",
-    "on_nonfinite",
-    "checkpoint.*",
-    "dataset.root",
-    "dataset.download",
-    "dataset.workers",
-    "rank.truth_store",
-    "budget.latency.store",
-    "*.log_every",
-    "*.report_every",
-    "trainer.epochs",
-    "retrain.trainer.epochs",
-)
-"""Settings with which a run may go on otherwise than it began: where and how it is computed, how
-much it says, how long it trains. Any other would make its result that of no run at all."""
 
 OF_THE_MACHINE = (
     "device",
@@ -50,10 +31,7 @@ OF_THE_MACHINE = (
     "*.log_every",
     "*.report_every",
 )
-"""Of these, the ones that say nothing of which run is meant (see ``run_name``)."""
-
-STORES = {"rank.truth_store": "ground_truth", "budget.latency.store": "latency"}
-"""Settings that name folders which runs share, and what these are called."""
+"""Settings that say nothing of which run is meant (see ``run_name``)."""
 
 IRRELEVANT = ("resume", "outputs")
 """Settings that mean nothing to a run that has a directory."""
@@ -81,40 +59,57 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
         changes[key] = parsed.value()
     with Lock(directory.absolute()) as lock:
         tell_of_stale(lock)
-        go_on(directory.absolute(), changes, list(overrides), trusted=False)
+        with continued(directory.absolute(), changes, list(overrides), trusted=False) as go:
+            go()
 
 
-def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: bool) -> None:
-    """Continue the run in ``directory``, whose lock is held; a finished one is only told of.
+@contextmanager
+def continued(
+    directory: Path, changes: Changes, overrides: list[str], *, trusted: bool
+) -> Iterator[Callable[[], object]]:
+    """Yield the function that goes on with the run in ``directory``, whose lock is held.
+
+    Of a finished run it only says that.
 
     trusted: whether the user has just typed the settings; else the run may be a stranger's, who
     must not say where data sets are fetched to, or where ground truth is kept.
     """
     record = read_object(directory / "run.json")
     task, settings = record.get("task"), record.get("config")
-    known = isinstance(task, str) and task in tasks()
-    if not known or not isinstance(settings, dict) or settings.get("task") != task:
+    if (
+        not isinstance(task, str)
+        or task not in tasks()
+        or not isinstance(settings, dict)
+        or settings.get("task") != task
+    ):
         raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
+    from nasrun.task.base import find_task
+
     settings = deepcopy(settings)
-    changed = apply(settings, changes)
+    found = find_task(task)
+    changed = apply(settings, changes, found.changeable)
     if (result := finished(directory)) and "retrain.trainer.epochs" not in changed:
         reached = result.get("test_accuracy")
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
-        Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
+        line = f"the run in {directory} is finished{words}: nothing is left to do"
+        yield partial(Screen().say, line)
         return
     if not trusted:
-        keep_near(settings, directory, changes)
+        keep_near(settings, directory, changes, found.stores)
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
-    launch(settings, directory, overrides, earlier=record, changed=changed)
+    with launched(settings, directory, overrides, earlier=record, changed=changed) as go:
+        yield go
 
 
-def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
+def keep_near(
+    settings: dict[str, Any], directory: Path, changes: Changes, stores: Mapping[str, str]
+) -> None:
     """A run of a stranger must not write wherever it says: only into the shared folders beside it
     or above it, as they are by default, else into ones of its own. Nor read any table."""
-    for key, name in STORES.items():
+    for key, name in stores.items():
         *parents, leaf = key.split(".")
         node: Any = settings
         for parent in parents:
@@ -128,7 +123,7 @@ def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> No
             node["table"] = str(directory / "latency.csv")
 
 
-def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
+def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:
     """Put ``changes`` into ``settings``; which of them differ from what was there.
 
     Raises UserError over a setting that does not exist or that must stay.
@@ -143,11 +138,11 @@ def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
         exists = isinstance(node, dict) and leaf in node
         if key in IRRELEVANT or (exists and node[leaf] == value):
             continue
-        if not exists or not matches(key, CHANGEABLE):
+        if not exists or not matches(key, changeable):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
             raise UserError(
                 f"{key}={value}: a run cannot go on with another {key}{was}; what may change: "
-                f"{', '.join(CHANGEABLE)}. For anything else start a new run"
+                f"{', '.join(changeable)}. For anything else start a new run"
             )
         node[leaf] = value
         changed.add(key)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from nasrun.metrics.ranking import kendall
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.rank_parts import Rank
-from nasrun.task.scoring import ScoresByEpoch
+
+if TYPE_CHECKING:
+    from nasrun.task.rank import RankTask
 
 Agreement = dict[str, Estimate]
 """τ-b of the second scores: ``with_truth``, and ``with_scores``, the first."""
@@ -46,11 +47,11 @@ class Also:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator, self.axis = evaluator, axis_of(evaluator)
-        self.scores = ScoresByEpoch()
+        self.scores: dict[int, list[float]] = {}
         self.agreement: dict[int, Agreement] = {}
 
     @staticmethod
-    def over(wanted: Rank, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
+    def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
         """None where no second way is wanted; UserError where it cannot score this space."""
         if wanted.also is None:
             return None
@@ -62,10 +63,9 @@ class Also:
 
     def compare(
         self,
-        scores: ScoresByEpoch,
+        scores: Mapping[int, Sequence[float]],
         truth: npt.ArrayLike,
-        epochs: Sequence[int],
-        wanted: Rank,
+        wanted: RankTask,
         streams: Streams,
     ) -> None:
         """τ-b with intervals over architectures, after each measured epoch."""
@@ -73,10 +73,10 @@ class Also:
         def agreement(also: Any, first: Any, true: Any) -> Any:
             return {"with_truth": kendall(also, true), "with_scores": kendall(also, first)}
 
-        for epoch in epochs:
+        for epoch in scores:
             self.agreement[epoch] = bootstrap(
                 agreement,
-                *(self.scores.of(epoch), scores.of(epoch), truth),
+                *(self.scores[epoch], scores[epoch], truth),
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=streams.numpy("bootstrap/also", epoch),
@@ -116,7 +116,7 @@ class Also:
         """also.png and .svg: the first scores, and the truth, against the second."""
         from nasrun.report import figures  # matplotlib: not before it is needed
 
-        found = self.scores.of(list(self.agreement)[-1])
+        found = self.scores[list(self.agreement)[-1]]
         x = np.log(np.maximum(found, 1e-300)) if self.axis.logarithm else np.asarray(found)
         panels = [
             figures.Panel("", x, y, params / 1e6, self.last[name], label)

@@ -40,7 +40,8 @@ def launched(
         found.source(settings) if earlier is None else found.copy_of_source(settings, directory)
     )
     setup = build_setup(settings)
-    task = cast(Task, build(settings[name], name, (found,))) if name in settings else found()
+    own = found.settings
+    task = cast(Task, build(settings[own], own, (found,))) if own else found()
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     run = Run(

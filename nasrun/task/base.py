@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 class Task(ABC):
     """The task ``nasrun NAME``: the class ``NameTask`` of the module ``nasrun.task.name``.
 
-    Its constructor takes the task's own settings, the node NAME of the configuration, if any.
+    Its constructor takes the settings of its own, if any.
     """
+
+    settings: ClassVar[str | None] = None
+    """The node of the configuration that names this class and holds its own settings; None: it has
+    none."""
 
     takes: ClassVar[str | None] = None
     """The file of another run that ``from=RUN_DIR`` hands over; None: the task takes none."""

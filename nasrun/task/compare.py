@@ -38,6 +38,8 @@ class CompareTask(Task):
     resamples, confidence: of the bootstrap intervals over seeds.
     """
 
+    settings = "compare"
+
     def __init__(
         self,
         *,

@@ -43,6 +43,7 @@ class RankTask(Task):
     retrained, in the measures of the top.
     """
 
+    settings = "rank"
     takes = "supernet.safetensors"
     same_images = True
     changeable = (*Task.changeable, "rank.truth_store")

@@ -1,4 +1,4 @@
-"""The exceptions that the command line tells its user about in a line of words, and such words."""
+"""The exceptions that the command line tells in a line of words, and help for such words."""
 
 from __future__ import annotations
 

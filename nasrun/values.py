@@ -54,7 +54,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stand-alone network costs.
+    """The cost of a stand-alone network.
 
     params: number of learned parameters, auxiliary head excluded (Balanced NAO, Eq. 3).
     macs: multiply-adds of convolutions and linear layers for one image, auxiliary head excluded.
@@ -73,7 +73,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Trial:
-    """What an evaluator says of one architecture.
+    """The score of one architecture, and how it came about.
 
     score: in [0, 1], higher is better: an accuracy, or what else the evaluator goes by.
     evaluation: how the score came about (evaluator, batch norm protocol, images, round ...).

@@ -1,1 +1,1 @@
-"""The command line: from the words that were typed to a task that runs, and to an exit status."""
+"""The command line: from typed words to a task that runs, and to an exit status."""

@@ -1,4 +1,4 @@
-"""What the command line says of an error: one line, and an exit status."""
+"""Errors as the command line tells them: one line, and an exit status."""
 
 from __future__ import annotations
 

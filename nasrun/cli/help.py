@@ -1,4 +1,7 @@
-"""The page that ``nasrun --help`` shows; reads the folder of configurations, imports no Hydra."""
+"""The page that ``nasrun --help`` shows, made from the folder of configurations.
+
+It imports neither Hydra nor torch, so that it appears at once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make a task ready to run in its directory, from a resolved configuration, anew or continued."""
+"""Make a task ready to run in its directory: a new run, or one that is continued."""
 
 from __future__ import annotations
 

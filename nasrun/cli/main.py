@@ -1,4 +1,4 @@
-"""The command line: from the words that were typed to a task that runs, and to an exit status.
+"""The command line: from typed words to a task that runs, and to an exit status.
 
 0: done. 1: an internal error, or a sweep in which a job failed. 2: something that the user can
 mend, said in one line. 130, 143: interrupted by Ctrl-C, by SIGTERM.

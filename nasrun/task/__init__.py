@@ -1,1 +1,1 @@
-"""What the command line can be asked to do: search, retrain; each reads top to bottom."""
+"""The tasks of the command line, a file each that reads from top to bottom."""

@@ -57,8 +57,10 @@ class Task(ABC):
 
     @classmethod
     def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:
-        """Return the run's own copy of that file: a continued run reads nothing outside of its
-        ``directory`` again."""
+        """Return the copy of that file in the ``directory`` of a run that is continued.
+
+        Such a run reads nothing outside of its directory again.
+        """
         if cls.takes is None or settings.get("from") is None:
             return None
         return directory / cls.takes

@@ -1,4 +1,4 @@
-"""``nasrun compare``: search algorithms against each other over many seeds, without a supernet."""
+"""``nasrun compare``: search algorithms over many seeds, without a supernet."""
 
 from __future__ import annotations
 

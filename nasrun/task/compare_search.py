@@ -54,8 +54,11 @@ class Searches:
         return {name: [_plain(one) for one in searches] for name, searches in self.done.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where an architecture is none of the search space, ValueError where a
-        search has found nothing at first."""
+        """Take up the searches of a checkpoint.
+
+        Raises UserError where an architecture is none of the search space, ValueError where a
+        search has found nothing at first.
+        """
 
         def found(evaluation: int, choices: list[int], score: float, truth: float) -> Found:
             one = self.space.check(Architecture(self.space.name, tuple(choices)))

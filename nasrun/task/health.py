@@ -1,4 +1,4 @@
-"""The health report: what training does to each option of a supernet, and how its scores stand."""
+"""The health report: how training treats each option of a supernet, and its scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Most = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Health:
-    """What is watched while a supernet trains; none of it changes what is trained.
+    """Settings of the watch over a supernet in training; it changes nothing.
 
     gradient_every: steps between two looks at the gradients, 0: none. architectures: random ones,
     the same through the run, that are scored under all batch norm protocols, at the end of each
@@ -56,7 +56,7 @@ class Health:
         self.batch_size = batch_size
 
     def epochs(self, epochs: int) -> list[int]:
-        """Those of a round after which the supernet is looked at."""
+        """Return the epochs of a round after which health is measured."""
         between = range(self.every, epochs, self.every) if self.every else ()
         return [*between, epochs]
 
@@ -75,7 +75,7 @@ class Health:
 
 
 class HealthReport:
-    """The health of one run's supernets, kept in its checkpoints."""
+    """The health of the supernets of one run, kept in its checkpoints."""
 
     def __init__(self, settings: Health, space: SearchSpace, splits: Splits, run: Run) -> None:
         self.settings, self.space, self.run = settings, space, run
@@ -100,16 +100,21 @@ class HealthReport:
             self.gradients.look()
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
-        """Warns once where learned gates favour hardly anything but parameter-free operations; in
-        the first half of the training they may still do so by chance."""
+        """Warn once where learned gates favour hardly anything but parameter-free operations.
+
+        In the first half of the training they may still do so by chance.
+        """
         self.counts.read()
         share = metrics.get("parameter_free", 0.0)
         if progress > 0.5 and not self._warned:
             self._warned = warn_of_collapse(self.run, share, "what the gates favour now")
 
     def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
-        """Score the fixed architectures and log all there is, once, where ``epoch`` epochs of the
-        round have just been trained, and that is one of ours; the supernet stays as it is."""
+        """Score the fixed architectures and log all that is known, once for each epoch.
+
+        Nothing happens unless ``epoch`` epochs of the round have just been trained, and this is an
+        epoch after which health is measured. The supernet stays as it is.
+        """
         if epoch not in self.settings.epochs(training.trainer.epochs):
             return
         key = f"{round_}/{epoch}"
@@ -136,9 +141,12 @@ class HealthReport:
         write_json(self.run.directory / HEALTH, self.to_json())
 
     def by_name(self) -> dict[str, dict[str, list[float]]]:
-        """``op/sep_conv_3x3`` and the like: for each of the decisions that have such an option, the
-        share of passes in which it was trained, and of the gradient where that is known. Of
-        decisions between off and on it is ``on``, by the decision's own kind."""
+        """Return the shares of each kind of option, by a name like ``op/sep_conv_3x3``.
+
+        ``trained``: for each decision that has the option, the share of passes that trained it;
+        ``gradient``: likewise its share of the gradient, where that is known. Of decisions between
+        off and on only ``on`` counts, under the decision's own kind.
+        """
         passes, sums = max(self.counts.passes, 1), self.gradients.sums
         found: dict[str, dict[str, list[float]]] = {}
         for index, decision in enumerate(self.space.decisions):
@@ -156,7 +164,7 @@ class HealthReport:
         return found
 
     def summary(self) -> HealthSummary:
-        """What is said of it at the end of the run."""
+        """Return all that is shown at the end of the run."""
         return HealthSummary(
             self.counts.passes,
             self.by_name(),
@@ -166,8 +174,11 @@ class HealthReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """passes; for each option of each decision the passes that trained it, and its share of the
-        gradient (null: unknown); the scores by round and epoch."""
+        """Return the content of health.json.
+
+        passes; for each option of each decision the passes that trained it, and its share of the
+        gradient (null: unknown); the scores by round and epoch.
+        """
         counts, sums = self.counts.counts, self.gradients.sums
         samples, known = self.gradients.samples, self.gradients.knows
         decisions = {
@@ -206,7 +217,7 @@ class HealthReport:
 
 
 def warn_of_collapse(run: Run, share: float, whose: str) -> bool:
-    """Warn where the share of parameter-free operations is above the limit; returns whether it is.
+    """Warn of too many parameter-free operations; returns whether there are too many.
 
     Weight sharing and learned gates drift towards operations that need no training, skips and
     pools, and end with networks that learn little (DARTS+, arXiv 1909.06035).

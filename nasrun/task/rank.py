@@ -152,7 +152,7 @@ def score(
 
 
 def truth_config(config: Any) -> dict[str, Any]:
-    """What the accuracy of a stand-alone network depends on, out of the whole configuration."""
+    """Return the settings that the accuracy of a stand-alone network depends on."""
     truth = {**config["rank"]["truth"]}
     if isinstance(truth.get("trainer"), dict):
         truth["trainer"] = {k: v for k, v in truth["trainer"].items() if k != "log_every"}

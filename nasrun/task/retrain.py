@@ -1,4 +1,4 @@
-"""``nasrun retrain``: train one architecture from scratch at full width, then read the test set."""
+"""``nasrun retrain``: train one architecture from scratch, then read the test set."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def retrain_architecture(
 
 
 def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture) -> dict[str, Any]:
-    """What ``retrain.truth`` says of the winner, in the place of a training."""
+    """Look up the accuracy of the winner in ``retrain.truth``, in the place of a training."""
     truth = setup.retrain.truth
     assert truth is not None  # the caller has looked  # noqa: S101
     truth.start(setup.search_space, splits, run.compute, run.streams)

@@ -1,4 +1,4 @@
-"""What a configuration is made of, once built."""
+"""The objects that a configuration stands for, once it is built."""
 
 from __future__ import annotations
 
@@ -118,13 +118,15 @@ class Setup:
         streams: Streams,
         steps_per_epoch: int,
     ) -> GatesOfStep:
-        """What each step of supernet training opens: the warm-up, then the sampler."""
+        """Return the gates of each step: by the warm-up first, then by the sampler."""
         gates = self.sampler.over(self.search_space, problem, pool, streams.sub("sampler"))
         return self.warm_up.before(gates, self.search_space, steps_per_epoch)
 
     def check_algo(self) -> None:
-        """Raises UserError where the search algorithm does not fit the space, the sampler, or what
-        else has a say in the gates."""
+        """Check that the search algorithm fits the space, the sampler and the evaluator.
+
+        Raises UserError where it does not.
+        """
         algo = self.search_algo
         name = type(algo).__name__
         algo.check(self.search_space)
@@ -148,8 +150,10 @@ class Setup:
             )
 
     def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:
-        """Build the stand-alone networks once, so that what cannot be retrained is refused before
-        anything trains. Raises UserError."""
+        """Build the stand-alone networks once, before anything trains.
+
+        Raises UserError where they cannot be built or do not fit into the memory.
+        """
         streams = Streams(self.seed).sub("check")
         chosen = architecture or self.search_space.sample(streams.numpy("architecture"))
         wanted: list[tuple[Scale, Trainer]] = [("final", self.retrain.trainer)]

@@ -17,8 +17,11 @@ class SupernetTask(Task):
     """Train the supernet of a search with a single round, and nothing else."""
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
-        """Raises UserError where the search algorithm trains a pool of architectures, which it
-        makes up as it goes, or its gates: then there is no such supernet."""
+        """Train the supernet, or what is left of it.
+
+        Raises UserError where the search algorithm trains a pool of architectures, which it makes
+        up as it goes, or its gates: then there is no such supernet.
+        """
         name = type(setup.search_algo).__name__
         if setup.search_algo.trains_pool:
             raise UserError(

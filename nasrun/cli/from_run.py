@@ -12,7 +12,9 @@ from nasrun.config.compose import compose, flatten, parse
 from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
 from nasrun.errors import UserError, shortened
-from nasrun.run.files import printable, read_object
+from nasrun.report.run_files import RunDirectory
+from nasrun.run.files import printable
+from nasrun.run.layout import RECORD, SUPERNET
 
 FORGOTTEN = (
     *("task", "from", "architecture", "pick", "outputs", "resume"),
@@ -43,29 +45,22 @@ class EarlierRun:
         """
         if not directory.is_dir():
             raise UserError(f"from={directory}: there is no such directory")
-        record = read_object(directory / "run.json", "is this the directory of a run?")
-        if not (directory / needed).exists():
+        run = RunDirectory(directory)
+        overrides, task, config = run.overrides, run.task, run.config
+        if not run.has(needed):
             raise UserError(
                 f"{directory} has no {needed} yet: if the run was stopped, go on with it "
                 f"(nasrun resume {directory})"
             )
         if needed.endswith(".json"):
-            read_object(directory / needed)
-        task, overrides, config = (record.get(key) for key in ("task", "overrides", "config"))
-        if (
-            not isinstance(task, str)
-            or not isinstance(overrides, list)
-            or not isinstance(config, dict)
-        ):
-            raise UserError(f"{directory / 'run.json'} lacks task, overrides or config")
-        overrides = [*overrides, *resumed_with(record)]
+            run.read_object(needed)
         if len(overrides) > MOST_OVERRIDES:
-            raise UserError(f"{directory / 'run.json'} has {len(overrides)} overrides, too many")
+            raise UserError(f"{directory / RECORD} has {len(overrides)} overrides, too many")
         options = groups(config_dir)
         kept = [
             override
             for override in overrides
-            if check_foreign(override, options, directory / "run.json") not in FORGOTTEN
+            if check_foreign(override, options, directory / RECORD) not in FORGOTTEN
         ]
         return EarlierRun(directory, task, tuple(kept), config)
 
@@ -74,7 +69,7 @@ class EarlierRun:
         images that it was trained on. Raises UserError where run.json does not tell it."""
         seed = self.config.get("split_seed", self.config.get("seed"))
         if type(seed) is not int or not 0 <= seed < 2**63:
-            raise UserError(f"{self.directory / 'run.json'} has no seed of a split")
+            raise UserError(f"{self.directory / RECORD} has no seed of a split")
         return f"split_seed={seed}"
 
     def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
@@ -131,14 +126,6 @@ def place_of(override: str) -> str:
     return parsed.package or parsed.key_or_group.replace("/", ".")
 
 
-def resumed_with(record: dict[str, Any]) -> list[Any]:
-    """What a run was told anew each time that it was resumed."""
-    resumed = record.get("resumed")
-    entries = resumed if isinstance(resumed, list) else []
-    lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
-    return [override for words in lists if isinstance(words, list) for override in words]
-
-
 def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:
     """The key of an override from a file; raises UserError unless it is a plain setting.
 
@@ -189,7 +176,7 @@ def with_earlier(
         changed = earlier.changed_defaults(overrides, config_dir)
         merged = earlier.merged(overrides, config_dir)
         own = any(override.startswith("split_seed=") for override in overrides)
-        if needed == "supernet.safetensors" and not own:
+        if needed == SUPERNET and not own:
             merged = [word for word in merged if not word.startswith("split_seed=")]
             merged.append(earlier.split())
     except CONFIGURATION_ERRORS as error:

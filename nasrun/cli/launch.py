@@ -12,6 +12,7 @@ from nasrun.config.build import build_setup
 from nasrun.config.compose import check_top_level
 from nasrun.errors import UserError
 from nasrun.run.files import read_json_or_text
+from nasrun.run.layout import ARCHITECTURE, FRONT, SUPERNET, Earlier
 
 
 def launch(
@@ -19,12 +20,12 @@ def launch(
     directory: Path,
     overrides: list[str],
     *,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Earlier | None = None,
     changed: frozenset[str] = frozenset(),
 ) -> None:
     """Build the setup and call the task; the caller holds the lock of ``directory``.
 
-    earlier: run.json of the run to be continued; changed: the settings it had otherwise.
+    earlier: the run to be continued; changed: the settings it had otherwise.
     """
     task = str(settings["task"])
     check_top_level(settings, task)
@@ -38,10 +39,10 @@ def launch(
     further = {}
     parameters = inspect.signature(run_task).parameters
     if "source" in parameters:
-        further["source"] = source(settings) if earlier is None else directory / "architecture.json"
+        further["source"] = source(settings) if earlier is None else directory / ARCHITECTURE
     if "weights" in parameters and settings.get("from") is not None:
         place = Path(str(settings["from"])).expanduser() if earlier is None else directory
-        further["weights"] = place / "supernet.safetensors"
+        further["weights"] = place / SUPERNET
     setup = build_setup(settings)
     import torch
 
@@ -80,12 +81,12 @@ def source(settings: Mapping[str, Any]) -> Path:
         raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
     if pick is not None and directory is None:
         raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
-    name = "architecture.json" if pick is None else "front.json"
+    name = ARCHITECTURE if pick is None else FRONT
     path = Path(str(file)) if directory is None else Path(str(directory)) / name
     path = path.expanduser()
     if directory is None:
         path = path.resolve()  # the user's own file may well be a link
-    hint = "give the architecture.json of a search, or an architecture as its space writes it"
+    hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
     if pick is not None:
         hint = "pick needs a search that ended with a front (search_algo=nsga2)"
     read_json_or_text(path, hint)

@@ -21,13 +21,13 @@ from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
+from nasrun.run.layout import ARCHITECTURE, RECORD, RESULT, SUPERNET
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESUME = "resume"
-SUPERNET = "supernet.safetensors"
-TAKEN_FROM = {"search": SUPERNET, "retrain": "architecture.json", "rank": SUPERNET}
+TAKEN_FROM = {"search": SUPERNET, "retrain": ARCHITECTURE, "rank": SUPERNET}
 """What a task takes from=RUN_DIR, besides its overrides."""
 
 
@@ -208,7 +208,7 @@ def job(composed: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir).absolute()
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)
-        if not (directory / "run.json").exists():
+        if not (directory / RECORD).exists():
             launch(settings, directory, own_overrides())
         elif settings["resume"] == "auto":
             changes = resume.differences(settings, directory)
@@ -255,7 +255,7 @@ def report_failed_job(error: Exception, config_dir: str | None) -> None:
         "overrides": own_overrides(),
     }
     try:
-        path = Path(HydraConfig.get().runtime.output_dir) / "result.json"
+        path = Path(HydraConfig.get().runtime.output_dir) / RESULT
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError:
         return  # the disk is full: the summary will find no result, and say so

@@ -17,7 +17,8 @@ from nasrun.cli.launch import launch
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
 from nasrun.errors import UserError
-from nasrun.run.files import read_object
+from nasrun.report.run_files import RunDirectory
+from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
 
@@ -67,10 +68,10 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
     directory = directory.expanduser()
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such directory")
-    if not (directory / "run.json").exists():
+    if not RunDirectory(directory).has(RECORD):
         hint = "is it a sweep? resume one of its jobs, or repeat the line that began it with "
         raise UserError(
-            f"{directory} has no run.json, so no run has begun in it; {hint}resume=auto"
+            f"{directory} has no {RECORD}, so no run has begun in it; {hint}resume=auto"
         )
     changes: Changes = {}
     for override in overrides:
@@ -90,15 +91,13 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
     trusted: whether the user has just typed the settings; else the run may be a stranger's, who
     must not say where data sets are fetched to, or where ground truth is kept.
     """
-    record = read_object(directory / "run.json")
-    task, settings = record.get("task"), record.get("config")
-    known = isinstance(task, str) and task in tasks()
-    if not known or not isinstance(settings, dict) or settings.get("task") != task:
-        raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
-    settings = deepcopy(settings)
+    run = RunDirectory(directory)
+    settings = deepcopy(run.config)
+    if run.task not in tasks() or settings.get("task") != run.task:
+        raise UserError(f"{directory / RECORD} names no task and configuration of nasrun")
     changed = apply(settings, changes)
-    if (result := finished(directory)) and "retrain.trainer.epochs" not in changed:
-        reached = result.get("test_accuracy")
+    if run.status == "done" and "retrain.trainer.epochs" not in changed:
+        reached = run.result.get("test_accuracy")
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
         Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
         return
@@ -108,7 +107,7 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
-    launch(settings, directory, overrides, earlier=record, changed=changed)
+    launch(settings, directory, overrides, earlier=run.earlier, changed=changed)
 
 
 def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
@@ -125,7 +124,7 @@ def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> No
         if Path(str(node[leaf])).absolute() not in allowed:
             node[leaf] = str(allowed[0])
         if node.get("table") is not None:
-            node["table"] = str(directory / "latency.csv")
+            node["table"] = str(directory / LATENCIES)
 
 
 def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
@@ -156,8 +155,7 @@ def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
 
 def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
     """What ``settings`` say otherwise than the run in ``directory``."""
-    earlier = read_object(directory / "run.json").get("config")
-    then, now = flatten(earlier), flatten(settings)
+    then, now = flatten(RunDirectory(directory).config), flatten(settings)
     gone = {key: None for key in then if key not in now}
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 
@@ -176,13 +174,6 @@ def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str
 
 def matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
-
-
-def finished(directory: Path) -> dict[str, Any] | None:
-    """The result of a run that has come to its end."""
-    path = directory / "result.json"
-    result = read_object(path) if path.exists() else {}
-    return result if result.get("status") == "done" else None
 
 
 def tell_of_stale(lock: Lock) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
-from nasrun.report import figures
-from nasrun.run.files import write_atomic, write_json
+from nasrun.report.figures import plot_curves
+from nasrun.run.files import write_csv, write_json
+from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, COMPARISON_PICTURE, SEARCHES
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
@@ -149,7 +148,7 @@ class Comparison:
     def write(self, directory: Path, space: SearchSpace) -> None:
         """compare.json: the end; compare.csv: by evaluation; searches.csv: each search."""
         write_json(
-            directory / "compare.json",
+            directory / COMPARISON,
             {
                 "evaluations": self.evaluations,
                 "control": self.control,
@@ -170,7 +169,7 @@ class Comparison:
             },
         )
         write_csv(
-            directory / "compare.csv",
+            directory / COMPARISON_CURVES,
             ["algorithm", "evaluations", "regret", "low", "high", "median", "score"],
             (
                 [name, index + 1, point.value, point.low, point.high, float(median), float(score)]
@@ -186,7 +185,7 @@ class Comparison:
             ),
         )
         write_csv(
-            directory / "searches.csv",
+            directory / SEARCHES,
             ["algorithm", "seed", "evaluations", "architecture", "found_at", "score", "truth"],
             (
                 [
@@ -236,25 +235,17 @@ def _held(
     return held
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def plot(run: Run, comparison: Comparison) -> None:
+def plot_comparison(run: Run, comparison: Comparison) -> None:
     """compare.png and .svg: mean regret against evaluations, with intervals."""
     at = np.unique(
         np.geomspace(1, comparison.evaluations, PLOTTED_POINTS).round().astype(int)
     ).tolist()
-    figures.curves(
+    plot_curves(
         {
             name: [(place, in_points(one.curve[place - 1])) for place in at]
             for name, one in comparison.standings.items()
         },
-        run.directory / "compare",
+        run.directory / COMPARISON_PICTURE,
         x="evaluations",
         y="regret (percentage points)",
         logarithmic=True,
@@ -265,7 +256,7 @@ def in_points(estimate: Estimate) -> Estimate:
     return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
 
 
-def say(run: Run, comparison: Comparison) -> None:
+def say_comparison(run: Run, comparison: Comparison) -> None:
     """Who missed how much, and which differences are none of chance."""
     best = "the best there is" if comparison.of_all else "the best that any search found"
     seeds = len(comparison.standings[comparison.control].searches)
@@ -303,4 +294,5 @@ def say(run: Run, comparison: Comparison) -> None:
                 "new was left to it, or its own settings want no more",
                 "yellow",
             )
-    run.say(f"everything is in     {run.directory} (compare.png, compare.csv, searches.csv)")
+    files = f"{COMPARISON_PICTURE}.png, {COMPARISON_CURVES}, {SEARCHES}"
+    run.say(f"everything is in     {run.directory} ({files})")

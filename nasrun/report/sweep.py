@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.report.run_files import Job, read_jobs
+from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
 
 
 @dataclass(frozen=True)
@@ -181,17 +182,17 @@ def summarise(directory: Path) -> None:
     if methods is not None:
         sweep_methods.show(methods, console)
         pictures = sweep_methods.plot(methods, directory)
-    for words, drawn in (
+    for words, plotted in (
         ("the methods are in  ", pictures),
-        ("the curves are in   ", sweep_rankings.plot_curves(done, directory)),
+        ("the curves are in   ", sweep_rankings.plot_tau(done, directory)),
         ("the pictures are in ", sweep_rankings.plot(done, directory)),
     ):
-        names = ", ".join(path.name for path in drawn if path.suffix == ".png")
+        names = ", ".join(path.name for path in plotted if path.suffix == ".png")
         if names:
             console.print(f"{words} {directory} ({names})", markup=False, soft_wrap=True)
     try:
-        write_csv(directory / "jobs.csv", job_rows(jobs))
-        write_csv(directory / "summary.csv", summary_rows(jobs))
+        write_csv(directory / SWEEP_JOBS, job_rows(jobs))
+        write_csv(directory / SWEEP_SUMMARY, summary_rows(jobs))
     except OSError as error:
         sys.stderr.write(f"nasrun: error: cannot write the summary in {directory}: {error}\n")
 

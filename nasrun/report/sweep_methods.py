@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics.paired import holm, sign_flip_p
-from nasrun.report import figures
-from nasrun.report.run_files import Job, seed_of
+from nasrun.report.figures import plot_spread
+from nasrun.report.run_files import Job, job_files
+from nasrun.run.layout import SWEEP_METHODS_PICTURE
 
 MEASURES = {"true_accuracy": "true accuracy", "test_accuracy": "test accuracy"}
 """What methods are compared by: the first of them that all jobs have."""
@@ -57,7 +58,7 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
         return None
     values: dict[str, dict[int, float]] = {}
     for label, members in combinations.items():
-        seeds = [(_seed(job.directory), job.metrics[measure]) for job in members]
+        seeds = [(job_files(job.directory).seed, job.metrics[measure]) for job in members]
         values[label] = {seed: value for seed, value in seeds if seed is not None}
     control = next((one for word in CONTROLS for one in values if word in one.split()), None)
     control = next(iter(values)) if control is None else control
@@ -78,13 +79,6 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
         for (label, two), adjusted in zip(found.items(), holm(p), strict=True)
     }
     return Methods(measure, control, values, differences)
-
-
-def _seed(directory: Path) -> int | None:
-    try:
-        return seed_of(directory)
-    except (OSError, ValueError, AttributeError):
-        return None  # somebody has taken its record away
 
 
 def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
@@ -122,7 +116,7 @@ def plot(methods: Methods, directory: Path) -> list[Path]:
         if values
     }
     x = f"{MEASURES[methods.measure]} (%)"
-    return figures.spread(groups, directory / "methods", x=x, y=key)
+    return plot_spread(groups, directory / SWEEP_METHODS_PICTURE, x=x, y=key)
 
 
 def short(labels: Sequence[str]) -> tuple[list[str], str]:

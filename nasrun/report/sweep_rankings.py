@@ -11,8 +11,14 @@ from statistics import mean, stdev
 import numpy as np
 
 from nasrun.metrics.bootstrap import Estimate
-from nasrun.report import figures
-from nasrun.report.run_files import Points, Ranking, Values, tau_of
+from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_spread
+from nasrun.report.run_files import Points, Ranking, Values, job_files
+from nasrun.run.layout import (
+    SWEEP_RANKINGS_PICTURE,
+    SWEEP_SECOND_PICTURES,
+    SWEEP_SPREAD_PICTURE,
+    TAU_PICTURE,
+)
 
 MAX_PANELS = 9
 """Panels of a picture, so that they can still be read."""
@@ -29,7 +35,9 @@ def chosen(
     found = [
         (label, turn, ranking)
         for label, directories in combinations.items()
-        for turn, ranking in enumerate(filter(None, map(Ranking.read, directories)))
+        for turn, ranking in enumerate(
+            filter(None, (job_files(directory).ranking for directory in directories))
+        )
     ]
     kept = sorted(range(len(found)), key=lambda index: (found[index][1], index))[:most]
     several = {label for label, turn, _ in found if turn}
@@ -54,32 +62,29 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
     if len(found) < count:
         title += f"; {len(found)} of {count} jobs"
     panels = [
-        figures.Panel(name, one.scores, one.truth, one.params, one.tau)
-        for name, one in found.items()
+        Panel(name, one.scores, one.truth, one.params, one.tau) for name, one in found.items()
     ]
-    files = figures.panels(panels, directory / "rankings", y="true accuracy", title=title)
+    files = plot_panels(panels, directory / SWEEP_RANKINGS_PICTURE, y="true accuracy", title=title)
     truths = distinct(found)
     groups = {name: one.scores for name, one in found.items()} | truths
-    files += figures.spread(
-        groups, directory / "spread", x="supernet and true accuracy", apart=len(truths)
+    files += plot_spread(
+        groups, directory / SWEEP_SPREAD_PICTURE, x="supernet and true accuracy", apart=len(truths)
     )
     seconds = [(name, one, one.second) for name, one in found.items() if one.second is not None]
     if seconds:
         axes = {also.axis for _, _, also in seconds}
         x = axes.pop() if len(axes) == 1 else "score by rank.also"
         by_score = [
-            figures.Panel(name, also.values, one.scores, one.params, also.with_scores)
+            Panel(name, also.values, one.scores, one.params, also.with_scores)
             for name, one, also in seconds
         ]
         by_truth = [
-            figures.Panel(name, also.values, one.truth, one.params, also.with_truth)
+            Panel(name, also.values, one.truth, one.params, also.with_truth)
             for name, one, also in seconds
         ]
-        for panels, name, y in (
-            (by_score, "also_scores", "supernet accuracy"),
-            (by_truth, "also_truth", "true accuracy"),
-        ):
-            files += figures.panels(panels, directory / name, x=x, y=y, title=title)
+        both = ((by_score, "supernet accuracy"), (by_truth, "true accuracy"))
+        for name, (panels, y) in zip(SWEEP_SECOND_PICTURES, both, strict=True):
+            files += plot_panels(panels, directory / name, x=x, y=y, title=title)
     return files
 
 
@@ -102,21 +107,21 @@ def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points
     for name, directories in combinations.items():
         by_epoch: defaultdict[float, list[Estimate]] = defaultdict(list)
         for directory in directories:
-            for epoch, estimate in tau_of(directory):
+            for epoch, estimate in job_files(directory).agreement("kendall"):
                 by_epoch[epoch].append(estimate)
         if by_epoch:
             found[name or "all"] = [(e, _together(by_epoch[e])) for e in sorted(by_epoch)]
     return found
 
 
-def plot_curves(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+def plot_tau(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
     """tau_by_epoch.png and .svg in ``directory``, where any ranking has several epochs."""
     points = tau_by_epoch(combinations)
     if not any(len(line) > 1 for line in points.values()):
         return []
     most = max(len(directories) for directories in combinations.values())
     band = "mean ± s.d. over seeds" if most > 1 else "interval over architectures"
-    return figures.curves(points, directory / "tau_by_epoch", title=band)
+    return plot_curves(points, directory / TAU_PICTURE, title=band)
 
 
 def _together(estimates: Sequence[Estimate]) -> Estimate:

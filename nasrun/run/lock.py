@@ -13,8 +13,7 @@ from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, printable
-
-NAME = "lock"
+from nasrun.run.layout import LOCK
 
 
 class Lock:
@@ -26,7 +25,7 @@ class Lock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
+        self.path = directory / LOCK
         self.stale: str | None = None
         self._file: BinaryIO | None = None
 

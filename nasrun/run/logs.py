@@ -17,11 +17,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from nasrun.run.files import open_for_writing
+from nasrun.run.layout import EVENTS_PREFIX, METRICS, TRIALS
 from nasrun.values import Trial
-
-METRICS, TRIALS = "metrics.jsonl", "trials.jsonl"
-PREFIX = "events.out.tfevents."
-"""By which TensorBoard knows its files; it shows those of a directory as one run."""
 
 LONGEST_LINE = 2**20
 """Bytes; ours have a few thousand at most."""
@@ -86,7 +83,7 @@ class Events:
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"{EVENTS_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         paths = (directory / f"{name}.{number}" for number in count())
         self._file = open_for_writing(next(path for path in paths if not os.path.lexists(path)))
         self._records = RecordWriter(self._file)
@@ -113,7 +110,7 @@ class Events:
 
 
 def _events_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name.startswith(PREFIX))
+    return sorted(path for path in directory.iterdir() if path.name.startswith(EVENTS_PREFIX))
 
 
 def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -23,7 +23,8 @@ from nasrun.run.checkpoints import (
     state_bytes,
 )
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_bytes, read_object, write_atomic, write_json
+from nasrun.run.files import read_bytes, write_atomic, write_json
+from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, Earlier
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
@@ -67,10 +68,10 @@ class Run:
         seed: int,
         compute: Compute,
         checkpoint: CheckpointEvery,
-        earlier: Mapping[str, Any] | None = None,
+        earlier: Earlier | None = None,
         changed: frozenset[str] = frozenset(),
     ) -> None:
-        """earlier: run.json of the run to be continued; changed: settings that it had otherwise."""
+        """earlier: the run to be continued; changed: settings that it had otherwise."""
         self.directory = directory
         self.task = task
         self.config = config
@@ -82,7 +83,7 @@ class Run:
         self.every = checkpoint
         self.stop = signals.stop
         self._earlier = earlier
-        self._checkpoints = Checkpoints(directory / "checkpoints")
+        self._checkpoints = Checkpoints(directory / CHECKPOINTS)
         self._kept: dict[str, TrackedState] = {}
         self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
@@ -111,7 +112,7 @@ class Run:
         self.stop.deferred = True  # a run has not begun, or it has: nothing between
         lengths: dict[str, int] = {}
         if self._earlier is None:
-            (self.directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (self.directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             if architecture is not None:
                 self.save_architecture(architecture)
         else:
@@ -125,7 +126,7 @@ class Run:
 
     def _go_back(self) -> dict[str, int]:
         """Take up the newest checkpoint that is whole; the lengths of the logs at that time."""
-        (self.directory / "checkpoints").mkdir(exist_ok=True)
+        (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
         intact = [one for one in whole if not missing(self.directory, one.logs)]
         chosen: Checkpoint | None = next(iter(intact or whole), None)
@@ -147,12 +148,12 @@ class Run:
             return provenance.record(
                 self.task, self.config, self.overrides, self.streams.seed, self.compute
             )
-        resumed = self._earlier.get("resumed")
+        resumed = self._earlier.record.get("resumed")
         entry = provenance.resumption(self.overrides, self.seconds, self.compute)
-        if (self.directory / "result.json").exists():
-            entry["result"] = read_object(self.directory / "result.json")
+        if self._earlier.result is not None:
+            entry["result"] = self._earlier.result
         return {
-            **self._earlier,
+            **self._earlier.record,
             "config": self.config,
             "resumed": [*(resumed if isinstance(resumed, list) else []), entry],
         }
@@ -163,8 +164,8 @@ class Run:
         record = self._record()
         # What it said is in the record. Were it removed last, a kill between the two would leave
         # a run that seems to be done with settings that it has not been trained with.
-        (self.directory / "result.json").unlink(missing_ok=True)
-        write_json(self.directory / "run.json", record)
+        (self.directory / RESULT).unlink(missing_ok=True)
+        write_json(self.directory / RECORD, record)
         self._recorded = True
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class Run:
         except MISFITS as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"the state of {name} in {self.directory / 'checkpoints'} does not fit this run "
+                f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
         kept.mark, kept.written = getattr(part, "mark", None), stored
@@ -254,7 +255,7 @@ class Run:
             raise UserError(f"{path}: not the weights of this network ({reason})") from error
 
     def save_architecture(self, architecture: Architecture) -> None:
-        write_json(self.directory / "architecture.json", architecture.to_json())
+        write_json(self.directory / ARCHITECTURE, architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json: the run is done. One checkpoint stays, to train on from."""
@@ -262,7 +263,7 @@ class Run:
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)
         result = {"status": "done", "task": self.task, **result, "seconds": seconds}
-        write_json(self.directory / "result.json", result)
+        write_json(self.directory / RESULT, result)
         self.stop.deferred = False
         return result
 

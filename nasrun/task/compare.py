@@ -9,12 +9,12 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.table import TableEvaluator
-from nasrun.report.comparison import Comparison, SearchRecord, plot, say
+from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, say_comparison
+from nasrun.run.layout import LATENCIES
 from nasrun.run.run import Run
 from nasrun.task.compare_parts import Compare
 from nasrun.task.compare_search import Scores, Searches, one_search
 from nasrun.task.scoring import SameImages
-from nasrun.task.search import LATENCIES
 from nasrun.task.setup import Setup
 
 
@@ -61,9 +61,9 @@ def compare(setup: Setup, run: Run) -> dict[str, Any]:
     )
     comparison.write(run.directory, space)
 
-    plot(run, comparison)
+    plot_comparison(run, comparison)
     result = run.finish(comparison.result())
-    say(run, comparison)
+    say_comparison(run, comparison)
     return result
 
 

@@ -14,6 +14,7 @@ from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.limits import Count, Images
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
+from nasrun.run.layout import HEALTH
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -21,8 +22,6 @@ from nasrun.search_space.gates import BINARY, Gates
 from nasrun.task.collapse import warn_of_collapse
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
-
-HEALTH = "health.json"
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 

@@ -9,12 +9,13 @@ from typing import Any
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.report.figures_architecture import graphs
+from nasrun.report.figures_architecture import plot_graphs
+from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import read_json_or_text
+from nasrun.run.layout import ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
 from nasrun.task.collapse import warn_of_collapse
-from nasrun.task.front import FRONT, picked
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
 from nasrun.trainer.training import Training
@@ -28,9 +29,10 @@ def retrain(setup: Setup, run: Run, source: Path) -> dict[str, Any]:
     file with an architecture as its space writes it.
     """
     try:
-        value = read_json_or_text(source)
         if source.name == FRONT:
-            value = picked(value, run.config.get("pick"), str(source))
+            value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
+        else:
+            value = read_json_or_text(source)
         architecture = setup.search_space.read(value)
     except UserError as error:
         raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
@@ -54,7 +56,7 @@ def retrain_architecture(
     if setup.retrain.truth is not None:
         return looked_up(setup, run, splits, architecture)
     if panels := space.graphs(architecture):
-        graphs(panels, run.directory / "architecture")
+        plot_graphs(panels, run.directory / ARCHITECTURE_PICTURE)
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
     held_out = setup.retrain.images == "train"

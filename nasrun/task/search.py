@@ -12,13 +12,14 @@ from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.report.figures_architecture import save_block_history
+from nasrun.report.front import save_front
 from nasrun.report.health import say_health
+from nasrun.run.layout import CHECKPOINTS, LATENCIES
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.collapse import warn_of_collapse
-from nasrun.task.front import save_front
 from nasrun.task.health import HealthReport
 from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.task.scoring import SameImages, Scored, Tally
@@ -26,9 +27,6 @@ from nasrun.task.setup import Setup
 from nasrun.trainer.gate_learner import GateContext, GateLearner
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
-
-LATENCIES = "latency.csv"
-"""The table that the run goes by, where latency is a goal or is bounded."""
 
 
 def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
@@ -256,7 +254,7 @@ def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
     names = [trial.architecture for trial in found]
     done = len(scored.trials)
     if [trial.architecture for trial in scored.trials] != names[:done]:
-        raise UserError(f"the shortlist in {run.directory / 'checkpoints'} is not of this search")
+        raise UserError(f"the shortlist in {run.directory / CHECKPOINTS} is not of this search")
     with run.stage("shortlist", len(found)) as stage:
         stage.advance(done)
         for trial in checked(evaluator, names[done:], None, run):

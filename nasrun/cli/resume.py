@@ -1,4 +1,4 @@
-"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's: its files are data.
+"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's.
 
 The whole configuration is taken from run.json as plain values and built through the allow-list;
 nothing in it is interpolated, composed or looked up in files.
@@ -40,8 +40,10 @@ CHANGEABLE = (
     "trainer.epochs",
     "retrain.trainer.epochs",
 )
-"""Settings with which a run may go on otherwise than it began: where and how it is computed, how
-much it says, how long it trains. Any other would make its result that of no run at all."""
+"""Settings that a resumed run may change: how it computes, logs, how long it trains.
+
+Any other would make its result that of no run at all.
+"""
 
 OF_THE_MACHINE = (
     "device",
@@ -51,10 +53,10 @@ OF_THE_MACHINE = (
     "*.log_every",
     "*.report_every",
 )
-"""Of these, the ones that say nothing of which run is meant (see ``run_name``)."""
+"""Changeable settings that do not tell which run is meant (see ``run_name``)."""
 
 STORES = {"rank.truth_store": "ground_truth", "budget.latency.store": "latency"}
-"""Settings that name folders which runs share, and what these are called."""
+"""Settings that name folders which runs share, and the names of these folders."""
 
 IRRELEVANT = ("resume", "outputs")
 """Settings that mean nothing to a run that has a directory."""
@@ -64,7 +66,10 @@ Changes = dict[str, Any]
 
 
 def resume(directory: Path, overrides: Sequence[str]) -> None:
-    """Raises UserError where ``directory`` is no run, is in use, or must not be changed so."""
+    """Resume a run on the user's word, with a few settings changed.
+
+    Raises UserError where ``directory`` is no run, is in use, or must not be changed so.
+    """
     directory = directory.expanduser()
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such directory")
@@ -86,7 +91,7 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
 
 
 def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: bool) -> None:
-    """Continue the run in ``directory``, whose lock is held; a finished one is only told of.
+    """Continue the run in ``directory``, whose lock is held; of a finished one only say so.
 
     trusted: whether the user has just typed the settings; else the run may be a stranger's, who
     must not say where data sets are fetched to, or where ground truth is kept.
@@ -111,8 +116,11 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
 
 
 def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
-    """A run of a stranger must not write wherever it says: only into the shared folders beside it
-    or above it, as they are by default, else into ones of its own. Nor read any table."""
+    """Keep a stranger's run from writing wherever it says, and from reading any table.
+
+    It may write into the shared folders beside it or above it, as they are by default, else into
+    folders of its own.
+    """
     for key, name in STORES.items():
         *parents, leaf = key.split(".")
         node: Any = settings
@@ -128,7 +136,7 @@ def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> No
 
 
 def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
-    """Put ``changes`` into ``settings``; which of them differ from what was there.
+    """Put ``changes`` into ``settings``; returns the keys of those that make a difference.
 
     Raises UserError over a setting that does not exist or that must stay.
     """
@@ -154,15 +162,17 @@ def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
 
 
 def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
-    """What ``settings`` say otherwise than the run in ``directory``."""
+    """Find the settings that differ from those of the run in ``directory``."""
     then, now = flatten(RunDirectory(directory).config), flatten(settings)
     gone = {key: None for key in then if key not in now}
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 
 
 def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """The name of the directory that ``resume=auto`` begins or continues: the same line, the same
-    name. What says only how this machine computes makes no difference."""
+    """Name the directory that ``resume=auto`` begins or continues: the same line, the same name.
+
+    Settings that say only how this machine computes make no difference.
+    """
     meant = sorted(
         override
         for override in overrides
@@ -173,9 +183,11 @@ def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str
 
 
 def matches(key: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a key fits any of the patterns."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def tell_of_stale(lock: Lock) -> None:
+    """Say whose lock is taken over, if a process died with it."""
     if lock.stale:
         Screen().say(f"taking over the lock that {lock.stale} has left behind")

@@ -1,4 +1,4 @@
-"""What comes out of a comparison: regret by evaluation, and each algorithm against the control."""
+"""The report of a comparison: regret by evaluation, each algorithm against the control."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
-PLOTTED_POINTS = 24
-"""Of each curve in the picture."""
+MAX_CURVE_POINTS = 24
+"""Points of each curve in the picture."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A better score than all before. evaluation: of how many, the first is 1; truth: the judge's
-    word on the architecture."""
+    """A step of a search: an architecture with a better score than all before.
+
+    evaluation: its number, from 1. truth: the judge's score of the architecture.
+    """
 
     evaluation: int
     architecture: Architecture
@@ -39,7 +41,10 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """One search. evaluations: distinct architectures scored; found: what was best in turn."""
+    """One search.
+
+    evaluations: distinct architectures that were scored. found: those that were best in turn.
+    """
 
     seed: int
     evaluations: int
@@ -48,11 +53,12 @@ class SearchRecord:
 
 @dataclass(frozen=True)
 class Standing:
-    """One algorithm. searches: one for each seed; regrets: [seeds, evaluations], true accuracy
-    missed by the best-scored architecture so far; curve: their mean after each evaluation.
+    """One algorithm of a comparison.
 
-    wins: share of the seeds that end below the control, ties half; p: of the mean difference, of
-    all algorithms together (Holm); None: it is the control.
+    searches: one for each seed. regrets: [seeds, evaluations], true accuracy that the best-scored
+    architecture so far misses. curve: their mean after each evaluation.
+    wins: share of the seeds that end below the control, ties half; None: it is the control.
+    p: of the mean difference, by Holm for all algorithms together; None: it is the control.
     """
 
     searches: Sequence[SearchRecord]
@@ -69,14 +75,17 @@ class Standing:
 
     @property
     def fewest(self) -> int:
-        """Evaluations of the search that ended first; then its best stayed what it was."""
+        """Evaluations of the search that ended first; from then on its best stays the same."""
         return min(one.evaluations for one in self.searches)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """best: the accuracy that has no regret; of_all: whether no architecture at all has more, else
-    none that any of the searches held for its best."""
+    """All algorithms of a comparison.
+
+    best: the accuracy that has no regret.
+    of_all: whether that is the best of all architectures, not only of those that were found best.
+    """
 
     standings: Mapping[str, Standing]
     control: str
@@ -96,9 +105,10 @@ class Comparison:
         confidence: float,
         streams: Streams,
     ) -> Comparison:
-        """best: where it is known. resamples, confidence: of the bootstrap intervals over seeds.
+        """Compare searches in pairs of the same seed.
 
-        Pairs are searches of one seed.
+        best: the best accuracy there is; None: unknown, then the best that was found.
+        resamples, confidence: of the bootstrap intervals over seeds.
         """
         found = [f.truth for all_ in searches.values() for one in all_ for f in one.found]
         top = max(found) if best is None else best
@@ -146,7 +156,7 @@ class Comparison:
         }
 
     def write(self, directory: Path, space: SearchSpace) -> None:
-        """compare.json: the end; compare.csv: by evaluation; searches.csv: each search."""
+        """Write compare.json (the end), compare.csv (by evaluation), searches.csv."""
         write_json(
             directory / COMPARISON,
             {
@@ -202,12 +212,12 @@ class Comparison:
 def mean_curve(
     regrets: npt.NDArray[np.float64], *, resamples: int, confidence: float, rng: np.random.Generator
 ) -> list[Estimate]:
-    """The mean over seeds [seeds, evaluations] and its interval, after each evaluation.
+    """Average regrets [seeds, evaluations] over seeds, with intervals, by evaluation.
 
     All points of a resample are of the same seeds.
     """
     found = bootstrap(
-        lambda drawn: {str(at): mean for at, mean in enumerate(regrets[drawn].mean(0).tolist())},
+        lambda sample: {str(at): mean for at, mean in enumerate(regrets[sample].mean(0).tolist())},
         np.arange(len(regrets)),
         resamples=resamples,
         confidence=confidence,
@@ -217,12 +227,12 @@ def mean_curve(
 
 
 def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
-    """[evaluations]: the true accuracy of the best-scored architecture after each of them."""
+    """True accuracy of the best-scored architecture after each evaluation, [evaluations]."""
     return _held(found, [one.truth for one in found], evaluations)
 
 
 def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
-    """[evaluations]: the best score so far."""
+    """Best score so far after each evaluation, [evaluations]."""
     return _held(found, [one.score for one in found], evaluations)
 
 
@@ -236,9 +246,9 @@ def _held(
 
 
 def plot_comparison(run: Run, comparison: Comparison) -> None:
-    """compare.png and .svg: mean regret against evaluations, with intervals."""
+    """Plot compare.png and .svg: mean regret against evaluations, with intervals."""
     at = np.unique(
-        np.geomspace(1, comparison.evaluations, PLOTTED_POINTS).round().astype(int)
+        np.geomspace(1, comparison.evaluations, MAX_CURVE_POINTS).round().astype(int)
     ).tolist()
     plot_curves(
         {
@@ -253,11 +263,12 @@ def plot_comparison(run: Run, comparison: Comparison) -> None:
 
 
 def in_points(estimate: Estimate) -> Estimate:
+    """Convert an estimate in [0, 1] to percentage points."""
     return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
 
 
 def say_comparison(run: Run, comparison: Comparison) -> None:
-    """Who missed how much, and which differences are none of chance."""
+    """Show the regret of each algorithm, and the tests against the control."""
     best = "the best there is" if comparison.of_all else "the best that any search found"
     seeds = len(comparison.standings[comparison.control].searches)
     table = Table(

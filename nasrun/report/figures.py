@@ -48,7 +48,7 @@ def plot_scatter(
     y: str = "true accuracy",
     size_label: str = "parameters (M)",
 ) -> list[Path]:
-    """Scores against truth ([n] each), coloured by ``size`` ([n], in units of ``size_label``).
+    """Plot scores against truth ([n] each), coloured by ``size`` ([n], in ``size_label``).
 
     path: without suffix; the files written are returned. tau: for the title. Where the worst few
     would squeeze all others into a corner, the frame ends above them and says how many they are.
@@ -85,7 +85,7 @@ def plot_curves(
     title: str = "",
     logarithmic: bool = False,
 ) -> list[Path]:
-    """One line for each name, with its interval as a band; the files written are returned.
+    """Plot a line for each name, its interval as a band; the files written are returned.
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
     logarithmic: both axes; what is 0 then lies below the frame.
@@ -150,7 +150,7 @@ def plot_panels(
     title: str = "",
     size_label: str = "parameters (M)",
 ) -> list[Path]:
-    """Scatter plots side by side, two or three in a row; colours mean the same in all of them.
+    """Plot panels side by side, two or three in a row, with one colour scale for all.
 
     path: without suffix; the files written are returned. Each panel says its tau and interval.
     """
@@ -198,8 +198,9 @@ def plot_spread(
     y: str = "",
     apart: int = 0,
 ) -> list[Path]:
-    """How far the values of each group lie apart: every value, the median, and a box with the
-    quartiles where there are enough values for that.
+    """Plot the values of each group, their median, and their quartiles as a box.
+
+    A group of few values has no box.
 
     groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; y: what
     the names are; path: without suffix; the files written are returned. Many values are plotted
@@ -250,7 +251,7 @@ def plot_spread(
 
 
 def _tau_in_words(tau: Estimate, n: int, confidence: float | None) -> str:
-    """confidence: None where it stands elsewhere."""
+    """Write tau-b, its interval and n; confidence: None where it stands elsewhere."""
     level = "" if confidence is None else f"{confidence:.0%}: "
     interval = f" ({level}{tau.low:.3f} to {tau.high:.3f})"
     return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"
@@ -263,7 +264,7 @@ def _wrapped(*lines: str, width: int = 52) -> str:
 def _leave_out_the_worst(
     axes: Axes, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
 ) -> None:
-    """Ends each axis above its lowest twentieth where that takes more than half of it."""
+    """End each axis above its lowest twentieth where that takes more than half of it."""
     shown = np.full(len(a), True)
     for values in (a, b):
         lowest, bulk, top = np.quantile(values, [0, 0.05, 1])
@@ -296,7 +297,7 @@ def plot_front(
     x: str,
     y: str = "score in the search",
 ) -> list[Path]:
-    """The (cost, score) that no other beats in both, among all that were visited.
+    """Plot the (cost, score) that no other beats in both, among all that were visited.
 
     path: without suffix; the files written are returned.
     """

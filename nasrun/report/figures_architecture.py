@@ -1,4 +1,4 @@
-"""Pictures of architectures: their graphs, and the cost of each block while a search goes on."""
+"""Pictures of architectures: their graphs, and the cost of each block by epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PANELS_PER_ROW = 4
 
 
 def plot_graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
-    """A panel for each graph, with its name; the files written are returned.
+    """Plot a panel for each graph, with its name; the files written are returned.
 
     path: without suffix.
     """
@@ -99,9 +99,10 @@ def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
 def plot_block_macs(
     epochs: Sequence[float], macs: Mapping[str, Sequence[float]], path: Path
 ) -> list[Path]:
-    """Multiply-adds of each block, by name, after so many epochs; the files written are returned.
+    """Plot the multiply-adds of each block by epoch; the files written are returned.
 
-    path: without suffix. The legend names the first and the last block where they are many.
+    macs: [epochs] by name of the block. path: without suffix. The legend names the first and the
+    last block where they are many.
     """
     from matplotlib import colormaps  # slow to import
 

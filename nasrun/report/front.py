@@ -1,4 +1,4 @@
-"""The front of a search with several goals: front.json, a picture, and a table on the screen."""
+"""The front of a search with several goals, as front.json, a picture and a table."""
 
 from __future__ import annotations
 

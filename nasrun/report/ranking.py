@@ -170,12 +170,12 @@ def ranking_result(
 
 
 def finite(value: float) -> float | None:
-    """``value``, or None for nan and infinity, which JSON does not have."""
+    """Replace nan and infinity, which JSON does not have, by None."""
     return float(value) if math.isfinite(value) else None
 
 
 def spread_of(name: str, values: npt.ArrayLike) -> dict[str, float]:
-    """How far scores lie apart: the least, the median and the greatest."""
+    """Spread of scores, for result.json: the least, the median and the greatest."""
     low, middle, high = np.quantile(np.asarray(values), [0, 0.5, 1]).tolist()
     return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
 

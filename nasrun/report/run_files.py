@@ -88,11 +88,11 @@ class RunDirectory:
     strict: bool = True
 
     def has(self, name: str) -> bool:
-        """Whether the run has a file ``name``."""
+        """Tell whether the run has a file ``name``."""
         return (self.path / name).exists()
 
     def read_object(self, name: str, hint: str = "") -> dict[str, Any]:
-        """The JSON object in the file ``name``; hint: advice for the error message."""
+        """Read the JSON object in the file ``name``; hint: advice for the error message."""
         if self.strict:
             return read_object(self.path / name, hint)
         try:
@@ -146,7 +146,7 @@ class RunDirectory:
 
     @property
     def earlier(self) -> Earlier:
-        """The state in which the run is taken up again."""
+        """The run as its continuation needs it."""
         return Earlier(self.record, self.result if self.has(RESULT) else None)
 
     @property
@@ -203,7 +203,7 @@ class RunDirectory:
         return kind()
 
     def _checked(self, name: str, read: Callable[[], _T], empty: _T) -> _T:
-        """What ``read`` makes of the file ``name``, or ``empty`` where it is none of nasrun's."""
+        """Call ``read``; if the file ``name`` is damaged, raise UserError or return ``empty``."""
         try:
             return read()
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -232,7 +232,7 @@ class RunDirectory:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """Raises ValueError where it is empty or holds what is no finite number."""
+    """Read a column; raises ValueError where it is empty or a value is no finite number."""
     values = np.array([float(row[name]) for row in rows])
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(name)
@@ -272,7 +272,7 @@ class Job:
 
 
 def read_jobs(directory: Path) -> list[Job]:
-    """The jobs of a sweep by what they have left in their directories, in order."""
+    """Read the jobs of a sweep from their directories, in order."""
     folders = [path for path in _listed(directory) if path.is_dir() and path.name.isdecimal()]
     return [_read_job(folder) for folder in sorted(folders, key=lambda path: int(path.name))]
 

@@ -21,13 +21,13 @@ from nasrun.run.layout import (
 )
 
 MAX_PANELS = 9
-"""Panels of a picture, so that they can still be read."""
+"""Panels of a picture; more could not be read."""
 
 
 def chosen(
     combinations: Mapping[str, Sequence[Path]], most: int = MAX_PANELS
 ) -> tuple[dict[str, Ranking], int]:
-    """At most ``most`` rankings by name, in order, and how many there are in all.
+    """Choose at most ``most`` rankings, by name, in order; also returns how many there are.
 
     combinations: run directories by overrides. Each combination gives its first run before any
     gives its second.
@@ -52,8 +52,11 @@ def chosen(
 
 
 def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """rankings, spread, and where there are second scores also_scores and also_truth: .png and
-    .svg in ``directory``, if at least two jobs are rankings; the files written."""
+    """Plot the rankings of a sweep if it has at least two; the files written are returned.
+
+    rankings, spread, and where there are second scores also_scores and also_truth, each as .png
+    and .svg in ``directory``.
+    """
     found, count = chosen(combinations)
     if len(found) < 2:
         return []
@@ -89,7 +92,7 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
 
 
 def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
-    """The truths that differ, by name; jobs often share one."""
+    """Find the truths that differ, by name; jobs often share one."""
     truths: dict[bytes, tuple[str, Values]] = {}
     for name, one in found.items():
         truths.setdefault(np.sort(one.truth).tobytes(), (name, one.truth))
@@ -98,7 +101,7 @@ def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
 
 
 def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points]:
-    """For each combination the mean τ-b at each epoch over its run directories.
+    """Average τ-b at each epoch over the run directories of each combination.
 
     The interval is ± one sample standard deviation over runs; of a single run, its own interval
     over architectures. Runs without a ranking are passed over.
@@ -115,7 +118,7 @@ def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points
 
 
 def plot_tau(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """tau_by_epoch.png and .svg in ``directory``, where any ranking has several epochs."""
+    """Plot tau_by_epoch.png and .svg in ``directory``, if any ranking has several epochs."""
     points = tau_by_epoch(combinations)
     if not any(len(line) > 1 for line in points.values()):
         return []

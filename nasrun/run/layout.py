@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 RECORD = "run.json"
-"""Task, overrides, configuration, seed, versions, device; an entry for each resume. All tasks."""
+"""Settings, overrides, seed, versions, device; an entry for each resume. All tasks."""
 
 RESULT = "result.json"
 """Numbers that the run ends with, or why a job of a sweep failed. All tasks, at the end."""
@@ -22,10 +22,13 @@ TRIALS = "trials.jsonl"
 """One line for each scored architecture: search, rank, compare."""
 
 EVENTS_PREFIX = "events.out.tfevents."
-"""Start of the names of TensorBoard's files, the same metrics; it knows them by it. All tasks."""
+"""Start of the names of TensorBoard's files, which hold the same metrics. All tasks.
+
+TensorBoard knows its files by it, and shows those of a directory as one run.
+"""
 
 CHECKPOINTS = "checkpoints"
-"""Folder of checkpoints: NUMBER.json, and NUMBER-PART.safetensors. All tasks."""
+"""Folder of checkpoints: NUMBER.json, and NUMBER-NAME.safetensors. All tasks."""
 
 LOCK = "lock"
 """Host and process that work in the directory, while they do. All tasks."""
@@ -34,7 +37,7 @@ ARCHITECTURE = "architecture.json"
 """The winner of a search, or the architecture that retrain was given: search, retrain."""
 
 SUPERNET = "supernet.safetensors"
-"""Weights of the supernet after its last round: supernet, search, rank."""
+"""Weights of the supernet after the last training: supernet, search, rank."""
 
 NETWORK = "network.safetensors"
 """Weights of the retrained winner: search, retrain."""
@@ -43,7 +46,7 @@ FRONT = "front.json"
 """Architectures that no other beats in score and in costs: search, with several goals."""
 
 HEALTH = "health.json"
-"""Passes and gradients of each option, scores by batch norm protocol: search, supernet, rank."""
+"""Passes, gradients and scores of a supernet in training: search, supernet, rank."""
 
 LATENCIES = "latency.csv"
 """Latency table of the run, where latency is a goal or is bounded: search, compare."""
@@ -67,13 +70,13 @@ SEARCHES = "searches.csv"
 """One row for each search: its winner, score and true accuracy: compare."""
 
 SWEEP_SUMMARY = "summary.csv"
-"""One row for each combination of overrides: mean and standard deviation. In a sweep's folder."""
+"""One row for each combination of overrides: mean and s.d. In the folder of a sweep."""
 
 SWEEP_JOBS = "jobs.csv"
-"""One row for each job: status, metrics, error. In a sweep's folder."""
+"""One row for each job: status, metrics, error. In the folder of a sweep."""
 
 SWEEP_RECORD = "multirun.yaml"
-"""Hydra's own record of a sweep. In a sweep's folder."""
+"""Hydra's own record of a sweep. In the folder of a sweep."""
 
 # Pictures, by their names without suffix: each is written as .png and as .svg.
 

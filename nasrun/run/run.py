@@ -32,17 +32,17 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What Python raises where a state has another shape than its part expects."""
+"""Errors that Python raises where a state has another shape than is expected."""
 
-
-LARGEST_SHARE = 0.02
-"""Of the time that goes into checkpoints: those that take long are made less often."""
+MAX_CHECKPOINT_SHARE = 0.02
+"""Share of the time that goes into checkpoints: slow ones are made less often."""
 
 
 class CheckpointEvery(BaseModel):
-    """When a checkpoint is due: after so many minutes, and after so many steps (None: never).
+    """Settings of when a checkpoint is due; None: never.
 
-    A step is one of training, an epoch of a predictor, or a scored architecture.
+    minutes, steps: since the last one. A step is one of training, an epoch of a predictor, or a
+    scored architecture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,10 +52,9 @@ class CheckpointEvery(BaseModel):
 
 
 class Run:
-    """A run directory; nothing is written before ``begin``.
+    """A run and its directory, whose files are listed in layout.py.
 
-    run.json: what was asked for, on what; metrics.jsonl and TensorBoard events; trials.jsonl: every
-    trial; checkpoints/; architecture.json: the winner; *.safetensors: weights; result.json.
+    Nothing is written before ``begin``.
     """
 
     def __init__(
@@ -71,7 +70,11 @@ class Run:
         earlier: Earlier | None = None,
         changed: frozenset[str] = frozenset(),
     ) -> None:
-        """earlier: the run to be continued; changed: settings that it had otherwise."""
+        """Make a run that has not begun.
+
+        task, config, overrides: for run.json. seed: of all random streams.
+        earlier: the run to be continued, if any. changed: settings that it had otherwise.
+        """
         self.directory = directory
         self.task = task
         self.config = config
@@ -84,7 +87,7 @@ class Run:
         self.stop = signals.stop
         self._earlier = earlier
         self._checkpoints = Checkpoints(directory / CHECKPOINTS)
-        self._kept: dict[str, TrackedState] = {}
+        self._tracked: dict[str, TrackedState] = {}
         self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
         self._seconds = 0.0  # of computing before this process
@@ -95,19 +98,20 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Computing time so far, over all processes that worked on this run."""
+        """Seconds of computing so far, over all processes that worked on this run."""
         return self._seconds + time.monotonic() - self._started
 
     @property
     def logs(self) -> Logs:
+        """The logs of a run that has begun."""
         assert self._logs is not None, "the run has not begun"  # noqa: S101
         return self._logs
 
     def begin(self, architecture: Architecture | None = None) -> None:
-        """Write run.json and open the logs: the task has found all that it needs.
+        """Begin: write run.json and open the logs, once the task has found all that it needs.
 
-        A run that is continued goes back to its last checkpoint. architecture: what the run is
-        given, not what it finds.
+        A run that is continued goes back to its last checkpoint.
+        architecture: one that the run is given, in contrast to one that it finds.
         """
         self.stop.deferred = True  # a run has not begun, or it has: nothing between
         lengths: dict[str, int] = {}
@@ -125,7 +129,7 @@ class Run:
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
-        """Take up the newest checkpoint that is whole; the lengths of the logs at that time."""
+        """Take up the newest whole checkpoint; returns the lengths of the logs at that time."""
         (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
         intact = [one for one in whole if not missing(self.directory, one.logs)]
@@ -159,26 +163,30 @@ class Run:
         }
 
     def _write_record(self) -> None:
-        """A run that is continued does so at its first checkpoint: when all parts have taken up
-        their states, and what was changed has been found to fit."""
+        """Write run.json; a continued run does so at its first checkpoint.
+
+        Then all states have been restored, and changed settings have been found to fit.
+        """
         record = self._record()
-        # What it said is in the record. Were it removed last, a kill between the two would leave
-        # a run that seems to be done with settings that it has not been trained with.
+        # Delete result.json first: a kill in between must not leave a finished-looking run with
+        # settings that it was not trained with. Its content is in the record.
         (self.directory / RESULT).unlink(missing_ok=True)
         write_json(self.directory / RECORD, record)
         self._recorded = True
 
     def close(self) -> None:
+        """Close the logs, however the task ended."""
         self.stop.deferred = False
         if self._logs is not None:
             self._logs.close()
 
     def say(self, line: str = "", style: str | None = None) -> None:
+        """Show a line on the screen."""
         self.screen.say(line, style)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[RunStage]:
-        """A stretch of work: a progress bar, and metrics logged under ``name`` (see Monitor)."""
+        """Begin a stretch of work with a progress bar; metrics are logged under ``name``."""
         with self.screen.stage(name, total) as stage:
             yield RunStage(self, name, stage)
 
@@ -187,8 +195,8 @@ class Run:
         self.logs.trials(trials, **context)
 
     def keep(self, name: str, part: Stateful, label: str = "") -> None:
-        """See Monitor. Raises UserError where the state in the checkpoint does not fit."""
-        self._kept[name] = kept = TrackedState(part, label)
+        """Track a state (see Monitor); raises UserError where the stored one does not fit."""
+        self._tracked[name] = tracked = TrackedState(part, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
             return
@@ -201,13 +209,14 @@ class Run:
                 f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
-        kept.mark, kept.written = getattr(part, "mark", None), stored
+        tracked.mark, tracked.written = getattr(part, "mark", None), stored
 
     def drop(self, name: str) -> None:
-        self._kept.pop(name, None)
+        """Leave ``name`` out of later checkpoints (see Monitor)."""
+        self._tracked.pop(name, None)
 
     def safe_point(self) -> None:
-        """See Monitor. Writes a checkpoint where one is due; raises Interrupted if told to stop."""
+        """Write a checkpoint if one is due; raises Interrupted if told to stop."""
         self._steps += 1
         by_steps = self.every.steps is not None and self._steps >= self.every.steps
         if by_steps or time.monotonic() >= self._due:
@@ -215,38 +224,40 @@ class Run:
         self.poll()
 
     def poll(self) -> None:
+        """Raise Interrupted if told to stop, after a checkpoint if any work was done since."""
         if self.stop.signal is not None:
             if self._steps:
                 self.checkpoint()
             raise Interrupted(self.stop.signal, str(self.directory))
 
     def checkpoint(self) -> None:
-        """Write the state of all kept parts now."""
+        """Write all tracked states now."""
         began = time.monotonic()
         if not self._recorded:
             self._write_record()
-        self._checkpoints.write(self._kept, self._unclaimed, self.logs.lengths(), self.seconds)
+        self._checkpoints.write(self._tracked, self._unclaimed, self.logs.lengths(), self.seconds)
         self._steps = 0
         self._set_due(time.monotonic() - began)
 
     def _set_due(self, cost: float) -> None:
-        """The next checkpoint by time; ``cost``: seconds that the last one took."""
+        """Set the time of the next checkpoint; cost: seconds that the last one took."""
         minutes = math.inf if self.every.minutes is None else self.every.minutes
-        self._due = time.monotonic() + max(60 * minutes, cost / LARGEST_SHARE)
+        self._due = time.monotonic() + max(60 * minutes, cost / MAX_CHECKPOINT_SHARE)
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+        """Write NAME.json for the person who looks into a fault; returns its path in words."""
         path = self.directory / f"{name}.json"
         write_json(path, content)
         return f"see {path}"
 
     def save_weights(self, name: str, network: nn.Module) -> None:
-        """NAME.safetensors: parameters and buffers, for whoever wants the network."""
+        """Write the parameters and buffers of a network to NAME.safetensors."""
         _, tensors = pack(dict(network.state_dict()))
         data = encode_tensors(tensors)
         write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
-        """The weights of another run; raises UserError where they are not those of ``network``."""
+        """Load the weights of another run; raises UserError where they do not fit ``network``."""
         try:
             limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
             network.load_state_dict(decode_tensors(read_bytes(path, limit)))
@@ -255,10 +266,11 @@ class Run:
             raise UserError(f"{path}: not the weights of this network ({reason})") from error
 
     def save_architecture(self, architecture: Architecture) -> None:
+        """Write architecture.json."""
         write_json(self.directory / ARCHITECTURE, architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write result.json: the run is done. One checkpoint stays, to train on from."""
+        """Write result.json: the run is done. The last checkpoint stays, to train on from."""
         self.checkpoint()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)

@@ -74,9 +74,9 @@ class Standing:
         return end
 
     @property
-    def fewest(self) -> int:
+    def min_evaluations(self) -> int:
         """Evaluations of the search that ended first; from then on its best stays the same."""
-        return min(one.evaluations for one in self.searches)
+        return min(search.evaluations for search in self.searches)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Comparison:
     of_all: bool
 
     @staticmethod
-    def of(
+    def between(
         searches: Mapping[str, Sequence[SearchRecord]],
         *,
         control: str,
@@ -110,11 +110,13 @@ class Comparison:
         best: the best accuracy there is; None: unknown, then the best that was found.
         resamples, confidence: of the bootstrap intervals over seeds.
         """
-        found = [f.truth for all_ in searches.values() for one in all_ for f in one.found]
+        found = [
+            f.truth for records in searches.values() for search in records for f in search.found
+        ]
         top = max(found) if best is None else best
         regrets = {
-            name: top - np.array([truths(one.found, evaluations) for one in all_])
-            for name, all_ in searches.items()
+            name: top - np.array([truths(search.found, evaluations) for search in records])
+            for name, records in searches.items()
         }
         others = [name for name in searches if name != control]
         pairs = {
@@ -126,7 +128,7 @@ class Comparison:
         return Comparison(
             {
                 name: Standing(
-                    all_,
+                    records,
                     regrets[name],
                     mean_curve(
                         regrets[name],
@@ -137,7 +139,7 @@ class Comparison:
                     win_share(*pairs[name]) if name in pairs else None,
                     p_values.get(name),
                 )
-                for name, all_ in searches.items()
+                for name, records in searches.items()
             },
             control,
             evaluations,
@@ -150,9 +152,12 @@ class Comparison:
         """Numbers for result.json, and so for the table of a sweep."""
         return {
             "evaluations": self.evaluations,
-            "seeds": max(len(one.searches) for one in self.standings.values()),
+            "seeds": max(len(standing.searches) for standing in self.standings.values()),
             "best": self.best,
-            **{f"regret_{name}": one.curve[-1].value for name, one in self.standings.items()},
+            **{
+                f"regret_{name}": standing.curve[-1].value
+                for name, standing in self.standings.items()
+            },
         }
 
     def write(self, directory: Path, space: SearchSpace) -> None:
@@ -167,14 +172,14 @@ class Comparison:
                 "best_of_all": self.of_all,
                 "algorithms": {
                     name: {
-                        "seeds": len(one.searches),
-                        "fewest_evaluations": one.fewest,
-                        "regret": one.curve[-1].to_json(),
-                        "median_regret": float(np.median(one.final)),
-                        "wins": one.wins,
-                        "p": one.p,
+                        "seeds": len(standing.searches),
+                        "fewest_evaluations": standing.min_evaluations,
+                        "regret": standing.curve[-1].to_json(),
+                        "median_regret": float(np.median(standing.final)),
+                        "wins": standing.wins,
+                        "p": standing.p,
                     }
-                    for name, one in self.standings.items()
+                    for name, standing in self.standings.items()
                 },
             },
         )
@@ -183,12 +188,14 @@ class Comparison:
             ["algorithm", "evaluations", "regret", "low", "high", "median", "score"],
             (
                 [name, index + 1, point.value, point.low, point.high, float(median), float(score)]
-                for name, one in self.standings.items()
+                for name, standing in self.standings.items()
                 for index, (point, median, score) in enumerate(
                     zip(
-                        one.curve,
-                        np.median(one.regrets, axis=0),
-                        np.mean([scores(s.found, self.evaluations) for s in one.searches], axis=0),
+                        standing.curve,
+                        np.median(standing.regrets, axis=0),
+                        np.mean(
+                            [scores(s.found, self.evaluations) for s in standing.searches], axis=0
+                        ),
                         strict=True,
                     )
                 )
@@ -199,12 +206,12 @@ class Comparison:
             ["algorithm", "seed", "evaluations", "architecture", "found_at", "score", "truth"],
             (
                 [
-                    *(name, one.seed, one.evaluations, space.write(last.architecture)),
+                    *(name, search.seed, search.evaluations, space.write(last.architecture)),
                     *(last.evaluation, last.score, last.truth),
                 ]
                 for name, standing in self.standings.items()
-                for one in standing.searches
-                for last in one.found[-1:]
+                for search in standing.searches
+                for last in search.found[-1:]
             ),
         )
 
@@ -228,18 +235,18 @@ def mean_curve(
 
 def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
     """True accuracy of the best-scored architecture after each evaluation, [evaluations]."""
-    return _held(found, [one.truth for one in found], evaluations)
+    return _held(found, [step.truth for step in found], evaluations)
 
 
 def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
     """Best score so far after each evaluation, [evaluations]."""
-    return _held(found, [one.score for one in found], evaluations)
+    return _held(found, [step.score for step in found], evaluations)
 
 
 def _held(
     found: Sequence[Found], values: Sequence[float], evaluations: int
 ) -> npt.NDArray[np.float64]:
-    since = [one.evaluation for one in found]
+    since = [step.evaluation for step in found]
     last = np.searchsorted(since, np.arange(1, evaluations + 1), side="right") - 1
     held: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)[last]
     return held
@@ -252,8 +259,8 @@ def plot_comparison(run: Run, comparison: Comparison) -> None:
     ).tolist()
     plot_curves(
         {
-            name: [(place, in_points(one.curve[place - 1])) for place in at]
-            for name, one in comparison.standings.items()
+            name: [(place, in_points(standing.curve[place - 1])) for place in at]
+            for name, standing in comparison.standings.items()
         },
         run.directory / COMPARISON_PICTURE,
         x="evaluations",
@@ -282,14 +289,14 @@ def say_comparison(run: Run, comparison: Comparison) -> None:
     interval = f"regret ({100 * comparison.confidence:g} % interval)"
     for title in ("", interval, "median", "wins", "p"):
         table.add_column(title, no_wrap=True)
-    for name, one in comparison.standings.items():
-        end, count = in_points(one.curve[-1]), len(one.searches)
+    for name, standing in comparison.standings.items():
+        end, count = in_points(standing.curve[-1]), len(standing.searches)
         table.add_row(
             escape(name) + (f", {count:,} seeds" if count < seeds else ""),
             f"{end.value:.3f} ({end.low:.3f} to {end.high:.3f})",
-            f"{100 * np.median(one.final):.3f}",
-            "" if one.wins is None else f"{100 * one.wins:.0f} %",
-            "" if one.p is None else f"{one.p:.2g}",
+            f"{100 * np.median(standing.final):.3f}",
+            "" if standing.wins is None else f"{100 * standing.wins:.0f} %",
+            "" if standing.p is None else f"{standing.p:.2g}",
         )
     run.say()
     run.screen.console.print(table)
@@ -298,11 +305,11 @@ def say_comparison(run: Run, comparison: Comparison) -> None:
             f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of "
             "the mean difference, paired by seed, Holm's correction"
         )
-    for name, one in comparison.standings.items():
-        if one.fewest < comparison.evaluations:
+    for name, standing in comparison.standings.items():
+        if standing.min_evaluations < comparison.evaluations:
             run.say(
-                f"{name} ended after {one.fewest:,} evaluations in at least one search: nothing "
-                "new was left to it, or its own settings want no more",
+                f"{name} ended after {standing.min_evaluations:,} evaluations in at least one "
+                "search: nothing new was left to it, or its own settings want no more",
                 "yellow",
             )
     files = f"{COMPARISON_PICTURE}.png, {COMPARISON_CURVES}, {SEARCHES}"

@@ -212,12 +212,12 @@ def plot_spread(
         figure = new_figure(COLUMN_INCHES, 0.7 + 0.4 * len(groups))
         axes = figure.add_subplot()
         for place, values in enumerate(groups.values()):
-            one = np.asarray(values, dtype=np.float64)
+            numbers = np.asarray(values, dtype=np.float64)
             color = "C1" if place >= len(groups) - apart else "C0"
-            few = len(one) < MIN_BOX_VALUES
+            few = len(numbers) < MIN_BOX_VALUES
             # The golden ratio spreads neighbours without chance, so equal inputs give equal bytes.
-            at = place + (0 if few else 0.5) * ((np.arange(len(one)) * 0.618034) % 1 - 0.5)
-            low, first, middle, third, high = np.quantile(one, np.linspace(0, 1, 5))
+            at = place + (0 if few else 0.5) * ((np.arange(len(numbers)) * 0.618034) % 1 - 0.5)
+            low, first, middle, third, high = np.quantile(numbers, np.linspace(0, 1, 5))
             axes.hlines(place, low, high, color="0.3", linewidth=0.6)
             if not few:
                 axes.broken_barh(
@@ -228,15 +228,15 @@ def plot_spread(
                 )
             axes.vlines(middle, place - 0.3, place + 0.3, color=color, linewidth=1.8)
             axes.plot(
-                *(one, at),
+                *(numbers, at),
                 linestyle="",
                 marker="o" if few else ".",
                 markersize=5 if few else 3,
                 markeredgewidth=0.6 if few else 0,
                 markeredgecolor="white",
                 color=color,
-                alpha=1 if few else float(np.clip(60 / len(one), 0.05, 0.8)),
-                rasterized=len(one) > MIN_RASTER_POINTS,
+                alpha=1 if few else float(np.clip(60 / len(numbers), 0.05, 0.8)),
+                rasterized=len(numbers) > MIN_RASTER_POINTS,
                 zorder=3,
             )
         axes.set_yticks(range(len(groups)), [textwrap.fill(name, 24) for name in groups])

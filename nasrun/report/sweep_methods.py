@@ -66,7 +66,7 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
     for label, members in combinations.items():
         seeds = [(job_files(job.directory).seed, job.metrics[measure]) for job in members]
         values[label] = {seed: value for seed, value in seeds if seed is not None}
-    control = next((one for word in CONTROLS for one in values if word in one.split()), None)
+    control = next((label for word in CONTROLS for label in values if word in label.split()), None)
     control = next(iter(values)) if control is None else control
     pairs = {
         label: [(own[seed], values[control][seed]) for seed in own if seed in values[control]]
@@ -99,11 +99,17 @@ def show(methods: Methods, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in (f"against {escape(methods.control or '(all)')}", "n", "points", "95 %", "p"):
         table.add_column(title, no_wrap=True)
-    for label, one in methods.differences.items():
-        interval = f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
-        table.add_row(escape(label), str(one.n), f"{100 * one.mean:+.2f}", interval, f"{one.p:.2g}")
+    for label, difference in methods.differences.items():
+        interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+        table.add_row(
+            escape(label),
+            str(difference.n),
+            f"{100 * difference.mean:+.2f}",
+            interval,
+            f"{difference.p:.2g}",
+        )
     console.print(table)
-    few = min(one.n for one in methods.differences.values())
+    few = min(difference.n for difference in methods.differences.values())
     words = (
         f"points of {MEASURES[methods.measure]}, paired by seed; p: permutation test, by Holm for "
         "all together"

@@ -65,25 +65,30 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
     if len(found) < count:
         title += f"; {len(found)} of {count} jobs"
     panels = [
-        Panel(name, one.scores, one.truth, one.params, one.tau) for name, one in found.items()
+        Panel(name, ranking.scores, ranking.truth, ranking.params, ranking.tau)
+        for name, ranking in found.items()
     ]
     files = plot_panels(panels, directory / SWEEP_RANKINGS_PICTURE, y="true accuracy", title=title)
     truths = distinct(found)
-    groups = {name: one.scores for name, one in found.items()} | truths
+    groups = {name: ranking.scores for name, ranking in found.items()} | truths
     files += plot_spread(
         groups, directory / SWEEP_SPREAD_PICTURE, x="supernet and true accuracy", apart=len(truths)
     )
-    seconds = [(name, one, one.second) for name, one in found.items() if one.second is not None]
+    seconds = [
+        (name, ranking, ranking.second)
+        for name, ranking in found.items()
+        if ranking.second is not None
+    ]
     if seconds:
         axes = {also.axis for _, _, also in seconds}
         x = axes.pop() if len(axes) == 1 else "score by rank.also"
         by_score = [
-            Panel(name, also.values, one.scores, one.params, also.with_scores)
-            for name, one, also in seconds
+            Panel(name, also.values, ranking.scores, ranking.params, also.with_scores)
+            for name, ranking, also in seconds
         ]
         by_truth = [
-            Panel(name, also.values, one.truth, one.params, also.with_truth)
-            for name, one, also in seconds
+            Panel(name, also.values, ranking.truth, ranking.params, also.with_truth)
+            for name, ranking, also in seconds
         ]
         both = ((by_score, "supernet accuracy"), (by_truth, "true accuracy"))
         for name, (panels, y) in zip(SWEEP_SECOND_PICTURES, both, strict=True):
@@ -94,8 +99,8 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
 def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
     """Find the truths that differ, by name; jobs often share one."""
     truths: dict[bytes, tuple[str, Values]] = {}
-    for name, one in found.items():
-        truths.setdefault(np.sort(one.truth).tobytes(), (name, one.truth))
+    for name, ranking in found.items():
+        truths.setdefault(np.sort(ranking.truth).tobytes(), (name, ranking.truth))
     alone = len(truths) == 1
     return {"truth" if alone else f"truth, {name}": truth for name, truth in truths.values()}
 

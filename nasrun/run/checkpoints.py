@@ -258,13 +258,19 @@ class Checkpoints:
         That is the one that shares the fewest files with the last; of equals the newest.
         """
         last, others = self.kept[-1], self.kept[-2::-1]
-        apart = min(others, key=lambda one: len(one.files() & last.files()), default=last)
-        self.keep_only([one for one in self.kept if one in (apart, *self.kept[-2:])])
+        apart = min(
+            others, key=lambda checkpoint: len(checkpoint.files() & last.files()), default=last
+        )
+        self.keep_only(
+            [checkpoint for checkpoint in self.kept if checkpoint in (apart, *self.kept[-2:])]
+        )
 
     def keep_only(self, keep: list[Checkpoint]) -> None:
         """Remove our files in the folder that belong to none of ``keep``."""
         self.kept = keep
-        names = {f"{one.number:06d}.json" for one in keep}.union(*(one.files() for one in keep))
+        names = {f"{checkpoint.number:06d}.json" for checkpoint in keep}.union(
+            *(checkpoint.files() for checkpoint in keep)
+        )
         for path in self.folder.iterdir():
             ours = _MANIFEST.fullmatch(path.name) or _TENSORS.fullmatch(path.name)
             unfinished = path.name.startswith(".") and path.name.endswith(".writing")

@@ -132,14 +132,18 @@ class Run:
         """Take up the newest whole checkpoint; returns the lengths of the logs at that time."""
         (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
-        intact = [one for one in whole if not missing(self.directory, one.logs)]
+        intact = [
+            checkpoint for checkpoint in whole if not missing(self.directory, checkpoint.logs)
+        ]
         chosen: Checkpoint | None = next(iter(intact or whole), None)
         if chosen is None:
             self.say("no checkpoint to continue from: starting at the beginning")
             return {}
         for name, count in missing(self.directory, chosen.logs).items():
             self.say(f"{name} lacks its last {count:,} bytes; they cannot be had again", "yellow")
-        self._checkpoints.kept = [one for one in whole[::-1] if one.number <= chosen.number]
+        self._checkpoints.kept = [
+            checkpoint for checkpoint in whole[::-1] if checkpoint.number <= chosen.number
+        ]
         self._unclaimed = dict(chosen.parts)
         self._seconds = chosen.seconds
         self.say(

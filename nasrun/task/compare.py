@@ -50,7 +50,7 @@ def compare(setup: Setup, run: Run) -> dict[str, Any]:
     run.keep("searches", searches)
     for name in wanted.algorithms:
         search_all(name, wanted, candidates, scores, truth, searches.of(name))
-    comparison = Comparison.of(
+    comparison = Comparison.between(
         {name: searches.of(name) for name in wanted.algorithms},
         control=wanted.control,
         evaluations=wanted.evaluations,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,16 @@ from nasrun.values import Problem
 
 TASK = Problem(1, 8, 4)
 CPU = Compute.choose("cpu", precision="auto", deterministic=False)
+
+
+def as_job(function: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """In the place of ``nasrun.cli.main.job``: it does ``function(composed)``."""
+
+    @contextmanager
+    def job(composed: Any) -> Iterator[Callable[[], object]]:
+        yield partial(function, composed)
+
+    return job
 
 
 def space_of(name: str, *overrides: str) -> SearchSpace:

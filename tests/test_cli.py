@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import as_job
 from hydra.core.hydra_config import HydraConfig
 
 from nasrun import __version__
@@ -218,7 +219,7 @@ def test_a_full_disk(
             if number == errno.EFBIG:  # as torch does
                 raise RuntimeError("unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 2
     assert "no space left" in capfd.readouterr().err
     assert list(folder.iterdir()) == []
@@ -232,7 +233,7 @@ def test_other_trouble_with_the_run_directory(
         place.rmdir()
         (place / "run.json").write_text("{}")
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 2
     assert "run.json: No such file or directory" in capfd.readouterr().err
 
@@ -243,7 +244,7 @@ def test_internal_errors(
     def job(composed: Any) -> None:
         raise RuntimeError("a\nbug")
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 1
     err = capfd.readouterr().err
     assert err == (
@@ -261,7 +262,7 @@ def test_an_interrupt(
     def job(composed: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 130
     assert capfd.readouterr().err == "nasrun: interrupted\n"
     assert list(folder.iterdir()) == []
@@ -272,7 +273,7 @@ def test_what_was_written_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         (Path(HydraConfig.get().runtime.output_dir) / "run.json").write_text("{}")
         raise UserError("too late")
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 2
     assert len(list(folder.glob("outputs/search/*/run.json"))) == 1
 
@@ -282,7 +283,7 @@ def test_an_older_output_directory_stays(folder: Path, monkeypatch: pytest.Monke
         raise UserError("no")
 
     (folder / "outputs").mkdir()
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search"]) == 2
     assert [path.name for path in folder.rglob("*")] == ["outputs"]
 
@@ -308,7 +309,7 @@ def test_cfg(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "job", no_job)
+    monkeypatch.setattr(cli, "job", as_job(no_job))
     assert cli.main(arguments) == 0
     out, err = capfd.readouterr()
     assert "seed: 7\n" in out
@@ -386,7 +387,7 @@ def test_what_a_task_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
         seen.update(config=plain(composed), overrides=cli.own_overrides())
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
     assert cli.main(["search", "seed=3", "effort=smoke"]) == 0
     assert seen["overrides"] == ["seed=3", "effort=smoke"]
@@ -419,13 +420,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def job(composed: Any) -> None:
-        from nasrun.cli.launch import source
         from nasrun.config.compose import plain
+        from nasrun.task.retrain import RetrainTask
 
         config = plain(composed)
-        found.update(config, overrides=cli.own_overrides(), source=source(config))
+        found.update(config, overrides=cli.own_overrides(), source=RetrainTask.source(config))
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     return found
 
 

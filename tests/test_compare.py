@@ -25,7 +25,7 @@ from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.compare_parts import Compare
+from nasrun.task.compare import CompareTask
 from nasrun.task.compare_search import Searches
 from nasrun.values import Architecture
 
@@ -248,7 +248,7 @@ def test_what_is_held_between_finds() -> None:
     assert truths(one.found, 5).tolist() == [0.5, 0.5, 0.4, 0.9, 0.9]
 
 
-def settings(**changes: Any) -> Compare:
+def settings(**changes: Any) -> CompareTask:
     values: dict[str, Any] = {
         "algorithms": {
             "a": RandomSearch(evaluations=5, batch=5),
@@ -261,7 +261,7 @@ def settings(**changes: Any) -> Compare:
         "resamples": 100,
         "confidence": 0.95,
     }
-    return Compare(**values | changes)
+    return CompareTask(**values | changes)
 
 
 def test_fewer_seeds_are_at_most_so_many() -> None:

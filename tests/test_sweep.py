@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import as_job
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
@@ -172,7 +173,7 @@ def test_a_sweep_that_ends_well(
         print(cli.job_name())  # noqa: T201
         finish(composed.seed + (10 if "Uniform" in composed.sampler._target_ else 0))
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main([*SWEEP, "effort=smoke"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -197,7 +198,7 @@ def test_failing_jobs_do_not_stop_the_others(
             raise RuntimeError("a bug")
         finish(1.0)
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(SWEEP) == 1
     out, err = capfd.readouterr()
     lines = err.splitlines()
@@ -217,7 +218,7 @@ def test_all_jobs_fail_by_mistakes(
     def job(composed: Any) -> None:
         raise UserError("no")
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search", "-m", "seed=0,1"]) == 2
     assert "all 2 jobs failed" in capfd.readouterr().out
     assert len(sweep.read_jobs(the_sweep(folder))) == 2
@@ -226,7 +227,7 @@ def test_all_jobs_fail_by_mistakes(
 def test_a_misspelt_option_stops_the_sweep_before_it_begins(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "job", lambda composed: pytest.fail("a job has begun"))
+    monkeypatch.setattr(cli, "job", as_job(lambda composed: pytest.fail("a job has begun")))
     assert cli.main(["search", "-m", "sampler=uniform,proportinal"]) == 2
     assert "did you mean 'proportional'" in capfd.readouterr().err
     assert list(folder.iterdir()) == []
@@ -241,7 +242,7 @@ def test_an_interrupt_stops_the_sweep(
         begun.append(composed.seed)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(SWEEP) == 130
     assert begun == [0]
     assert capfd.readouterr().err == "nasrun: interrupted\n"
@@ -254,7 +255,7 @@ def test_jobs_have_directories_of_their_own(folder: Path, monkeypatch: pytest.Mo
         seen.append(HydraConfig.get().runtime.output_dir)
         finish(0)
 
-    monkeypatch.setattr(cli, "job", job)
+    monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(["search", "-m", "seed=range(3)"]) == 0
     assert cli.main(["search", "seed=1"]) == 0
     assert cli.main(["search", "seed=1"]) == 0

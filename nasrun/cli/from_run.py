@@ -14,7 +14,8 @@ from nasrun.config.groups import groups
 from nasrun.errors import UserError, shortened
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import printable
-from nasrun.run.layout import RECORD, SUPERNET
+from nasrun.run.layout import RECORD
+from nasrun.task.base import Task
 
 FORGOTTEN = (
     *("task", "from", "architecture", "pick", "outputs", "resume"),
@@ -169,13 +170,13 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
 
 
 def with_earlier(
-    directory: Path, needed: str, overrides: list[str], config_dir: str | None
+    directory: Path, task: type[Task], overrides: list[str], config_dir: str | None
 ) -> list[str]:
     """Put the overrides of a run before the user's; notes which defaults have changed.
 
-    needed: the file of the run that the task is about.
+    task: what is to be done with a file of that run.
     """
-    earlier = EarlierRun.read(directory.expanduser(), needed, config_dir)
+    earlier = EarlierRun.read(directory.expanduser(), str(task.takes), config_dir)
     if any(override.startswith("experiment=") for override in overrides):
         # A whole recipe: what was said of another one would spoil it.
         left_out = printable(shortened(" ".join(earlier.overrides), 1000))
@@ -186,7 +187,7 @@ def with_earlier(
         changed = earlier.changed_defaults(overrides, config_dir)
         merged = earlier.merged(overrides, config_dir)
         own = any(override.startswith("split_seed=") for override in overrides)
-        if needed == SUPERNET and not own:
+        if task.same_images and not own:
             merged = [word for word in merged if not word.startswith("split_seed=")]
             merged.append(earlier.split())
     except CONFIGURATION_ERRORS as error:

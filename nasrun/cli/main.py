@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +23,14 @@ from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
-from nasrun.run.layout import ARCHITECTURE, RECORD, RESULT, SUPERNET
+from nasrun.run.layout import RECORD, RESULT
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESUME = "resume"
-TAKEN_FROM = {"search": SUPERNET, "retrain": ARCHITECTURE, "rank": SUPERNET}
-"""What a task takes from=RUN_DIR, besides its overrides."""
+PATHS = ("from", "architecture")
+"""Settings that are paths, which may hold what Hydra's grammar gives a meaning to."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals.noted():
             line = arguments.split(sys.argv[1:] if argv is None else argv)
-            status = command(line)
+            status = command(line)()
         sys.stdout.flush()
         return status
     except (Interrupted, KeyboardInterrupt) as error:
@@ -54,11 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
-def command(line: CommandLine) -> int:
-    """Help and version, ``resume``, or Hydra's main."""
+def command(line: CommandLine) -> Callable[[], int]:
+    """Return the function that does what the line asks for, and returns the exit status."""
     if line.has(("--version",)):
-        sys.stdout.write(f"nasrun {__version__}\n")
-        return 0
+        return show_version
     known = [*tasks(), RESUME]
     if line.task not in (None, "help", *known):
         raise UserError(
@@ -66,16 +67,27 @@ def command(line: CommandLine) -> int:
         )
     empty = line.task is None and not line.overrides and not line.switches
     if line.task == "help" or line.has(arguments.HELP) or empty:
-        from rich.console import Console
-
-        from nasrun.cli.help import show
-
         task = next((word for word in (line.task, *line.overrides) if word in known), None)
-        show(task, line.value(arguments.CONFIG_DIR), Console(highlight=False))
-        return 0
+        return partial(show_help, task, line.value(arguments.CONFIG_DIR))
     if line.task is None and not line.has(arguments.WITHOUT_TASK):
         raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
-    return resume_command(line) if line.task == RESUME else hydra_main(line)
+    return partial(resume_command if line.task == RESUME else hydra_main, line)
+
+
+def show_version() -> int:
+    """Print the version."""
+    sys.stdout.write(f"nasrun {__version__}\n")
+    return 0
+
+
+def show_help(task: str | None, config_dir: str | None) -> int:
+    """Print the page of help, or that of a task."""
+    from rich.console import Console
+
+    from nasrun.cli.help import show
+
+    show(task, config_dir, Console(highlight=False))
+    return 0
 
 
 def resume_command(line: CommandLine) -> int:
@@ -109,7 +121,8 @@ def hydra_main(line: CommandLine) -> int:
     def task_function(composed: DictConfig) -> None:
         # Hydra would print an error its own way: errors are kept, and told at the end.
         try:
-            job(composed)
+            with job(composed) as go:
+                go()
         except Exception as error:
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
@@ -158,8 +171,7 @@ def ready_overrides(line: CommandLine) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "task":
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        if line.task in TAKEN_FROM and key in ("from", "architecture") and equals:
-            # A path may hold what Hydra's grammar gives a meaning to.
+        if key in PATHS and equals:
             bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
             if key == "from" and bare and bare != "null":
                 directory = Path(bare)
@@ -170,8 +182,12 @@ def ready_overrides(line: CommandLine) -> list[str]:
     if directory is None:
         return overrides
     from nasrun.cli.from_run import with_earlier
+    from nasrun.task.base import find_task
 
-    return with_earlier(directory, TAKEN_FROM[str(line.task)], overrides, config_dir)
+    task = find_task(str(line.task))
+    if task.takes is None:
+        return overrides  # Hydra knows no such setting, and says so
+    return with_earlier(directory, task, overrides, config_dir)
 
 
 def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
@@ -186,12 +202,13 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
 
 
-def job(composed: DictConfig) -> None:
-    """One run: resolve the configuration and begin it, or go on with what the directory holds."""
+@contextmanager
+def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
+    """Yield the function that does one run: a new one, or what the directory holds of one."""
     from hydra.core.hydra_config import HydraConfig
 
     from nasrun.cli import resume
-    from nasrun.cli.launch import launch
+    from nasrun.cli.launch import launched
     from nasrun.config.compose import plain
     from nasrun.config.prune import leave_out
     from nasrun.run.lock import Lock
@@ -209,10 +226,12 @@ def job(composed: DictConfig) -> None:
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)
         if not (directory / RECORD).exists():
-            launch(settings, directory, own_overrides())
+            with launched(settings, directory, own_overrides()) as go:
+                yield go
         elif settings["resume"] == "auto":
             changes = resume.differences(settings, directory)
-            resume.go_on(directory, changes, own_overrides(), trusted=True)
+            with resume.continued(directory, changes, own_overrides(), trusted=True) as go:
+                yield go
         else:
             raise UserError(
                 f"{directory} holds a run already: go on with it (nasrun resume {directory}), or "

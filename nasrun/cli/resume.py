@@ -6,14 +6,16 @@ nothing in it is interpolated, composed or looked up in files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from fnmatch import fnmatchcase
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from nasrun.cli.launch import launch
+from nasrun.cli.launch import launched
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
 from nasrun.errors import UserError
@@ -21,29 +23,6 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
-
-CHANGEABLE = (
-    "device",
-    "precision",
-    "deterministic",
-    "threads",
-    "batch_size",
-    "on_nonfinite",
-    "checkpoint.*",
-    "dataset.root",
-    "dataset.download",
-    "dataset.workers",
-    "rank.truth_store",
-    "budget.latency.store",
-    "*.log_every",
-    "*.report_every",
-    "trainer.epochs",
-    "retrain.trainer.epochs",
-)
-"""Settings that a resumed run may change: how it computes, logs, how long it trains.
-
-Any other would make its result that of no run at all.
-"""
 
 OF_THE_MACHINE = (
     "device",
@@ -53,10 +32,7 @@ OF_THE_MACHINE = (
     "*.log_every",
     "*.report_every",
 )
-"""Changeable settings that do not tell which run is meant (see ``run_name``)."""
-
-STORES = {"rank.truth_store": "ground_truth", "budget.latency.store": "latency"}
-"""Settings that name folders which runs share, and the names of these folders."""
+"""Settings that say nothing of which run is meant (see ``run_name``)."""
 
 IRRELEVANT = ("resume", "outputs")
 """Settings that mean nothing to a run that has a directory."""
@@ -87,11 +63,17 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
         changes[key] = parsed.value()
     with Lock(directory.absolute()) as lock:
         tell_of_stale(lock)
-        go_on(directory.absolute(), changes, list(overrides), trusted=False)
+        with continued(directory.absolute(), changes, list(overrides), trusted=False) as go:
+            go()
 
 
-def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: bool) -> None:
-    """Continue the run in ``directory``, whose lock is held; of a finished one only say so.
+@contextmanager
+def continued(
+    directory: Path, changes: Changes, overrides: list[str], *, trusted: bool
+) -> Iterator[Callable[[], object]]:
+    """Yield the function that goes on with the run in ``directory``, whose lock is held.
+
+    Of a finished run it only says that.
 
     trusted: whether the user has just typed the settings; else the run may be a stranger's, who
     must not say where data sets are fetched to, or where ground truth is kept.
@@ -100,28 +82,35 @@ def go_on(directory: Path, changes: Changes, overrides: list[str], *, trusted: b
     settings = deepcopy(run.config)
     if run.task not in tasks() or settings.get("task") != run.task:
         raise UserError(f"{directory / RECORD} names no task and configuration of nasrun")
-    changed = apply(settings, changes)
+    from nasrun.task.base import find_task
+
+    task = find_task(run.task)
+    changed = apply(settings, changes, task.changeable)
     if run.status == "done" and "retrain.trainer.epochs" not in changed:
         reached = run.result.get("test_accuracy")
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
-        Screen().say(f"the run in {directory} is finished{words}: nothing is left to do")
+        line = f"the run in {directory} is finished{words}: nothing is left to do"
+        yield partial(Screen().say, line)
         return
     if not trusted:
-        keep_near(settings, directory, changes)
+        keep_near(settings, directory, changes, task.stores)
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
-    launch(settings, directory, overrides, earlier=run.earlier, changed=changed)
+    with launched(settings, directory, overrides, earlier=run.earlier, changed=changed) as go:
+        yield go
 
 
-def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> None:
+def keep_near(
+    settings: dict[str, Any], directory: Path, changes: Changes, stores: Mapping[str, str]
+) -> None:
     """Keep a stranger's run from writing wherever it says, and from reading any table.
 
     It may write into the shared folders beside it or above it, as they are by default, else into
     folders of its own.
     """
-    for key, name in STORES.items():
+    for key, name in stores.items():
         *parents, leaf = key.split(".")
         node: Any = settings
         for parent in parents:
@@ -135,7 +124,7 @@ def keep_near(settings: dict[str, Any], directory: Path, changes: Changes) -> No
             node["table"] = str(directory / LATENCIES)
 
 
-def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
+def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:
     """Put ``changes`` into ``settings``; returns the keys of those that make a difference.
 
     Raises UserError over a setting that does not exist or that must stay.
@@ -150,11 +139,11 @@ def apply(settings: dict[str, Any], changes: Changes) -> frozenset[str]:
         exists = isinstance(node, dict) and leaf in node
         if key in IRRELEVANT or (exists and node[leaf] == value):
             continue
-        if not exists or not matches(key, CHANGEABLE):
+        if not exists or not matches(key, changeable):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
             raise UserError(
                 f"{key}={value}: a run cannot go on with another {key}{was}; what may change: "
-                f"{', '.join(CHANGEABLE)}. For anything else start a new run"
+                f"{', '.join(changeable)}. For anything else start a new run"
             )
         node[leaf] = value
         changed.add(key)

@@ -2,85 +2,144 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.table import TableEvaluator
+from nasrun.limits import Count
 from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, say_comparison
 from nasrun.run.layout import LATENCIES
 from nasrun.run.run import Run
-from nasrun.task.compare_parts import Compare
-from nasrun.task.compare_search import Scores, Searches, one_search
-from nasrun.task.scoring import SameImages
+from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_space.base import SearchSpace
+from nasrun.task.base import Task
+from nasrun.task.compare_search import ScoredOnce, Searches, one_search
+from nasrun.task.scoring import SameImages, Scores
 from nasrun.task.setup import Setup
 
+Seeds = Annotated[int, Field(ge=2, le=100_000)]
 
-def compare(setup: Setup, run: Run) -> dict[str, Any]:
-    """Search with each algorithm from each seed, judge, compare; returns what is in result.json."""
-    wanted = setup.compare
-    if wanted is None:
-        raise UserError("compare has no settings: the task is nasrun compare")
-    space, judge = setup.search_space, wanted.truth or setup.evaluator
-    for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
-        if one.needs_supernet:
+
+class CompareTask(Task):
+    """Compare search algorithms over many seeds, by scores that need no supernet.
+
+    algorithms: by the names that the table has for them; control: the one that all others are
+    tested against.
+
+    evaluations: distinct architectures that each search may have scored. seeds: searches of each
+    algorithm, from the run's seed upwards; fewer_seeds: at most, by name, of those that are slow
+    themselves.
+    truth: the evaluator that judges what was found; None: the scores of the search do.
+    resamples, confidence: of the bootstrap intervals over seeds.
+    """
+
+    settings = "compare"
+
+    def __init__(
+        self,
+        *,
+        algorithms: dict[str, SearchAlgo],
+        control: str,
+        evaluations: Count,
+        seeds: Seeds,
+        fewer_seeds: dict[str, Seeds],
+        resamples: Annotated[int, Field(ge=0, le=1_000_000)],
+        confidence: Annotated[float, Field(gt=0, lt=1)],
+        truth: Evaluator | None = None,
+    ) -> None:
+        for key, name in [("control", control), *(("fewer_seeds", name) for name in fewer_seeds)]:
+            if name not in algorithms:
+                raise UserError(
+                    f"compare.{key}: {name} is none of the algorithms, which are "
+                    f"{', '.join(algorithms)}"
+                )
+        if control in fewer_seeds:
             raise UserError(
-                f"{key}: compare trains no supernet, so it takes only scores that need none: "
-                f"{key}=table or {key}=standalone"
+                f"compare.fewer_seeds.{control}: it is the control, which needs all of the seeds"
             )
-    wanted.check(space)
-    splits = setup.load(run.compute.device)
-    candidates = setup.budget.over(space, splits.problem, run.compute, run.directory / LATENCIES)
-    for algo in wanted.algorithms.values():  # what does not fit the space is refused now
-        algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    setup.evaluator.start(space, splits, run.compute, run.streams)
-    if judge is not setup.evaluator:
-        judge.start(space, splits, run.compute, run.streams)
-    run.begin()
-    setup.budget.latency.keep(run.directory / LATENCIES)
-    scores = Scores(setup.evaluator, space, run, "score")
-    truth = scores if judge is setup.evaluator else Scores(judge, space, run, "truth")
-    searches = Searches(space)
-    run.keep("images", SameImages(splits))
-    run.keep("scores", scores)
-    if truth is not scores:
-        run.keep("truth", truth)
-    run.keep("searches", searches)
-    for name in wanted.algorithms:
-        search_all(name, wanted, candidates, scores, truth, searches.of(name))
-    comparison = Comparison.between(
-        {name: searches.of(name) for name in wanted.algorithms},
-        control=wanted.control,
-        evaluations=wanted.evaluations,
-        best=best_of(judge, candidates),
-        resamples=wanted.resamples,
-        confidence=wanted.confidence,
-        streams=run.streams,
-    )
-    comparison.write(run.directory, space)
+        self.algorithms = algorithms
+        self.control = control
+        self.evaluations = evaluations
+        self.resamples = resamples
+        self.confidence = confidence
+        self.truth = truth
+        self.seeds = {name: min(fewer_seeds.get(name, seeds), seeds) for name in algorithms}
 
-    plot_comparison(run, comparison)
-    result = run.finish(comparison.result())
-    say_comparison(run, comparison)
-    return result
+    def check(self, space: SearchSpace) -> None:
+        """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""
+        for name, algo in self.algorithms.items():
+            if algo.learner is not None:
+                raise UserError(
+                    f"compare.algorithms.{name}: {type(algo).__name__} learns while a supernet "
+                    f"trains, and compare trains none; leave it out: ~compare.algorithms.{name}"
+                )
+            algo.check(space)
+
+    def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        """Search with each algorithm from each seed, judge and compare."""
+        space, judge = setup.search_space, self.truth or setup.evaluator
+        for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
+            if one.needs_supernet:
+                raise UserError(
+                    f"{key}: compare trains no supernet, so it takes only scores that need none: "
+                    f"{key}=table or {key}=standalone"
+                )
+        self.check(space)
+        splits = setup.load(run.compute.device)
+        candidates = setup.budget.over(
+            space, splits.problem, run.compute, run.directory / LATENCIES
+        )
+        for algo in self.algorithms.values():  # what does not fit the space is refused now
+            algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+        setup.evaluator.start(space, splits, run.compute, run.streams)
+        if judge is not setup.evaluator:
+            judge.start(space, splits, run.compute, run.streams)
+        run.begin()
+        setup.budget.latency.keep(run.directory / LATENCIES)
+        store, searches = Scores(space), Searches(space)
+        run.keep("images", SameImages(splits))
+        run.keep("scores", store)
+        run.keep("searches", searches)
+        scores = ScoredOnce(setup.evaluator, store, run, "score")
+        truth = scores if judge is setup.evaluator else ScoredOnce(judge, store, run, "truth")
+        for name in self.algorithms:
+            search_all(name, self, candidates, scores, truth, searches.of(name))
+        comparison = Comparison.between(
+            {name: searches.of(name) for name in self.algorithms},
+            control=self.control,
+            evaluations=self.evaluations,
+            best=best_of(judge, candidates),
+            resamples=self.resamples,
+            confidence=self.confidence,
+            streams=run.streams,
+        )
+        comparison.write(run.directory, space)
+        plot_comparison(run, comparison)
+        result = run.finish(comparison.result())
+        say_comparison(run, comparison)
+        return result
 
 
 def search_all(
     name: str,
-    wanted: Compare,
+    task: CompareTask,
     candidates: Candidates,
-    scores: Scores,
-    truth: Scores,
+    scores: ScoredOnce,
+    truth: ScoredOnce,
     done: list[SearchRecord],
 ) -> None:
     """The searches of one algorithm that are not yet done."""
-    run, algo, seeds = scores.run, wanted.algorithms[name], wanted.seeds[name]
+    run, algo, seeds = scores.run, task.algorithms[name], task.seeds[name]
     with run.stage(f"compare/{name}", seeds) as stage:
         stage.advance(len(done))
         for seed in range(run.streams.seed + len(done), run.streams.seed + seeds):
-            one = one_search(algo, candidates, seed, scores, truth, wanted.evaluations)
+            one = one_search(algo, candidates, seed, scores, truth, task.evaluations)
             done.append(one)
             stage.advance(score=one.found[-1].score, truth=one.found[-1].truth)
             run.safe_point()

@@ -13,38 +13,31 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.search import checked
+from nasrun.task.scoring import Scores, score_all
 from nasrun.values import Architecture, Trial
 
 
-class Scores:
-    """What an evaluator says of each architecture, asked once for all searches of the run.
+class ScoredOnce:
+    """Scores of an evaluator, asked for once in all searches of the run.
 
     So a search that was interrupted is gone through again from its start, to the same end, and
     costs nothing up to where it was.
     """
 
-    def __init__(self, evaluator: Evaluator, space: SearchSpace, run: Run, role: str) -> None:
+    def __init__(self, evaluator: Evaluator, scores: Scores, run: Run, role: str) -> None:
         """role: ``score`` or ``truth``, for trials.jsonl."""
-        self.evaluator, self.space, self.run, self.role = evaluator, space, run, role
-        self.trials: dict[Architecture, Trial] = {}
+        self.evaluator, self.run, self.role = evaluator, run, role
+        self.trials = scores.of(role)
+        self.known = {trial.architecture: trial for trial in self.trials}
 
-    def of(self, architecture: Architecture) -> Trial:
+    def trial_of(self, architecture: Architecture) -> Trial:
         """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
-        if architecture not in self.trials:
-            for trial in checked(self.evaluator, [architecture], None, self.run):
-                self.trials[architecture] = trial
-                self.run.record([trial], role=self.role)
-                self.run.safe_point()
-        return self.trials[architecture]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"trials": [trial.to_json() for trial in self.trials.values()]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state belongs to another search space."""
-        trials = [Trial.from_json(trial) for trial in state["trials"]]
-        self.trials = {self.space.check(trial.architecture): trial for trial in trials}
+        if architecture not in self.known:
+            (trial,) = score_all(
+                self.evaluator, [architecture], self.trials, self.run, role=self.role
+            )
+            self.known[architecture] = trial
+        return self.known[architecture]
 
 
 class Searches:
@@ -102,8 +95,8 @@ def one_search(
     algo: SearchAlgo,
     candidates: Candidates,
     seed: int,
-    scores: Scores,
-    truth: Scores,
+    scores: ScoredOnce,
+    truth: ScoredOnce,
     evaluations: int,
 ) -> SearchRecord:
     """The search that ``nasrun search seed=SEED`` does, up to so many distinct architectures.
@@ -118,9 +111,9 @@ def one_search(
         while len(counted) < evaluations and (architectures := algo.ask()):
             for architecture in architectures[: evaluations - len(counted)]:
                 counted.add(architecture)
-                trial = scores.of(architecture)
+                trial = scores.trial_of(architecture)
                 if not found or trial.score > found[-1].score:
-                    true = truth.of(architecture).score
+                    true = truth.trial_of(architecture).score
                     found.append(Found(len(counted), architecture, trial.score, true))
                 algo.tell([trial])
                 scores.run.poll()

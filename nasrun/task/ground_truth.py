@@ -28,7 +28,7 @@ from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem, Trial
 
-Scores = npt.NDArray[np.float64]
+TrueScores = npt.NDArray[np.float64]
 
 
 class Store:
@@ -154,7 +154,7 @@ class GroundTruth:
         }
         self.store = Store(self.folder, definition)
 
-    def scores(self, architectures: Sequence[Architecture]) -> Scores:
+    def scores(self, architectures: Sequence[Architecture]) -> TrueScores:
         """Every network is trained at most once; what is known already is read."""
         if isinstance(self.evaluator, TableEvaluator):
             list(self.evaluator.score(architectures, None, self.run))  # raises over a missing one

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
+from nasrun.architectures.base import Architectures
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
-from nasrun.report.health import say_health
 from nasrun.report.ranking import (
     RankedArchitectures,
     plot_ranking,
@@ -20,78 +22,136 @@ from nasrun.report.ranking import (
     say_ranking,
     write_ranking,
 )
-from nasrun.run.layout import RANKING_TABLE
+from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
-from nasrun.search_space.base import Supernet
-from nasrun.task.ground_truth import GroundTruth, Scores
-from nasrun.task.health import HealthReport
+from nasrun.task.base import Task
+from nasrun.task.ground_truth import GroundTruth, TrueScores
 from nasrun.task.rank_also import Also
-from nasrun.task.rank_parts import Rank
-from nasrun.task.scoring import SameImages, ScoresByEpoch
-from nasrun.task.search import checked, start_supernet, train_watched
+from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
-from nasrun.trainer.training import Training
-from nasrun.values import Architecture, Cost, Problem
+from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
+from nasrun.values import Architecture, Cost
 
 
-def rank(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
-    """Train a supernet, or take the ``weights`` of one, score, compare; what is in result.json."""
-    wanted = setup.rank
-    if wanted is None:
-        raise UserError("rank has no settings: the task is nasrun rank")
-    space = setup.search_space
-    splits = setup.load(run.compute.device)
-    setup.check_gates()
-    architectures = wanted.architectures.choose(
-        space, splits.problem, run.streams.numpy("architectures")
-    )
-    if len(architectures) < 3:
-        raise UserError(f"a ranking needs three architectures at least, not {len(architectures)}")
-    if not setup.evaluator.needs_supernet:
-        raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
-    truth = GroundTruth(
-        wanted.truth, wanted.truth_seeds, Path(wanted.truth_store), truth_config(run.config)
-    )
-    truth.start(space, splits, run)
-    setup.evaluator.start(space, splits, run.compute, run.streams)
-    also = Also.over(wanted, space, splits, run)
-    health = None
-    if setup.health is not None and weights is None:
-        health = HealthReport(setup.health, space, splits, run)
-    training = start_supernet(setup, run, splits, rounds=1, health=health)
-    epochs = [epoch for epoch in wanted.epochs if epoch < setup.trainer.epochs]
-    epochs.append(setup.trainer.epochs)
-    if weights is not None:
-        run.load_weights(weights, training.network)
-        # Before the run begins: once it has, only its own directory is read.
-        run.save_weights("supernet", training.network)
-        epochs = [0]
-    run.begin()
-    scores = ScoresByEpoch()
-    run.keep("images", SameImages(splits))
-    run.keep("scores", scores)
-    if also is not None:
-        run.keep("also", also.scores)
-    if weights is None:
-        run.keep("supernet", training)
-    if health is not None:
-        run.keep("health", health)
-    ways = [("score", setup.evaluator, scores)]
-    if also is not None:
-        ways.append(("also", also.evaluator, also.scores))
-    for epoch in epochs:
-        left = [way for way in ways if len(way[2].of(epoch)) < len(architectures)]
-        if left and weights is None:  # a run that is continued may no longer have this supernet
-            train_to(setup, run, splits.problem, training, epoch, health)
-        for name, evaluator, found in left:
-            stage = f"{name}/epoch{epoch}"
-            score(evaluator, run, architectures, training.network, stage, epoch, found.of(epoch))
-    run.drop("supernet")
-    true_scores = truth.scores(architectures)
-    costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
-    if health is not None:
-        say_health(run, health.summary())
-    return report(setup, run, wanted, architectures, costs, scores, true_scores, epochs, also)
+class RankTask(Task):
+    """Measure how truly a supernet ranks architectures, against a ground truth.
+
+    architectures: which are ranked; truth: the evaluator whose scores are the ground truth.
+
+    also: a second evaluator whose scores of the same supernet are put beside the first's.
+    truth_seeds: runs of a truth that is trained, one after the other; truth_store: folder where
+    their results are kept, so that no network is ever trained twice.
+    epochs: of supernet training after which the ranking is measured; the end is always among them.
+    resamples, confidence: of the bootstrap intervals. top: share of the best, and k: how many are
+    retrained, in the measures of the top.
+    """
+
+    settings = "rank"
+    takes = SUPERNET
+    same_images = True
+    changeable = (*Task.changeable, "rank.truth_store")
+    stores = MappingProxyType({**Task.stores, "rank.truth_store": "ground_truth"})
+
+    def __init__(
+        self,
+        *,
+        architectures: Architectures,
+        truth: Evaluator,
+        truth_seeds: PositiveInt,
+        truth_store: str,
+        epochs: list[PositiveInt],
+        resamples: Annotated[int, Field(ge=0, le=1_000_000)],
+        confidence: Annotated[float, Field(gt=0, lt=1)],
+        top: Annotated[float, Field(gt=0, le=1)],
+        k: PositiveInt,
+        also: Evaluator | None = None,
+    ) -> None:
+        if sorted(set(epochs)) != epochs:
+            raise UserError(f"rank.epochs={epochs}: must rise from each to the next")
+        if also is not None and not also.needs_supernet:
+            raise UserError("rank.also: a second way to score the supernet: take kl or supernet")
+        self.architectures = architectures
+        self.truth, self.also = truth, also
+        self.truth_seeds = truth_seeds
+        self.truth_store = truth_store
+        self.epochs = epochs
+        self.resamples = resamples
+        self.confidence = confidence
+        self.top = top
+        self.k = k
+
+    def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        """Train a supernet, or load the weights ``source``; score, compare, report."""
+        space, evaluator = setup.search_space, setup.evaluator
+        splits = setup.load(run.compute.device)
+        setup.check_gates()
+        architectures = self.architectures.choose(
+            space, splits.problem, run.streams.numpy("architectures")
+        )
+        if len(architectures) < 3:
+            raise UserError(
+                f"a ranking needs three architectures at least, not {len(architectures)}"
+            )
+        if not evaluator.needs_supernet:
+            raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
+        truth = GroundTruth(
+            self.truth, self.truth_seeds, Path(self.truth_store), truth_config(run.config)
+        )
+        truth.start(space, splits, run)
+        evaluator.start(space, splits, run.compute, run.streams)
+        also = Also.over(self, space, splits, run)
+        supernet = SupernetStage(setup, run, splits, weights=source)
+        epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
+        epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
+        run.begin()
+        scores = Scores(space)
+        run.keep("images", SameImages(splits))
+        run.keep("scores", scores)
+        supernet.keep()
+        ways = [("score", evaluator)]
+        if also is not None:
+            ways.append(("also", also.evaluator))
+        for epoch in epochs:
+            left = [
+                (name, way)
+                for name, way in ways
+                if len(scores.of(f"{name}/epoch{epoch}")) < len(architectures)
+            ]
+            if left:  # a run that is continued may no longer have the supernet of that epoch
+                supernet.train(WHOLE_SPACE, until=epoch)
+            for name, way in left:
+                score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
+        supernet.drop()
+        true_scores = truth.scores(architectures)
+        costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
+        supernet.say_health()
+        if also is not None:
+            also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
+        by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
+        return report(setup, run, self, architectures, costs, by_epoch, true_scores, also)
+
+
+def values(scores: Scores, name: str, epoch: int) -> list[float]:
+    """Return the scores after an epoch, in the order of the architectures."""
+    return [trial.score for trial in scores.of(f"{name}/epoch{epoch}")]
+
+
+def score(
+    evaluator: Evaluator,
+    run: Run,
+    architectures: Sequence[Architecture],
+    supernet: SupernetStage,
+    group: str,
+    epoch: int,
+    scores: Scores,
+) -> None:
+    """Score all architectures that have no score yet in ``group``."""
+    trials = scores.of(group)
+    with run.stage(group, len(architectures)) as stage:
+        stage.advance(len(trials))
+        left = architectures[len(trials) :]
+        for _ in score_all(evaluator, left, trials, run, supernet=supernet.network, epoch=epoch):
+            stage.advance(1)
 
 
 def truth_config(config: Any) -> dict[str, Any]:
@@ -102,74 +162,34 @@ def truth_config(config: Any) -> dict[str, Any]:
     return {"search_space": config["search_space"], "truth": truth}
 
 
-def train_to(
-    setup: Setup,
-    run: Run,
-    problem: Problem,
-    training: Training[Supernet],
-    epoch: int,
-    health: HealthReport | None,
-) -> None:
-    """Train until ``epoch`` epochs are done, and put the weights where anyone may have them."""
-    if training.done or training.step >= epoch * training.steps_per_epoch:
-        if health is not None:  # it may have been stopped just before
-            health.measure(training, 0, epoch)
-        training.rest()
-        return
-    gates = setup.gates(problem, None, run.streams, training.steps_per_epoch)
-    train_watched(run, training, 0, gates, health, until=epoch)
-    run.save_weights("supernet", training.network)
-    run.checkpoint()  # scoring may leave the supernet's statistics changed
-
-
-def score(
-    evaluator: Evaluator,
-    run: Run,
-    architectures: Sequence[Architecture],
-    supernet: Supernet,
-    stage: str,
-    epoch: int,
-    scores: list[float],
-) -> None:
-    """The supernet's scores of all architectures that have none yet."""
-    with run.stage(stage, len(architectures)) as shown:
-        shown.advance(len(scores))
-        left = list(architectures[len(scores) :])
-        for trial in checked(evaluator, left, supernet, run):
-            scores.append(trial.score)
-            run.record([trial], epoch=epoch)
-            shown.advance(1)
-            run.safe_point()
-
-
 def report(
     setup: Setup,
     run: Run,
-    wanted: Rank,
+    wanted: RankTask,
     architectures: Sequence[Architecture],
     costs: Sequence[Cost],
-    scores: ScoresByEpoch,
-    true_scores: Scores,
-    epochs: Sequence[int],
+    scores: Mapping[int, Sequence[float]],
+    true_scores: TrueScores,
     also: Also | None,
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
+    epochs = list(scores)
     ranked = RankedArchitectures(
         [setup.search_space.write(architecture) for architecture in architectures],
         np.array([cost.params for cost in costs]),
         np.array([cost.macs for cost in costs]),
         true_scores,
     )
-    columns = {f"score_{epoch}": scores.of(epoch) for epoch in epochs}
+    columns = {f"score_{epoch}": scores[epoch] for epoch in epochs}
     if also is not None:
-        columns |= {f"also_{epoch}": also.scores.of(epoch) for epoch in epochs}
+        columns |= {f"also_{epoch}": also.scores[epoch] for epoch in epochs}
     ranked.write_table(run, columns)
     truth = ranked.truth
     reports: dict[int, RankReport] = {}
     for epoch in epochs:
         try:
             reports[epoch] = compare(
-                scores.of(epoch),
+                scores[epoch],
                 truth,
                 params=ranked.params,
                 macs=ranked.macs,
@@ -194,9 +214,9 @@ def report(
             confidence=wanted.confidence,
             rng=run.streams.numpy("ceiling"),
         )
-    second = also.compare(scores, truth, epochs, wanted, run.streams) if also is not None else None
+    second = also.compare(scores, truth, wanted, run.streams) if also is not None else None
     write_ranking(run, reports, ceiling, second)
-    last = scores.of(epochs[-1])
+    last = scores[epochs[-1]]
     plot_ranking(run, reports, last, truth, ranked.params)
     if second is not None:
         second.plot(run, last, truth, ranked.params)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -18,8 +18,9 @@ from nasrun.report.ranking import Agreement, SecondScores
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
-from nasrun.task.rank_parts import Rank
-from nasrun.task.scoring import ScoresByEpoch
+
+if TYPE_CHECKING:
+    from nasrun.task.rank import RankTask
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Also:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator, self.axis = evaluator, axis_of(evaluator)
-        self.scores = ScoresByEpoch()
+        self.scores: dict[int, list[float]] = {}
 
     @staticmethod
-    def over(wanted: Rank, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
+    def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
         """None where no second way is wanted; UserError where it cannot score this space."""
         if wanted.also is None:
             return None
@@ -57,25 +58,24 @@ class Also:
 
     def compare(
         self,
-        scores: ScoresByEpoch,
+        scores: Mapping[int, Sequence[float]],
         truth: npt.ArrayLike,
-        epochs: Sequence[int],
-        wanted: Rank,
+        wanted: RankTask,
         streams: Streams,
     ) -> SecondScores:
-        """τ-b with intervals over architectures, after each measured epoch."""
+        """Measure τ-b with intervals over architectures, after each epoch."""
 
         def agreement(also: Any, first: Any, true: Any) -> Any:
             return {"with_truth": kendall(also, true), "with_scores": kendall(also, first)}
 
         found: dict[int, Agreement] = {}
-        for epoch in epochs:
+        for epoch in scores:
             found[epoch] = bootstrap(
                 agreement,
-                *(self.scores.of(epoch), scores.of(epoch), truth),
+                *(self.scores[epoch], scores[epoch], truth),
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=streams.numpy("bootstrap/also", epoch),
             )
-        last = self.scores.of(epochs[-1])
+        last = self.scores[list(scores)[-1]]
         return SecondScores(last, found, self.axis.label, self.axis.logarithm)

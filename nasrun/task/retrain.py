@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,67 @@ from nasrun.evaluator.accuracy import accuracy
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import read_json_or_text
-from nasrun.run.layout import ARCHITECTURE_PICTURE, FRONT
+from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
-from nasrun.task.collapse import warn_of_collapse
+from nasrun.task.base import Task
+from nasrun.task.health import warn_of_collapse
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
 
-def retrain(setup: Setup, run: Run, source: Path) -> dict[str, Any]:
-    """The architecture of ``source``; returns what stands in result.json.
+class RetrainTask(Task):
+    """Train one architecture from scratch: of a run, of its front, or of a file."""
 
-    source: an architecture.json; the front of a search, whose place is the setting ``pick``; or a
-    file with an architecture as its space writes it.
-    """
-    try:
-        if source.name == FRONT:
-            value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
+    takes = ARCHITECTURE
+
+    @classmethod
+    def source(cls, settings: Mapping[str, Any]) -> Path | None:
+        """Return the file with the architecture; raises UserError unless exactly one is given."""
+        directory, file, pick = (settings.get(key) for key in ("from", "architecture", "pick"))
+        if (directory is None) == (file is None):
+            raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
+        if pick is not None and directory is None:
+            raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
+        hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
+        if directory is None:
+            path = Path(str(file)).expanduser().resolve()  # the user's own file may well be a link
+        elif pick is None:
+            path = Path(str(directory)).expanduser() / ARCHITECTURE
         else:
-            value = read_json_or_text(source)
-        architecture = setup.search_space.read(value)
-    except UserError as error:
-        raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
-    splits = setup.load(run.compute.device)
-    setup.check_networks(splits.problem, architecture)
-    run.begin(architecture)
-    run.keep("images", SameImages(splits))
-    result = run.finish(retrain_architecture(setup, run, splits, architecture))
-    say_winner(setup, run, architecture, result)
-    return result
+            path = Path(str(directory)).expanduser() / FRONT
+            hint = "pick needs a search that ended with a front (search_algo=nsga2)"
+        read_json_or_text(path, hint)
+        return path
+
+    @classmethod
+    def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:
+        return directory / ARCHITECTURE
+
+    def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        """Train the architecture of ``source``, and measure it on the test images.
+
+        source: an architecture.json; the front of a search, whose place is the setting ``pick``;
+        or a file with an architecture as its space writes it.
+        """
+        assert source is not None  # see the methods above  # noqa: S101
+        try:
+            if source.name == FRONT:
+                value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
+            else:
+                value = read_json_or_text(source)
+            architecture = setup.search_space.read(value)
+        except UserError as error:
+            raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
+        splits = setup.load(run.compute.device)
+        setup.check_networks(splits.problem, architecture)
+        run.begin(architecture)
+        run.keep("images", SameImages(splits))
+        result = run.finish(retrain_architecture(setup, run, splits, architecture))
+        say_winner(setup, run, architecture, result)
+        return result
 
 
 def retrain_architecture(

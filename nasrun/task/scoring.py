@@ -1,17 +1,22 @@
-"""How far a task has come, as parts that checkpoints keep."""
+"""Scores of a run: one store of trials, and the loop that fills it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.search_space.base import SearchSpace
-from nasrun.values import Trial
+from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.run.run import Run
+from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.values import Architecture, Trial
 
 
 class SameImages:
-    """Nothing to continue, but something to check: the images are those that the run began with."""
+    """A check in checkpoints: the images are those that the run began with."""
 
     def __init__(self, splits: Splits) -> None:
         self.images = {
@@ -32,70 +37,74 @@ class SameImages:
                 )
 
 
-class Tally:
-    """Scores of the round under way: their number and the best of them.
+class Scores:
+    """Trials by the name of their group (a round, an epoch, the shortlist), in order.
 
-    free: the share of parameter-free operations of the best (``SearchSpace.free_share``).
+    They are kept in checkpoints, so a run that is continued scores what is left.
     """
-
-    def __init__(self) -> None:
-        self.round = -1
-        self.count = 0
-        self.best = self.free = 0.0
-
-    def begin(self, round_: int) -> int:
-        """Go on with a round, or start it; how many scores it has."""
-        if round_ != self.round:
-            self.round, self.count = round_, 0
-            self.best = self.free = 0.0
-        return self.count
-
-    def add(self, trial: Trial, free: float) -> None:
-        """Count it; free: its share of parameter-free operations."""
-        self.count += 1
-        if self.count == 1 or trial.score > self.best:
-            self.free = free
-        self.best = max(self.best, trial.score)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"round": self.round, "count": self.count, "best": self.best, "free": self.free}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.round, self.count = int(state["round"]), int(state["count"])
-        self.best, self.free = float(state["best"]), float(state["free"])
-
-
-class ScoresByEpoch:
-    """The supernet's scores so far: for each measured epoch those of the first architectures."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, list[float]] = {}
-
-    def of(self, epoch: int) -> list[float]:
-        return self.scores.setdefault(str(epoch), [])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"scores": {epoch: list(scores) for epoch, scores in self.scores.items()}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scores = {
-            str(epoch): [float(score) for score in scores]
-            for epoch, scores in state["scores"].items()
-        }
-
-
-class Scored:
-    """Trials that belong to no search algorithm, in order."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.trials: list[Trial] = []
+        self.groups: dict[str, list[Trial]] = {}
+
+    def of(self, group: str) -> list[Trial]:
+        """Return the trials of a group, to be added to; none at first."""
+        return self.groups.setdefault(group, [])
+
+    @property
+    def mark(self) -> tuple[int, ...]:
+        """Equal marks, equal states: trials are only ever added."""
+        return tuple(map(len, self.groups.values()))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trials": [trial.to_json() for trial in self.trials]}
+        return {
+            group: [trial.to_json() for trial in trials] for group, trials in self.groups.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UserError where the state belongs to another search space."""
-        self.trials = [Trial.from_json(trial) for trial in state["trials"]]
-        for trial in self.trials:
-            self.space.check(trial.architecture)
+        self.groups = {
+            str(group): [Trial.from_json(trial) for trial in trials]
+            for group, trials in state.items()
+        }
+        for trials in self.groups.values():
+            for trial in trials:
+                self.space.check(trial.architecture)
+
+
+def score_all(
+    evaluator: Evaluator,
+    architectures: Sequence[Architecture],
+    trials: list[Trial],
+    run: Run,
+    *,
+    supernet: Supernet | None = None,
+    gates_of: GatesOf = choices_of,
+    **context: Any,
+) -> Iterator[Trial]:
+    """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
+
+    When the caller asks for the next one, the run may write a checkpoint or stop. A score that is
+    no number stops the search or, by ``on_nonfinite=skip``, counts as the worst.
+
+    context: stands beside each trial in trials.jsonl, e.g. the round.
+    """
+    for trial in evaluator.score(architectures, supernet, run, gates_of):
+        if not math.isfinite(trial.score):
+            trial = _worst(trial, run)
+        trials.append(trial)
+        run.record([trial], **context)
+        yield trial
+        run.safe_point()
+
+
+def _worst(trial: Trial, run: Run) -> Trial:
+    """Return the trial with the worst score; raises UserError unless ``on_nonfinite=skip``."""
+    if run.compute.on_nonfinite == "skip":
+        return replace(trial, score=0.0, evaluation={**trial.evaluation, "nonfinite": True})
+    note = run.write_note("nonfinite", {"architecture": trial.architecture.to_json()})
+    raise UserError(
+        f"the outputs of architecture {list(trial.architecture.choices)} are not finite, "
+        "so it has no score: lower trainer.schedule.lr, or count such architectures as "
+        f"the worst with on_nonfinite=skip; {note}"
+    )

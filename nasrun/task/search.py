@@ -2,292 +2,129 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.front import save_front
-from nasrun.report.health import say_health
-from nasrun.run.layout import CHECKPOINTS, LATENCIES
+from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
-from nasrun.search_space.base import Supernet
-from nasrun.search_space.gates import GatesOfStep
-from nasrun.task.collapse import warn_of_collapse
-from nasrun.task.health import HealthReport
+from nasrun.task.base import Task
+from nasrun.task.health import warn_of_collapse
 from nasrun.task.retrain import retrain_architecture, say_winner
-from nasrun.task.scoring import SameImages, Scored, Tally
+from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
-from nasrun.trainer.gate_learner import GateContext, GateLearner
-from nasrun.trainer.training import Training
-from nasrun.values import Architecture, Trial
+from nasrun.task.supernet_stage import SupernetStage
+from nasrun.values import Trial
 
 
-def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
-    """The whole job, or what is left of it; returns what stands in result.json.
+class SearchTask(Task):
+    """Search an architecture, and train it from scratch."""
 
-    weights: of a supernet that has been trained already; then this stage is left out.
-    A run that is continued goes through the same lines: each part knows how far it has come, and
-    what is done is not done again.
-    """
-    splits = setup.load(run.compute.device)
-    algo, evaluator = setup.search_algo, setup.evaluator
-    setup.check_algo()
-    setup.check_networks(splits.problem)
-    if setup.retrain.truth is not None:  # what it lacks is told before anything trains
-        setup.retrain.truth.start(setup.search_space, splits, run.compute, run.streams)
-    candidates = setup.budget.over(
-        setup.search_space, splits.problem, run.compute, run.directory / LATENCIES
-    )
-    algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    evaluator.start(setup.search_space, splits, run.compute, run.streams)
-    training = health = None
-    if evaluator.needs_supernet:
-        if setup.health is not None and weights is None:
-            health = HealthReport(setup.health, setup.search_space, splits, run)
-        training = start_supernet(
-            setup, run, splits, rounds=algo.rounds, learner=algo.learner, health=health
-        )
-        if weights is not None:
-            if algo.rounds > 1:
-                raise UserError(
-                    f"search_algo {type(algo).__name__} trains its supernet in {algo.rounds} "
-                    "rounds, so it cannot start from a trained one: leave from= out"
-                )
-            if algo.learner is not None:
-                raise UserError(
-                    f"search_algo {type(algo).__name__} learns its gates while the supernet "
-                    "trains, so it cannot start from a trained one: leave from= out"
-                )
-            run.load_weights(weights, training.network)
-            # Before the run begins: once it has, only its own directory is read.
-            run.save_weights("supernet", training.network)
-    tally = Tally()
-    run.begin()
-    setup.budget.latency.keep(run.directory / LATENCIES)
-    run.keep("images", SameImages(splits))
-    run.keep("search_algo", algo)
-    run.keep("tally", tally)
-    if health is not None:
-        run.keep("health", health)
-    if "trainer.epochs" in run.changed and tally.round >= 0:
-        raise UserError(
-            "trainer.epochs: architectures have been scored by the supernet as it is, so it cannot "
-            "be trained for longer; start a new run"
-        )
-    if training is not None and weights is None:
-        run.keep("supernet", training)
-    elif training is not None:
-        training.rest()
+    takes = SUPERNET
+    same_images = True
 
-    while (round_ := algo.next_round(run)) is not None:
-        if training is not None and weights is None:
-            if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
-                training = start_supernet(
-                    setup,
-                    run,
-                    splits,
-                    rounds=algo.rounds,
-                    first_round=round_.index,
-                    learner=algo.learner,
-                    health=health,
-                )
-                run.keep("supernet", training)
-            train_supernet(setup, run, splits, training, round_, health)
-        score(setup, run, round_, training.network if training else None, tally)
-    run.drop("supernet")
-    save_front(algo, setup.search_space, run)
-    if history := algo.block_history():
-        save_block_history(history.epochs, history.macs, run.directory)
+    def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        """Do the whole job, or what is left of it; returns what stands in result.json.
 
-    winner, result = shortlist(setup, run, splits)
-    run.save_architecture(winner.architecture)
-    # Before the winner is trained for long, not only in the summary.
-    result["parameter_free"] = setup.search_space.free_share(winner.architecture)
-    warn_of_collapse(run, result["parameter_free"], "the winner")
-    result |= retrain_architecture(setup, run, splits, winner.architecture)
-    result = run.finish(result)
-    if health is not None:
-        say_health(run, health.summary())
-    say_winner(setup, run, winner.architecture, result)
-    return result
+        source: weights of a supernet that has been trained already; then that is left out.
+        """
+        splits = setup.load(run.compute.device)
+        algo, evaluator, space = setup.search_algo, setup.evaluator, setup.search_space
+        setup.check_algo()
+        setup.check_networks(splits.problem)
+        if setup.retrain.truth is not None:  # what it lacks is told before anything trains
+            setup.retrain.truth.start(space, splits, run.compute, run.streams)
+        latencies = run.directory / LATENCIES
+        candidates = setup.budget.over(space, splits.problem, run.compute, latencies)
+        algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+        evaluator.start(space, splits, run.compute, run.streams)
+        needed = evaluator.needs_supernet
+        supernet = SupernetStage(setup, run, splits, algo=algo, weights=source, needed=needed)
+        scores = Scores(space)
+        run.begin()
+        setup.budget.latency.keep(latencies)
+        run.keep("images", SameImages(splits))
+        run.keep("search_algo", algo)
+        run.keep("scores", scores)
+        if "trainer.epochs" in run.changed and scores.groups:
+            raise UserError(
+                "trainer.epochs: architectures have been scored by the supernet as it is, so it "
+                "cannot be trained for longer; start a new run"
+            )
+        supernet.keep()
+
+        while (round_ := algo.next_round(run)) is not None:
+            supernet.train(round_)
+            score_round(setup, run, round_, supernet, scores)
+        supernet.drop()
+        save_front(algo, space, run)
+        if history := algo.block_history():
+            save_block_history(history.epochs, history.macs, run.directory)
+
+        winner, result = choose_winner(setup, run, splits, scores)
+        run.save_architecture(winner.architecture)
+        # Before the winner is trained for long, not only in the summary.
+        result["parameter_free"] = space.free_share(winner.architecture)
+        warn_of_collapse(run, result["parameter_free"], "the winner")
+        result |= retrain_architecture(setup, run, splits, winner.architecture)
+        result = run.finish(result)
+        supernet.say_health()
+        say_winner(setup, run, winner.architecture, result)
+        return result
 
 
-def start_supernet(
-    setup: Setup,
-    run: Run,
-    splits: Splits,
-    *,
-    rounds: int,
-    first_round: int = 0,
-    learner: GateLearner | None = None,
-    health: HealthReport | None = None,
-) -> Training[Supernet]:
-    """A supernet with new weights, ready to be trained in ``rounds`` rounds.
-
-    learner: of the gates, which takes the sampler's place; health: looks on.
-    """
-    setup.check_supernet(splits.problem)
-    batch_size = setup.trainer.batch_size
-    epoch = splits.train.steps_per_epoch(batch_size)
-    steps = rounds * setup.trainer.epochs * epoch
-    ghost_batch = None
-    if learner is None:
-        ghost_batch = setup.sampler.fit(batch_size, steps)
-    else:
-        context = GateContext(
-            setup.search_space,
-            splits.problem,
-            train=splits.train,
-            held_out=splits.validation,
-            batch_size=batch_size,
-            steps=steps,
-            steps_per_epoch=epoch,
-            compute=run.compute,
-            streams=run.streams.sub("gates"),
-        )
-        learner.start(context)
-    with run.streams.default("supernet/init", first_round):
-        auxiliary = setup.trainer.auxiliary
-        supernet = (
-            setup.search_algo.supernet(setup.search_space, splits.problem, auxiliary=auxiliary)
-            if learner
-            else setup.search_space.supernet(splits.problem, auxiliary=auxiliary)
-        )
-    if health is not None:
-        health.begin(supernet)
-    return setup.trainer.start(
-        supernet,
-        splits.train,
-        run.compute,
-        run.streams.sub("supernet"),
-        rounds=rounds,
-        first_round=first_round,
-        rules=replace(
-            setup.path_rules.over(
-                setup.search_space, splits.problem, run.streams.sub("path_rules"), ghost_batch
-            ),
-            learner=learner,
-            watch=health,
-        ),
-    )
-
-
-def train_supernet(
-    setup: Setup,
-    run: Run,
-    splits: Splits,
-    training: Training[Supernet],
-    round_: Round,
-    health: HealthReport | None = None,
+def score_round(
+    setup: Setup, run: Run, round_: Round, supernet: SupernetStage, scores: Scores
 ) -> None:
-    """Train what is left of this round, and put the weights where anyone may have them."""
-    if training.rounds_done <= round_.index:
-        if learner := training.rules.learner:
-            gates: GatesOfStep = learner.gates
-        else:
-            gates = setup.gates(splits.problem, round_.pool, run.streams, training.steps_per_epoch)
-        train_watched(run, training, round_.index, gates, health)
-    elif health is not None:  # it may have been stopped just before
-        health.measure(training, round_.index, setup.trainer.epochs)
-    run.save_weights("supernet", training.network)
-    # Scoring may leave the supernet's statistics changed, so its state must be safe before.
-    run.checkpoint()
-
-
-def train_watched(
-    run: Run,
-    training: Training[Supernet],
-    round_: int,
-    gates: GatesOfStep,
-    health: HealthReport | None,
-    *,
-    until: int | None = None,
-) -> None:
-    """Train the rest of the round, or of its first ``until`` epochs, with stops to look at the
-    supernet's health."""
-    total = training.trainer.epochs
-    last = until or total
-    looks = health.settings.epochs(total) if health else []
-    for epoch in sorted({*(look for look in looks if look < last), last}):
-        if training.step < epoch * training.steps_per_epoch:
-            training.train_round(run, f"supernet/round{round_}", gates, epochs=epoch)
-        if health is not None:
-            health.measure(training, round_, epoch)
-
-
-def score(setup: Setup, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
     """Score whatever the algorithm asks for in this round."""
-    done = tally.begin(round_.index)
-    with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
-        stage.advance(done)
-        while architectures := setup.search_algo.ask():
-            gates_of = setup.search_algo.gates
-            for trial in checked(setup.evaluator, architectures, supernet, run, gates_of):
-                setup.search_algo.tell([trial])
-                run.record([trial], round=round_.index)
-                tally.add(trial, setup.search_space.free_share(trial.architecture))
-                stage.advance(score=trial.score, best=tally.best, parameter_free=tally.free)
-                run.safe_point()
+    algo, trials = setup.search_algo, scores.of(f"round{round_.index}")
+    best = max(trials, key=lambda trial: trial.score, default=None)  # of equals the first
+    with run.stage(f"score/round{round_.index}", len(trials) + round_.evaluations) as stage:
+        stage.advance(len(trials))
+        while architectures := algo.ask():
+            for trial in score_all(
+                setup.evaluator,
+                architectures,
+                trials,
+                run,
+                supernet=supernet.network,
+                gates_of=algo.gates,
+                round=round_.index,
+            ):
+                algo.tell([trial])
+                best = trial if best is None or trial.score > best.score else best
+                free = setup.search_space.free_share(best.architecture)
+                stage.advance(score=trial.score, best=best.score, parameter_free=free)
 
 
-def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, Any]]:
-    """The winner, chosen among the best by brief stand-alone training where that is asked for.
+def choose_winner(
+    setup: Setup, run: Run, splits: Splits, scores: Scores
+) -> tuple[Trial, dict[str, Any]]:
+    """Choose the winner, among the best by brief stand-alone training where that is asked for.
 
     Source: the final selection of NAO-V2's released code.
     """
-    count = setup.shortlist.count
-    found = setup.search_algo.best(max(count, 1))
+    found = setup.search_algo.best(max(setup.shortlist.count, 1))
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    evaluator = setup.shortlist.evaluator
+    evaluator, trials = setup.shortlist.evaluator, scores.of("shortlist")
     evaluator.start(setup.search_space, splits, run.compute, run.streams)
-    scored = Scored(setup.search_space)
-    run.keep("shortlist", scored)
     names = [trial.architecture for trial in found]
-    done = len(scored.trials)
-    if [trial.architecture for trial in scored.trials] != names[:done]:
+    done = len(trials)
+    if [trial.architecture for trial in trials] != names[:done]:
         raise UserError(f"the shortlist in {run.directory / CHECKPOINTS} is not of this search")
     with run.stage("shortlist", len(found)) as stage:
         stage.advance(done)
-        for trial in checked(evaluator, names[done:], None, run):
-            scored.trials.append(trial)
-            run.record([trial], round="shortlist")
+        for trial in score_all(evaluator, names[done:], trials, run, round="shortlist"):
             stage.advance(score=trial.score)
-            run.safe_point()
-    winner = max(scored.trials, key=lambda trial: trial.score)  # of equals the first
+    winner = max(trials, key=lambda trial: trial.score)  # of equals the first
     searched = {trial.architecture: trial.score for trial in found}
     return winner, {
         "score": searched[winner.architecture],
         "shortlist_accuracy": winner.score,
     }
-
-
-def checked(
-    evaluator: Evaluator,
-    architectures: list[Architecture],
-    supernet: Supernet | None,
-    run: Run,
-    gates_of: GatesOf = choices_of,
-) -> Iterator[Trial]:
-    """The evaluator's trials; a score that is no number stops the search or, by
-    ``on_nonfinite=skip``, counts as the worst."""
-    for trial in evaluator.score(architectures, supernet, run, gates_of):
-        if math.isfinite(trial.score):
-            yield trial
-        elif run.compute.on_nonfinite == "skip":
-            yield replace(trial, score=0.0, evaluation={**trial.evaluation, "nonfinite": True})
-        else:
-            note = run.write_note("nonfinite", {"architecture": trial.architecture.to_json()})
-            raise UserError(
-                f"the outputs of architecture {list(trial.architecture.choices)} are not finite, "
-                "so it has no score: lower trainer.schedule.lr, or count such architectures as "
-                f"the worst with on_nonfinite=skip; {note}"
-            )

@@ -23,9 +23,7 @@ from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.streams import Streams
-from nasrun.task.compare_parts import Compare
 from nasrun.task.health import Health
-from nasrun.task.rank_parts import Rank
 from nasrun.trainer.step_rules import PathRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.values import Architecture, Problem
@@ -94,8 +92,6 @@ class Setup:
     shortlist: Shortlist
     retrain: Retrain
     health: Health | None = None
-    rank: Rank | None = None
-    compare: Compare | None = None
 
     def load(self, device: torch.device) -> Splits:
         """The images; raises UserError where the dataset cannot give them."""

@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nasrun.errors import UserError
-from nasrun.report.health import say_health
 from nasrun.run.run import Run
-from nasrun.search_algo.base import Round
-from nasrun.task.health import HealthReport
+from nasrun.task.base import Task
 from nasrun.task.scoring import SameImages
-from nasrun.task.search import start_supernet, train_supernet
 from nasrun.task.setup import Setup
+from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 
 
-def supernet(setup: Setup, run: Run) -> dict[str, Any]:
-    """The first stage of a search with a single round; returns what stands in result.json.
+class SupernetTask(Task):
+    """Train the supernet of a search with a single round, and nothing else."""
 
-    Raises UserError where the search algorithm trains a pool of architectures, which it makes up
-    as it goes: then there is no such stage.
-    """
-    if setup.search_algo.trains_pool:
-        raise UserError(
-            f"search_algo {type(setup.search_algo).__name__} trains a pool of architectures, round "
-            "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
-            "random or nsga2, or run the whole search"
-        )
-    if setup.search_algo.learner is not None:
-        raise UserError(
-            f"search_algo {type(setup.search_algo).__name__} learns its gates while the supernet "
-            "trains, so its supernet cannot be trained alone: run the whole search"
-        )
-    splits = setup.load(run.compute.device)
-    setup.check_gates()
-    health = None
-    if setup.health is not None:
-        health = HealthReport(setup.health, setup.search_space, splits, run)
-    training = start_supernet(setup, run, splits, rounds=1, health=health)
-    run.begin()
-    run.keep("images", SameImages(splits))
-    run.keep("supernet", training)
-    if health is not None:
-        run.keep("health", health)
-    train_supernet(setup, run, splits, training, Round(0, None, True, 0), health)
-    result = run.finish({"steps": training.steps_per_round})
-    if health is not None:
-        say_health(run, health.summary())
-    run.say()
-    run.say(f"everything is in     {run.directory}")
-    run.say(f"search in it         nasrun search from={run.directory}")
-    run.say(f"how truly it ranks   nasrun rank from={run.directory}")
-    return result
+    def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        """Raises UserError where the search algorithm trains a pool of architectures, which it
+        makes up as it goes, or its gates: then there is no such supernet."""
+        name = type(setup.search_algo).__name__
+        if setup.search_algo.trains_pool:
+            raise UserError(
+                f"search_algo {name} trains a pool of architectures, round "
+                "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
+                "random or nsga2, or run the whole search"
+            )
+        if setup.search_algo.learner is not None:
+            raise UserError(
+                f"search_algo {name} learns its gates while the supernet "
+                "trains, so its supernet cannot be trained alone: run the whole search"
+            )
+        splits = setup.load(run.compute.device)
+        setup.check_gates()
+        supernet = SupernetStage(setup, run, splits)
+        run.begin()
+        run.keep("images", SameImages(splits))
+        supernet.keep()
+        supernet.train(WHOLE_SPACE)
+        steps = setup.trainer.epochs * splits.train.steps_per_epoch(setup.trainer.batch_size)
+        result = run.finish({"steps": steps})
+        supernet.say_health()
+        run.say()
+        run.say(f"everything is in     {run.directory}")
+        run.say(f"search in it         nasrun search from={run.directory}")
+        run.say(f"how truly it ranks   nasrun rank from={run.directory}")
+        return result

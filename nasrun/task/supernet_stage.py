@@ -1,0 +1,182 @@
+"""The supernet of a run: trained here, loaded from another run, or not needed at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nasrun.dataset.base import Splits
+from nasrun.errors import UserError
+from nasrun.report.health import say_health
+from nasrun.run.run import Run
+from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_space.base import Supernet
+from nasrun.search_space.gates import GatesOfStep
+from nasrun.task.health import HealthReport
+from nasrun.task.setup import Setup
+from nasrun.trainer.gate_learner import GateContext
+from nasrun.trainer.training import Training
+
+WHOLE_SPACE = Round(0, None, fresh_supernet=True, evaluations=0)
+"""A single round of training that no search algorithm has asked for."""
+
+
+class SupernetStage:
+    """The supernet of a run, which is trained round by round unless it is loaded.
+
+    network: None where no supernet is needed.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        run: Run,
+        splits: Splits,
+        *,
+        algo: SearchAlgo | None = None,
+        weights: Path | None = None,
+        needed: bool = True,
+    ) -> None:
+        """Make the supernet; nothing is written, but for weights that are loaded.
+
+        algo: the search that is trained for, None: none. weights: of a trained supernet.
+        Raises UserError where the memory cannot hold it, or where the weights do not fit.
+        """
+        self.setup, self.run, self.splits, self.algo = setup, run, splits, algo
+        self.loaded = weights is not None
+        self.health: HealthReport | None = None
+        self.training: Training[Supernet] | None = None
+        if not needed:
+            return
+        if setup.health is not None and not self.loaded:
+            self.health = HealthReport(setup.health, setup.search_space, splits, run)
+        self.training = self._begin(0)
+        if weights is not None:
+            if algo is not None:
+                check_may_be_loaded(algo)
+            run.load_weights(weights, self.training.network)
+            # Before the run begins: once it has, only its own directory is read.
+            run.save_weights("supernet", self.training.network)
+            self.training.rest()
+
+    @property
+    def network(self) -> Supernet | None:
+        return self.training.network if self.training is not None else None
+
+    @property
+    def trained_here(self) -> bool:
+        return self.training is not None and not self.loaded
+
+    def keep(self) -> None:
+        """Have checkpoints keep its state; a run that is continued takes it up."""
+        if self.health is not None:
+            self.run.keep("health", self.health)
+        if self.training is not None and not self.loaded:
+            self.run.keep("supernet", self.training)
+
+    def drop(self) -> None:
+        """Have later checkpoints do without it."""
+        self.run.drop("supernet")
+
+    def train(self, round_: Round, *, until: int | None = None) -> None:
+        """Train what is left of a round, and save supernet.safetensors.
+
+        until: stop after so many epochs of the round; the next call goes on. None: at its end.
+        """
+        training = self.training
+        if training is None or self.loaded:
+            return
+        if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
+            self.training = training = self._begin(round_.index)
+            self.run.keep("supernet", training)
+        last = until or training.trainer.epochs
+        looks = self.health.settings.epochs(training.trainer.epochs) if self.health else []
+        if training.rounds_done <= round_.index:
+            gates = self._gates(round_, training)
+            for epoch in sorted({*(look for look in looks if look < last), last}):
+                if training.step < epoch * training.steps_per_epoch:
+                    name = f"supernet/round{round_.index}"
+                    training.train_round(self.run, name, gates, epochs=epoch)
+                if self.health is not None:
+                    self.health.measure(training, round_.index, epoch)
+        elif self.health is not None:  # it may have been stopped just before
+            self.health.measure(training, round_.index, last)
+        training.rest()
+        self.run.save_weights("supernet", training.network)
+        # Scoring may leave the supernet's statistics changed, so its state must be safe before.
+        self.run.checkpoint()
+
+    def say_health(self) -> None:
+        """Show the health report, where there is one."""
+        if self.health is not None:
+            say_health(self.run, self.health.summary())
+
+    def _gates(self, round_: Round, training: Training[Supernet]) -> GatesOfStep:
+        """Return what each step opens: by the gates' learner, or by warm-up and sampler."""
+        if learner := training.rules.learner:
+            return learner.gates
+        return self.setup.gates(
+            self.splits.problem, round_.pool, self.run.streams, training.steps_per_epoch
+        )
+
+    def _begin(self, first_round: int) -> Training[Supernet]:
+        """Return a supernet with new weights, to be trained from ``first_round`` on."""
+        setup, run, splits, algo = self.setup, self.run, self.splits, self.algo
+        trainer, space = setup.trainer, setup.search_space
+        setup.check_supernet(splits.problem)
+        rounds = algo.rounds if algo is not None else 1
+        learner = algo.learner if algo is not None else None
+        epoch = splits.train.steps_per_epoch(trainer.batch_size)
+        steps = rounds * trainer.epochs * epoch
+        ghost_batch = None
+        if learner is None:
+            ghost_batch = setup.sampler.fit(trainer.batch_size, steps)
+        else:
+            learner.start(
+                GateContext(
+                    space,
+                    splits.problem,
+                    train=splits.train,
+                    held_out=splits.validation,
+                    batch_size=trainer.batch_size,
+                    steps=steps,
+                    steps_per_epoch=epoch,
+                    compute=run.compute,
+                    streams=run.streams.sub("gates"),
+                )
+            )
+        with run.streams.default("supernet/init", first_round):
+            supernet = (
+                algo.supernet(space, splits.problem, auxiliary=trainer.auxiliary)
+                if algo is not None and learner is not None
+                else space.supernet(splits.problem, auxiliary=trainer.auxiliary)
+            )
+        if self.health is not None:
+            self.health.begin(supernet)
+        rules = setup.path_rules.over(
+            space, splits.problem, run.streams.sub("path_rules"), ghost_batch
+        )
+        return trainer.start(
+            supernet,
+            splits.train,
+            run.compute,
+            run.streams.sub("supernet"),
+            rounds=rounds,
+            first_round=first_round,
+            rules=replace(rules, learner=learner, watch=self.health),
+        )
+
+
+def check_may_be_loaded(algo: SearchAlgo) -> None:
+    """Raises UserError where the algorithm must train its supernet itself."""
+    name = type(algo).__name__
+    if algo.rounds > 1:
+        raise UserError(
+            f"search_algo {name} trains its supernet in {algo.rounds} "
+            "rounds, so it cannot start from a trained one: leave from= out"
+        )
+    if algo.learner is not None:
+        raise UserError(
+            f"search_algo {name} learns its gates while the supernet "
+            "trains, so it cannot start from a trained one: leave from= out"
+        )

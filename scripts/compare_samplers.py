@@ -14,15 +14,15 @@ ground-truth seed says of another.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from tables import ours, show
+from tables import ours, result_of, show
 
 from nasrun.cli.main import main
-from nasrun.report.sweep import Job, read_jobs
+from nasrun.report.run_files import Job, read_jobs
 
 RULES: Mapping[str, Sequence[str]] = {
     "uniform": ["sampler=uniform"],
@@ -47,17 +47,14 @@ MEASURES = {
 
 
 def rows(directory: Path) -> list[list[str]]:
-    """One for each rule that has been run."""
+    """A row of the table for each rule that has been run."""
 
     def row(name: str, jobs: Sequence[Job]) -> list[str]:
-        def measured(measure: str) -> str:
-            def read(place: Path) -> float | None:
-                value = json.loads((place / "result.json").read_text()).get(measure)
-                return None if value is None else float(value)
-
-            return ours(jobs, read, factor=1, digits=3)
-
-        return [name, *map(measured, MEASURES.values())]
+        cells = [
+            ours(jobs, partial(result_of, name=measure), factor=1, digits=3)
+            for measure in MEASURES.values()
+        ]
+        return [name, *cells]
 
     found = {name: [j for j in read_jobs(directory / name) if not j.error] for name in RULES}
     return [row(name, jobs) for name, jobs in found.items() if jobs]

@@ -9,11 +9,9 @@ Test error on CIFAR-10 in %; the paper's five runs of each beside ours.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from statistics import mean, stdev
 
-from tables import ours, show, sweep, with_word
+from tables import ours, show, sweep, test_error, with_word
 
 PAPER = {
     "enas_cifar10": ("ENAS", 2.89, (3.09, 3.00, 2.97, 2.79, 3.07)),
@@ -23,10 +21,6 @@ PAPER = {
 """Name, test error % in its own paper, and of five runs in Balanced NAO's."""
 
 
-def error(directory: Path) -> float:
-    return 1 - float(json.loads((directory / "result.json").read_text())["test_accuracy"])
-
-
 if __name__ == "__main__":
     found = sweep(["search", "-m", f"experiment={','.join(PAPER)}", "seed=0,1,2,3,4"], __doc__)
     rows = [
@@ -34,7 +28,7 @@ if __name__ == "__main__":
             name,
             f"{original:.2f}",
             f"{mean(runs):.2f} ± {stdev(runs):.2f} (n={len(runs)})",
-            ours(with_word(found, f"experiment={recipe}"), error),
+            ours(with_word(found, f"experiment={recipe}"), test_error),
         )
         for recipe, (name, original, runs) in PAPER.items()
     ]

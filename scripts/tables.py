@@ -1,9 +1,9 @@
-"""What the scripts of the papers' tables share: run a sweep, show its numbers beside a paper's."""
+"""Helpers of the papers' tables: run a sweep, show its numbers beside a paper's."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nasrun.cli.main import main
-from nasrun.report.sweep import Job, combinations, read_jobs
+from nasrun.report.run_files import Job, job_files, read_jobs
+from nasrun.report.sweep import combinations
 
 Measure = Callable[[Path], float | None]
-"""Of a run directory; None where the run does not have it."""
+"""A number of a run directory, or None where the run does not have it."""
 
 
 def sweep(words: Sequence[str], doc: str | None) -> dict[str, list[Job]]:
@@ -51,15 +52,26 @@ def with_word(jobs: dict[str, list[Job]], word: str) -> list[Job]:
 
 
 def pairs_at(epoch: int | None) -> Measure:
-    """Pairwise accuracy with ``epoch`` epochs trained; None: at the end."""
+    """A measure: pairwise accuracy after ``epoch`` epochs of training; None: at the end."""
 
     def read(directory: Path) -> float | None:
-        epochs = json.loads((directory / "ranking.json").read_text())["epochs"]
-        found = epochs.get(max(epochs, key=int) if epoch is None else str(epoch))
-        value = found["agreement"]["pairwise_accuracy"]["value"] if found else None
-        return None if value is None else float(value)
+        points = dict(job_files(directory).agreement("pairwise_accuracy"))
+        found = points.get(max(points, default=math.nan) if epoch is None else epoch)
+        return None if found is None or math.isnan(found.value) else found.value
 
     return read
+
+
+def result_of(directory: Path, name: str) -> float | None:
+    """A number of result.json, or None where the run does not have it."""
+    value = job_files(directory).result.get(name)
+    return None if value is None else float(value)
+
+
+def test_error(directory: Path) -> float | None:
+    """The share of test images that the retrained winner gets wrong."""
+    accuracy = result_of(directory, "test_accuracy")
+    return None if accuracy is None else 1 - accuracy
 
 
 def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100, digits: int = 2) -> str:
@@ -72,6 +84,7 @@ def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100, digits: int
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)

@@ -66,8 +66,8 @@ def left_behind(factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     def checkpoint(run: Run) -> None:
         write(run)
-        learned = getattr(run._kept["search_algo"].part, "predictor", None)
-        phase = "retrain" if "retrain" in run._kept else "predictor" if learned else "supernet"
+        learned = getattr(run._tracked["search_algo"].stateful, "predictor", None)
+        phase = "retrain" if "retrain" in run._tracked else "predictor" if learned else "supernet"
         seen[phase] = seen.get(phase, 0) + 1
         if seen[phase] == 2:
             shutil.copytree(run.directory, place / phase, ignore=shutil.ignore_patterns("lock"))

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     )
     checkpoints.write(parts, {}, {"metrics.jsonl": 10}, 1.0)
     for kept in parts.values():
-        kept.part.set(2)  # type: ignore[attr-defined]
+        kept.stateful.set(2)  # type: ignore[attr-defined]
     checkpoints.write(parts, {}, {"metrics.jsonl": 20}, 2.0)
     return tmp_path
 
@@ -138,7 +138,7 @@ def test_what_has_not_changed_is_not_written_again(folder: Path) -> None:
     parts["a"].label = "other"
     third = checkpoints.write(parts, {}, {}, 3.0)
     assert third.files() == {"000002-a.safetensors", "000003-b.safetensors"}  # b has no mark
-    parts["a"].part.set(3)  # type: ignore[attr-defined]
+    parts["a"].stateful.set(3)  # type: ignore[attr-defined]
     fourth = checkpoints.write(parts, {"c": newest.parts["a"]}, {}, 4.0)
     assert fourth.files() == {
         "000004-a.safetensors",
@@ -184,7 +184,7 @@ def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:
             elif "c" in step:
                 parts.setdefault("c", TrackedState(Weights(0)))
             for name in step & parts.keys():
-                parts[name].part.set(number)  # type: ignore[attr-defined]
+                parts[name].stateful.set(number)  # type: ignore[attr-defined]
             ever.append(checkpoints.write(parts, {}, {}, float(number)))
 
             kept = checkpoints.kept

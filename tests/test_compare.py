@@ -270,7 +270,7 @@ def test_fewer_seeds_are_at_most_so_many() -> None:
 
 
 def compared(searches: dict[str, list[SearchRecord]], best: float | None) -> Comparison:
-    return Comparison.of(
+    return Comparison.between(
         searches,
         control="a",
         evaluations=5,

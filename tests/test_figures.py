@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nasrun.metrics import Estimate
-from nasrun.report.figures import Panel, curves, panels, scatter, spread
+from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter, plot_spread
 
 TAU = Estimate(0.571, 0.551, 0.59)
 
@@ -45,7 +45,7 @@ def texts(file: Path) -> str:
 
 def test_scatter(tmp_path: Path) -> None:
     folder = tmp_path / "figures"
-    files = scatter(*points(50), folder / "epoch.5", tau=TAU, title="uniform & $50_ epochs$")
+    files = plot_scatter(*points(50), folder / "epoch.5", tau=TAU, title="uniform & $50_ epochs$")
     check(files, folder, "epoch.5")
     text = texts(files[1])
     assert "τ-b 0.571 (95%: 0.551 to 0.590), n = 50" in text
@@ -56,7 +56,7 @@ def test_scatter(tmp_path: Path) -> None:
 def test_scatter_of_a_whole_benchmark_stays_small(tmp_path: Path) -> None:
     scores, truth, size = points(6000)
     truth[:100] = 0.1
-    files = scatter(scores, truth, size, tmp_path / "all", tau=TAU)
+    files = plot_scatter(scores, truth, size, tmp_path / "all", tau=TAU)
     check(files, tmp_path, "all")
     assert "lower ones" in texts(files[1])
     assert all(file.stat().st_size < 500_000 for file in files)
@@ -64,7 +64,7 @@ def test_scatter_of_a_whole_benchmark_stays_small(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tau", [TAU, Estimate(0.5, float("nan"), float("nan"))])
 def test_scatter_of_three_alike(tau: Estimate, tmp_path: Path) -> None:
-    check(scatter([1, 1, 2], [3, 3, 3], [5, 5, 5], tmp_path / "a", tau=tau), tmp_path, "a")
+    check(plot_scatter([1, 1, 2], [3, 3, 3], [5, 5, 5], tmp_path / "a", tau=tau), tmp_path, "a")
     text = texts(tmp_path / "a.svg")
     assert ("95%" in text) == (tau == TAU) and "nan" not in text
 
@@ -72,7 +72,7 @@ def test_scatter_of_three_alike(tau: Estimate, tmp_path: Path) -> None:
 def test_curves(tmp_path: Path) -> None:
     names = ["uniform", "proportional", "fair", "sandwich", "size bins", "complexity-aware"]
     found = {name: curve(index / 20) for index, name in enumerate(names)}
-    files = curves(found, tmp_path / "tau", title="NAS-Bench-Macro")
+    files = plot_curves(found, tmp_path / "tau", title="NAS-Bench-Macro")
     check(files, tmp_path, "tau")
     text = texts(files[1])
     assert all(name in text for name in [*names, "epoch", "Kendall's τ-b", "NAS-Bench-Macro"])
@@ -89,7 +89,7 @@ def test_curves(tmp_path: Path) -> None:
     ],
 )
 def test_curves_of_little(found: dict[str, list[tuple[float, Estimate]]], tmp_path: Path) -> None:
-    files = curves(found, tmp_path / "tau", x="images", y="ρ")
+    files = plot_curves(found, tmp_path / "tau", x="images", y="ρ")
     assert all(file.stat().st_size > 0 for file in files)
 
 
@@ -99,22 +99,22 @@ def test_curves_on_logarithmic_axes(
 ) -> None:
     """Also down to 0, which has no logarithm."""
     points = [(x, Estimate(value, 0.5 * value, 2 * value)) for x, value in enumerate(values, 1)]
-    for file in curves({"regret": points}, tmp_path / "regret", logarithmic=True):
+    for file in plot_curves({"regret": points}, tmp_path / "regret", logarithmic=True):
         assert file.stat().st_size > 3000
         assert b"mathdefault" not in file.read_bytes()
     assert not recwarn.list
 
 
 def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) -> None:
-    def draw(folder: Path) -> list[bytes]:
-        files = scatter(*points(30), folder / "a", tau=TAU)
-        files += curves({"a": curve(0), "b": curve(0.1)}, folder / "b")
+    def plot(folder: Path) -> list[bytes]:
+        files = plot_scatter(*points(30), folder / "a", tau=TAU)
+        files += plot_curves({"a": curve(0), "b": curve(0.1)}, folder / "b")
         return [file.read_bytes() for file in files]
 
-    first = draw(tmp_path / "1")
+    first = plot(tmp_path / "1")
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)
-        assert draw(tmp_path / "2") == first
+        assert plot(tmp_path / "2") == first
         assert dict(matplotlib.rcParams) == before
 
 
@@ -122,7 +122,7 @@ def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) 
 def test_panels(count: int, tmp_path: Path) -> None:
     """As many as asked for, each with its words; none has a colour scale of its own."""
     found = [Panel(f"rate={index}", *points(20 + index), TAU) for index in range(count)]
-    files = panels(found, tmp_path / "panels", y="true accuracy", title="90 % intervals")
+    files = plot_panels(found, tmp_path / "panels", y="true accuracy", title="90 % intervals")
     check(files, tmp_path, "panels")
     text = texts(files[1])
     for index in range(count):
@@ -135,7 +135,7 @@ def test_panels(count: int, tmp_path: Path) -> None:
 def test_panels_with_axes_of_their_own(tmp_path: Path) -> None:
     undefined = Estimate(*[float("nan")] * 3)
     found = [Panel("", [1, 1], [2, 2], [3, 3], undefined, y) for y in ("left", "right")]
-    text = texts(panels(found, tmp_path / "a", x="below")[1])
+    text = texts(plot_panels(found, tmp_path / "a", x="below")[1])
     assert all(f"<!-- {word} -->" in text for word in ("left", "right", "below"))
 
 
@@ -144,12 +144,12 @@ def test_panels_with_axes_of_their_own(tmp_path: Path) -> None:
 )
 def test_spread(values: list[float], tmp_path: Path) -> None:
     groups = {"sampler.rate=0.01": values, "truth": [0.8, 0.81, 0.82]}
-    files = spread(groups, tmp_path / "spread", y="rate", apart=1)
+    files = plot_spread(groups, tmp_path / "spread", y="rate", apart=1)
     check(files, tmp_path, "spread")
     text = texts(files[1])
     assert "<!-- sampler.rate=0.01 -->" in text and "<!-- truth -->" in text
     assert "<!-- rate -->" in text
     assert "#1f77b4" in text and "#ff7f0e" in text  # two colours
     assert ("PolyCollection" in text) == (len(values) > 7)  # a box: only of enough values
-    again = spread(groups, tmp_path / "again", y="rate", apart=1)
+    again = plot_spread(groups, tmp_path / "again", y="rate", apart=1)
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]

@@ -73,7 +73,7 @@ def misfit(run: Path, part: str, taken: Run) -> str:
     stored = taken._checkpoints.read(pytest.fail)[0].parts[part]
     taken._unclaimed = {part: stored}
     with pytest.raises(UserError) as raised:
-        taken.keep(part, taken._kept[part].part, stored.label)
+        taken.keep(part, taken._tracked[part].stateful, stored.label)
     return str(raised.value)
 
 

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from nasrun.cli.main import main
+from nasrun.evaluator.kl import KlEvaluator
+from nasrun.evaluator.standalone import StandaloneEvaluator
+from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.ranking import kendall
+from nasrun.report.ranking import SecondScores
 from nasrun.run.run import Run
+from nasrun.task.rank_also import axis_of
 
 TINY = [
     *("dataset=synthetic", "dataset.train_images=32", "dataset.validation=32"),
@@ -156,15 +161,14 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("refused").exists()
 
 
-def test_scores_that_are_all_equal_have_no_tau() -> None:
-    """Not defined is left out of the results, and drawn without one."""
-    from nasrun.evaluator.kl import KlEvaluator
-    from nasrun.metrics.bootstrap import Estimate
-    from nasrun.task.rank_also import Also
+def second(**agreement: Estimate) -> SecondScores:
+    return SecondScores([0.1, 0.2], {1: agreement}, "score", logarithm=False)
 
-    also = Also(KlEvaluator(images=4, batch_size=4))
+
+def test_scores_that_are_all_equal_have_no_tau() -> None:
+    """Not defined is left out of the results, and plotted without one."""
     nothing = Estimate(math.nan, math.nan, math.nan)
-    also.agreement[1] = {"with_truth": nothing, "with_scores": Estimate(0.5, 0.1, 0.9)}
+    also = second(with_truth=nothing, with_scores=Estimate(0.5, 0.1, 0.9))
     assert also.result() == {
         "also_with_scores": 0.5,
         "also_with_scores_low": 0.1,
@@ -174,11 +178,11 @@ def test_scores_that_are_all_equal_have_no_tau() -> None:
 
 
 def test_a_value_without_an_interval_is_no_nan() -> None:
-    from nasrun.evaluator.kl import KlEvaluator
-    from nasrun.metrics.bootstrap import Estimate
-    from nasrun.task.rank_also import Also
-
-    also = Also(KlEvaluator(images=4, batch_size=4))
     bare = Estimate(0.5, math.nan, math.nan)  # rank.resamples=0
-    also.agreement[1] = {"with_truth": bare, "with_scores": bare}
+    also = second(with_truth=bare, with_scores=bare)
     assert all(math.isfinite(value) for value in also.result().values())
+
+
+def test_only_divergences_are_plotted_as_logarithms() -> None:
+    assert axis_of(KlEvaluator(images=4, batch_size=4)).logarithm
+    assert not axis_of(StandaloneEvaluator(trainer=None)).logarithm  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, read_bytes, read_object, write_atomic, write_json
-from nasrun.run.logs import PREFIX, Logs, missing, whole_lines
+from nasrun.run.layout import EVENTS_PREFIX
+from nasrun.run.logs import Logs, missing, whole_lines
 
 STRANGE: dict[str, Callable[[Path], object]] = {
     "link": lambda path: path.symlink_to(path.with_name("outside")),
@@ -149,7 +150,7 @@ def test_an_event_file_cut_within_a_point_is_continued(tmp_path: Path) -> None:
     lengths = logs.lengths()
     write(logs, range(3, 6))
     logs.close()
-    (path,) = tmp_path.glob(f"{PREFIX}*")
+    (path,) = tmp_path.glob(f"{EVENTS_PREFIX}*")
     for cut in (path.stat().st_size - 5, lengths[path.name] + 1):
         os.truncate(path, cut)
         again = Logs(tmp_path, lengths)

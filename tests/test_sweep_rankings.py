@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nasrun.report import sweep, sweep_rankings
-from nasrun.report.sweep_rankings import Ranking, chosen, plot
+from nasrun.report.run_files import Ranking, job_files
+from nasrun.report.sweep_rankings import chosen, plot
 
 SCORES = [0.1, 0.3, 0.2, 0.4, 0.5]
 TRUTH = [0.80, 0.82, 0.81, 0.83, 0.79]
@@ -67,19 +68,23 @@ def combinations(folder: Path) -> dict[str, list[Path]]:
     return {name: [job.directory for job in members] for name, members in found.items()}
 
 
+def ranking_of(directory: Path) -> Ranking | None:
+    return job_files(directory).ranking
+
+
 def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
 def test_what_a_job_has_measured(tmp_path: Path) -> None:
-    found = Ranking.read(ranked(tmp_path / "0", "seed=3", also=ALSO))
+    found = ranking_of(ranked(tmp_path / "0", "seed=3", also=ALSO))
     assert found is not None and found.second is not None
     assert found.scores.tolist() == SCORES and found.truth.tolist() == TRUTH
     assert found.params.tolist() == [1, 2, 3, 4, 5]
     assert (found.tau.value, found.confidence, found.seed) == (0.2, 0.9, 3)
     assert found.second.values == pytest.approx([-score for score in SCORES])
     assert found.second.with_truth.value == 0.456
-    plain = Ranking.read(ranked(tmp_path / "1", also={**ALSO, "logarithm": False}))
+    plain = ranking_of(ranked(tmp_path / "1", also={**ALSO, "logarithm": False}))
     assert plain is not None and plain.second is not None
     assert plain.second.values == pytest.approx(np.exp(-np.array(SCORES)))
 
@@ -101,7 +106,7 @@ def test_what_is_no_ranking_is_passed_over(tmp_path: Path) -> None:
         tmp_path / "7",
     ]
     (tmp_path / "8").mkdir()
-    assert [Ranking.read(job) for job in [*jobs, tmp_path / "8"]] == [None] * 9
+    assert [ranking_of(job) for job in [*jobs, tmp_path / "8"]] == [None] * 9
     assert plot({"a": jobs}, tmp_path) == []
     assert plot({"a": [*jobs, ranked(tmp_path / "9")]}, tmp_path) == []  # one is no comparison
     assert plot({}, tmp_path) == []

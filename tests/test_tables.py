@@ -26,7 +26,11 @@ def ranked(folder: Path, overrides: list[str], tau: dict[int, float | None]) -> 
                     "low": None if value is None else value - 0.1,
                     "high": None if value is None else value + 0.1,
                 },
-                "pairwise_accuracy": {"value": None if value is None else (value + 1) / 2},
+                "pairwise_accuracy": {
+                    "value": None if value is None else (value + 1) / 2,
+                    "low": None,
+                    "high": None,
+                },
             }
         }
         for epoch, value in tau.items()
@@ -112,17 +116,17 @@ def test_curves_of_a_sweep(rankings: Path) -> None:
     assert (first.low, first.high) == pytest.approx((0.3 - 0.02**0.5, 0.3 + 0.02**0.5))
     single = curves["sampler=proportional"][0][1]
     assert (single.low, single.value, single.high) == pytest.approx((0.4, 0.5, 0.6))
-    drawn = sweep_rankings.plot_curves(folders, rankings)
+    drawn = sweep_rankings.plot_tau(folders, rankings)
     assert sorted(path.suffix for path in drawn) == [".png", ".svg"]
     assert all(path.stat().st_size > 1000 for path in drawn)
 
 
 def test_no_curves_without_rankings(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
-    assert sweep_rankings.plot_curves({"": [tmp_path / "0"]}, tmp_path) == []
+    assert sweep_rankings.plot_tau({"": [tmp_path / "0"]}, tmp_path) == []
     (tmp_path / "0/ranking.json").write_text('{"epochs": {"5": {"agreement": 3}}}')
-    assert sweep_rankings.plot_curves({"": [tmp_path / "0"]}, tmp_path) == []
+    assert sweep_rankings.plot_tau({"": [tmp_path / "0"]}, tmp_path) == []
     ranked(tmp_path / "1", [], {5: None, 6: 0.5})
     ((_, undefined), _) = sweep_rankings.tau_by_epoch({"": [tmp_path / "1"]})["all"]
     assert math.isnan(undefined.value)
-    assert len(sweep_rankings.plot_curves({"": [tmp_path / "1"]}, tmp_path)) == 2
+    assert len(sweep_rankings.plot_tau({"": [tmp_path / "1"]}, tmp_path)) == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from nasrun.cli import outputs
 from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shortened
 from nasrun.run.files import printable
+from nasrun.run.layout import RECORD
 
 DEBUG = "NASRUN_DEBUG"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,7 +64,7 @@ def trouble_with_output(error: BaseException) -> UserError | None:
     place, advice = path or output, "choose another place with outputs=DIR"
     if cause.errno in NO_SPACE:
         advice = f"or {advice}"
-        if (output / "run.json").exists():
+        if (output / RECORD).exists():
             advice = f"then go on with: nasrun resume {output}"
         return UserError(f"no space left to write {place}: {cause.strerror}; free some, {advice}")
     if path and (path.is_relative_to(output) or output.is_relative_to(path)):

@@ -1,4 +1,4 @@
-"""What ``from=RUN_DIR`` takes from an earlier run, which may be a stranger's: plain settings."""
+"""``from=RUN_DIR``: take plain settings from an earlier run, which may be a stranger's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from nasrun.config.compose import compose, flatten, parse
 from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
 from nasrun.errors import UserError, shortened
-from nasrun.run.files import printable, read_object
+from nasrun.report.run_files import RunDirectory
+from nasrun.run.files import printable
+from nasrun.run.layout import RECORD
 from nasrun.task.base import Task
 
 FORGOTTEN = (
@@ -21,15 +23,22 @@ FORGOTTEN = (
 )
 """Overrides of the earlier run that say what it did and where, not how."""
 
-MOST_OVERRIDES = 200
-LONGEST_OVERRIDE = 1000
-MOST_NESTED = 20
-"""Opening brackets, and parts of a key: Hydra reads and composes both by recursion."""
+MAX_OVERRIDES = 200
+"""Overrides that are taken from a run; a stranger's may hold any number."""
+
+MAX_OVERRIDE_CHARACTERS = 1000
+"""Length of an override that is taken from a run."""
+
+MAX_BRACKETS = 20
+"""Opening brackets, or dots of a key, in an override: Hydra reads both by recursion."""
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """run.json of a run: its task, the overrides it was given, and what these meant then."""
+    """A run whose settings are taken over.
+
+    overrides: those that say how it was run. config: what all of them meant then.
+    """
 
     directory: Path
     task: str
@@ -38,48 +47,44 @@ class EarlierRun:
 
     @staticmethod
     def read(directory: Path, needed: str, config_dir: str | None) -> EarlierRun:
-        """Raises UserError where ``directory`` is no run, or asks for more than settings.
+        """Read a run; raises UserError where it is none, or asks for more than settings.
 
         needed: a file that the run must have written.
         """
         if not directory.is_dir():
             raise UserError(f"from={directory}: there is no such directory")
-        record = read_object(directory / "run.json", "is this the directory of a run?")
-        if not (directory / needed).exists():
+        run = RunDirectory(directory)
+        overrides, task, config = run.overrides, run.task, run.config
+        if not run.has(needed):
             raise UserError(
                 f"{directory} has no {needed} yet: if the run was stopped, go on with it "
                 f"(nasrun resume {directory})"
             )
         if needed.endswith(".json"):
-            read_object(directory / needed)
-        task, overrides, config = (record.get(key) for key in ("task", "overrides", "config"))
-        if (
-            not isinstance(task, str)
-            or not isinstance(overrides, list)
-            or not isinstance(config, dict)
-        ):
-            raise UserError(f"{directory / 'run.json'} lacks task, overrides or config")
-        overrides = [*overrides, *resumed_with(record)]
-        if len(overrides) > MOST_OVERRIDES:
-            raise UserError(f"{directory / 'run.json'} has {len(overrides)} overrides, too many")
+            run.read_object(needed)
+        if len(overrides) > MAX_OVERRIDES:
+            raise UserError(f"{directory / RECORD} has {len(overrides)} overrides, too many")
         options = groups(config_dir)
         kept = [
             override
             for override in overrides
-            if check_foreign(override, options, directory / "run.json") not in FORGOTTEN
+            if check_foreign(override, options, directory / RECORD) not in FORGOTTEN
         ]
         return EarlierRun(directory, task, tuple(kept), config)
 
     def split(self) -> str:
-        """The override that gives the run's split of images: a supernet must not be scored on
-        images that it was trained on. Raises UserError where run.json does not tell it."""
+        """The override that gives the run's split of images.
+
+        A supernet must not be scored on images that it was trained on. Raises UserError where
+        run.json does not tell the split.
+        """
         seed = self.config.get("split_seed", self.config.get("seed"))
         if type(seed) is not int or not 0 <= seed < 2**63:
-            raise UserError(f"{self.directory / 'run.json'} has no seed of a split")
+            raise UserError(f"{self.directory / RECORD} has no seed of a split")
         return f"split_seed={seed}"
 
     def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
-        """The run's overrides, without those that the user's replace, then the user's."""
+        """Merge: the run's overrides without those that the user's replace, then the user's."""
         mine = list(overrides)
         own_keys = {parse(override).get_key_element().lstrip("+~") for override in mine}
         options = groups(config_dir)
@@ -96,7 +101,7 @@ class EarlierRun:
         return [*kept, *mine]
 
     def _places_data(self, kept: list[str], config_dir: str | None) -> bool:
-        """Whether ``kept`` say where a data set would be put that is not there.
+        """Tell whether ``kept`` would download a data set to a place of the run's choice.
 
         That may be anywhere, and the user has not been asked.
         """
@@ -107,7 +112,7 @@ class EarlierRun:
     def changed_defaults(
         self, overrides: Iterable[str], config_dir: str | None
     ) -> dict[str, tuple[Any, Any]]:
-        """Settings whose default was another one when the run was made: key -> (then, now).
+        """Find settings whose default has changed since the run: key -> (then, now).
 
         Those that ``overrides`` set, or that the earlier run did not know, are not among them.
         """
@@ -127,21 +132,13 @@ class EarlierRun:
 
 
 def place_of(override: str) -> str:
-    """Where what an override sets stands: ``rank.also`` for ``evaluator@rank.also=kl``."""
+    """The place that an override sets: ``rank.also`` for ``evaluator@rank.also=kl``."""
     parsed = parse(override)
     return parsed.package or parsed.key_or_group.replace("/", ".")
 
 
-def resumed_with(record: dict[str, Any]) -> list[Any]:
-    """What a run was told anew each time that it was resumed."""
-    resumed = record.get("resumed")
-    entries = resumed if isinstance(resumed, list) else []
-    lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
-    return [override for words in lists if isinstance(words, list) for override in words]
-
-
 def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:
-    """The key of an override from a file; raises UserError unless it is a plain setting.
+    """Check an override from a file: its key; raises UserError unless it is a plain setting.
 
     No additions or deletions, no sweeps, no interpolations, nothing of Hydra's own configuration,
     and of a group only the options that exist here (an option is a path of a file).
@@ -150,7 +147,7 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
     if not isinstance(override, str) or override.startswith("-") or "${" in override:
         raise UserError(f"{refused}: only plain KEY=VALUE is taken from a run")
     nested = max(sum(map(override.count, "[{(")), override.partition("=")[0].count("."))
-    if len(override) > LONGEST_OVERRIDE or nested > MOST_NESTED:
+    if len(override) > MAX_OVERRIDE_CHARACTERS or nested > MAX_BRACKETS:
         raise UserError(f"{refused}: it is longer, or more deeply nested, than any setting")
     try:
         parsed = parse(override)
@@ -175,7 +172,7 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
 def with_earlier(
     directory: Path, task: type[Task], overrides: list[str], config_dir: str | None
 ) -> list[str]:
-    """Return the overrides of the run in ``directory`` and the user's; says which defaults differ.
+    """Put the overrides of a run before the user's; notes which defaults have changed.
 
     task: what is to be done with a file of that run.
     """

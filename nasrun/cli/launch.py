@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
+from nasrun.run.layout import Earlier
 
 
 @contextmanager
@@ -18,13 +19,13 @@ def launched(
     directory: Path,
     overrides: list[str],
     *,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Earlier | None = None,
     changed: frozenset[str] = frozenset(),
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """Build all that a task needs, and yield the function that runs it.
 
     The caller holds the lock of ``directory``.
-    earlier: run.json of the run to be continued; changed: the settings it had otherwise.
+    earlier: the run to be continued; changed: the settings it had otherwise.
     """
     name = str(settings["task"])
     check_top_level(settings, name)

@@ -23,6 +23,7 @@ from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
+from nasrun.run.layout import RECORD, RESULT
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -224,7 +225,7 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     directory = Path(HydraConfig.get().runtime.output_dir).absolute()
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)
-        if not (directory / "run.json").exists():
+        if not (directory / RECORD).exists():
             with launched(settings, directory, own_overrides()) as go:
                 yield go
         elif settings["resume"] == "auto":
@@ -273,7 +274,7 @@ def report_failed_job(error: Exception, config_dir: str | None) -> None:
         "overrides": own_overrides(),
     }
     try:
-        path = Path(HydraConfig.get().runtime.output_dir) / "result.json"
+        path = Path(HydraConfig.get().runtime.output_dir) / RESULT
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError:
         return  # the disk is full: the summary will find no result, and say so

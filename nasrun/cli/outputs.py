@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nasrun.run.layout import SWEEP_RECORD
+
 
 @dataclass
 class Output:
@@ -24,8 +26,8 @@ class Output:
 
     def remove_if_empty(self) -> None:
         """Take away what this process has made and left empty."""
-        if self.sweep and [path.name for path in listed(self.directory)] == ["multirun.yaml"]:
-            (self.directory / "multirun.yaml").unlink()
+        if self.sweep and [path.name for path in listed(self.directory)] == [SWEEP_RECORD]:
+            (self.directory / SWEEP_RECORD).unlink()
         inside = sorted(listed(self.directory, "**/*"), reverse=True) if self.made else []
         if any(not path.is_dir() for path in inside):
             return

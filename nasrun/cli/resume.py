@@ -1,4 +1,4 @@
-"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's: its files are data.
+"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's.
 
 The whole configuration is taken from run.json as plain values and built through the allow-list;
 nothing in it is interpolated, composed or looked up in files.
@@ -19,7 +19,8 @@ from nasrun.cli.launch import launched
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
 from nasrun.errors import UserError
-from nasrun.run.files import read_object
+from nasrun.report.run_files import RunDirectory
+from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
 
@@ -41,14 +42,17 @@ Changes = dict[str, Any]
 
 
 def resume(directory: Path, overrides: Sequence[str]) -> None:
-    """Raises UserError where ``directory`` is no run, is in use, or must not be changed so."""
+    """Resume a run on the user's word, with a few settings changed.
+
+    Raises UserError where ``directory`` is no run, is in use, or must not be changed so.
+    """
     directory = directory.expanduser()
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such directory")
-    if not (directory / "run.json").exists():
+    if not RunDirectory(directory).has(RECORD):
         hint = "is it a sweep? resume one of its jobs, or repeat the line that began it with "
         raise UserError(
-            f"{directory} has no run.json, so no run has begun in it; {hint}resume=auto"
+            f"{directory} has no {RECORD}, so no run has begun in it; {hint}resume=auto"
         )
     changes: Changes = {}
     for override in overrides:
@@ -74,41 +78,38 @@ def continued(
     trusted: whether the user has just typed the settings; else the run may be a stranger's, who
     must not say where data sets are fetched to, or where ground truth is kept.
     """
-    record = read_object(directory / "run.json")
-    task, settings = record.get("task"), record.get("config")
-    if (
-        not isinstance(task, str)
-        or task not in tasks()
-        or not isinstance(settings, dict)
-        or settings.get("task") != task
-    ):
-        raise UserError(f"{directory / 'run.json'} names no task and configuration of nasrun")
+    run = RunDirectory(directory)
+    settings = deepcopy(run.config)
+    if run.task not in tasks() or settings.get("task") != run.task:
+        raise UserError(f"{directory / RECORD} names no task and configuration of nasrun")
     from nasrun.task.base import find_task
 
-    settings = deepcopy(settings)
-    found = find_task(task)
-    changed = apply(settings, changes, found.changeable)
-    if (result := finished(directory)) and "retrain.trainer.epochs" not in changed:
-        reached = result.get("test_accuracy")
+    task = find_task(run.task)
+    changed = apply(settings, changes, task.changeable)
+    if run.status == "done" and "retrain.trainer.epochs" not in changed:
+        reached = run.result.get("test_accuracy")
         words = f", test accuracy {100 * reached:.2f} %" if isinstance(reached, float) else ""
         line = f"the run in {directory} is finished{words}: nothing is left to do"
         yield partial(Screen().say, line)
         return
     if not trusted:
-        keep_near(settings, directory, changes, found.stores)
+        keep_near(settings, directory, changes, task.stores)
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
-    with launched(settings, directory, overrides, earlier=record, changed=changed) as go:
+    with launched(settings, directory, overrides, earlier=run.earlier, changed=changed) as go:
         yield go
 
 
 def keep_near(
     settings: dict[str, Any], directory: Path, changes: Changes, stores: Mapping[str, str]
 ) -> None:
-    """A run of a stranger must not write wherever it says: only into the shared folders beside it
-    or above it, as they are by default, else into ones of its own. Nor read any table."""
+    """Keep a stranger's run from writing wherever it says, and from reading any table.
+
+    It may write into the shared folders beside it or above it, as they are by default, else into
+    folders of its own.
+    """
     for key, name in stores.items():
         *parents, leaf = key.split(".")
         node: Any = settings
@@ -120,11 +121,11 @@ def keep_near(
         if Path(str(node[leaf])).absolute() not in allowed:
             node[leaf] = str(allowed[0])
         if node.get("table") is not None:
-            node["table"] = str(directory / "latency.csv")
+            node["table"] = str(directory / LATENCIES)
 
 
 def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:
-    """Put ``changes`` into ``settings``; which of them differ from what was there.
+    """Put ``changes`` into ``settings``; returns the keys of those that make a difference.
 
     Raises UserError over a setting that does not exist or that must stay.
     """
@@ -150,16 +151,17 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
 
 
 def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
-    """What ``settings`` say otherwise than the run in ``directory``."""
-    earlier = read_object(directory / "run.json").get("config")
-    then, now = flatten(earlier), flatten(settings)
+    """Find the settings that differ from those of the run in ``directory``."""
+    then, now = flatten(RunDirectory(directory).config), flatten(settings)
     gone = {key: None for key in then if key not in now}
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 
 
 def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """The name of the directory that ``resume=auto`` begins or continues: the same line, the same
-    name. What says only how this machine computes makes no difference."""
+    """Name the directory that ``resume=auto`` begins or continues: the same line, the same name.
+
+    Settings that say only how this machine computes make no difference.
+    """
     meant = sorted(
         override
         for override in overrides
@@ -170,16 +172,11 @@ def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str
 
 
 def matches(key: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a key fits any of the patterns."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def finished(directory: Path) -> dict[str, Any] | None:
-    """The result of a run that has come to its end."""
-    path = directory / "result.json"
-    result = read_object(path) if path.exists() else {}
-    return result if result.get("status") == "done" else None
-
-
 def tell_of_stale(lock: Lock) -> None:
+    """Say whose lock is taken over, if a process died with it."""
     if lock.stale:
         Screen().say(f"taking over the lock that {lock.stale} has left behind")

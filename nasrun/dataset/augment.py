@@ -14,7 +14,7 @@ from nasrun.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Normalise:
-    """uint8 images [B, C, H, W] to float32: (pixel / 255 - mean) / std.
+    """Normalisation of uint8 images [B, C, H, W] to float32: (pixel / 255 - mean) / std.
 
     scale, shift: float32 [1, C, 1, 1], the same as one multiplication and one addition.
     """
@@ -26,7 +26,11 @@ class Normalise:
     def of(
         mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device
     ) -> Normalise:
-        """mean, std: for each channel or one for all, on the scale from 0 to 1."""
+        """Make a normalisation.
+
+        mean, std: for each channel or one for all, on the scale from 0 to 1.
+        Raises UserError where they are of another number.
+        """
         for key, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise UserError(
@@ -42,7 +46,7 @@ class Normalise:
 
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """Windows of the images padded with zeros (black): uint8 [B, C, H, W] to the same.
+    """Crop the images, padded with zeros (black): uint8 [B, C, H, W] to the same.
 
     top, left: int64 [B], corner of the window in the padded image, in [0, 2 * padding].
     """
@@ -77,6 +81,6 @@ def cut_out(images: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
 
 
 def _within(length: int, side: int, centre: Tensor) -> Tensor:
-    """float32 [B, length]: 1 in the stretch of ``side`` around the centre [B], 0 outside."""
+    """Mask float32 [B, length]: 1 in the stretch of ``side`` around the centre [B], else 0."""
     offset = torch.arange(length, device=centre.device) - (centre - side // 2)[:, None]
     return ((offset >= 0) & (offset < side)).float()

@@ -1,4 +1,4 @@
-"""What a dataset is: images in three splits, handed out in batches named by their step."""
+"""The interface of a dataset: three splits of images, in batches named by their step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Split(ABC):
-    """Some images of a dataset, in a fixed order."""
+    """Images of a dataset, in a fixed order."""
 
     @abstractmethod
     def __len__(self) -> int:
         """The number of images."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Steps in one pass; the last batch of an epoch may be smaller.
+        """Number of steps in one pass; the last batch of an epoch may be smaller.
 
         A last batch of a single image is left out: batch norm has no statistics of one value.
         """
@@ -33,13 +33,13 @@ class Split(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Equal for equal images in equal order, wherever they are; short enough to be shown."""
+        """A short text that is equal for equal images in equal order, wherever they are."""
 
     @abstractmethod
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
     ) -> Iterator[Batch]:
-        """Augmented batches without end, from step ``first_step`` on.
+        """Yield augmented batches without end, from step ``first_step`` on.
 
         Every epoch is a new permutation. The batch of a step depends on the seed of ``streams``
         and on the step alone. cutout: side of the square set to 0, in pixels; 0: none.
@@ -47,7 +47,7 @@ class Split(ABC):
 
     @abstractmethod
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
-        """The first ``count`` images (None: all), always the same, not augmented, in order."""
+        """Yield the first ``count`` images (None: all), not augmented, in order."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Image files in one folder for each class: listing them and opening them."""
+"""Image files in one folder for each class: list them and open them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class ImageFiles:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The folders in ``folder``, sorted, hidden ones aside. UserError where it has under two."""
+    """List the folders in ``folder``, sorted, without hidden ones.
+
+    Raises UserError where it has less than two.
+    """
     if not folder.is_dir():
         raise UserError(f"no folder {folder.absolute()}: set dataset.root to the images")
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
@@ -52,7 +55,10 @@ def class_names(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path, classes: list[str]) -> ImageFiles:
-    """The images of every class, at any depth, sorted. UserError where a class has none."""
+    """List the images of every class, at any depth, sorted.
+
+    Raises UserError where a class has none.
+    """
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -71,7 +77,10 @@ def list_images(folder: Path, classes: list[str]) -> ImageFiles:
 
 
 def open_image(path: str, channels: int) -> Image:
-    """A decoded image of 1 (grey) or 3 (RGB) channels of 8 bits; UserError naming the file."""
+    """Decode an image to 1 (grey) or 3 (RGB) channels of 8 bits.
+
+    Raises UserError, naming the file, where it cannot be read.
+    """
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""Anyone's images: a folder for each class, with or without a test set of its own."""
+"""The user's own images: a folder for each class, with or without a test set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from nasrun.values import Problem
 
 
 class ImageFolder(Dataset):
-    """``root/train/CLASS/*`` and ``root/test/CLASS/*`` (or ``val``), or just ``root/CLASS/*``.
+    """Images in ``root/train/CLASS`` and ``root/test/CLASS`` (or ``val``), or ``root/CLASS``.
 
     Without a test folder, a fixed stratified share of the images is the test set: the same in
     every run. Where the training images at ``image_size`` fit into ``resident_limit_mb``, the
@@ -110,7 +110,7 @@ class ImageFolder(Dataset):
         return cut_splits(problem, whole.part, held_out, test)
 
     def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
-        """(class names, training images, how to find the test images)."""
+        """Find (class names, training images, a function that finds the test images)."""
         train = self.root / "train"
         if not train.is_dir():
             train = self.root
@@ -131,7 +131,7 @@ class ImageFolder(Dataset):
         return classes, files.take(training), partial(files.take, held_out)
 
     def _decode(self, name: str, files: ImageFiles, normalise: Normalise) -> ResidentSplit:
-        """All images at once; threads suffice, as the decoders release Python's lock."""
+        """Decode all images; threads suffice, as the decoders release Python's lock."""
         channels, size = self.transforms.channels, self.transforms.size
         check_fits(
             len(files) * channels * size**2,
@@ -160,7 +160,7 @@ class ImageFolder(Dataset):
 
 
 def check_classes(test: Path, classes: list[str]) -> None:
-    """UserError where the folders of the test images are not those of the training images."""
+    """Raise UserError where the test images have other class folders than the training images."""
     found = class_names(test)
     if found != classes:
         absent = ", ".join(sorted(set(classes) - set(found))[:3]) or "none"

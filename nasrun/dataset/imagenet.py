@@ -11,7 +11,7 @@ from nasrun.limits import Images, Side, Workers
 
 
 class ImageNet(ImageFolder):
-    """``root/train/CLASS/*`` and ``root/val/CLASS/*`` of Russakovsky et al. 2015.
+    """ImageNet (Russakovsky et al. 2015) in ``root/train/CLASS`` and ``root/val/CLASS``.
 
     The published validation images are the test set here; our validation split is carved from
     the training images.

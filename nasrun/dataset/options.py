@@ -1,4 +1,4 @@
-"""The types of the options that several datasets share; the configuration is checked by them."""
+"""Types of the options that several datasets share; they check the configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from nasrun.limits import Images
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""A share of images, neither none nor all."""
 
 Validation = Annotated[Images, Field(strict=True)] | Fraction
 """Images held out for validation: their number, or their share of the training images."""
@@ -17,16 +18,16 @@ Padding = Annotated[int, Field(ge=0, le=4096)]
 """Pixels around a random crop."""
 
 Means = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
-"""For each channel, or one value for all of them; pixels count from 0 to 1."""
+"""Mean of each channel, or one for all of them; pixels count from 0 to 1."""
 
 Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
-"""For each channel, or one value for all of them; pixels count from 0 to 1."""
+"""Standard deviation of each channel, or one for all of them; pixels count from 0 to 1."""
 
 Jitter = Annotated[float, Field(ge=0, le=1)]
-"""A factor is drawn uniformly from [1 - jitter, 1 + jitter]; 0: off."""
+"""Strength: a factor is sampled uniformly from [1 - jitter, 1 + jitter]; 0: off."""
 
 HueJitter = Annotated[float, Field(ge=0, le=0.5)]
-"""A shift is drawn uniformly from [-jitter, jitter] of the colour circle; 0: off."""
+"""Strength: a shift is sampled from [-jitter, jitter] of the colour circle; 0: off."""
 
 Area = Annotated[float, Field(gt=0, le=1)]
 """A share of an image's area."""

@@ -1,4 +1,4 @@
-"""Which image comes where: stratified orders, the splits cut from them, the batches of an epoch."""
+"""The order of images: stratified orders, splits cut from them, batches of an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_FOR_ALL_RUNS = Streams(0)
 
 
 def stratified_order(labels: Indices, generator: np.random.Generator) -> Indices:
-    """A random permutation of [N] images; every prefix of it holds the classes in proportion.
+    """Permute [N] images at random so that every prefix holds the classes in proportion.
 
     Image j of a class of n images is put at (j + 1/2) / n of the way, ties in random order. So a
     cut anywhere is a stratified split, and the first images are a fair sample.
@@ -33,7 +33,10 @@ def stratified_order(labels: Indices, generator: np.random.Generator) -> Indices
 
 
 def carve_test(labels: Indices, count: int) -> tuple[Indices, Indices]:
-    """(training, test) indices for a dataset without a test set: the same in every run."""
+    """Carve a test set out of a dataset that has none, the same in every run.
+
+    Returns the indices of the training and of the test images.
+    """
     order = stratified_order(labels, _SAME_FOR_ALL_RUNS.numpy("test"))
     return order[count:], order[:count]
 
@@ -46,8 +49,9 @@ def carve_validation(
     train_images: int | None,
     streams: Streams,
 ) -> tuple[Indices, int]:
-    """The images to use, in order, and how many of them, at the front, are for validation.
+    """Choose the images to use, in order; the first of them are for validation.
 
+    Returns their indices, and how many are for validation.
     validation: a number of images or a share of them. train_images: how many of the others to
     train on; None: all. Raises UserError where there are not enough images.
     """
@@ -87,7 +91,10 @@ def cut_splits(
     held_out: int,
     test: Callable[[], Split],
 ) -> Splits:
-    """The splits of images ordered by ``carve_validation``; cut: a name and a part to a split."""
+    """Cut images that ``carve_validation`` has ordered into splits.
+
+    cut: makes a split of a name and a part of the images. held_out: images for validation.
+    """
     return Splits(
         problem,
         train=cut("train", slice(held_out, None)),
@@ -100,7 +107,7 @@ def cut_splits(
 def training_order(
     split: Split, name: str, batch_size: int, streams: Streams, first_step: int
 ) -> Iterator[tuple[int, int, Indices]]:
-    """(step, epoch, indices of the batch) without end: every epoch is a new permutation."""
+    """Yield (step, epoch, indices of the batch) without end; each epoch is a new permutation."""
     steps = split.steps_per_epoch(batch_size)
     step = first_step
     while True:

@@ -22,9 +22,10 @@ from nasrun.values import Problem
 
 @dataclass(frozen=True, eq=False)
 class ResidentSplit(Split):
-    """images: uint8 [N, C, S, S]; labels: int64 [N]; both on the device of the batches.
+    """Images that live on the device of the batches.
 
-    name: names the random streams, so that two splits of a run draw differently.
+    name: of the random streams, so that two splits of a run are augmented differently.
+    images: uint8 [N, C, S, S]. labels: int64 [N].
     crop_padding: pixels of black on every side before a random crop back to S × S.
     flip: mirror half of the training images.
     """
@@ -45,7 +46,7 @@ class ResidentSplit(Split):
         return f"{len(self)} images, {self.images.sum(dtype=torch.int64).item()}, {labels}"
 
     def part(self, name: str, part: slice) -> ResidentSplit:
-        """A view: the images are not copied."""
+        """Make a split of a part of the images, which are not copied."""
         return replace(self, name=name, images=self.images[part], labels=self.labels[part])
 
     def train_batches(
@@ -55,9 +56,9 @@ class ResidentSplit(Split):
         for step, _, order in training_order(self, self.name, batch_size, streams, first_step):
             generator = streams.torch(f"{self.name}/augment", step)
             shape = (2, len(order))
-            # Drawn on the CPU, so that every device gets the same images; whatever is switched
-            # off is drawn too, so that the other draws stay. One copy takes all to the device.
-            draws = torch.cat(
+            # Sampled on the CPU, so that every device gets the same images; whatever is switched
+            # off is sampled too, so that the other samples stay. One copy takes all to the device.
+            samples = torch.cat(
                 [
                     torch.from_numpy(order)[None],
                     torch.randint(2 * padding + 1, shape, generator=generator),
@@ -65,7 +66,7 @@ class ResidentSplit(Split):
                     torch.randint(size, shape, generator=generator),
                 ]
             ).to(self.images.device, non_blocking=True)
-            index, top, left, flipped, row, column = draws.unbind()
+            index, top, left, flipped, row, column = samples.unbind()
             images = self.images.index_select(0, index)  # on the CPU ten times as fast as [index]
             if padding:
                 images = crop(images, padding, top, left)
@@ -84,7 +85,7 @@ class ResidentSplit(Split):
 
 
 class ResidentDataset(Dataset):
-    """A dataset that fits on the device; a subclass says how to read it."""
+    """A dataset that fits on the device; a subclass reads it."""
 
     classes: int
 
@@ -107,11 +108,11 @@ class ResidentDataset(Dataset):
 
     @abstractmethod
     def read_train(self) -> tuple[Tensor, Tensor]:
-        """The training images, uint8 [N, C, S, S], and labels, int64 [N], on the CPU."""
+        """Read the training images, uint8 [N, C, S, S], and labels, int64 [N], to the CPU."""
 
     @abstractmethod
     def read_test(self) -> tuple[Tensor, Tensor]:
-        """The test images, likewise."""
+        """Read the test images, in the same form."""
 
     def load(self, streams: Streams, device: torch.device) -> Splits:
         images, labels = self.read_train()

@@ -1,4 +1,4 @@
-"""Images too many for memory: files decoded and augmented by worker processes."""
+"""Images that are too many for memory: worker processes decode and augment the files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from nasrun.errors import UserError
 from nasrun.streams import Streams
 
 Item = tuple[int, int]
-"""(key of the image's random draws, index of the image)."""
+"""(Seed of the image's augmentation, index of the image)."""
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """From a decoded image of any shape to uint8 [C, size, size].
+    """Transforms of a decoded image of any shape to uint8 [C, size, size].
 
     crop_area: the smallest share of the area that a training crop may take.
     brightness, contrast, saturation, hue: strengths of the colour jitter.
@@ -44,6 +44,7 @@ class Transforms:
 
     @property
     def jitters(self) -> bool:
+        """Tell whether colours are jittered."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     def training(self) -> Any:
@@ -59,7 +60,7 @@ class Transforms:
         return v2.Compose([*steps, v2.PILToTensor()])
 
     def evaluation(self, margin: float = 256 / 224) -> Any:
-        """Short side to size * margin pixels, then the centre."""
+        """Resize the short side to size * margin pixels, then crop the centre."""
         from torchvision.transforms import v2
 
         short_side = round(self.size * margin)
@@ -67,7 +68,10 @@ class Transforms:
 
 
 class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
-    """What a worker does with one item; a UserError is a value, as a raise loses its message."""
+    """The work of a worker on one item.
+
+    A UserError is returned as a value: if it were raised, its message would be lost.
+    """
 
     def __init__(self, files: ImageFiles, channels: int, transform: Any) -> None:
         self.files = files
@@ -80,7 +84,7 @@ class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
             image = open_image(self.files.paths[index], self.channels)
         except UserError as error:
             return error
-        # torchvision draws from torch's global generator. Seeding that by the item makes the
+        # torchvision samples from torch's global generator. Seeding that by the item makes the
         # image independent of which worker makes it; without workers it is put back.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key)
@@ -98,7 +102,7 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches the whole process group, but the run finishes its step, with its workers."""
+    """Ignore Ctrl-C, which reaches all processes: the run finishes its step with its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the loader ends them
@@ -106,9 +110,9 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit(Split):
-    """Image files, read as they are needed.
+    """Image files that are read as they are needed.
 
-    name: names the random streams, so that two splits of a run draw differently.
+    name: of the random streams, so that two splits of a run are augmented differently.
     workers: decoding processes; 0: decode in this one. The batches do not depend on it.
     """
 
@@ -122,7 +126,7 @@ class StreamedSplit(Split):
         return len(self.files)
 
     def fingerprint(self) -> str:
-        """Of the files' names within their classes: reading a million images would take hours."""
+        """Digest of the files' names and classes: reading a million images would take hours."""
         state = blake2b(digest_size=4)
         for path, label in zip(self.files.paths, self.files.labels.tolist(), strict=True):
             name = path.rpartition(os.sep)[2]
@@ -130,6 +134,7 @@ class StreamedSplit(Split):
         return f"{len(self)} files, {state.hexdigest()}"
 
     def part(self, name: str, part: slice) -> StreamedSplit:
+        """Make a split of a part of the images."""
         return replace(self, name=name, files=self.files.part(part))
 
     def train_batches(
@@ -165,7 +170,7 @@ class StreamedSplit(Split):
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else the loader draws from the global one
+            generator=torch.Generator(),  # else the loader samples from the global one
             worker_init_fn=_leave_signals_to_the_run,
         )
         for batch in loader:

@@ -1,4 +1,4 @@
-"""Made-up images that can be learned: a pattern for each class, and noise. For tests."""
+"""Synthetic images for tests, which can be learned: a pattern for each class, and noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONTRAST, _NOISE = 50, 40  # standard deviations of the pattern and of the nois
 
 
 class Synthetic(ResidentDataset):
-    """Classes are told apart by a smooth random pattern of 4×4 patches, in noise.
+    """Images of classes that differ by a smooth random pattern of 4×4 patches, in noise.
 
     train_images are made besides those for validation, so it means what it means elsewhere.
     """

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST, through torchvision; downloaded on first use."""
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST through torchvision, downloaded at first use."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class TorchvisionDataset(ResidentDataset):
 
     @abstractmethod
     def open_train(self, **where: Any) -> Any:
-        """torchvision's dataset of the training images, that needs no file of the test images."""
+        """Open torchvision's training images, without a need for files of the test images."""
 
     @abstractmethod
     def open_test(self, **where: Any) -> Any:
-        """torchvision's dataset of the test images, that needs no file of the training images."""
+        """Open torchvision's test images, without a need for files of the training images."""
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         return self._read(self.open_train)
@@ -85,8 +85,10 @@ class TorchvisionDataset(ResidentDataset):
 
 
 class _CIFAR(TorchvisionDataset):
-    """CIFAR's files are pickles. They are unpickled by torchvision alone, and only after it has
-    checked that their checksums are the published ones; nothing else is ever unpickled.
+    """CIFAR, whose files are pickles: the only ones that are ever unpickled.
+
+    torchvision alone does so, and only after it has checked that their checksums are the published
+    ones.
     """
 
     torchvision_name: str
@@ -98,7 +100,7 @@ class _CIFAR(TorchvisionDataset):
         return self._class(train_list=[])(train=False, **where)
 
     def _class(self, **files: Any) -> Any:
-        """torchvision's class, but without the files of the other part."""
+        """Derive a class of torchvision's that needs no files of the other part."""
         from torchvision import datasets  # slow to import
 
         parent = getattr(datasets, self.torchvision_name)
@@ -135,7 +137,7 @@ class FashionMNIST(TorchvisionDataset):
 
     @staticmethod
     def _class(prefix: str) -> Any:
-        """torchvision's class, but without the files of the other part."""
+        """Derive a class of torchvision's that needs no files of the other part."""
         from torchvision import datasets  # slow to import
 
         parent = datasets.FashionMNIST

@@ -1,4 +1,4 @@
-"""How well one score ranks architectures by another, and how sure that is; no torch."""
+"""Measures of rankings: how well scores rank architectures, with intervals; no torch."""
 
 from nasrun.metrics.bootstrap import (
     Estimate,

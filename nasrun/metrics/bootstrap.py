@@ -1,4 +1,4 @@
-"""Intervals: how far the architectures that happen to be in the sample move a measure."""
+"""Bootstrap intervals: how much a measure depends on the sample of architectures."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import numpy.typing as npt
 
 from nasrun.metrics.ranking import kendall
 
-FEWEST = 10
-"""With fewer architectures the resamples are too alike for their spread to mean much."""
+MIN_SAMPLE = 10
+"""Architectures; the resamples of fewer are too alike for their spread to mean much."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its interval; nan for what is not defined."""
+    """A measured value and its interval; nan: not defined."""
 
     value: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float | None]:
-        """None for what is not defined, as JSON has no nan."""
+        """Make a JSON object; undefined values are None, as JSON has no nan."""
         values = {"value": self.value, "low": self.low, "high": self.high}
         return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
     @staticmethod
     def from_json(values: Mapping[str, float | None]) -> Estimate:
-        """What ``to_json`` gave; null is nan again."""
+        """Undo ``to_json``; null is nan again."""
         return Estimate(**{name: math.nan if x is None else x for name, x in values.items()})
 
 
@@ -43,15 +43,15 @@ def bootstrap(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> dict[str, Estimate]:
-    """Percentile intervals over architectures of what ``statistics(*arrays)`` computes.
+    """Compute ``statistics(*arrays)`` and percentile intervals over architectures.
 
     statistics: from arrays [n] to named values; every value of a resample, also of two methods
     against each other, comes from the same architectures. resamples: 0 leaves the intervals nan;
     resamples in which a value is nan do not count for it.
 
-    An architecture that is drawn twice is a tie in every array; tau-b leaves such pairs out, and
+    An architecture that is sampled twice is a tie in every array; tau-b leaves such pairs out, and
     ``compare`` computes the pairwise accuracy from a tau-b, as in ``pairwise_accuracy`` itself they
-    would count as agreement. The drawn are kept in the order of the arrays.
+    would count as agreement. A resample keeps the order of the arrays.
 
     Measured on bivariate normal data of correlation 0 to 0.95, the 95 % interval of tau-b covers
     the truth in 96 to 97 % of 2,000 samples of n = 50 (1,000 resamples) and in 93 to 96 % of 400
@@ -69,15 +69,15 @@ def bootstrap(
     n = len(columns[0])
     if any(column.shape != (n,) for column in columns):
         raise ValueError(f"arrays of one length, not {[column.shape for column in columns]}")
-    drawn: dict[str, list[float]] = {}
+    resampled: dict[str, list[float]] = {}
     for _ in range(resamples):
         chosen = np.sort(rng.integers(n, size=n))
         for name, value in statistics(*(column[chosen] for column in columns)).items():
             if not math.isnan(value):
-                drawn.setdefault(name, []).append(value)
+                resampled.setdefault(name, []).append(value)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     return {
-        name: Estimate(float(value), *_quantiles(drawn.get(name, []), tails))
+        name: Estimate(float(value), *_quantiles(resampled.get(name, []), tails))
         for name, value in statistics(*columns).items()
     }
 
@@ -96,7 +96,7 @@ def difference(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> Estimate:
-    """``measure(scores, truth) - measure(others, truth)`` with its paired interval.
+    """Difference ``measure(scores, truth) - measure(others, truth)``, with a paired interval.
 
     ``scores`` and ``others`` [n] are two methods' scores of the same architectures. Paired, as what
     an easy or hard sample does to both cancels; two overlapping single intervals prove nothing.
@@ -112,7 +112,7 @@ def difference(
 
 
 def distinguishable(difference: Estimate) -> bool:
-    """Whether the interval of a difference leaves 0 out."""
+    """Tell whether the interval of a difference leaves 0 out."""
     return difference.low > 0 or difference.high < 0
 
 
@@ -125,7 +125,7 @@ def needed(
     confidence: float = 0.95,
     power: float = 0.8,
 ) -> int:
-    """How many architectures would tell apart two methods whose tau-b differ by ``gap``.
+    """Number of architectures that tell apart two methods whose tau-b differ by ``gap``.
 
     interval: of one method's tau-b, measured with ``n`` architectures at ``confidence``, or
     (``paired``) of the difference between two. From one method, the errors of the two are taken to
@@ -134,16 +134,16 @@ def needed(
     leaves 0 out.
     """
     return max(
-        FEWEST, math.ceil(n * (_gap_seen(n, interval, paired, confidence, power) / gap) ** 2)
+        MIN_SAMPLE, math.ceil(n * (_gap_seen(n, interval, paired, confidence, power) / gap) ** 2)
     )
 
 
 def _gap_seen(n: int, interval: Estimate, paired: bool, confidence: float, power: float) -> float:
-    """The least difference of two tau-b that ``n`` architectures show with this power."""
+    """Least difference of two tau-b that ``n`` architectures show with this power."""
     normal = NormalDist()
     z = normal.inv_cdf((1 + confidence) / 2)
     error = (interval.high - interval.low) / (2 * z)
-    if n < FEWEST or math.isnan(error):  # that of independent rankings, the largest there is
+    if n < MIN_SAMPLE or math.isnan(error):  # that of independent rankings, the largest there is
         error, paired = 2 / (3 * math.sqrt(n)), False
     return (z + normal.inv_cdf(power)) * error * (1 if paired else math.sqrt(2))
 
@@ -157,10 +157,10 @@ def warn_if_too_small(
     confidence: float = 0.95,
     power: float = 0.8,
 ) -> str | None:
-    """Plain words for the user where ``n`` architectures cannot show a difference of ``gap``.
+    """A warning in words if ``n`` architectures cannot show a difference of ``gap``, else None.
 
     gap: in tau-b; sampling in proportion to size is said to gain 0.04 to 0.14 (2 to 7 points of
-    pairwise accuracy: Balanced NAO, Tables 2 and 6). The rest as in ``needed``; None if n will do.
+    pairwise accuracy: Balanced NAO, Tables 2 and 6). The rest as in ``needed``.
     """
     enough = needed(n, interval, gap, paired=paired, confidence=confidence, power=power)
     if n >= enough:
@@ -174,6 +174,6 @@ def warn_if_too_small(
 
 
 def _rounded_up(count: int) -> int:
-    """To two digits: 1234 is 1300."""
+    """Round up to two digits: 1234 to 1300."""
     unit = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // unit) * unit

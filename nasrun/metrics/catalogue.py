@@ -1,4 +1,4 @@
-"""The lines of a report: for each measure its group, its name, its words and its formula."""
+"""The lines of a report: group, name, label and formula of each measure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THIRDS = ("small", "medium", "large")
 def columns(
     scores: Vector, truth: Vector, params: Vector, macs: Vector, bin_width: float
 ) -> dict[str, Vector]:
-    """All that the measures need, [n] each, in the order of the truth.
+    """Make the columns that the measures need, [n] each, in the order of the truth.
 
     Ranks, as they are sorted faster than values, from the smallest sizes and lowest accuracies up;
     ``*_by_order`` with ties broken as in the pairwise accuracy; the true accuracy itself.
@@ -49,7 +49,7 @@ def columns(
 
 
 class Sample:
-    """The columns of some architectures; what several measures need is computed once."""
+    """A sample of architectures; values that several measures need are computed once."""
 
     def __init__(self, columns: dict[str, Vector]) -> None:
         self.columns = columns
@@ -65,7 +65,7 @@ class Sample:
         return float(self._once(("rho", a, b), lambda: spearman(self[a], self[b])))
 
     def thirds(self, size: str) -> tuple[float, ...]:
-        """tau-b of the scores with the truth within each tercile by size."""
+        """Kendall's tau-b of the scores with the truth within each tercile by size."""
         of = (self["scores"], self["truth"], self[f"{size}_third"])
         return tuple(self._once(("thirds", size), lambda: kendall_in_groups(*of, len(THIRDS))))
 
@@ -77,7 +77,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """One measure. name: for JSON; label: in words."""
+    """A measure. name: for JSON; label: in words."""
 
     group: str
     name: str
@@ -102,6 +102,7 @@ def lines(
 
 
 def agreement(bin_width: float) -> Iterator[Line]:
+    """Measures of agreement of scores and truth."""
     group = "agreement"
     yield Line(group, "kendall", "Kendall's τ-b", lambda s: s.tau("scores", "truth"))
     yield Line(
@@ -116,6 +117,7 @@ def agreement(bin_width: float) -> Iterator[Line]:
 
 
 def among_best(share: float) -> Line:
+    """Precision at the best ``share``."""
     return Line(
         "top",
         f"precision_at_top_{share:g}",
@@ -125,6 +127,7 @@ def among_best(share: float) -> Line:
 
 
 def first(k: int) -> Iterator[Line]:
+    """Measures of the ``k`` architectures with the highest scores."""
     words = f"the top {k:,}" if k > 1 else "the top one"
     yield Line(
         "top",
@@ -141,6 +144,7 @@ def first(k: int) -> Iterator[Line]:
 
 
 def size_alone(size: str, words: str) -> Iterator[Line]:
+    """Measures of ranking by size alone."""
     group = "size alone"
     yield Line(group, f"{size}_alone", f"τ-b of {words} alone", lambda s: s.tau(size, "truth"))
     yield Line(
@@ -152,6 +156,7 @@ def size_alone(size: str, words: str) -> Iterator[Line]:
 
 
 def given_size(size: str, words: str) -> Iterator[Line]:
+    """Measures of what scores know beyond size."""
     group = "given size"
     yield Line(
         group,

@@ -1,4 +1,4 @@
-"""Methods against a control over the same seeds: who wins how often, and whether by chance."""
+"""Methods against a control over the same seeds: share of wins, and tests of chance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy
 
 
 def win_share(losses: npt.ArrayLike, control: npt.ArrayLike) -> float:
-    """Share of the pairs [n] in which the loss is below the control's; of equal ones half."""
+    """Share of the pairs [n] in which the loss is below the control's; ties count half."""
     a, b = np.asarray(losses, dtype=np.float64), np.asarray(control, dtype=np.float64)
     return float(np.mean((a < b) + 0.5 * (a == b)))
 
@@ -42,7 +42,7 @@ def sign_flip_p(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p of several tests such that all of them together err as rarely as one (Holm 1979)."""
+    """Adjust the p of several tests so that together they err as rarely as one (Holm 1979)."""
     count = len(p_values)
     adjusted, least = [0.0] * count, 0.0
     for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):

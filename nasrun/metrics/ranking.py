@@ -14,7 +14,7 @@ import scipy
 
 
 def pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Both as arrays; raises ValueError unless they are vectors of one length >= 2."""
+    """Convert both to arrays; raises ValueError unless they are vectors of one length >= 2."""
     x, y = np.asarray(a), np.asarray(b)
     n = x.size
     if x.shape != (n,) or y.shape != (n,) or n < 2:
@@ -36,7 +36,7 @@ def pairwise_accuracy(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def ranks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Ranks [n], equal for equal values, as integers so short that they are sorted quickly."""
+    """Ranks [n], equal for equal values, as short integers, which are sorted quickly."""
     dense = scipy.stats.rankdata(values, method="dense")
     return np.asarray(dense.astype(np.min_scalar_type(-len(values))))
 
@@ -67,7 +67,7 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def sparse_kendall(scores: npt.ArrayLike, truth: npt.ArrayLike, bin_width: float = 0.001) -> float:
-    """tau-b of the scores with the binned true accuracies (Yu et al. 2021).
+    """Kendall's tau-b of the scores with the binned true accuracies (Yu et al. 2021).
 
     Architectures whose accuracies lie in one bin [j, j + 1) * ``bin_width`` are too alike to be
     told apart and share a rank; the scores are not binned. ``bin_width``: 0.1 % in the paper,
@@ -78,13 +78,13 @@ def sparse_kendall(scores: npt.ArrayLike, truth: npt.ArrayLike, bin_width: float
 
 
 def binned(truth: npt.NDArray[Any], bin_width: float) -> npt.NDArray[Any]:
-    """The number j [n] of the bin [j, j + 1) * ``bin_width`` of each accuracy."""
+    """Number j [n] of the bin [j, j + 1) * ``bin_width`` of each accuracy."""
     # 0.933 / 0.001 is a hair more or less than 933: accuracies on the grid stay on it.
     return np.asarray(np.floor(np.round(truth / bin_width, 6)))
 
 
 def precision_at_top(scores: npt.ArrayLike, truth: npt.ArrayLike, share: float) -> float:
-    """Share of the truly best ``share`` that is found among those with the best scores, in [0, 1].
+    """Share of the truly best ``share`` that is among those with the best scores, in [0, 1].
 
     k = round(share * n), at least 1, are the best of each. Where the border runs through a tie, in
     either vector, the tied take the places left in equal parts: the value is the expectation over
@@ -98,7 +98,7 @@ def precision_at_top(scores: npt.ArrayLike, truth: npt.ArrayLike, share: float) 
 
 
 def best_rank_at(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
-    """The best true rank, 1 for the best, among the ``k`` architectures with the highest scores.
+    """Best true rank, from 1, among the ``k`` architectures with the highest scores.
 
     Equal accuracies share the best of their ranks. Where the k-th score is tied, the value is the
     expectation over ties broken at random: (n + 1) / (k + 1) for scores that say nothing.
@@ -108,9 +108,9 @@ def best_rank_at(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
 
 
 def top_regret(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
-    """The truth of the best architecture less the best truth among the ``k`` highest scores, >= 0.
+    """Best truth of all minus the best truth among the ``k`` highest scores, >= 0.
 
-    What a search loses that retrains the k best by score. Ties as in ``best_rank_at``.
+    A search that retrains the k best by score loses so much. Ties as in ``best_rank_at``.
     """
     x, y = pair(scores, truth)
     return _expected_least(y.max() - y, x, k)
@@ -126,18 +126,18 @@ def _edge(values: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[Any], npt.NDArr
 
 
 def _membership(values: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
-    """The chance [n] of each to be among the k highest, ties broken at random."""
+    """Chance [n] of each to be among the k highest, ties broken at random."""
     above, tied = _edge(values, k)
     return np.asarray(above + tied * ((k - above.sum()) / tied.sum()))
 
 
 def _expected_least(values: npt.NDArray[Any], scores: npt.NDArray[Any], k: int) -> float:
-    """The least of ``values`` among the k highest scores: expectation, ties broken at random."""
+    """Expected least of ``values`` among the k highest scores, ties broken at random."""
     above, tied = _edge(scores, k)
     least = values[above].min() if above.any() else np.inf
-    places, drawn = k - above.sum(), np.sort(values[tied])
-    # The j-th least of the t tied is the least drawn with chance C(t-1-j, m-1) / C(t, m).
-    left = np.arange(len(drawn) - 1, 0, -1)
+    places, sampled = k - above.sum(), np.sort(values[tied])
+    # The j-th least of the t tied is the least sampled with chance C(t-1-j, m-1) / C(t, m).
+    left = np.arange(len(sampled) - 1, 0, -1)
     factors = np.concatenate([[1.0], (left - places + 1) / left])
-    chance = places / len(drawn) * np.cumprod(factors)
-    return float(chance @ np.minimum(drawn, least))
+    chance = places / len(sampled) * np.cumprod(factors)
+    return float(chance @ np.minimum(sampled, least))

@@ -1,4 +1,4 @@
-"""Everything that is said of one ranking, measured at once, and the ceiling that noise sets."""
+"""The report of one ranking: all measures with intervals, and the noise ceiling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nasrun.metrics.catalogue import Sample, columns, lines
 from nasrun.metrics.ranking import kendall, ranks, ranks_by_order, spearman
 
 MIN_ARCHITECTURES = 3
-"""Fewer architectures have no ranking."""
+"""Architectures; fewer have no ranking."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One line of a report. name: for JSON; group, label: in words."""
+    """A line of a report. name: for JSON; group, label: in words."""
 
     group: str
     name: str
@@ -33,7 +33,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class RankReport:
-    """How well scores rank ``architectures`` architectures, as ``compare`` finds it."""
+    """The measures of a ranking of so many ``architectures``, as ``compare`` finds them."""
 
     architectures: int
     resamples: int
@@ -41,12 +41,12 @@ class RankReport:
     measures: tuple[Measure, ...]
 
     def __getitem__(self, name: str) -> Estimate:
-        """Raises KeyError for an unknown name."""
+        """Look up a measure by name; raises KeyError for an unknown one."""
         return {measure.name: measure.estimate for measure in self.measures}[name]
 
     @property
     def warning(self) -> str | None:
-        """Plain words where the sample is too small to tell two methods apart."""
+        """A warning if the sample is too small to tell two methods apart, else None."""
         tau = self["kendall"]
         return warn_if_too_small(self.architectures, tau, confidence=self.confidence)
 
@@ -63,7 +63,7 @@ class RankReport:
         }
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """(group, measure, value, interval) in words, for a table."""
+        """Rows of a table: (group, measure, value, interval) in words."""
         return [(m.group, m.label, *_in_words(m)) for m in self.measures]
 
 
@@ -94,7 +94,7 @@ def compare(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> RankReport:
-    """Every measure of ``scores`` against ``truth`` ([n], accuracies in [0, 1]), with intervals.
+    """Measure ``scores`` against ``truth`` ([n], accuracies in [0, 1]), with intervals.
 
     params, macs: the sizes [n]. labels: what errors call the architectures. top_shares, ks: of
     ``precision_at_top``, and of ``best_rank_at`` and ``top_regret``; a k that takes all n says
@@ -112,8 +112,8 @@ def compare(
     catalogue = list(lines(len(x), top_shares, ks, bin_width))
     sample = columns(x, y, params=sizes[0], macs=sizes[1], bin_width=bin_width)
 
-    def measure(*drawn: npt.NDArray[Any]) -> dict[str, float]:
-        found = Sample(dict(zip(sample, drawn, strict=True)))
+    def measure(*resample: npt.NDArray[Any]) -> dict[str, float]:
+        found = Sample(dict(zip(sample, resample, strict=True)))
         return {line.name: line.formula(found) for line in catalogue}
 
     estimates = bootstrap(
@@ -131,7 +131,7 @@ def noise_ceiling(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> dict[str, Estimate]:
-    """How alike two trainings of the same architectures rank them: what noise lets a score reach.
+    """Agreement of trainings of the same architectures: what noise lets a score reach.
 
     truth_by_seed: for each seed the true accuracies [n]. The means over every seed against every
     other: ``kendall``, ``pairwise_accuracy`` and ``spearman``, with intervals over architectures.
@@ -143,9 +143,9 @@ def noise_ceiling(
     seeds = {f"true accuracies of seed {i}": truth for i, truth in enumerate(truth_by_seed)}
     checked_seeds = checked(seeds, labels)
 
-    def means(*drawn: npt.NDArray[Any]) -> dict[str, float]:
+    def means(*resample: npt.NDArray[Any]) -> dict[str, float]:
         pairs = list(combinations(range(len(seeds)), 2))
-        shared, by_order = drawn[: len(seeds)], drawn[len(seeds) :]
+        shared, by_order = resample[: len(seeds)], resample[len(seeds) :]
         return {
             "kendall": fmean(kendall(shared[a], shared[b]) for a, b in pairs),
             "pairwise_accuracy": fmean(
@@ -170,7 +170,7 @@ def checked(
     *,
     may_be_tied: Sequence[str] = (),
 ) -> list[npt.NDArray[Any]]:
-    """The columns as vectors [n] of finite numbers; their names, in the plural, stand in errors.
+    """Convert columns to vectors [n] of finite numbers; their plural names stand in errors.
 
     Raises UserError for columns of different lengths, fewer than three architectures, values that
     are no finite number, with the label of the first such architecture, and columns that hold one

@@ -1,4 +1,4 @@
-"""How much of a ranking is size: what parameters or multiply-adds alone explain, and the rest.
+"""Measures of what size alone explains of a ranking, and of the rest.
 
 A supernet that merely prefers large networks ranks well wherever large ones are better. The tau-b
 of size alone with the truth is the baseline, ``kendall(size, truth)``; the measures here ask what a
@@ -18,7 +18,7 @@ from nasrun.metrics.ranking import kendall, spearman
 
 
 def size_groups(size: npt.ArrayLike, groups: int = 3) -> npt.NDArray[np.int64]:
-    """The group [n] of each architecture, 0 for the smallest, of ``groups`` about equally large.
+    """Group [n] of each architecture by size, 0: the smallest, of ``groups`` about as large.
 
     Architectures of equal size are in one group, so that a group may be empty.
     """
@@ -29,14 +29,14 @@ def size_groups(size: npt.ArrayLike, groups: int = 3) -> npt.NDArray[np.int64]:
 def kendall_in_groups(
     scores: npt.ArrayLike, truth: npt.ArrayLike, group: npt.ArrayLike, groups: int = 3
 ) -> tuple[float, ...]:
-    """tau-b of the scores with the truth within each group; nan for a group of one or none."""
+    """Kendall's tau-b with the truth within each group; nan for a group of one or none."""
     x, y, number = np.asarray(scores), np.asarray(truth), np.asarray(group)
     masks = [number == index for index in range(groups)]
     return tuple(kendall(x[mask], y[mask]) if mask.sum() > 1 else math.nan for mask in masks)
 
 
 def mean_of_defined(values: tuple[float, ...]) -> float:
-    """The mean of those that are not nan, nan if there are none."""
+    """Mean of the values that are not nan; nan if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
@@ -44,7 +44,7 @@ def mean_of_defined(values: tuple[float, ...]) -> float:
 def kendall_within(
     scores: npt.ArrayLike, truth: npt.ArrayLike, size: npt.ArrayLike, groups: int = 3
 ) -> tuple[float, tuple[float, ...]]:
-    """tau-b among architectures of similar size: the mean over the groups, and each of them.
+    """Kendall's tau-b among architectures of similar size: the mean over groups, and each.
 
     The terciles by default. A group in which all scores, or all truths, are tied is nan and left
     out of the mean. Sizes still differ within a group, so some of their effect remains.
@@ -54,7 +54,7 @@ def kendall_within(
 
 
 def partial_correlation(xy: float, xz: float, yz: float) -> float:
-    """The correlation of x with y given z, from the three; nan where z determines x or y."""
+    """Correlation of x with y given z, from the three; nan where z determines x or y."""
     rest = (1 - xz * xz) * (1 - yz * yz)
     return (xy - xz * yz) / math.sqrt(rest) if rest > 1e-12 else math.nan
 
@@ -72,7 +72,7 @@ def partial_kendall(scores: npt.ArrayLike, truth: npt.ArrayLike, size: npt.Array
 
 
 def partial_spearman(scores: npt.ArrayLike, truth: npt.ArrayLike, size: npt.ArrayLike) -> float:
-    """Spearman's partial correlation of the scores with the truth given size; nan as in tau's."""
+    """Spearman's partial correlation with the truth given size; nan as ``partial_kendall``."""
     return _given(size, scores, truth, spearman)
 
 

@@ -1,10 +1,8 @@
-"""What comes out of a comparison: regret by evaluation, and each algorithm against the control."""
+"""The report of a comparison: regret by evaluation, each algorithm against the control."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +14,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
-from nasrun.report import figures
-from nasrun.run.files import write_atomic, write_json
+from nasrun.report.figures import plot_curves
+from nasrun.run.files import write_csv, write_json
+from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, COMPARISON_PICTURE, SEARCHES
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
-PLOTTED_POINTS = 24
-"""Of each curve in the picture."""
+MAX_CURVE_POINTS = 24
+"""Points of each curve in the picture."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A better score than all before. evaluation: of how many, the first is 1; truth: the judge's
-    word on the architecture."""
+    """A step of a search: an architecture with a better score than all before.
+
+    evaluation: its number, from 1. truth: the judge's score of the architecture.
+    """
 
     evaluation: int
     architecture: Architecture
@@ -40,7 +41,10 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """One search. evaluations: distinct architectures scored; found: what was best in turn."""
+    """One search.
+
+    evaluations: distinct architectures that were scored. found: those that were best in turn.
+    """
 
     seed: int
     evaluations: int
@@ -49,11 +53,12 @@ class SearchRecord:
 
 @dataclass(frozen=True)
 class Standing:
-    """One algorithm. searches: one for each seed; regrets: [seeds, evaluations], true accuracy
-    missed by the best-scored architecture so far; curve: their mean after each evaluation.
+    """One algorithm of a comparison.
 
-    wins: share of the seeds that end below the control, ties half; p: of the mean difference, of
-    all algorithms together (Holm); None: it is the control.
+    searches: one for each seed. regrets: [seeds, evaluations], true accuracy that the best-scored
+    architecture so far misses. curve: their mean after each evaluation.
+    wins: share of the seeds that end below the control, ties half; None: it is the control.
+    p: of the mean difference, by Holm for all algorithms together; None: it is the control.
     """
 
     searches: Sequence[SearchRecord]
@@ -69,15 +74,18 @@ class Standing:
         return end
 
     @property
-    def fewest(self) -> int:
-        """Evaluations of the search that ended first; then its best stayed what it was."""
-        return min(one.evaluations for one in self.searches)
+    def min_evaluations(self) -> int:
+        """Evaluations of the search that ended first; from then on its best stays the same."""
+        return min(search.evaluations for search in self.searches)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """best: the accuracy that has no regret; of_all: whether no architecture at all has more, else
-    none that any of the searches held for its best."""
+    """All algorithms of a comparison.
+
+    best: the accuracy that has no regret.
+    of_all: whether that is the best of all architectures, not only of those that were found best.
+    """
 
     standings: Mapping[str, Standing]
     control: str
@@ -87,7 +95,7 @@ class Comparison:
     of_all: bool
 
     @staticmethod
-    def of(
+    def between(
         searches: Mapping[str, Sequence[SearchRecord]],
         *,
         control: str,
@@ -97,15 +105,18 @@ class Comparison:
         confidence: float,
         streams: Streams,
     ) -> Comparison:
-        """best: where it is known. resamples, confidence: of the bootstrap intervals over seeds.
+        """Compare searches in pairs of the same seed.
 
-        Pairs are searches of one seed.
+        best: the best accuracy there is; None: unknown, then the best that was found.
+        resamples, confidence: of the bootstrap intervals over seeds.
         """
-        found = [f.truth for all_ in searches.values() for one in all_ for f in one.found]
+        found = [
+            f.truth for records in searches.values() for search in records for f in search.found
+        ]
         top = max(found) if best is None else best
         regrets = {
-            name: top - np.array([truths(one.found, evaluations) for one in all_])
-            for name, all_ in searches.items()
+            name: top - np.array([truths(search.found, evaluations) for search in records])
+            for name, records in searches.items()
         }
         others = [name for name in searches if name != control]
         pairs = {
@@ -117,7 +128,7 @@ class Comparison:
         return Comparison(
             {
                 name: Standing(
-                    all_,
+                    records,
                     regrets[name],
                     mean_curve(
                         regrets[name],
@@ -128,7 +139,7 @@ class Comparison:
                     win_share(*pairs[name]) if name in pairs else None,
                     p_values.get(name),
                 )
-                for name, all_ in searches.items()
+                for name, records in searches.items()
             },
             control,
             evaluations,
@@ -141,15 +152,18 @@ class Comparison:
         """Numbers for result.json, and so for the table of a sweep."""
         return {
             "evaluations": self.evaluations,
-            "seeds": max(len(one.searches) for one in self.standings.values()),
+            "seeds": max(len(standing.searches) for standing in self.standings.values()),
             "best": self.best,
-            **{f"regret_{name}": one.curve[-1].value for name, one in self.standings.items()},
+            **{
+                f"regret_{name}": standing.curve[-1].value
+                for name, standing in self.standings.items()
+            },
         }
 
     def write(self, directory: Path, space: SearchSpace) -> None:
-        """compare.json: the end; compare.csv: by evaluation; searches.csv: each search."""
+        """Write compare.json (the end), compare.csv (by evaluation), searches.csv."""
         write_json(
-            directory / "compare.json",
+            directory / COMPARISON,
             {
                 "evaluations": self.evaluations,
                 "control": self.control,
@@ -158,44 +172,46 @@ class Comparison:
                 "best_of_all": self.of_all,
                 "algorithms": {
                     name: {
-                        "seeds": len(one.searches),
-                        "fewest_evaluations": one.fewest,
-                        "regret": one.curve[-1].to_json(),
-                        "median_regret": float(np.median(one.final)),
-                        "wins": one.wins,
-                        "p": one.p,
+                        "seeds": len(standing.searches),
+                        "fewest_evaluations": standing.min_evaluations,
+                        "regret": standing.curve[-1].to_json(),
+                        "median_regret": float(np.median(standing.final)),
+                        "wins": standing.wins,
+                        "p": standing.p,
                     }
-                    for name, one in self.standings.items()
+                    for name, standing in self.standings.items()
                 },
             },
         )
         write_csv(
-            directory / "compare.csv",
+            directory / COMPARISON_CURVES,
             ["algorithm", "evaluations", "regret", "low", "high", "median", "score"],
             (
                 [name, index + 1, point.value, point.low, point.high, float(median), float(score)]
-                for name, one in self.standings.items()
+                for name, standing in self.standings.items()
                 for index, (point, median, score) in enumerate(
                     zip(
-                        one.curve,
-                        np.median(one.regrets, axis=0),
-                        np.mean([scores(s.found, self.evaluations) for s in one.searches], axis=0),
+                        standing.curve,
+                        np.median(standing.regrets, axis=0),
+                        np.mean(
+                            [scores(s.found, self.evaluations) for s in standing.searches], axis=0
+                        ),
                         strict=True,
                     )
                 )
             ),
         )
         write_csv(
-            directory / "searches.csv",
+            directory / SEARCHES,
             ["algorithm", "seed", "evaluations", "architecture", "found_at", "score", "truth"],
             (
                 [
-                    *(name, one.seed, one.evaluations, space.write(last.architecture)),
+                    *(name, search.seed, search.evaluations, space.write(last.architecture)),
                     *(last.evaluation, last.score, last.truth),
                 ]
                 for name, standing in self.standings.items()
-                for one in standing.searches
-                for last in one.found[-1:]
+                for search in standing.searches
+                for last in search.found[-1:]
             ),
         )
 
@@ -203,12 +219,12 @@ class Comparison:
 def mean_curve(
     regrets: npt.NDArray[np.float64], *, resamples: int, confidence: float, rng: np.random.Generator
 ) -> list[Estimate]:
-    """The mean over seeds [seeds, evaluations] and its interval, after each evaluation.
+    """Average regrets [seeds, evaluations] over seeds, with intervals, by evaluation.
 
     All points of a resample are of the same seeds.
     """
     found = bootstrap(
-        lambda drawn: {str(at): mean for at, mean in enumerate(regrets[drawn].mean(0).tolist())},
+        lambda sample: {str(at): mean for at, mean in enumerate(regrets[sample].mean(0).tolist())},
         np.arange(len(regrets)),
         resamples=resamples,
         confidence=confidence,
@@ -218,43 +234,35 @@ def mean_curve(
 
 
 def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
-    """[evaluations]: the true accuracy of the best-scored architecture after each of them."""
-    return _held(found, [one.truth for one in found], evaluations)
+    """True accuracy of the best-scored architecture after each evaluation, [evaluations]."""
+    return _held(found, [step.truth for step in found], evaluations)
 
 
 def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
-    """[evaluations]: the best score so far."""
-    return _held(found, [one.score for one in found], evaluations)
+    """Best score so far after each evaluation, [evaluations]."""
+    return _held(found, [step.score for step in found], evaluations)
 
 
 def _held(
     found: Sequence[Found], values: Sequence[float], evaluations: int
 ) -> npt.NDArray[np.float64]:
-    since = [one.evaluation for one in found]
+    since = [step.evaluation for step in found]
     last = np.searchsorted(since, np.arange(1, evaluations + 1), side="right") - 1
     held: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)[last]
     return held
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def plot(run: Run, comparison: Comparison) -> None:
-    """compare.png and .svg: mean regret against evaluations, with intervals."""
+def plot_comparison(run: Run, comparison: Comparison) -> None:
+    """Plot compare.png and .svg: mean regret against evaluations, with intervals."""
     at = np.unique(
-        np.geomspace(1, comparison.evaluations, PLOTTED_POINTS).round().astype(int)
+        np.geomspace(1, comparison.evaluations, MAX_CURVE_POINTS).round().astype(int)
     ).tolist()
-    figures.curves(
+    plot_curves(
         {
-            name: [(place, in_points(one.curve[place - 1])) for place in at]
-            for name, one in comparison.standings.items()
+            name: [(place, in_points(standing.curve[place - 1])) for place in at]
+            for name, standing in comparison.standings.items()
         },
-        run.directory / "compare",
+        run.directory / COMPARISON_PICTURE,
         x="evaluations",
         y="regret (percentage points)",
         logarithmic=True,
@@ -262,11 +270,12 @@ def plot(run: Run, comparison: Comparison) -> None:
 
 
 def in_points(estimate: Estimate) -> Estimate:
+    """Convert an estimate in [0, 1] to percentage points."""
     return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
 
 
-def say(run: Run, comparison: Comparison) -> None:
-    """Who missed how much, and which differences are none of chance."""
+def say_comparison(run: Run, comparison: Comparison) -> None:
+    """Show the regret of each algorithm, and the tests against the control."""
     best = "the best there is" if comparison.of_all else "the best that any search found"
     seeds = len(comparison.standings[comparison.control].searches)
     table = Table(
@@ -280,14 +289,14 @@ def say(run: Run, comparison: Comparison) -> None:
     interval = f"regret ({100 * comparison.confidence:g} % interval)"
     for title in ("", interval, "median", "wins", "p"):
         table.add_column(title, no_wrap=True)
-    for name, one in comparison.standings.items():
-        end, count = in_points(one.curve[-1]), len(one.searches)
+    for name, standing in comparison.standings.items():
+        end, count = in_points(standing.curve[-1]), len(standing.searches)
         table.add_row(
             escape(name) + (f", {count:,} seeds" if count < seeds else ""),
             f"{end.value:.3f} ({end.low:.3f} to {end.high:.3f})",
-            f"{100 * np.median(one.final):.3f}",
-            "" if one.wins is None else f"{100 * one.wins:.0f} %",
-            "" if one.p is None else f"{one.p:.2g}",
+            f"{100 * np.median(standing.final):.3f}",
+            "" if standing.wins is None else f"{100 * standing.wins:.0f} %",
+            "" if standing.p is None else f"{standing.p:.2g}",
         )
     run.say()
     run.screen.console.print(table)
@@ -296,11 +305,12 @@ def say(run: Run, comparison: Comparison) -> None:
             f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of "
             "the mean difference, paired by seed, Holm's correction"
         )
-    for name, one in comparison.standings.items():
-        if one.fewest < comparison.evaluations:
+    for name, standing in comparison.standings.items():
+        if standing.min_evaluations < comparison.evaluations:
             run.say(
-                f"{name} ended after {one.fewest:,} evaluations in at least one search: nothing "
-                "new was left to it, or its own settings want no more",
+                f"{name} ended after {standing.min_evaluations:,} evaluations in at least one "
+                "search: nothing new was left to it, or its own settings want no more",
                 "yellow",
             )
-    run.say(f"everything is in     {run.directory} (compare.png, compare.csv, searches.csv)")
+    files = f"{COMPARISON_PICTURE}.png, {COMPARISON_CURVES}, {SEARCHES}"
+    run.say(f"everything is in     {run.directory} ({files})")

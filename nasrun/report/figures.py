@@ -1,56 +1,41 @@
-"""Pictures of a ranking as PNG and SVG: equal inputs give equal bytes."""
+"""Pictures of rankings: scatter plots, curves, spreads and fronts, as PNG and SVG."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nasrun.metrics import Estimate
+from nasrun.report.canvas import (
+    COLUMN_INCHES,
+    LINES,
+    column_figure,
+    house_style,
+    new_figure,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLUMN = 3.5
-"""Inches: the width of one column of a two-column paper, where 8 point is the size of captions."""
-
-STYLE: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "svg.hashsalt": "nasrun",  # else the ids in the file are random
-    "svg.fonttype": "path",
-    "text.parse_math": False,  # a $ in a name is a $
-}
-
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX"
-BOX_FROM = 8
-"""Values; quartiles of fewer say less than the values themselves."""
+"""Markers of curves, in turn."""
 
-RASTER_FROM = 2000
-"""Points; more of them would make an SVG of megabytes."""
+MIN_BOX_VALUES = 8
+"""Values in a group; quartiles of fewer say less than the values themselves."""
+
+MIN_RASTER_POINTS = 2000
+"""Points in a picture; as vectors, more of them would make an SVG of megabytes."""
 
 
-def scatter(
+def plot_scatter(
     scores: npt.ArrayLike,
     truth: npt.ArrayLike,
     size: npt.ArrayLike,
@@ -63,14 +48,14 @@ def scatter(
     y: str = "true accuracy",
     size_label: str = "parameters (M)",
 ) -> list[Path]:
-    """Scores against truth ([n] each), coloured by ``size`` ([n], in units of ``size_label``).
+    """Plot scores against truth ([n] each), coloured by ``size`` ([n], in ``size_label``).
 
     path: without suffix; the files written are returned. tau: for the title. Where the worst few
     would squeeze all others into a corner, the frame ends above them and says how many they are.
     """
     a, b, c = (np.asarray(values, dtype=np.float64) for values in (scores, truth, size))
-    with _style():
-        figure, axes = _figure(2.9)
+    with house_style():
+        figure, axes = column_figure(2.9)
         order = np.argsort(c, kind="stable")[::-1]  # the small ones, which are fewer, on top
         points = axes.scatter(
             a[order],
@@ -79,7 +64,7 @@ def scatter(
             s=float(np.clip(3000 / len(a), 1.5, 16)),
             cmap="viridis",
             linewidths=0,
-            rasterized=len(a) > RASTER_FROM,
+            rasterized=len(a) > MIN_RASTER_POINTS,
         )
         axes.set_xlabel(x)
         axes.set_ylabel(y)
@@ -88,10 +73,10 @@ def scatter(
         bar.set_label(size_label)
         bar.outline.set_visible(False)
         axes.set_title(_wrapped(title, _tau_in_words(tau, len(a), confidence)), loc="left")
-        return _write(figure, path)
+        return save_figure(figure, path)
 
 
-def curves(
+def plot_curves(
     curves: Mapping[str, Sequence[tuple[float, Estimate]]],
     path: Path,
     *,
@@ -100,13 +85,13 @@ def curves(
     title: str = "",
     logarithmic: bool = False,
 ) -> list[Path]:
-    """One line for each name, with its interval as a band; the files written are returned.
+    """Plot a line for each name, its interval as a band; the files written are returned.
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
     logarithmic: both axes; what is 0 then lies below the frame.
     """
-    with _style():
-        figure, axes = _figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
+    with house_style():
+        figure, axes = column_figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
         for (name, points), line, marker, color in zip(
             curves.items(), cycle(LINES), cycle(MARKERS), cycle(range(10)), strict=False
         ):
@@ -138,7 +123,7 @@ def curves(
         axes.set_title(_wrapped(title), loc="left")
         if len(curves) > 1:
             figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=3)
-        return _write(figure, path)
+        return save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -156,7 +141,7 @@ class Panel:
     y: str = ""
 
 
-def panels(
+def plot_panels(
     panels: Sequence[Panel],
     path: Path,
     *,
@@ -165,15 +150,15 @@ def panels(
     title: str = "",
     size_label: str = "parameters (M)",
 ) -> list[Path]:
-    """Scatter plots side by side, two or three in a row; colours mean the same in all of them.
+    """Plot panels side by side, two or three in a row, with one colour scale for all.
 
     path: without suffix; the files written are returned. Each panel says its tau and interval.
     """
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     sizes = np.concatenate([np.asarray(panel.size, dtype=np.float64) for panel in panels])
-    with _style():
-        figure = _canvas(2 * COLUMN if columns > 1 else COLUMN, 0.5 + 2.1 * rows)
+    with house_style():
+        figure = new_figure(2 * COLUMN_INCHES if columns > 1 else COLUMN_INCHES, 0.5 + 2.1 * rows)
         found = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes in found[len(panels) :]:
             axes.remove()
@@ -189,7 +174,7 @@ def panels(
                 vmin=sizes.min(),
                 vmax=sizes.max(),
                 linewidths=0,
-                rasterized=len(a) > RASTER_FROM,
+                rasterized=len(a) > MIN_RASTER_POINTS,
             )
             _leave_out_the_worst(axes, a, b)
             words = _tau_in_words(panel.tau, len(a), None)
@@ -202,10 +187,10 @@ def panels(
         bar = figure.colorbar(points, ax=list(found[: len(panels)]), pad=0.02, aspect=30)
         bar.set_label(size_label)
         bar.outline.set_visible(False)
-        return _write(figure, path)
+        return save_figure(figure, path)
 
 
-def spread(
+def plot_spread(
     groups: Mapping[str, npt.ArrayLike],
     path: Path,
     *,
@@ -213,25 +198,26 @@ def spread(
     y: str = "",
     apart: int = 0,
 ) -> list[Path]:
-    """How far the values of each group lie apart: every value, the median, and a box with the
-    quartiles where there are enough values for that.
+    """Plot the values of each group, their median, and their quartiles as a box.
+
+    A group of few values has no box.
 
     groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; y: what
-    the names are; path: without suffix; the files written are returned. Many values are drawn
+    the names are; path: without suffix; the files written are returned. Many values are plotted
     faintly.
     """
     from matplotlib.ticker import MaxNLocator
 
-    with _style():
-        figure = _canvas(COLUMN, 0.7 + 0.4 * len(groups))
+    with house_style():
+        figure = new_figure(COLUMN_INCHES, 0.7 + 0.4 * len(groups))
         axes = figure.add_subplot()
         for place, values in enumerate(groups.values()):
-            one = np.asarray(values, dtype=np.float64)
+            numbers = np.asarray(values, dtype=np.float64)
             color = "C1" if place >= len(groups) - apart else "C0"
-            few = len(one) < BOX_FROM
+            few = len(numbers) < MIN_BOX_VALUES
             # The golden ratio spreads neighbours without chance, so equal inputs give equal bytes.
-            at = place + (0 if few else 0.5) * ((np.arange(len(one)) * 0.618034) % 1 - 0.5)
-            low, first, middle, third, high = np.quantile(one, np.linspace(0, 1, 5))
+            at = place + (0 if few else 0.5) * ((np.arange(len(numbers)) * 0.618034) % 1 - 0.5)
+            low, first, middle, third, high = np.quantile(numbers, np.linspace(0, 1, 5))
             axes.hlines(place, low, high, color="0.3", linewidth=0.6)
             if not few:
                 axes.broken_barh(
@@ -242,15 +228,15 @@ def spread(
                 )
             axes.vlines(middle, place - 0.3, place + 0.3, color=color, linewidth=1.8)
             axes.plot(
-                *(one, at),
+                *(numbers, at),
                 linestyle="",
                 marker="o" if few else ".",
                 markersize=5 if few else 3,
                 markeredgewidth=0.6 if few else 0,
                 markeredgecolor="white",
                 color=color,
-                alpha=1 if few else float(np.clip(60 / len(one), 0.05, 0.8)),
-                rasterized=len(one) > RASTER_FROM,
+                alpha=1 if few else float(np.clip(60 / len(numbers), 0.05, 0.8)),
+                rasterized=len(numbers) > MIN_RASTER_POINTS,
                 zorder=3,
             )
         axes.set_yticks(range(len(groups)), [textwrap.fill(name, 24) for name in groups])
@@ -261,11 +247,11 @@ def spread(
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        return _write(figure, path)
+        return save_figure(figure, path)
 
 
 def _tau_in_words(tau: Estimate, n: int, confidence: float | None) -> str:
-    """confidence: None where it stands elsewhere."""
+    """Write tau-b, its interval and n; confidence: None where it stands elsewhere."""
     level = "" if confidence is None else f"{confidence:.0%}: "
     interval = f" ({level}{tau.low:.3f} to {tau.high:.3f})"
     return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"
@@ -278,7 +264,7 @@ def _wrapped(*lines: str, width: int = 52) -> str:
 def _leave_out_the_worst(
     axes: Axes, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
 ) -> None:
-    """Ends each axis above its lowest twentieth where that takes more than half of it."""
+    """End each axis above its lowest twentieth where that takes more than half of it."""
     shown = np.full(len(a), True)
     for values in (a, b):
         lowest, bulk, top = np.quantile(values, [0, 0.05, 1])
@@ -303,7 +289,7 @@ def _leave_out_the_worst(
     )
 
 
-def front(
+def plot_front(
     front: Sequence[tuple[float, float]],
     visited: Sequence[tuple[float, float]],
     path: Path,
@@ -311,12 +297,12 @@ def front(
     x: str,
     y: str = "score in the search",
 ) -> list[Path]:
-    """The (cost, score) that no other beats in both, among all that were visited.
+    """Plot the (cost, score) that no other beats in both, among all that were visited.
 
     path: without suffix; the files written are returned.
     """
-    with _style():
-        figure, axes = _figure(2.6)
+    with house_style():
+        figure, axes = column_figure(2.6)
         for points, style in (
             (visited, {"marker": ".", "linestyle": "", "color": "0.7", "label": "visited"}),
             (
@@ -328,37 +314,4 @@ def front(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.legend(frameon=False)
-        return _write(figure, path)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """matplotlib's defaults with ours on top, whatever the user's own are, which come back after"""
-    import matplotlib  # slow to import
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = _canvas(COLUMN, height)
-    return figure, figure.add_subplot()
-
-
-def _canvas(width: float, height: float) -> Figure:
-    """Without pyplot, which would choose a screen and keep every figure."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _write(figure: Figure, path: Path) -> list[Path]:
-    written = []
-    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
-        file = path.with_name(f"{path.name}.{suffix}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, format=suffix, dpi=300, metadata=metadata)
-        written.append(file)
-    return written
+        return save_figure(figure, path)

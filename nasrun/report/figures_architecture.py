@@ -1,4 +1,4 @@
-"""Pictures of architectures: their graphs, and the cost of each block while a search goes on."""
+"""Pictures of architectures: their graphs, and the cost of each block by epoch."""
 
 from __future__ import annotations
 
@@ -8,38 +8,51 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasrun.report.figures import COLUMN, LINES, _canvas, _figure, _style, _write
+from nasrun.report.canvas import (
+    COLUMN_INCHES,
+    LINES,
+    column_figure,
+    house_style,
+    new_figure,
+    save_figure,
+)
 from nasrun.run.files import write_json
+from nasrun.run.layout import BLOCK_MACS, BLOCK_MACS_PICTURE
 from nasrun.search_space.graph import Graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANELS_A_ROW = 4
+PANELS_PER_ROW = 4
+"""Graphs side by side in a picture."""
 
 
-def graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
-    """A panel for each graph, with its name; the files written are returned.
+def plot_graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
+    """Plot a panel for each graph, with its name; the files written are returned.
 
     path: without suffix.
     """
     labelled = any(label for graph in panels.values() for *_, label in graph.edges)
-    columns = 1 if labelled else min(len(panels), PANELS_A_ROW)
+    columns = 1 if labelled else min(len(panels), PANELS_PER_ROW)
     rows = ceil(len(panels) / columns)
     several = len(panels) > 2 and not labelled
-    size = (2 * COLUMN, 2.1 * rows) if several or labelled else (COLUMN * columns, COLUMN)
-    with _style():
-        figure = _canvas(*size)
+    size = (
+        (2 * COLUMN_INCHES, 2.1 * rows)
+        if several or labelled
+        else (COLUMN_INCHES * columns, COLUMN_INCHES)
+    )
+    with house_style():
+        figure = new_figure(*size)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, (name, graph) in zip(grid.flat, panels.items(), strict=False):
             axes.set_title(name)
-            _plot(axes, graph, font=4 if several else 6)
-        return _write(figure, path)
+            _plot_graph(axes, graph, font=4 if several else 6)
+        return save_figure(figure, path)
 
 
-def _plot(axes: Axes, graph: Graph, font: float) -> None:
+def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
     for start, end, label in graph.edges:
         a, b = graph.nodes[start], graph.nodes[end]
         # Edges that skip a level would run through the boxes between: they go round them.
@@ -83,17 +96,18 @@ def _plot(axes: Axes, graph: Graph, font: float) -> None:
     axes.set_ylim(min(ys) - 0.5, max(ys) + 0.5)
 
 
-def block_macs(
+def plot_block_macs(
     epochs: Sequence[float], macs: Mapping[str, Sequence[float]], path: Path
 ) -> list[Path]:
-    """Multiply-adds of each block, by name, after so many epochs; the files written are returned.
+    """Plot the multiply-adds of each block by epoch; the files written are returned.
 
-    path: without suffix. The legend names the first and the last block where they are many.
+    macs: [epochs] by name of the block. path: without suffix. The legend names the first and the
+    last block where they are many.
     """
     from matplotlib import colormaps  # slow to import
 
-    with _style():
-        figure, axes = _figure(2.6)
+    with house_style():
+        figure, axes = column_figure(2.6)
         names = list(macs)
         few = len(names) <= 8
         for index, (name, line) in enumerate(zip(names, cycle(LINES), strict=False)):
@@ -110,12 +124,12 @@ def block_macs(
         axes.set_ylabel("multiply-adds of the block (M)")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
-        return _write(figure, path)
+        return save_figure(figure, path)
 
 
 def save_block_history(
     epochs: Sequence[float], macs: Mapping[str, Sequence[int]], directory: Path
 ) -> None:
     """Write block_macs.json, .png and .svg: the multiply-adds of each block by epoch."""
-    write_json(directory / "block_macs.json", {"epoch": epochs, **macs})
-    block_macs(epochs, macs, directory / "block_macs")
+    write_json(directory / BLOCK_MACS, {"epoch": epochs, **macs})
+    plot_block_macs(epochs, macs, directory / BLOCK_MACS_PICTURE)

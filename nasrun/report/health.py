@@ -18,7 +18,7 @@ MAX_ROWS = 20
 
 @dataclass(frozen=True)
 class HealthSummary:
-    """What is said of a supernet's health.
+    """The numbers that are shown of a supernet's health.
 
     passes: forward and backward passes that were counted.
     options: by name the shares of passes that trained it, ``trained``, one for each decision that
@@ -35,7 +35,7 @@ class HealthSummary:
 
 
 def say_health(run: Run, health: HealthSummary) -> None:
-    """Show how often options were trained, and scores under the batch norm protocols."""
+    """Show how often options were trained, and the scores by batch norm protocol."""
     if not health.passes:
         return
     options = Table("option", "trained %", "least", "most", "gradient %", box=box.SIMPLE_HEAD)

@@ -1,9 +1,12 @@
-"""A ranking as tables on the screen and as pictures."""
+"""A ranking as a table of architectures, as numbers in JSON, as pictures, and on the screen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,34 +15,197 @@ from rich.table import Table
 
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport
-from nasrun.report import figures
+from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter
+from nasrun.run.files import write_csv, write_json
+from nasrun.run.layout import (
+    RANKING,
+    RANKING_PICTURE,
+    RANKING_TABLE,
+    SECOND_PICTURE,
+    TAU_PICTURE,
+)
 from nasrun.run.run import Run
 
+Agreement = Mapping[str, Estimate]
+"""Kendall's tau-b of second scores: ``with_truth``, and ``with_scores``, the first scores."""
 
-def plot(
+
+@dataclass(frozen=True)
+class RankedArchitectures:
+    """The architectures of a ranking and what is known of each.
+
+    names: [n]. params, macs: int [n]. truth_by_seed: true accuracies, [seeds, n].
+    """
+
+    names: Sequence[str]
+    params: npt.NDArray[np.int64]
+    macs: npt.NDArray[np.int64]
+    truth_by_seed: npt.NDArray[np.float64]
+
+    @property
+    def truth(self) -> npt.NDArray[np.float64]:
+        """The mean true accuracy over seeds, [n]."""
+        mean: npt.NDArray[np.float64] = self.truth_by_seed.mean(0)
+        return mean
+
+    def write_table(self, run: Run, scores: Mapping[str, Sequence[float]]) -> None:
+        """Write ranking.csv: a row for each architecture; scores: [n] each, by column."""
+        seeds = [f"truth_{seed}" for seed in range(len(self.truth_by_seed))]
+        columns = [
+            *(self.names, self.params.tolist(), self.macs.tolist(), self.truth.tolist()),
+            *self.truth_by_seed.tolist(),
+            *scores.values(),
+        ]
+        write_csv(
+            run.directory / RANKING_TABLE,
+            ["architecture", "params", "macs", "truth", *seeds, *scores],
+            zip(*columns, strict=True),
+        )
+
+
+@dataclass(frozen=True)
+class SecondScores:
+    """Scores by ``rank.also``, beside the first scores and the truth.
+
+    values: [n], after the last epoch. agreement: by epoch. label: of the axis.
+    logarithm: whether their logarithms are plotted.
+    """
+
+    values: Sequence[float]
+    agreement: Mapping[int, Agreement]
+    label: str
+    logarithm: bool
+
+    @property
+    def last(self) -> Agreement:
+        """The agreement after the last epoch."""
+        return list(self.agreement.values())[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"axis", "logarithm", "epochs": {EPOCH: {NAME: {"value", "low", "high"}}}}."""
+        return {
+            "axis": self.label,
+            "logarithm": self.logarithm,
+            "epochs": {
+                str(epoch): {name: found.to_json() for name, found in agreement.items()}
+                for epoch, agreement in self.agreement.items()
+            },
+        }
+
+    def result(self) -> dict[str, float]:
+        """Numbers for result.json, as far as they are defined."""
+        return {
+            f"also_{name}{suffix}": value
+            for name, found in self.last.items()
+            for suffix, value in (("", found.value), ("_low", found.low), ("_high", found.high))
+            if math.isfinite(value)
+        }
+
+    def plot(
+        self,
+        run: Run,
+        scores: npt.ArrayLike,
+        truth: npt.ArrayLike,
+        params: npt.NDArray[np.int64],
+    ) -> None:
+        """Plot also.png and .svg: the first scores, and the truth, against the second."""
+        values = np.asarray(self.values)
+        x = np.log(np.maximum(values, 1e-300)) if self.logarithm else values
+        panels = [
+            Panel("", x, y, params / 1e6, self.last[name], label)
+            for label, y, name in (
+                ("supernet accuracy", scores, "with_scores"),
+                ("true accuracy", truth, "with_truth"),
+            )
+        ]
+        plot_panels(panels, run.directory / SECOND_PICTURE, x=self.label)
+
+    def say(self, run: Run) -> None:
+        """Say the agreement in one line."""
+        words = [
+            f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}) {words}"
+            for words, found in (
+                ("with the scores", self.last["with_scores"]),
+                ("with the truth", self.last["with_truth"]),
+            )
+        ]
+        run.say(f"τ-b of rank.also     {', '.join(words)} ({SECOND_PICTURE}.png)")
+
+
+def write_ranking(
+    run: Run,
+    reports: Mapping[int, RankReport],
+    ceiling: Mapping[str, Estimate],
+    second: SecondScores | None,
+) -> None:
+    """Write ranking.json: the measures by epoch, the noise ceiling, the second scores."""
+    content: dict[str, Any] = {
+        "epochs": {str(epoch): found.to_json() for epoch, found in reports.items()},
+        "noise_ceiling": {name: found.to_json() for name, found in ceiling.items()},
+    }
+    if second is not None:
+        content["also"] = second.to_json()
+    write_json(run.directory / RANKING, content)
+
+
+def ranking_result(
+    report: RankReport,
+    ceiling: Mapping[str, Estimate],
+    scores: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    second: SecondScores | None,
+) -> dict[str, Any]:
+    """Numbers for result.json: the last ranking, as far as it is defined."""
+    result: dict[str, Any] = {
+        **{measure.name: finite(measure.estimate.value) for measure in report.measures},
+        "kendall_low": finite(report["kendall"].low),
+        "kendall_high": finite(report["kendall"].high),
+        "architectures": report.architectures,
+        **{f"ceiling_{name}": finite(found.value) for name, found in ceiling.items()},
+        **spread_of("score", scores),
+        **spread_of("truth", truth),
+        **(second.result() if second is not None else {}),
+    }
+    return {name: value for name, value in result.items() if value is not None}
+
+
+def finite(value: float) -> float | None:
+    """Replace nan and infinity, which JSON does not have, by None."""
+    return float(value) if math.isfinite(value) else None
+
+
+def spread_of(name: str, values: npt.ArrayLike) -> dict[str, float]:
+    """Spread of scores, for result.json: the least, the median and the greatest."""
+    low, middle, high = np.quantile(np.asarray(values), [0, 0.5, 1]).tolist()
+    return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
+
+
+def plot_ranking(
     run: Run,
     reports: Mapping[int, RankReport],
     scores: npt.ArrayLike,
     truth: npt.ArrayLike,
     params: npt.NDArray[np.int64],
 ) -> None:
-    """ranking.png and .svg: score against truth; with several epochs also tau by epoch."""
+    """Plot ranking.png and .svg: score against truth; with several epochs also tau by epoch."""
     last = list(reports.values())[-1]
-    figures.scatter(
+    plot_scatter(
         scores,
         truth,
         params / 1e6,
-        run.directory / "ranking",
+        run.directory / RANKING_PICTURE,
         tau=last["kendall"],
         confidence=last.confidence,
     )
     if len(reports) > 1:
         points = [(epoch, report["kendall"]) for epoch, report in reports.items()]
-        figures.curves({"supernet": points}, run.directory / "tau_by_epoch")
+        plot_curves({"supernet": points}, run.directory / TAU_PICTURE)
 
 
-def say(run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estimate]) -> None:
-    """The last ranking in full, the others in a line each, the ceiling, and a warning."""
+def say_ranking(
+    run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estimate]
+) -> None:
+    """Say the last ranking in full, the others in a line each, the ceiling, and a warning."""
     last = list(reports.values())[-1]
     table = Table(
         "",
@@ -73,4 +239,5 @@ def say(run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estim
         run.screen.console.print(curve)
     if last.warning:
         run.say(last.warning, "yellow")
-    run.say(f"everything is in     {run.directory} (ranking.png, ranking.csv, ranking.json)")
+    files = f"{RANKING_PICTURE}.png, {RANKING_TABLE}, {RANKING}"
+    run.say(f"everything is in     {run.directory} ({files})")

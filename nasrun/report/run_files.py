@@ -1,32 +1,44 @@
-"""The only reader of run directories: typed, and tolerant of jobs that have failed."""
+"""The only reader of run directories: strict about one run, tolerant of the jobs of a sweep."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nasrun.errors import UserError
 from nasrun.metrics.bootstrap import Estimate
+from nasrun.run.files import parse_json, read_json, read_object
+from nasrun.run.layout import (
+    COMPARISON,
+    FRONT,
+    RANKING,
+    RANKING_TABLE,
+    RECORD,
+    RESULT,
+    Earlier,
+)
 
 NOT_METRICS = ("seed", "job")
 """Numbers of a result that are not measured."""
 
 Points = list[tuple[float, Estimate]]
-"""τ-b after so many epochs."""
+"""A measure by epoch: (epoch, estimate)."""
 
 Values = npt.NDArray[np.float64]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Second:
-    """The scores by ``rank.also`` ([n], as they are drawn) and their tau-b with both others."""
+class SecondScore:
+    """Scores by ``rank.also`` ([n], as they are plotted) and their tau-b with both others."""
 
     values: Values
     axis: str
@@ -36,7 +48,7 @@ class Second:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a job has measured at its end, [n] each. params: in millions."""
+    """The last ranking of a run, [n] each; params: in millions."""
 
     scores: Values
     truth: Values
@@ -44,48 +56,199 @@ class Ranking:
     tau: Estimate
     confidence: float
     seed: int | None
-    second: Second | None
+    second: SecondScore | None
 
-    @staticmethod
-    def read(directory: Path) -> Ranking | None:
-        """None where ``directory`` holds no ranking, or none that can be read."""
+
+@dataclass(frozen=True)
+class Regret:
+    """One search algorithm of ``nasrun compare`` at the end of its searches.
+
+    regret: mean over ``seeds`` searches.
+    wins: share of the seeds that end below the control; None: it is the control.
+    p: of the mean difference from the control, by Holm's correction; None: it is the control.
+    """
+
+    algorithm: str
+    seeds: int
+    regret: Estimate
+    wins: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, as typed values.
+
+    strict: a file that is absent or damaged raises UserError with one line (``from=RUN_DIR`` and
+    ``resume``, where the run may be a stranger's). Else it counts as empty: of the jobs of a sweep
+    some may have failed.
+    """
+
+    path: Path
+    strict: bool = True
+
+    def has(self, name: str) -> bool:
+        """Tell whether the run has a file ``name``."""
+        return (self.path / name).exists()
+
+    def read_object(self, name: str, hint: str = "") -> dict[str, Any]:
+        """Read the JSON object in the file ``name``; hint: advice for the error message."""
+        if self.strict:
+            return read_object(self.path / name, hint)
         try:
-            with (directory / "ranking.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            found = json.loads((directory / "ranking.json").read_text(encoding="utf-8"))
-            epoch = max(found["epochs"], key=float)
-            report = found["epochs"][epoch]
-            return Ranking(
-                column(rows, f"score_{epoch}"),
-                column(rows, "truth"),
-                column(rows, "params") / 1e6,
-                Estimate.from_json(report["agreement"]["kendall"]),
-                float(report["confidence"]),
-                seed_of(directory),
-                second(rows, found.get("also"), epoch),
-            )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return None  # the job has failed, or is no ranking
+            value = parse_json((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Content of run.json."""
+        return self.read_object(RECORD, "is this the directory of a run?")
+
+    @property
+    def task(self) -> str:
+        """The task that was run."""
+        task: str = self._field("task", str)
+        return task
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration, as resumptions have left it, in plain values."""
+        config: dict[str, Any] = self._field("config", dict)
+        return config
+
+    @property
+    def overrides(self) -> list[Any]:
+        """The overrides of the command line, then those of each resumption, unchecked."""
+        given: list[Any] = self._field("overrides", list)
+        resumed = self.record.get("resumed")
+        entries = resumed if isinstance(resumed, list) else []
+        lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
+        return given + [word for words in lists if isinstance(words, list) for word in words]
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed; None where run.json does not tell it."""
+        seed = self.record.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Content of result.json; empty where the run has not ended."""
+        return self.read_object(RESULT) if self.has(RESULT) else {}
+
+    @property
+    def status(self) -> str | None:
+        """``done``, ``failed``, or None where the run has not ended."""
+        status = self.result.get("status")
+        return status if isinstance(status, str) else None
+
+    @property
+    def earlier(self) -> Earlier:
+        """The run as its continuation needs it."""
+        return Earlier(self.record, self.result if self.has(RESULT) else None)
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The last ranking of ``nasrun rank``; None where there is none."""
+        return self._checked(RANKING, self._read_ranking, None)
+
+    def agreement(self, measure: str) -> Points:
+        """A measure of agreement by epoch, e.g. ``kendall``; empty where there is no ranking."""
+
+        def read() -> Points:
+            epochs = self.read_object(RANKING)["epochs"]
+            return [
+                (float(epoch), Estimate.from_json(report["agreement"][measure]))
+                for epoch, report in epochs.items()
+            ]
+
+        return self._checked(RANKING, read, [])
+
+    @property
+    def comparison(self) -> list[Regret]:
+        """The rows of ``nasrun compare``, in order; empty where there are none."""
+
+        def read() -> list[Regret]:
+            return [
+                Regret(
+                    *(name, int(row["seeds"]), Estimate.from_json(row["regret"])),
+                    *(row["wins"], row["p"]),
+                )
+                for name, row in self.read_object(COMPARISON)["algorithms"].items()
+            ]
+
+        return self._checked(COMPARISON, read, [])
+
+    def architecture_at(self, pick: Any) -> Any:
+        """The architecture, as JSON, at place ``pick`` of the front.
+
+        Raises UserError where there is none.
+        """
+        path = self.path / FRONT
+        front = read_json(path)
+        if not isinstance(front, list) or not all(isinstance(row, dict) for row in front):
+            raise UserError(f"{path} is no front")
+        if type(pick) is not int or not 0 <= pick < len(front):
+            raise UserError(f"pick={pick}: {path} has the places 0 to {len(front) - 1}")
+        return front[pick].get("architecture")
+
+    def _field(self, name: str, kind: type[Any]) -> Any:
+        value = self.record.get(name)
+        if isinstance(value, kind):
+            return value
+        if self.strict:
+            raise UserError(f"{self.path / RECORD} lacks task, overrides or config")
+        return kind()
+
+    def _checked(self, name: str, read: Callable[[], _T], empty: _T) -> _T:
+        """Call ``read``; if the file ``name`` is damaged, raise UserError or return ``empty``."""
+        try:
+            return read()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if self.strict:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise UserError(f"{self.path / name} is absent or damaged ({reason})") from error
+            return empty
+
+    def _read_ranking(self) -> Ranking:
+        with (self.path / RANKING_TABLE).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = self.read_object(RANKING)
+        epoch = max(found["epochs"], key=float)
+        report = found["epochs"][epoch]
+        if not self.record:
+            raise ValueError(f"no {RECORD} beside it")
+        return Ranking(
+            _column(rows, f"score_{epoch}"),
+            _column(rows, "truth"),
+            _column(rows, "params") / 1e6,
+            Estimate.from_json(report["agreement"]["kendall"]),
+            float(report["confidence"]),
+            self.seed,
+            _second_score(rows, found.get("also"), epoch),
+        )
 
 
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """Raises ValueError where it is empty or holds what is no finite number."""
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
+    """Read a column; raises ValueError where it is empty or a value is no finite number."""
     values = np.array([float(row[name]) for row in rows])
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(name)
     return values
 
 
-def second(
+def _second_score(
     rows: Sequence[Mapping[str, Any]], also: Mapping[str, Any] | None, epoch: str
-) -> Second | None:
+) -> SecondScore | None:
     if also is None:
         return None
-    values = column(rows, f"also_{epoch}")
+    values = _column(rows, f"also_{epoch}")
     if also["logarithm"]:
         values = np.log(np.maximum(values, np.finfo(float).tiny))
     agreement = also["epochs"][epoch]
-    return Second(
+    return SecondScore(
         values,
         str(also["axis"]),
         Estimate.from_json(agreement["with_scores"]),
@@ -93,27 +256,12 @@ def second(
     )
 
 
-def seed_of(directory: Path) -> int | None:
-    seed = json.loads((directory / "run.json").read_text(encoding="utf-8")).get("seed")
-    return seed if isinstance(seed, int) else None
-
-
-def tau_of(directory: Path) -> Points:
-    """The τ-b of a ranking by epoch; empty where there is none to be read."""
-    path = directory / "ranking.json"
-    try:
-        epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
-        return [
-            (float(epoch), Estimate.from_json(report["agreement"]["kendall"]))
-            for epoch, report in epochs.items()
-        ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []  # the job has failed, or is no ranking
-
-
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep. error is None where it has ended well."""
+    """One job of a sweep.
+
+    error: None where it has ended well. mended_by_user: the error is a mistake of the user's.
+    """
 
     number: int
     directory: Path
@@ -123,25 +271,31 @@ class Job:
     mended_by_user: bool = False
 
 
-def _listed(directory: Path, pattern: str = "*") -> list[Path]:
-    try:
-        return list(directory.glob(pattern))
-    except (OSError, ValueError):  # a name that no directory can have
-        return []
-
-
 def read_jobs(directory: Path) -> list[Job]:
-    """The jobs of a sweep by what they have left in their directories, in order."""
+    """Read the jobs of a sweep from their directories, in order."""
     folders = [path for path in _listed(directory) if path.is_dir() and path.name.isdecimal()]
     return [_read_job(folder) for folder in sorted(folders, key=lambda path: int(path.name))]
 
 
+def job_files(directory: Path) -> RunDirectory:
+    """The files of a job of a sweep: what is absent or damaged counts as empty."""
+    return RunDirectory(directory, strict=False)
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return list(directory.glob("*"))
+    except (OSError, ValueError):  # a name that no directory can have
+        return []
+
+
 def _read_job(folder: Path) -> Job:
-    result, run = _object(folder / "result.json"), _object(folder / "run.json")
-    overrides = result.get("overrides") or run.get("overrides") or []
+    run = job_files(folder)
+    result = run.result
+    overrides = result.get("overrides") or run.record.get("overrides") or []
     error = None
     if not result:
-        error = "it has left no result.json"
+        error = f"it has left no {RESULT}"
     elif result.get("status") == "failed":
         error = str(result.get("error"))
     metrics = {
@@ -157,11 +311,3 @@ def _read_job(folder: Path) -> Job:
         error,
         result.get("kind") == "user",
     )
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

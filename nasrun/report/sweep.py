@@ -1,4 +1,4 @@
-"""Sweeps: what their jobs came to, as a table, summary.csv and jobs.csv.
+"""The summary of a sweep: a table on the screen, summary.csv, jobs.csv, pictures.
 
 Hydra tells a callback nothing of the jobs, so each leaves a result.json and they are read here.
 """
@@ -19,17 +19,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.report.run_files import Job, read_jobs
+from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
 
 
 @dataclass(frozen=True)
 class Column:
-    """How a metric is shown: its title, the factor to the title's unit, decimals."""
+    """A column of the table: its title, the factor to the title's unit, decimals."""
 
     title: str
     factor: float
     digits: int
 
     def cell(self, average: float | None, spread: float | None) -> str:
+        """Write a mean and its standard deviation in the unit of the title."""
         if average is None:
             return "-"
         shown = f"{average * self.factor:,.{self.digits}f}"
@@ -54,7 +56,7 @@ COLUMNS = {
 
 
 def differing(jobs: Sequence[Job]) -> dict[int, str]:
-    """For each job the overrides, without the seed, that not all of the jobs have."""
+    """Find for each job the overrides, without the seed, that not all of the jobs have."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
     return {
         job.number: " ".join(
@@ -67,7 +69,7 @@ def differing(jobs: Sequence[Job]) -> dict[int, str]:
 
 
 def combinations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    """The jobs by their overrides without the seed, in order of appearance."""
+    """Group the jobs by their overrides without the seed, in order of appearance."""
     labels = differing(jobs)
     found: dict[str, list[Job]] = {}
     for job in jobs:
@@ -76,12 +78,13 @@ def combinations(jobs: Sequence[Job]) -> dict[str, list[Job]]:
 
 
 def metric_names(jobs: Iterable[Job]) -> list[str]:
+    """Name the metrics that any job has: those of the table first, then by alphabet."""
     found = {name for job in jobs for name in job.metrics}
     return [name for name in COLUMNS if name in found] + sorted(found - COLUMNS.keys())
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1); None where too few values define it."""
+    """Mean and sample standard deviation (n - 1); None where there are too few values."""
     return (
         mean(values) if values else None,
         stdev(values) if len(values) > 1 else None,
@@ -89,7 +92,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """One row for each combination of overrides without the seed; n counts jobs that ended well."""
+    """Make a row for each combination of overrides without the seed; n: jobs that ended well."""
     rows = []
     for label, members in combinations(jobs).items():
         done = [job for job in members if job.error is None]
@@ -106,6 +109,7 @@ def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def job_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Make a row for each job."""
     return [
         {
             "job": job.number,
@@ -119,6 +123,7 @@ def job_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows whose keys are the columns; lines end as Excel wants it."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
@@ -126,7 +131,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
-    """The table of combinations, then the jobs that failed and why."""
+    """Show the table of combinations, then the jobs that failed and why."""
     failed = [job for job in jobs if job.error]
     if len(failed) < len(jobs):
         console.print(
@@ -160,7 +165,7 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
 
 
 def summarise(directory: Path) -> None:
-    """Show what the jobs of a sweep came to, and write its tables and pictures."""
+    """Show the results of a sweep, and write its tables and pictures."""
     from nasrun.report import sweep_methods, sweep_rankings  # matplotlib and scipy
 
     jobs = read_jobs(directory)
@@ -181,23 +186,23 @@ def summarise(directory: Path) -> None:
     if methods is not None:
         sweep_methods.show(methods, console)
         pictures = sweep_methods.plot(methods, directory)
-    for words, drawn in (
+    for words, plotted in (
         ("the methods are in  ", pictures),
-        ("the curves are in   ", sweep_rankings.plot_curves(done, directory)),
+        ("the curves are in   ", sweep_rankings.plot_tau(done, directory)),
         ("the pictures are in ", sweep_rankings.plot(done, directory)),
     ):
-        names = ", ".join(path.name for path in drawn if path.suffix == ".png")
+        names = ", ".join(path.name for path in plotted if path.suffix == ".png")
         if names:
             console.print(f"{words} {directory} ({names})", markup=False, soft_wrap=True)
     try:
-        write_csv(directory / "jobs.csv", job_rows(jobs))
-        write_csv(directory / "summary.csv", summary_rows(jobs))
+        write_csv(directory / SWEEP_JOBS, job_rows(jobs))
+        write_csv(directory / SWEEP_SUMMARY, summary_rows(jobs))
     except OSError as error:
         sys.stderr.write(f"nasrun: error: cannot write the summary in {directory}: {error}\n")
 
 
 def exit_status(jobs: Sequence[Job]) -> int:
-    """0: all jobs ended well; 2: all failed, and by what the user can mend; 1: anything else."""
+    """Exit status: 0: all jobs ended well; 2: all failed by mistakes of the user's; else 1."""
     if not any(job.error for job in jobs):
         return 0
     return 2 if all(job.error and job.mended_by_user for job in jobs) else 1

@@ -1,4 +1,4 @@
-"""Whether the methods of a sweep differ: each against a control, in pairs of the same seed."""
+"""Tests of a sweep's methods against a control, in pairs of the same seed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics.paired import holm, sign_flip_p
-from nasrun.report import figures
-from nasrun.report.run_files import Job, seed_of
+from nasrun.report.figures import plot_spread
+from nasrun.report.run_files import Job, job_files
+from nasrun.run.layout import SWEEP_METHODS_PICTURE
 
 MEASURES = {"true_accuracy": "true accuracy", "test_accuracy": "test accuracy"}
-"""What methods are compared by: the first of them that all jobs have."""
+"""Metrics and their words: methods are compared by the first that all jobs have."""
 
 CONTROLS = ("search_algo=random", "sampler=uniform")
-"""The words of the combination that the others are tested against; else it is the first."""
+"""Overrides of the control, which the others are tested against; else it is the first."""
 
 MIN_SEEDS = 3
-"""Seeds that a method must have in common with the control."""
+"""Seeds that a method must have in common with the control to be tested."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method minus the control, in the unit of the measure: the mean over n pairs, its 95 %
-    interval by Student's t, and the p of a permutation test, by Holm for all methods together."""
+    """A method minus the control, in the unit of the measure.
+
+    n: pairs. mean: over the pairs. low, high: its 95 % interval by Student's t.
+    p: of a permutation test, by Holm for all methods together.
+    """
 
     n: int
     mean: float
@@ -41,7 +45,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Methods:
-    """values: by method and seed; differences: of all but the control that have enough pairs."""
+    """The methods of a sweep.
+
+    values: by method and seed. differences: of all but the control that have enough pairs.
+    """
 
     measure: str
     control: str
@@ -50,16 +57,16 @@ class Methods:
 
 
 def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
-    """None where there are no two methods with enough seeds in common."""
+    """Compare methods; None where no two have enough seeds in common."""
     jobs = [job for members in combinations.values() for job in members]
     measure = next((m for m in MEASURES if jobs and all(m in job.metrics for job in jobs)), None)
     if measure is None:
         return None
     values: dict[str, dict[int, float]] = {}
     for label, members in combinations.items():
-        seeds = [(_seed(job.directory), job.metrics[measure]) for job in members]
+        seeds = [(job_files(job.directory).seed, job.metrics[measure]) for job in members]
         values[label] = {seed: value for seed, value in seeds if seed is not None}
-    control = next((one for word in CONTROLS for one in values if word in one.split()), None)
+    control = next((label for word in CONTROLS for label in values if word in label.split()), None)
     control = next(iter(values)) if control is None else control
     pairs = {
         label: [(own[seed], values[control][seed]) for seed in own if seed in values[control]]
@@ -69,7 +76,7 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
     found = {label: two for label, two in pairs.items() if len(two) >= MIN_SEEDS}
     if not found:
         return None
-    # Every method and every sweep draws the same permutations: equal files, equal numbers.
+    # Every method and every sweep samples the same permutations: equal files, equal numbers.
     p = [
         sign_flip_p(*zip(*two, strict=True), rng=np.random.default_rng(0)) for two in found.values()
     ]
@@ -80,13 +87,6 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
     return Methods(measure, control, values, differences)
 
 
-def _seed(directory: Path) -> int | None:
-    try:
-        return seed_of(directory)
-    except (OSError, ValueError, AttributeError):
-        return None  # somebody has taken its record away
-
-
 def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
     apart = np.array([own - control for own, control in pairs])
     mean = float(apart.mean())
@@ -95,15 +95,21 @@ def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
 
 
 def show(methods: Methods, console: Console) -> None:
-    """One table; says where so few seeds cannot show a difference at all."""
+    """Show a table; says where so few seeds cannot show a difference at all."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in (f"against {escape(methods.control or '(all)')}", "n", "points", "95 %", "p"):
         table.add_column(title, no_wrap=True)
-    for label, one in methods.differences.items():
-        interval = f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
-        table.add_row(escape(label), str(one.n), f"{100 * one.mean:+.2f}", interval, f"{one.p:.2g}")
+    for label, difference in methods.differences.items():
+        interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+        table.add_row(
+            escape(label),
+            str(difference.n),
+            f"{100 * difference.mean:+.2f}",
+            interval,
+            f"{difference.p:.2g}",
+        )
     console.print(table)
-    few = min(one.n for one in methods.differences.values())
+    few = min(difference.n for difference in methods.differences.values())
     words = (
         f"points of {MEASURES[methods.measure]}, paired by seed; p: permutation test, by Holm for "
         "all together"
@@ -114,7 +120,7 @@ def show(methods: Methods, console: Console) -> None:
 
 
 def plot(methods: Methods, directory: Path) -> list[Path]:
-    """methods.png and .svg: the values of every method."""
+    """Plot methods.png and .svg: the values of every method."""
     names, key = short(list(methods.values))
     groups = {
         name: [100 * value for value in values.values()]
@@ -122,11 +128,11 @@ def plot(methods: Methods, directory: Path) -> list[Path]:
         if values
     }
     x = f"{MEASURES[methods.measure]} (%)"
-    return figures.spread(groups, directory / "methods", x=x, y=key)
+    return plot_spread(groups, directory / SWEEP_METHODS_PICTURE, x=x, y=key)
 
 
 def short(labels: Sequence[str]) -> tuple[list[str], str]:
-    """Labels without the word and the = that all of them begin with, and that word."""
+    """Shorten labels that all begin with the same ``word=``; returns them and the word."""
     keys = {label.partition("=")[0] for label in labels}
     if len(keys) == 1 and all(label.count("=") == 1 for label in labels):
         return [label.partition("=")[2] for label in labels], keys.pop()

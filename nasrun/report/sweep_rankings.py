@@ -11,17 +11,23 @@ from statistics import mean, stdev
 import numpy as np
 
 from nasrun.metrics.bootstrap import Estimate
-from nasrun.report import figures
-from nasrun.report.run_files import Points, Ranking, Values, tau_of
+from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_spread
+from nasrun.report.run_files import Points, Ranking, Values, job_files
+from nasrun.run.layout import (
+    SWEEP_RANKINGS_PICTURE,
+    SWEEP_SECOND_PICTURES,
+    SWEEP_SPREAD_PICTURE,
+    TAU_PICTURE,
+)
 
 MAX_PANELS = 9
-"""Panels of a picture, so that they can still be read."""
+"""Panels of a picture; more could not be read."""
 
 
 def chosen(
     combinations: Mapping[str, Sequence[Path]], most: int = MAX_PANELS
 ) -> tuple[dict[str, Ranking], int]:
-    """At most ``most`` rankings by name, in order, and how many there are in all.
+    """Choose at most ``most`` rankings, by name, in order; also returns how many there are.
 
     combinations: run directories by overrides. Each combination gives its first run before any
     gives its second.
@@ -29,7 +35,9 @@ def chosen(
     found = [
         (label, turn, ranking)
         for label, directories in combinations.items()
-        for turn, ranking in enumerate(filter(None, map(Ranking.read, directories)))
+        for turn, ranking in enumerate(
+            filter(None, (job_files(directory).ranking for directory in directories))
+        )
     ]
     kept = sorted(range(len(found)), key=lambda index: (found[index][1], index))[:most]
     several = {label for label, turn, _ in found if turn}
@@ -44,8 +52,11 @@ def chosen(
 
 
 def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """rankings, spread, and where there are second scores also_scores and also_truth: .png and
-    .svg in ``directory``, if at least two jobs are rankings; the files written."""
+    """Plot the rankings of a sweep if it has at least two; the files written are returned.
+
+    rankings, spread, and where there are second scores also_scores and also_truth, each as .png
+    and .svg in ``directory``.
+    """
     found, count = chosen(combinations)
     if len(found) < 2:
         return []
@@ -54,46 +65,48 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
     if len(found) < count:
         title += f"; {len(found)} of {count} jobs"
     panels = [
-        figures.Panel(name, one.scores, one.truth, one.params, one.tau)
-        for name, one in found.items()
+        Panel(name, ranking.scores, ranking.truth, ranking.params, ranking.tau)
+        for name, ranking in found.items()
     ]
-    files = figures.panels(panels, directory / "rankings", y="true accuracy", title=title)
+    files = plot_panels(panels, directory / SWEEP_RANKINGS_PICTURE, y="true accuracy", title=title)
     truths = distinct(found)
-    groups = {name: one.scores for name, one in found.items()} | truths
-    files += figures.spread(
-        groups, directory / "spread", x="supernet and true accuracy", apart=len(truths)
+    groups = {name: ranking.scores for name, ranking in found.items()} | truths
+    files += plot_spread(
+        groups, directory / SWEEP_SPREAD_PICTURE, x="supernet and true accuracy", apart=len(truths)
     )
-    seconds = [(name, one, one.second) for name, one in found.items() if one.second is not None]
+    seconds = [
+        (name, ranking, ranking.second)
+        for name, ranking in found.items()
+        if ranking.second is not None
+    ]
     if seconds:
         axes = {also.axis for _, _, also in seconds}
         x = axes.pop() if len(axes) == 1 else "score by rank.also"
         by_score = [
-            figures.Panel(name, also.values, one.scores, one.params, also.with_scores)
-            for name, one, also in seconds
+            Panel(name, also.values, ranking.scores, ranking.params, also.with_scores)
+            for name, ranking, also in seconds
         ]
         by_truth = [
-            figures.Panel(name, also.values, one.truth, one.params, also.with_truth)
-            for name, one, also in seconds
+            Panel(name, also.values, ranking.truth, ranking.params, also.with_truth)
+            for name, ranking, also in seconds
         ]
-        for panels, name, y in (
-            (by_score, "also_scores", "supernet accuracy"),
-            (by_truth, "also_truth", "true accuracy"),
-        ):
-            files += figures.panels(panels, directory / name, x=x, y=y, title=title)
+        both = ((by_score, "supernet accuracy"), (by_truth, "true accuracy"))
+        for name, (panels, y) in zip(SWEEP_SECOND_PICTURES, both, strict=True):
+            files += plot_panels(panels, directory / name, x=x, y=y, title=title)
     return files
 
 
 def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
-    """The truths that differ, by name; jobs often share one."""
+    """Find the truths that differ, by name; jobs often share one."""
     truths: dict[bytes, tuple[str, Values]] = {}
-    for name, one in found.items():
-        truths.setdefault(np.sort(one.truth).tobytes(), (name, one.truth))
+    for name, ranking in found.items():
+        truths.setdefault(np.sort(ranking.truth).tobytes(), (name, ranking.truth))
     alone = len(truths) == 1
     return {"truth" if alone else f"truth, {name}": truth for name, truth in truths.values()}
 
 
 def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points]:
-    """For each combination the mean τ-b at each epoch over its run directories.
+    """Average τ-b at each epoch over the run directories of each combination.
 
     The interval is ± one sample standard deviation over runs; of a single run, its own interval
     over architectures. Runs without a ranking are passed over.
@@ -102,21 +115,21 @@ def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points
     for name, directories in combinations.items():
         by_epoch: defaultdict[float, list[Estimate]] = defaultdict(list)
         for directory in directories:
-            for epoch, estimate in tau_of(directory):
+            for epoch, estimate in job_files(directory).agreement("kendall"):
                 by_epoch[epoch].append(estimate)
         if by_epoch:
             found[name or "all"] = [(e, _together(by_epoch[e])) for e in sorted(by_epoch)]
     return found
 
 
-def plot_curves(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """tau_by_epoch.png and .svg in ``directory``, where any ranking has several epochs."""
+def plot_tau(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
+    """Plot tau_by_epoch.png and .svg in ``directory``, if any ranking has several epochs."""
     points = tau_by_epoch(combinations)
     if not any(len(line) > 1 for line in points.values()):
         return []
     most = max(len(directories) for directories in combinations.values())
     band = "mean ± s.d. over seeds" if most > 1 else "interval over architectures"
-    return figures.curves(points, directory / "tau_by_epoch", title=band)
+    return plot_curves(points, directory / TAU_PICTURE, title=band)
 
 
 def _together(estimates: Sequence[Estimate]) -> Estimate:

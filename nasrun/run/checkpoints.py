@@ -1,7 +1,7 @@
-"""Checkpoints on the disk: whole or recognised as damaged, and never only one of them.
+"""Checkpoints on the disk: never only one of them, and a damaged one is recognised.
 
-A checkpoint is ``checkpoints/000012.json`` with the JSON part of every kept state, the lengths of
-the logs, and the names, sizes and digests of the tensor files beside it. A part that has not
+A checkpoint is ``checkpoints/000012.json`` with the JSON part of every tracked state, the lengths
+of the logs, and the names, sizes and digests of the tensor files beside it. A state that has not
 changed since an earlier checkpoint is not written again: the new one names the old file.
 """
 
@@ -19,26 +19,31 @@ from typing import Any
 from torch import Tensor
 
 from nasrun.errors import UserError
-from nasrun.run.files import LARGEST_JSON, parse_json, read_bytes, write_atomic
+from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, write_atomic
 from nasrun.run.state import State, Stateful, decode_tensors, encode_tensors, pack, unpack
 
 FORMAT = 1
 SPARE_BYTES = 2**29
-"""What a part's tensors may take beyond four times its present state (a predictor to come)."""
+"""Allowance for the tensors of a state beyond four times its present size, in bytes.
 
-MOST_KEPT = 4
+A predictor, for one, does not exist yet when its state is read.
+"""
+
+MAX_CHECKPOINTS = 4
 """Checkpoints on the disk: three, and a fourth while it replaces one of them."""
 
-MOST_PARTS = 32
-MOST_BYTES = 2**34
-"""Of all tensor files of a checkpoint: what is larger is none of ours, and not even read."""
+MAX_STATES = 32
+"""States in a checkpoint; no run has as many."""
+
+MAX_TENSOR_BYTES = 2**34
+"""Size of all tensor files of a checkpoint; larger ones are not ours and not even read."""
 
 _MANIFEST = re.compile(r"(\d{6,12})\.json", re.ASCII)
 _TENSORS = re.compile(r"\d{6,12}-[a-z_]+\.safetensors", re.ASCII)
 
 
 class DamageError(Exception):
-    """A checkpoint that is not what was written."""
+    """A checkpoint on the disk is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Tensors:
 
     @staticmethod
     def from_json(value: Any) -> Tensors:
-        """Raises DamageError where ``value`` cannot be what ``asdict`` has given."""
+        """Read what ``asdict`` has given; raises DamageError where ``value`` cannot be that."""
         found = Tensors(**value)
         if not isinstance(found.name, str) or not _TENSORS.fullmatch(found.name):
             raise DamageError(f"it names a file {str(found.name)[:80]!r}")
@@ -62,7 +67,11 @@ class Tensors:
 
 @dataclass(frozen=True)
 class StoredState:
-    """One part's state. label: which training, of several that take the same place in turn."""
+    """The state of one object as it stands in a checkpoint.
+
+    label: which training, of several that have the same name in turn.
+    tree: its JSON part. tensors: the file of its tensors, if it has any.
+    """
 
     label: str
     tree: Any
@@ -75,7 +84,10 @@ class StoredState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """seconds: computing time so far; logs: bytes of each log file; parts: by name."""
+    """The content of one checkpoint.
+
+    seconds: computing time so far. logs: bytes of each log file. parts: the states by name.
+    """
 
     number: int
     seconds: float
@@ -88,16 +100,20 @@ class Checkpoint:
 
 @dataclass
 class TrackedState:
-    """A part under care. written: what stands on the disk of the state that had ``mark``."""
+    """An object whose state is in every checkpoint.
 
-    part: Stateful
+    mark: tells whether the state has changed; None: unknown. written: the state that had ``mark``,
+    as it stands on the disk.
+    """
+
+    stateful: Stateful
     label: str = ""
     mark: Any = None
     written: StoredState | None = None
 
 
 class Checkpoints:
-    """The folder; the newest checkpoints are kept so that no single file is needed by all."""
+    """The folder of checkpoints; of those it keeps, no file is needed by all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,9 +121,9 @@ class Checkpoints:
         self.number = 0
 
     def read(self, say: Callable[[str], None]) -> list[Checkpoint]:
-        """The newest checkpoints that are whole, newest first; tells of each damaged one.
+        """Read the newest checkpoints that are whole, newest first.
 
-        Raises UserError where the folder is a link.
+        say: is told of each damaged one. Raises UserError where the folder is a link.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is refused: it is a link")
@@ -119,7 +135,7 @@ class Checkpoints:
         self.number = max((number for number, _ in found), default=0)
         whole: list[Checkpoint] = []
         for number, path in reversed(found):
-            if len(whole) == MOST_KEPT:
+            if len(whole) == MAX_CHECKPOINTS:
                 break
             try:
                 whole.append(self._read(number, path))
@@ -130,7 +146,7 @@ class Checkpoints:
 
     def _read(self, number: int, path: Path) -> Checkpoint:
         try:
-            value = parse_json(read_bytes(path, LARGEST_JSON))
+            value = parse_json(read_bytes(path, MAX_JSON_BYTES))
             body, digest = value["checkpoint"], value["digest"]
             if not isinstance(body, str) or digest != _digest(body.encode()):
                 raise DamageError("its digest does not fit its content")
@@ -155,14 +171,17 @@ class Checkpoints:
         if not 0 <= checkpoint.seconds < math.inf or min(checkpoint.logs.values(), default=0) < 0:
             raise DamageError("it holds numbers that cannot be")
         files = {stored.tensors for stored in checkpoint.parts.values() if stored.tensors}
-        if len(checkpoint.parts) > MOST_PARTS or sum(file.size for file in files) > MOST_BYTES:
+        if (
+            len(checkpoint.parts) > MAX_STATES
+            or sum(file.size for file in files) > MAX_TENSOR_BYTES
+        ):
             raise DamageError("it holds more than any run keeps")
         for file in files:
             self._verify(file)
         return checkpoint
 
     def _verify(self, tensors: Tensors) -> None:
-        """Piece by piece, so that the length of a file costs no memory."""
+        """Compare size and digest, piece by piece: the length of a file costs no memory."""
         path = self.folder / tensors.name
         if path.is_symlink() or not path.is_file():
             raise DamageError(f"{tensors.name} is missing")
@@ -178,7 +197,7 @@ class Checkpoints:
             raise DamageError(f"the digest of {tensors.name} does not fit its content")
 
     def state(self, stored: StoredState, limit: int) -> State:
-        """A part's state; raises ValueError where it is none, or has over ``limit`` bytes."""
+        """Read a state; raises ValueError where it is none, or has over ``limit`` bytes."""
         tensors: dict[str, Tensor] = {}
         if stored.tensors is not None:
             data = read_bytes(self.folder / stored.tensors.name, limit)
@@ -197,15 +216,15 @@ class Checkpoints:
         logs: dict[str, int],
         seconds: float,
     ) -> Checkpoint:
-        """A new checkpoint of ``parts``; ``unclaimed`` are parts of an earlier one, passed on."""
+        """Write a checkpoint of ``parts``; ``unclaimed``: states of an earlier one, passed on."""
         self.number += 1
         stored = dict(unclaimed)
-        for name, kept in parts.items():
-            mark = getattr(kept.part, "mark", None)
-            if kept.written is None or mark is None or mark != kept.mark:
-                kept.written = self._write_part(name, kept)
-                kept.mark = mark
-            stored[name] = replace(kept.written, label=kept.label)
+        for name, tracked in parts.items():
+            mark = getattr(tracked.stateful, "mark", None)
+            if tracked.written is None or mark is None or mark != tracked.mark:
+                tracked.written = self._write_state(name, tracked)
+                tracked.mark = mark
+            stored[name] = replace(tracked.written, label=tracked.label)
         checkpoint = Checkpoint(self.number, seconds, logs, stored)
         body = json.dumps(
             {
@@ -224,26 +243,34 @@ class Checkpoints:
         self._prune()
         return checkpoint
 
-    def _write_part(self, name: str, kept: TrackedState) -> StoredState:
-        tree, tensors = pack(kept.part.state_dict())
+    def _write_state(self, name: str, tracked: TrackedState) -> StoredState:
+        tree, tensors = pack(tracked.stateful.state_dict())
         if not tensors:
-            return StoredState(kept.label, tree, None)
+            return StoredState(tracked.label, tree, None)
         data = encode_tensors(tensors)
         file_name = f"{self.number:06d}-{name}.safetensors"
         write_atomic(self.folder / file_name, lambda file: file.write(data))
-        return StoredState(kept.label, tree, Tensors(file_name, len(data), _digest(data)))
+        return StoredState(tracked.label, tree, Tensors(file_name, len(data), _digest(data)))
 
     def _prune(self) -> None:
-        """Keep the last two, and of the others the newest of those that share fewest files with
-        the last: whatever of these files stays in use, that one needs no more of them than any."""
+        """Keep the last two, and one of the others: the one least dependent on the last's files.
+
+        That is the one that shares the fewest files with the last; of equals the newest.
+        """
         last, others = self.kept[-1], self.kept[-2::-1]
-        apart = min(others, key=lambda one: len(one.files() & last.files()), default=last)
-        self.keep_only([one for one in self.kept if one in (apart, *self.kept[-2:])])
+        apart = min(
+            others, key=lambda checkpoint: len(checkpoint.files() & last.files()), default=last
+        )
+        self.keep_only(
+            [checkpoint for checkpoint in self.kept if checkpoint in (apart, *self.kept[-2:])]
+        )
 
     def keep_only(self, keep: list[Checkpoint]) -> None:
-        """Remove whatever in the folder belongs to none of ``keep``."""
+        """Remove our files in the folder that belong to none of ``keep``."""
         self.kept = keep
-        names = {f"{one.number:06d}.json" for one in keep}.union(*(one.files() for one in keep))
+        names = {f"{checkpoint.number:06d}.json" for checkpoint in keep}.union(
+            *(checkpoint.files() for checkpoint in keep)
+        )
         for path in self.folder.iterdir():
             ours = _MANIFEST.fullmatch(path.name) or _TENSORS.fullmatch(path.name)
             unfinished = path.name.startswith(".") and path.name.endswith(".writing")

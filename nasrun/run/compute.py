@@ -1,4 +1,4 @@
-"""Where and in what number format networks run."""
+"""The device and the number format in which networks run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Compute:
-    """device, and whether networks run in bf16 autocast and in the channels_last layout.
+    """The device of a run and how networks are computed on it.
 
-    batch_size: how many images of a training batch pass through the network at once (full: all of
-    them; auto: as many as the memory takes). on_nonfinite: what becomes of a training step whose
-    loss is NaN or infinite.
+    bf16: whether networks run in bf16 autocast. channels_last: whether in that memory layout.
+    batch_size: images of a training batch that pass through the network at once (full: all of
+    them; auto: as many as the memory takes).
+    on_nonfinite: stop at, or skip, a training step whose loss is NaN or infinite.
     """
 
     device: torch.device
@@ -43,8 +44,9 @@ class Compute:
         batch_size: BatchSize = "full",
         on_nonfinite: OnNonfinite = "stop",
     ) -> Compute:
-        """device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        """Choose the device and set torch up for it.
 
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         Raises UserError where the device is absent or unknown.
         """
         if device == "auto":
@@ -80,25 +82,26 @@ class Compute:
         )
 
     def place(self, network: _Network) -> _Network:
-        """The network on the device, in its memory layout."""
+        """Move the network to the device and into the memory layout of the run."""
         network = network.to(self.device)
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
         return network
 
     def images(self, images: Tensor) -> Tensor:
-        """images [B, C, H, W] in the layout of the networks."""
+        """Bring images [B, C, H, W] into the memory layout of the networks."""
         if self.channels_last:
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
     def autocast(self) -> AbstractContextManager[object]:
+        """The context in which networks run."""
         if self.bf16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
     def describe(self) -> str:
-        """The device in words, e.g. ``NVIDIA H200, bf16``."""
+        """Describe the device in words, e.g. ``NVIDIA H200, bf16``."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         else:
@@ -107,7 +110,7 @@ class Compute:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, or Python, has found no memory: on a GPU or on the CPU."""
+    """Tell whether an error means that torch, or Python, has found no memory."""
     words = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,28 +1,32 @@
-"""Files that are whole or absent, and files of strangers: read as data, within bounds."""
+"""Files are written whole or not at all, and read as data, within bounds of size."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
 
-LARGEST_JSON = 64 * 2**20
-"""Bytes; no JSON file of a run comes near, and a larger one is not even read: as Python's objects
-it takes twenty times the memory."""
+MAX_JSON_BYTES = 64 * 2**20
+"""Size of a JSON file that is still read; no file of a run comes near.
 
-MOST_NESTED = 64
+As Python's objects it takes twenty times the memory.
+"""
+
+MAX_JSON_LEVELS = 64
 """Levels of lists and mappings within each other; ours have about ten."""
 
-_TOO_DEEP = f"it has more than {MOST_NESTED} levels"
+_TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Nobody ever sees ``path`` half-written; a failed write leaves what was there before.
+    """Write a file so that nobody sees it half-written; a failure leaves the old one.
 
     On return the file and its name are on the disk: a power cut does not undo them.
     """
@@ -50,9 +54,9 @@ def _sync_directory(directory: Path) -> None:
 
 
 def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
-    """``path`` opened to be written on from byte ``keep``; what lay behind is cut off.
+    """Open ``path`` for writing from byte ``keep`` on; what lay behind is cut off.
 
-    keep=None leaves all that is there.
+    keep: None leaves all that is there.
 
     Raises UserError where it is a link, hard or soft, or no regular file: a run directory may come
     from a stranger, and nothing outside it may be written.
@@ -75,7 +79,7 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """All of a regular file of at most ``limit`` bytes; links are not followed.
+    """Read a regular file of at most ``limit`` bytes; links are not followed.
 
     Raises UserError where it is a link, no file, or larger; OSError where it cannot be read.
     """
@@ -100,19 +104,29 @@ def _open(path: Path, flags: int) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Halves of surrogate pairs, which no encoding has, become JSON's own escapes.
     write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with a line of column names, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+
+
 def parse_json(data: str | bytes) -> Any:
-    """Raises ValueError, and nothing else, where ``data`` is not JSON, or nested too deeply."""
+    """Parse JSON; raises ValueError, and nothing else, where it is none or nested too deeply."""
     try:
         value = json.loads(data)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_JSON_LEVELS):
         level = [
             inner
             for outer in level
@@ -125,10 +139,10 @@ def parse_json(data: str | bytes) -> Any:
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """Raises UserError, naming the file and giving the hint, where it is absent or not JSON."""
+    """Read a JSON file; raises UserError, with the hint, where it is absent or not JSON."""
     advice = f"; {hint}" if hint else ""
     try:
-        return parse_json(read_bytes(path, LARGEST_JSON))
+        return parse_json(read_bytes(path, MAX_JSON_BYTES))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
     except ValueError as error:
@@ -136,7 +150,7 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_object(path: Path, hint: str = "") -> dict[str, Any]:
-    """The JSON object in a file; raises UserError where there is none."""
+    """Read the JSON object in a file; raises UserError where there is none."""
     value = read_json(path, hint)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
@@ -144,14 +158,14 @@ def read_object(path: Path, hint: str = "") -> dict[str, Any]:
 
 
 def read_json_or_text(path: Path, hint: str = "") -> Any:
-    """The JSON value in a file; of one that is not called ``.json`` and holds no object, its text.
+    """Read a JSON value, or the text of a file that is not ``.json`` and holds no object.
 
     Raises UserError, naming the file and giving the hint, where it cannot be read.
     """
     if path.suffix == ".json":
         return read_json(path, hint)
     try:
-        text = read_bytes(path, LARGEST_JSON).decode("utf-8-sig").strip()
+        text = read_bytes(path, MAX_JSON_BYTES).decode("utf-8-sig").strip()
     except OSError as error:
         advice = f"; {hint}" if hint else ""
         raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
@@ -161,5 +175,5 @@ def read_json_or_text(path: Path, hint: str = "") -> Any:
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes in place of what could steer a terminal."""
+    """Replace characters that could steer a terminal by escapes."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

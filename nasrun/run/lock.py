@@ -1,4 +1,4 @@
-"""One process for each run directory."""
+"""The lock of a run directory: one process at a time works in it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, printable
-
-NAME = "lock"
+from nasrun.run.layout import LOCK
 
 
 class Lock:
-    """Held from ``acquire`` to ``release``, or to the death of this process.
+    """A lock that is held from ``acquire`` to ``release`` or to the death of the process.
 
     The lock is the operating system's (a record lock on the file, also over NFS), so a process
     that was killed leaves a file but no lock: the file only tells the next one who holds it. Forked
@@ -26,12 +25,12 @@ class Lock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
+        self.path = directory / LOCK
         self.stale: str | None = None
         self._file: BinaryIO | None = None
 
     def acquire(self) -> Lock:
-        """Raises UserError, with the holder's host and process id, where another one has it.
+        """Take the lock; raises UserError, naming the holder, where another process has it.
 
         Afterwards ``stale`` names the process that died without releasing it, if one did.
         """
@@ -74,7 +73,7 @@ class Lock:
         file.flush()
 
     def release(self) -> None:
-        """Removes the file first: nobody can lock what is about to go."""
+        """Give the lock back: remove the file first, so that nobody locks what is about to go."""
         if self._file is not None:
             self.path.unlink(missing_ok=True)
             self._file.close()

@@ -1,4 +1,4 @@
-"""What a run writes line by line: metrics.jsonl, trials.jsonl and TensorBoard's events."""
+"""Logs that a run writes line by line: metrics, trials and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from nasrun.run.files import open_for_writing
+from nasrun.run.layout import EVENTS_PREFIX, METRICS, TRIALS
 from nasrun.values import Trial
 
-METRICS, TRIALS = "metrics.jsonl", "trials.jsonl"
-PREFIX = "events.out.tfevents."
-"""By which TensorBoard knows its files; it shows those of a directory as one run."""
-
-LONGEST_LINE = 2**20
-"""Bytes; ours have a few thousand at most."""
+MAX_LINE_BYTES = 2**20
+"""Length of a line that is looked for; ours have a few thousand bytes at most."""
 
 
 class Logs:
-    """The logs of one run, continued after ``lengths`` bytes; what lies behind is cut off.
+    """The logs of one run, continued after ``lengths`` bytes; later bytes are cut off.
 
     A run that was killed has written further than its last checkpoint knows: those lines will be
     written again.
@@ -47,7 +44,7 @@ class Logs:
         self._events = Events(directory)
 
     def metrics(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl and a point of each TensorBoard curve."""
+        """Write a line of metrics.jsonl and a point of each TensorBoard curve."""
         self._line(METRICS, {"stage": name, "step": step, **metrics})
         for key, value in metrics.items():
             self._events.add(f"{name}/{key}", value, step)
@@ -64,7 +61,7 @@ class Logs:
         file.flush()  # for whoever reads along
 
     def lengths(self) -> dict[str, int]:
-        """The bytes of each file so far; all of them are on the disk then."""
+        """Bring all lines to the disk; the bytes of each file so far."""
         self._events.sync()
         for file in self._files.values():
             os.fsync(file.fileno())
@@ -72,6 +69,7 @@ class Logs:
         return found | {path.name: path.stat().st_size for path in _events_in(self.directory)}
 
     def close(self) -> None:
+        """Close all files; errors are passed over."""
         # Every line has been flushed: what a close can still complain of has been said already.
         for close in (self._events.close, *(file.close for file in self._files.values())):
             with suppress(OSError):
@@ -79,14 +77,14 @@ class Logs:
 
 
 class Events:
-    """A new file of points in ``directory``.
+    """A new file of TensorBoard's points in ``directory``.
 
     TensorBoard's own writer has a thread, which can only print what it finds wrong with the disk;
     here the error reaches the run, and a flush brings the points to the disk.
     """
 
     def __init__(self, directory: Path) -> None:
-        name = f"{PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"{EVENTS_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         paths = (directory / f"{name}.{number}" for number in count())
         self._file = open_for_writing(next(path for path in paths if not os.path.lexists(path)))
         self._records = RecordWriter(self._file)
@@ -100,11 +98,11 @@ class Events:
         self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def flush(self) -> None:
-        """For whoever reads along."""
+        """Hand the points to the system, so that others can read along."""
         self._file.flush()
 
     def sync(self) -> None:
-        """All points are on the disk then."""
+        """Bring all points to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -113,11 +111,11 @@ class Events:
 
 
 def _events_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name.startswith(PREFIX))
+    return sorted(path for path in directory.iterdir() if path.name.startswith(EVENTS_PREFIX))
 
 
 def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Bytes that the line logs lack of what ``lengths`` says they had, by file."""
+    """Count the bytes that each line log lacks of its length in ``lengths``."""
     found = {}
     for name in (METRICS, TRIALS):
         path = directory / name
@@ -128,7 +126,7 @@ def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
 
 
 def whole_lines(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
-    """``lengths``, but of a log that has become shorter only its whole lines."""
+    """The given lengths, but for a log that has become shorter the length of its whole lines."""
     found = dict(lengths)
     for name in missing(directory, lengths):
         found[name] = _end_of_last_line(directory / name)
@@ -136,11 +134,11 @@ def whole_lines(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
 
 
 def _end_of_last_line(path: Path) -> int:
-    """Looked for near the end only: the file may have any size."""
+    """Look for the last line end, near the end only: the file may have any size."""
     if path.is_symlink() or not path.is_file():
         return 0
     with path.open("rb") as file:
-        start = max(path.stat().st_size - LONGEST_LINE, 0)
+        start = max(path.stat().st_size - MAX_LINE_BYTES, 0)
         file.seek(start)
-        end = file.read(LONGEST_LINE).rfind(b"\n") + 1
+        end = file.read(MAX_LINE_BYTES).rfind(b"\n") + 1
     return start + end if end else 0

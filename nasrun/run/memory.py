@@ -1,4 +1,4 @@
-"""Memory: how much is free, and what a network would take, before it is taken."""
+"""Memory: the bytes that are free, and those that a network would take."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from nasrun.errors import UserError
 MACHINE = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
-"""Where Linux shows the memory of the machine, and the limits of containers and batch jobs."""
+"""Files of Linux: the machine's memory, this process's cgroups, and the cgroups' limits.
+
+Containers and batch jobs have such limits.
+"""
 
 
 def check_fits(needed: int, what: str, lower: str) -> None:
-    """Raises UserError where ``needed`` bytes are more than are free.
+    """Raise UserError where ``needed`` bytes are more than are free.
 
-    what: needs them, e.g. ``the supernet``; lower: the settings that make it smaller.
+    what: the thing that needs them, e.g. ``the supernet``. lower: settings that make it smaller.
     """
     free = available_bytes()
     if needed > free:
@@ -34,14 +37,14 @@ def check_fits(needed: int, what: str, lower: str) -> None:
 
 
 def available_bytes() -> int:
-    """Memory that this process can still get: the machine's, or less where a cgroup says so."""
+    """Bytes that this process can still get: the machine's, or less where a cgroup says so."""
     return max(min([_of_the_machine(), *_of_cgroups()]), 0)
 
 
 def network_bytes(build: Callable[[], nn.Module]) -> int:
-    """Bytes of the parameters and buffers of the network that ``build`` makes.
+    """Count the bytes of the parameters and buffers of the network that ``build`` makes.
 
-    It is made without any: its tensors have a shape and no values, and no random number is drawn.
+    It takes no memory: its tensors have a shape but no values, and no random number is sampled.
     """
     with torch.device("meta"), _Uninitialised():
         network = build()
@@ -50,7 +53,7 @@ def network_bytes(build: Callable[[], nn.Module]) -> int:
 
 
 def in_words(count: int) -> str:
-    """``20.1 GiB``."""
+    """Write a number of bytes in words, e.g. ``20.1 GiB``."""
     size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
     while size >= 1024 and len(units) > 1:
         size, units = size / 1024, units[1:]
@@ -58,7 +61,7 @@ def in_words(count: int) -> str:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """``torch.nn.init`` does nothing: on tensors without values it takes most of the time."""
+    """A mode in which ``torch.nn.init`` does nothing; else it takes most of the time."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -78,7 +81,7 @@ def _of_the_machine() -> int:
 
 
 def _of_cgroups() -> Iterator[int]:
-    """What each of this process's cgroups, and of those around them, has left."""
+    """Bytes left in each of this process's cgroups, and in those around them."""
     for line in _lines(OWN_GROUPS):
         _, controllers, place = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -97,7 +100,7 @@ def _of_cgroups() -> Iterator[int]:
 
 
 def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    """Limit less usage, where there is a limit; files in the cache do not count as used."""
+    """The limit minus the usage, if there is a limit; cached files do not count as used."""
     most, used = _lines(folder / limit), _lines(folder / usage)
     if most and used and most[0].isdecimal() and used[0].isdecimal():
         found = dict(line.split(maxsplit=1) for line in _lines(folder / "memory.stat"))

@@ -1,4 +1,4 @@
-"""How long work reports itself and where it may be stopped and continued."""
+"""Monitor: the interface through which long work reports, stops and is continued."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from nasrun.run.state import Stateful
 
 
 class Stage(Protocol):
-    """One stretch of work under way."""
+    """A stretch of work under way, such as one round of training."""
 
     def advance(self, steps: int = 1, **metrics: float) -> None:
-        """``steps`` more are done; ``metrics`` are logged under the stage's name at that step."""
+        """Count ``steps`` more as done; ``metrics`` are logged under the stage's name."""
 
 
 class Monitor(Protocol):
-    """Who wants to know how the work goes: the run directory and its progress bars, or nobody."""
+    """The listener to long work: a run directory with progress bars, or nobody."""
 
     def stage(self, name: str, total: int) -> AbstractContextManager[Stage]:
-        """A stage of ``total`` steps, e.g. ``run.stage("supernet/round0", 2000)``."""
+        """Begin a stage of ``total`` steps, e.g. ``run.stage("supernet/round0", 2000)``."""
 
     def say(self, line: str = "", style: str | None = None) -> None:
-        """A line for the person at the screen; style: as rich names it, e.g. "yellow"."""
+        """Show a line on the screen; style: as rich names it, e.g. "yellow"."""
 
     def keep(self, name: str, part: Stateful, label: str = "") -> None:
-        """From now on ``part`` is in every checkpoint; a resumed run puts it into its old state.
+        """Put the state of ``part`` into every checkpoint; a resumed run restores it now.
 
-        name: lower-case letters and underscores. label: tells apart parts that have the same name
-        in turn; a state is only given to a part of the same label.
+        name: lower-case letters and underscores.
+        label: tells apart objects that have the same name in turn; a state is restored only to an
+        object of the same label.
         """
 
     def drop(self, name: str) -> None:
-        """The part is no longer needed: later checkpoints do without."""
+        """Leave ``name`` out of later checkpoints: it is no longer needed."""
 
     def safe_point(self) -> None:
-        """All kept parts and all logs agree here: a checkpoint may be written, the run may stop."""
+        """Allow a checkpoint and a stop here, where all tracked states and all logs agree."""
 
     def poll(self) -> None:
-        """Within work that changes nothing kept, however long: the run may stop here."""
+        """Allow a stop here, within work that changes no tracked state."""
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        """A file for the person who looks into a fault; returns its path in words."""
+        """Write a file for the person who looks into a fault; returns its path in words."""
 
 
 class NullMonitor:
-    """A monitor and a stage that say nothing and keep nothing: for tests and benchmarks."""
+    """A monitor, and its stage, that say nothing and keep nothing: tests, benchmarks."""
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[NullMonitor]:

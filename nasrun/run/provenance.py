@@ -1,4 +1,4 @@
-"""run.json: what was asked for, with which versions, on what device."""
+"""The content of run.json: the settings, the versions of packages and code, the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nasrun.run.compute import Compute
 def record(
     task: str, config: Mapping[str, Any], overrides: list[str], seed: int, compute: Compute
 ) -> dict[str, Any]:
-    """The content of run.json as a run begins."""
+    """Make the content of run.json as a run begins."""
     return {
         "nasrun": __version__,
         "task": task,
@@ -34,7 +34,7 @@ def record(
 
 
 def resumption(overrides: list[str], seconds: float, compute: Compute) -> dict[str, Any]:
-    """An entry of run.json's ``resumed``: who went on after ``seconds`` of work, and how."""
+    """Make an entry of run.json's ``resumed``; seconds: of work before it."""
     return {
         "at": _now(),
         "seconds": round(seconds, 1),
@@ -60,7 +60,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout that nasrun runs from; None outside a checkout."""
+    """Commit of the checkout that nasrun runs from, and whether it is clean; None: no checkout."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]

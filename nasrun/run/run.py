@@ -23,7 +23,8 @@ from nasrun.run.checkpoints import (
     state_bytes,
 )
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_bytes, read_object, write_atomic, write_json
+from nasrun.run.files import read_bytes, write_atomic, write_json
+from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, Earlier
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
@@ -31,17 +32,17 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What Python raises where a state has another shape than its part expects."""
+"""Errors that Python raises where a state has another shape than is expected."""
 
-
-LARGEST_SHARE = 0.02
-"""Of the time that goes into checkpoints: those that take long are made less often."""
+MAX_CHECKPOINT_SHARE = 0.02
+"""Share of the time that goes into checkpoints: slow ones are made less often."""
 
 
 class CheckpointEvery(BaseModel):
-    """When a checkpoint is due: after so many minutes, and after so many steps (None: never).
+    """Settings of when a checkpoint is due; None: never.
 
-    A step is one of training, an epoch of a predictor, or a scored architecture.
+    minutes, steps: since the last one. A step is one of training, an epoch of a predictor, or a
+    scored architecture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,10 +52,9 @@ class CheckpointEvery(BaseModel):
 
 
 class Run:
-    """A run directory; nothing is written before ``begin``.
+    """A run and its directory, whose files are listed in layout.py.
 
-    run.json: what was asked for, on what; metrics.jsonl and TensorBoard events; trials.jsonl: every
-    trial; checkpoints/; architecture.json: the winner; *.safetensors: weights; result.json.
+    Nothing is written before ``begin``.
     """
 
     def __init__(
@@ -67,10 +67,14 @@ class Run:
         seed: int,
         compute: Compute,
         checkpoint: CheckpointEvery,
-        earlier: Mapping[str, Any] | None = None,
+        earlier: Earlier | None = None,
         changed: frozenset[str] = frozenset(),
     ) -> None:
-        """earlier: run.json of the run to be continued; changed: settings that it had otherwise."""
+        """Make a run that has not begun.
+
+        task, config, overrides: for run.json. seed: of all random streams.
+        earlier: the run to be continued, if any. changed: settings that it had otherwise.
+        """
         self.directory = directory
         self.task = task
         self.config = config
@@ -82,8 +86,8 @@ class Run:
         self.every = checkpoint
         self.stop = signals.stop
         self._earlier = earlier
-        self._checkpoints = Checkpoints(directory / "checkpoints")
-        self._kept: dict[str, TrackedState] = {}
+        self._checkpoints = Checkpoints(directory / CHECKPOINTS)
+        self._tracked: dict[str, TrackedState] = {}
         self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
         self._seconds = 0.0  # of computing before this process
@@ -94,24 +98,25 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Computing time so far, over all processes that worked on this run."""
+        """Seconds of computing so far, over all processes that worked on this run."""
         return self._seconds + time.monotonic() - self._started
 
     @property
     def logs(self) -> Logs:
+        """The logs of a run that has begun."""
         assert self._logs is not None, "the run has not begun"  # noqa: S101
         return self._logs
 
     def begin(self, architecture: Architecture | None = None) -> None:
-        """Write run.json and open the logs: the task has found all that it needs.
+        """Begin: write run.json and open the logs, once the task has found all that it needs.
 
-        A run that is continued goes back to its last checkpoint. architecture: what the run is
-        given, not what it finds.
+        A run that is continued goes back to its last checkpoint.
+        architecture: one that the run is given, in contrast to one that it finds.
         """
         self.stop.deferred = True  # a run has not begun, or it has: nothing between
         lengths: dict[str, int] = {}
         if self._earlier is None:
-            (self.directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (self.directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             if architecture is not None:
                 self.save_architecture(architecture)
         else:
@@ -124,17 +129,21 @@ class Run:
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
-        """Take up the newest checkpoint that is whole; the lengths of the logs at that time."""
-        (self.directory / "checkpoints").mkdir(exist_ok=True)
+        """Take up the newest whole checkpoint; returns the lengths of the logs at that time."""
+        (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
-        intact = [one for one in whole if not missing(self.directory, one.logs)]
+        intact = [
+            checkpoint for checkpoint in whole if not missing(self.directory, checkpoint.logs)
+        ]
         chosen: Checkpoint | None = next(iter(intact or whole), None)
         if chosen is None:
             self.say("no checkpoint to continue from: starting at the beginning")
             return {}
         for name, count in missing(self.directory, chosen.logs).items():
             self.say(f"{name} lacks its last {count:,} bytes; they cannot be had again", "yellow")
-        self._checkpoints.kept = [one for one in whole[::-1] if one.number <= chosen.number]
+        self._checkpoints.kept = [
+            checkpoint for checkpoint in whole[::-1] if checkpoint.number <= chosen.number
+        ]
         self._unclaimed = dict(chosen.parts)
         self._seconds = chosen.seconds
         self.say(
@@ -147,37 +156,41 @@ class Run:
             return provenance.record(
                 self.task, self.config, self.overrides, self.streams.seed, self.compute
             )
-        resumed = self._earlier.get("resumed")
+        resumed = self._earlier.record.get("resumed")
         entry = provenance.resumption(self.overrides, self.seconds, self.compute)
-        if (self.directory / "result.json").exists():
-            entry["result"] = read_object(self.directory / "result.json")
+        if self._earlier.result is not None:
+            entry["result"] = self._earlier.result
         return {
-            **self._earlier,
+            **self._earlier.record,
             "config": self.config,
             "resumed": [*(resumed if isinstance(resumed, list) else []), entry],
         }
 
     def _write_record(self) -> None:
-        """A run that is continued does so at its first checkpoint: when all parts have taken up
-        their states, and what was changed has been found to fit."""
+        """Write run.json; a continued run does so at its first checkpoint.
+
+        Then all states have been restored, and changed settings have been found to fit.
+        """
         record = self._record()
-        # What it said is in the record. Were it removed last, a kill between the two would leave
-        # a run that seems to be done with settings that it has not been trained with.
-        (self.directory / "result.json").unlink(missing_ok=True)
-        write_json(self.directory / "run.json", record)
+        # Delete result.json first: a kill in between must not leave a finished-looking run with
+        # settings that it was not trained with. Its content is in the record.
+        (self.directory / RESULT).unlink(missing_ok=True)
+        write_json(self.directory / RECORD, record)
         self._recorded = True
 
     def close(self) -> None:
+        """Close the logs, however the task ended."""
         self.stop.deferred = False
         if self._logs is not None:
             self._logs.close()
 
     def say(self, line: str = "", style: str | None = None) -> None:
+        """Show a line on the screen."""
         self.screen.say(line, style)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[RunStage]:
-        """A stretch of work: a progress bar, and metrics logged under ``name`` (see Monitor)."""
+        """Begin a stretch of work with a progress bar; metrics are logged under ``name``."""
         with self.screen.stage(name, total) as stage:
             yield RunStage(self, name, stage)
 
@@ -186,8 +199,8 @@ class Run:
         self.logs.trials(trials, **context)
 
     def keep(self, name: str, part: Stateful, label: str = "") -> None:
-        """See Monitor. Raises UserError where the state in the checkpoint does not fit."""
-        self._kept[name] = kept = TrackedState(part, label)
+        """Track a state (see Monitor); raises UserError where the stored one does not fit."""
+        self._tracked[name] = tracked = TrackedState(part, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
             return
@@ -197,16 +210,17 @@ class Run:
         except MISFITS as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"the state of {name} in {self.directory / 'checkpoints'} does not fit this run "
+                f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
-        kept.mark, kept.written = getattr(part, "mark", None), stored
+        tracked.mark, tracked.written = getattr(part, "mark", None), stored
 
     def drop(self, name: str) -> None:
-        self._kept.pop(name, None)
+        """Leave ``name`` out of later checkpoints (see Monitor)."""
+        self._tracked.pop(name, None)
 
     def safe_point(self) -> None:
-        """See Monitor. Writes a checkpoint where one is due; raises Interrupted if told to stop."""
+        """Write a checkpoint if one is due; raises Interrupted if told to stop."""
         self._steps += 1
         by_steps = self.every.steps is not None and self._steps >= self.every.steps
         if by_steps or time.monotonic() >= self._due:
@@ -214,38 +228,40 @@ class Run:
         self.poll()
 
     def poll(self) -> None:
+        """Raise Interrupted if told to stop, after a checkpoint if any work was done since."""
         if self.stop.signal is not None:
             if self._steps:
                 self.checkpoint()
             raise Interrupted(self.stop.signal, str(self.directory))
 
     def checkpoint(self) -> None:
-        """Write the state of all kept parts now."""
+        """Write all tracked states now."""
         began = time.monotonic()
         if not self._recorded:
             self._write_record()
-        self._checkpoints.write(self._kept, self._unclaimed, self.logs.lengths(), self.seconds)
+        self._checkpoints.write(self._tracked, self._unclaimed, self.logs.lengths(), self.seconds)
         self._steps = 0
         self._set_due(time.monotonic() - began)
 
     def _set_due(self, cost: float) -> None:
-        """The next checkpoint by time; ``cost``: seconds that the last one took."""
+        """Set the time of the next checkpoint; cost: seconds that the last one took."""
         minutes = math.inf if self.every.minutes is None else self.every.minutes
-        self._due = time.monotonic() + max(60 * minutes, cost / LARGEST_SHARE)
+        self._due = time.monotonic() + max(60 * minutes, cost / MAX_CHECKPOINT_SHARE)
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+        """Write NAME.json for the person who looks into a fault; returns its path in words."""
         path = self.directory / f"{name}.json"
         write_json(path, content)
         return f"see {path}"
 
     def save_weights(self, name: str, network: nn.Module) -> None:
-        """NAME.safetensors: parameters and buffers, for whoever wants the network."""
+        """Write the parameters and buffers of a network to NAME.safetensors."""
         _, tensors = pack(dict(network.state_dict()))
         data = encode_tensors(tensors)
         write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
-        """The weights of another run; raises UserError where they are not those of ``network``."""
+        """Load the weights of another run; raises UserError where they do not fit ``network``."""
         try:
             limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
             network.load_state_dict(decode_tensors(read_bytes(path, limit)))
@@ -254,15 +270,16 @@ class Run:
             raise UserError(f"{path}: not the weights of this network ({reason})") from error
 
     def save_architecture(self, architecture: Architecture) -> None:
-        write_json(self.directory / "architecture.json", architecture.to_json())
+        """Write architecture.json."""
+        write_json(self.directory / ARCHITECTURE, architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write result.json: the run is done. One checkpoint stays, to train on from."""
+        """Write result.json: the run is done. The last checkpoint stays, to train on from."""
         self.checkpoint()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)
         result = {"status": "done", "task": self.task, **result, "seconds": seconds}
-        write_json(self.directory / "result.json", result)
+        write_json(self.directory / RESULT, result)
         self.stop.deferred = False
         return result
 

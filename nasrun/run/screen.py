@@ -1,4 +1,4 @@
-"""What the person at the screen sees: progress bars in a terminal, plain lines elsewhere."""
+"""The screen: progress bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 LINE_EVERY_SECONDS = 30
-"""Without a terminal, a long stage prints a line this often."""
+"""Seconds between two lines of a long stage, where there is no terminal."""
 
 
 def _in_words(metrics: dict[str, float]) -> str:

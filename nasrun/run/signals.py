@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), SIGHUP (the terminal is gone)."""
+"""Signals to stop: SIGTERM (pre-emption), SIGINT (Ctrl-C), SIGHUP (terminal gone)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
-    """Whether the process has been asked to stop.
+    """A note that the process has been asked to stop.
 
     While ``deferred`` the first signal is only noted, and the run stops at its next safe point; a
     second one, or a signal at any other time, stops at once.
@@ -25,6 +25,7 @@ class StopRequest:
         self.deferred = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: note it, or raise Interrupted."""
         again = self.signal is not None
         self.signal = signal.Signals(number)
         if again or not self.deferred:
@@ -32,12 +33,12 @@ class StopRequest:
 
 
 stop = StopRequest()
-"""Signals belong to the process, so there is one."""
+"""The only one: signals belong to the process."""
 
 
 @contextmanager
 def noted() -> Iterator[StopRequest]:
-    """Signals go to ``stop`` inside; what the parent had ignored (nohup) stays ignored."""
+    """Send signals to ``stop`` inside; those that the parent ignored (nohup) stay ignored."""
     stop.signal, stop.deferred = None, False
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,6 +1,6 @@
-"""The state of a part as data: a tree of JSON values, and the tensors that it names.
+"""The state of an object as data: a tree of JSON values, and the tensors that it names.
 
-Every part that is kept in checkpoints (a training, a search algorithm) gives its state as nested
+Every object that is kept in checkpoints (a training, a search algorithm) gives its state as nested
 dicts and lists of numbers, strings and tensors. Nothing else can be written, so nothing else can
 be read back: no classes, no code.
 """
@@ -20,20 +20,20 @@ _NUMBERS = frozenset(
     {torch.bool, torch.int32, torch.int64}
     | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 )
-"""What the tensors of a state hold: no complex numbers, none of eight bits."""
+"""Number types of the tensors of a state: none are complex or of eight bits."""
 
 _GATHERED = {
     torch.optim.SGD: {"momentum_buffer"},
     torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
 }
-"""What an optimiser keeps for each parameter."""
+"""Names of the tensors that an optimiser keeps for each parameter."""
 
 State = dict[str, Any]
 """Nested dicts (string keys) and lists of None, bool, int, float, str and tensors."""
 
 
 class Stateful(Protocol):
-    """What can be kept in checkpoints."""
+    """An object whose state can be kept in checkpoints."""
 
     def state_dict(self) -> State: ...
 
@@ -41,7 +41,7 @@ class Stateful(Protocol):
 
 
 def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
-    """The JSON tree of a state, and its tensors by name, on the CPU.
+    """Split a state into a JSON tree and its tensors by name, on the CPU.
 
     Raises TypeError over any other kind of value.
     """
@@ -72,7 +72,7 @@ def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state that ``pack`` was given; raises KeyError where a tensor is missing."""
+    """Undo ``pack``; raises KeyError where a tensor is missing."""
     if isinstance(tree, dict):
         if _TENSOR in tree:
             return tensors[tree[_TENSOR]]
@@ -83,7 +83,7 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
-    """A safetensors file of tensors that are on the CPU and contiguous, as ``pack`` gives them."""
+    """Make the bytes of a safetensors file from tensors as ``pack`` gives them."""
     if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
         return safetensors.save(tensors)  # numpy has no such numbers
     # The same bytes; for the thousands of small tensors of a supernet ten times as fast.
@@ -91,7 +91,7 @@ def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
-    """Raises ValueError where ``data`` is no safetensors file."""
+    """Read the bytes of a safetensors file; raises ValueError where they are none."""
     try:
         tensors = safetensors.load(data)
     except Exception as error:  # its own, and what torch raises over an odd header
@@ -103,16 +103,16 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def whole_number(value: Any, *, most: int) -> int:
-    """``value``; raises ValueError where it is no integer from 0 to ``most``."""
+    """Check a number; raises ValueError where it is no integer from 0 to ``most``."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{value!r:.80} is no number from 0 to {most}")
     return value
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
-    """What the optimiser has gathered for each parameter, by its number.
+    """The tensors that the optimiser has gathered, by the number of the parameter.
 
-    The settings are not in it: they come from the configuration and the step.
+    Its settings are not in it: they come from the configuration and the step.
     """
     return {
         str(index): dict(optimiser.state[parameter])
@@ -122,7 +122,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Raises ValueError where the state does not fit the optimiser's parameters."""
+    """Undo ``optimiser_state``; raises ValueError where it does not fit the parameters."""
     parameters = _parameters(optimiser)
     optimiser.state.clear()
     for number, values in state.items():
@@ -138,14 +138,14 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None
 
 
 def _counted(steps: Tensor) -> Tensor:
-    """A number of steps, which stays on the CPU."""
+    """Check a number of steps, which stays on the CPU."""
     if steps.dim() or not 0 <= steps.item() < math.inf:
         raise ValueError("no number of steps")
     return steps.float()
 
 
 def _placed(value: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory layout and on its device."""
+    """Copy a tensor into the memory layout and to the device of its parameter."""
     if value.shape != parameter.shape:
         raise ValueError(f"a buffer of shape {list(value.shape)} for {list(parameter.shape)}")
     return torch.empty_like(parameter, requires_grad=False).copy_(value)

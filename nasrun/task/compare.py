@@ -13,14 +13,15 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.table import TableEvaluator
 from nasrun.limits import Count
-from nasrun.report.comparison import Comparison, SearchRecord, plot, say
+from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, say_comparison
+from nasrun.run.layout import LATENCIES
 from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.task.base import Task
 from nasrun.task.compare_search import ScoredOnce, Searches, one_search
 from nasrun.task.scoring import SameImages, Scores
-from nasrun.task.setup import LATENCIES, Setup
+from nasrun.task.setup import Setup
 
 Seeds = Annotated[int, Field(ge=2, le=100_000)]
 
@@ -109,7 +110,7 @@ class CompareTask(Task):
         truth = scores if judge is setup.evaluator else ScoredOnce(judge, store, run, "truth")
         for name in self.algorithms:
             search_all(name, self, candidates, scores, truth, searches.of(name))
-        comparison = Comparison.of(
+        comparison = Comparison.between(
             {name: searches.of(name) for name in self.algorithms},
             control=self.control,
             evaluations=self.evaluations,
@@ -119,9 +120,9 @@ class CompareTask(Task):
             streams=run.streams,
         )
         comparison.write(run.directory, space)
-        plot(run, comparison)
+        plot_comparison(run, comparison)
         result = run.finish(comparison.result())
-        say(run, comparison)
+        say_comparison(run, comparison)
         return result
 
 

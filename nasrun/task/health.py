@@ -14,14 +14,13 @@ from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.limits import Count, Images
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
+from nasrun.run.layout import HEALTH
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import BINARY, Gates
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
-
-HEALTH = "health.json"
 
 COLLAPSED = 0.75
 """The share of parameter-free operations above which a search is said to have collapsed; ours. Of

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, PositiveInt
 
 from nasrun.architectures.base import Architectures
@@ -19,7 +15,14 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
-from nasrun.run.files import write_atomic, write_json
+from nasrun.report.ranking import (
+    RankedArchitectures,
+    plot_ranking,
+    ranking_result,
+    say_ranking,
+    write_ranking,
+)
+from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
@@ -44,7 +47,7 @@ class RankTask(Task):
     """
 
     settings = "rank"
-    takes = "supernet.safetensors"
+    takes = SUPERNET
     same_images = True
     changeable = (*Task.changeable, "rank.truth_store")
     stores = MappingProxyType({**Task.stores, "rank.truth_store": "ground_truth"})
@@ -171,23 +174,26 @@ def report(
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
     epochs = list(scores)
-    names = [setup.search_space.write(architecture) for architecture in architectures]
-    params = np.array([cost.params for cost in costs])
-    macs = np.array([cost.macs for cost in costs])
-    truth = true_scores.mean(0)
+    ranked = RankedArchitectures(
+        [setup.search_space.write(architecture) for architecture in architectures],
+        np.array([cost.params for cost in costs]),
+        np.array([cost.macs for cost in costs]),
+        true_scores,
+    )
     columns = {f"score_{epoch}": scores[epoch] for epoch in epochs}
     if also is not None:
         columns |= {f"also_{epoch}": also.scores[epoch] for epoch in epochs}
-    write_csv(run.directory / "ranking.csv", names, params, macs, true_scores, columns)
+    ranked.write_table(run, columns)
+    truth = ranked.truth
     reports: dict[int, RankReport] = {}
     for epoch in epochs:
         try:
             reports[epoch] = compare(
                 scores[epoch],
                 truth,
-                params=params,
-                macs=macs,
-                labels=names,
+                params=ranked.params,
+                macs=ranked.macs,
+                labels=ranked.names,
                 top_shares=(wanted.top,),
                 ks=(1, wanted.k),
                 resamples=wanted.resamples,
@@ -197,7 +203,7 @@ def report(
         except UserError as error:  # all tied, as a supernet is that has learned nothing yet
             if epoch == epochs[-1]:
                 raise UserError(
-                    f"{error}; what was measured is in {run.directory / 'ranking.csv'}"
+                    f"{error}; what was measured is in {run.directory / RANKING_TABLE}"
                 ) from None
             run.say(f"no ranking after {epoch} epochs: {error}", "yellow")
     ceiling: dict[str, Estimate] = {}
@@ -208,66 +214,14 @@ def report(
             confidence=wanted.confidence,
             rng=run.streams.numpy("ceiling"),
         )
-    content: dict[str, Any] = {
-        "epochs": {str(epoch): found.to_json() for epoch, found in reports.items()},
-        "noise_ceiling": {name: found.to_json() for name, found in ceiling.items()},
-    }
-    if also is not None:
-        also.compare(scores, truth, wanted, run.streams)
-        content["also"] = also.to_json()
-    write_json(run.directory / "ranking.json", content)
-    last = reports[epochs[-1]]
-    result: dict[str, Any] = {
-        **{measure.name: number(measure.estimate.value) for measure in last.measures},
-        "kendall_low": number(last["kendall"].low),
-        "kendall_high": number(last["kendall"].high),
-        "architectures": len(architectures),
-        **{f"ceiling_{name}": number(found.value) for name, found in ceiling.items()},
-        **spread("score", scores[epochs[-1]]),
-        **spread("truth", truth),
-        **(also.result() if also is not None else {}),
-    }
-    from nasrun.report import (
-        ranking as rank_words,  # rich tables and matplotlib: not before they are needed
-    )
-
-    rank_words.plot(run, reports, scores[epochs[-1]], truth, params)
-    if also is not None:
-        also.plot(run, scores[epochs[-1]], truth, params)
-    result = run.finish({name: value for name, value in result.items() if value is not None})
-    rank_words.say(run, reports, ceiling)
-    if also is not None:
-        also.say(run)
+    second = also.compare(scores, truth, wanted, run.streams) if also is not None else None
+    write_ranking(run, reports, ceiling, second)
+    last = scores[epochs[-1]]
+    plot_ranking(run, reports, last, truth, ranked.params)
+    if second is not None:
+        second.plot(run, last, truth, ranked.params)
+    result = run.finish(ranking_result(reports[epochs[-1]], ceiling, last, truth, second))
+    say_ranking(run, reports, ceiling)
+    if second is not None:
+        second.say(run)
     return result
-
-
-def number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def spread(name: str, values: npt.ArrayLike) -> dict[str, float]:
-    """How far scores lie apart: the least, the median and the greatest."""
-    low, middle, high = np.quantile(np.asarray(values), [0, 0.5, 1]).tolist()
-    return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
-
-
-def write_csv(
-    path: Path,
-    names: Sequence[str],
-    params: Any,
-    macs: Any,
-    true_scores: TrueScores,
-    scores: Mapping[str, Sequence[float]],
-) -> None:
-    """A row for each architecture: sizes, truth by seed and on average, scores by column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    seeds = [f"truth_{seed}" for seed in range(len(true_scores))]
-    writer.writerow(["architecture", "params", "macs", "truth", *seeds, *scores])
-    columns = [
-        *(names, params.tolist(), macs.tolist(), true_scores.mean(0).tolist()),
-        *true_scores.tolist(),
-        *scores.values(),
-    ]
-    writer.writerows(zip(*columns, strict=True))
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))

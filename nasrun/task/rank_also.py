@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator
 from nasrun.evaluator.kl import KlEvaluator
-from nasrun.metrics.bootstrap import Estimate, bootstrap
+from nasrun.metrics.bootstrap import bootstrap
 from nasrun.metrics.ranking import kendall
+from nasrun.report.ranking import Agreement, SecondScores
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
@@ -23,13 +22,10 @@ from nasrun.streams import Streams
 if TYPE_CHECKING:
     from nasrun.task.rank import RankTask
 
-Agreement = dict[str, Estimate]
-"""τ-b of the second scores: ``with_truth``, and ``with_scores``, the first."""
-
 
 @dataclass(frozen=True)
 class Axis:
-    """How the scores are drawn: a label, and whether their logarithms are."""
+    """The axis on which scores are plotted: its label, and whether it shows logarithms."""
 
     label: str
     logarithm: bool
@@ -48,7 +44,6 @@ class Also:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator, self.axis = evaluator, axis_of(evaluator)
         self.scores: dict[int, list[float]] = {}
-        self.agreement: dict[int, Agreement] = {}
 
     @staticmethod
     def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
@@ -67,73 +62,20 @@ class Also:
         truth: npt.ArrayLike,
         wanted: RankTask,
         streams: Streams,
-    ) -> None:
-        """τ-b with intervals over architectures, after each measured epoch."""
+    ) -> SecondScores:
+        """Measure τ-b with intervals over architectures, after each epoch."""
 
         def agreement(also: Any, first: Any, true: Any) -> Any:
             return {"with_truth": kendall(also, true), "with_scores": kendall(also, first)}
 
+        found: dict[int, Agreement] = {}
         for epoch in scores:
-            self.agreement[epoch] = bootstrap(
+            found[epoch] = bootstrap(
                 agreement,
                 *(self.scores[epoch], scores[epoch], truth),
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=streams.numpy("bootstrap/also", epoch),
             )
-
-    @property
-    def last(self) -> Agreement:
-        return list(self.agreement.values())[-1]
-
-    def to_json(self) -> dict[str, Any]:
-        """{"axis", "logarithm", "epochs": {EPOCH: {NAME: {"value", "low", "high"}}}}."""
-        return {
-            "axis": self.axis.label,
-            "logarithm": self.axis.logarithm,
-            "epochs": {
-                str(epoch): {name: found.to_json() for name, found in agreement.items()}
-                for epoch, agreement in self.agreement.items()
-            },
-        }
-
-    def result(self) -> dict[str, float]:
-        """What stands in result.json, as far as it is defined."""
-        return {
-            f"also_{name}{suffix}": value
-            for name, found in self.last.items()
-            for suffix, value in (("", found.value), ("_low", found.low), ("_high", found.high))
-            if math.isfinite(value)
-        }
-
-    def plot(
-        self,
-        run: Run,
-        scores: npt.ArrayLike,
-        truth: npt.ArrayLike,
-        params: npt.NDArray[np.int64],
-    ) -> None:
-        """also.png and .svg: the first scores, and the truth, against the second."""
-        from nasrun.report import figures  # matplotlib: not before it is needed
-
-        found = self.scores[list(self.agreement)[-1]]
-        x = np.log(np.maximum(found, 1e-300)) if self.axis.logarithm else np.asarray(found)
-        panels = [
-            figures.Panel("", x, y, params / 1e6, self.last[name], label)
-            for label, y, name in (
-                ("supernet accuracy", scores, "with_scores"),
-                ("true accuracy", truth, "with_truth"),
-            )
-        ]
-        figures.panels(panels, run.directory / "also", x=self.axis.label)
-
-    def say(self, run: Run) -> None:
-        """One line."""
-        words = [
-            f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}) {words}"
-            for words, found in (
-                ("with the scores", self.last["with_scores"]),
-                ("with the truth", self.last["with_truth"]),
-            )
-        ]
-        run.say(f"τ-b of rank.also     {', '.join(words)} (also.png)")
+        last = self.scores[list(scores)[-1]]
+        return SecondScores(last, found, self.axis.label, self.axis.logarithm)

@@ -10,12 +10,13 @@ from typing import Any
 from nasrun.dataset.base import Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.report.figures_architecture import graphs
+from nasrun.report.figures_architecture import plot_graphs
+from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import read_json_or_text
+from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
 from nasrun.task.base import Task
-from nasrun.task.front import FRONT, picked
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
@@ -26,7 +27,7 @@ from nasrun.values import Architecture
 class RetrainTask(Task):
     """Train one architecture from scratch: of a run, of its front, or of a file."""
 
-    takes = "architecture.json"
+    takes = ARCHITECTURE
 
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Path | None:
@@ -36,11 +37,11 @@ class RetrainTask(Task):
             raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
         if pick is not None and directory is None:
             raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
-        hint = "give the architecture.json of a search, or an architecture as its space writes it"
+        hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
         if directory is None:
             path = Path(str(file)).expanduser().resolve()  # the user's own file may well be a link
         elif pick is None:
-            path = Path(str(directory)).expanduser() / "architecture.json"
+            path = Path(str(directory)).expanduser() / ARCHITECTURE
         else:
             path = Path(str(directory)).expanduser() / FRONT
             hint = "pick needs a search that ended with a front (search_algo=nsga2)"
@@ -49,7 +50,7 @@ class RetrainTask(Task):
 
     @classmethod
     def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:
-        return directory / "architecture.json"
+        return directory / ARCHITECTURE
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
@@ -59,9 +60,10 @@ class RetrainTask(Task):
         """
         assert source is not None  # see the methods above  # noqa: S101
         try:
-            value = read_json_or_text(source)
             if source.name == FRONT:
-                value = picked(value, run.config.get("pick"), str(source))
+                value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
+            else:
+                value = read_json_or_text(source)
             architecture = setup.search_space.read(value)
         except UserError as error:
             raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
@@ -85,7 +87,7 @@ def retrain_architecture(
     if setup.retrain.truth is not None:
         return looked_up(setup, run, splits, architecture)
     if panels := space.graphs(architecture):
-        graphs(panels, run.directory / "architecture")
+        plot_graphs(panels, run.directory / ARCHITECTURE_PICTURE)
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
     held_out = setup.retrain.images == "train"

@@ -8,14 +8,15 @@ from typing import Any
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.report.figures_architecture import save_block_history
+from nasrun.report.front import save_front
+from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round
 from nasrun.task.base import Task
-from nasrun.task.front import save_front
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.task.scoring import SameImages, Scores, score_all
-from nasrun.task.setup import LATENCIES, Setup
+from nasrun.task.setup import Setup
 from nasrun.task.supernet_stage import SupernetStage
 from nasrun.values import Trial
 
@@ -23,7 +24,7 @@ from nasrun.values import Trial
 class SearchTask(Task):
     """Search an architecture, and train it from scratch."""
 
-    takes = "supernet.safetensors"
+    takes = SUPERNET
     same_images = True
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def choose_winner(
     names = [trial.architecture for trial in found]
     done = len(trials)
     if [trial.architecture for trial in trials] != names[:done]:
-        raise UserError(f"the shortlist in {run.directory / 'checkpoints'} is not of this search")
+        raise UserError(f"the shortlist in {run.directory / CHECKPOINTS} is not of this search")
     with run.stage("shortlist", len(found)) as stage:
         stage.advance(done)
         for trial in score_all(evaluator, names[done:], trials, run, round="shortlist"):

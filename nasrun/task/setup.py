@@ -28,9 +28,6 @@ from nasrun.trainer.step_rules import PathRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.values import Architecture, Problem
 
-LATENCIES = "latency.csv"
-"""The table that the run goes by, where latency is a goal or is bounded."""
-
 BYTES_TRAINED = 12
 """For each parameter: value, gradient and momentum, of four bytes each."""
 

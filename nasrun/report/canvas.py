@@ -1,0 +1,75 @@
+"""The paper-like style of all pictures, and their files: equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN_INCHES = 3.5
+"""Width of one column of a two-column paper, where 8 point is the size of captions."""
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "svg.hashsalt": "nasrun",  # else the ids in the file are random
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a name is a $
+}
+
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+"""Line styles of curves, in turn."""
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib's defaults with ours on top, whatever the user's are; those come back after."""
+    import matplotlib  # slow to import
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; width, height: in inches.
+
+    Without pyplot, which would choose a screen and keep every figure.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def column_figure(height: float) -> tuple[Figure, Axes]:
+    """A figure of one column's width with one plot; height: in inches."""
+    figure = new_figure(COLUMN_INCHES, height)
+    return figure, figure.add_subplot()
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write ``path`` (without suffix) as .png and .svg; the files written are returned."""
+    written = []
+    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+        file = path.with_name(f"{path.name}.{suffix}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, format=suffix, dpi=300, metadata=metadata)
+        written.append(file)
+    return written

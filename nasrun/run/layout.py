@@ -1,0 +1,126 @@
+"""File names of a run directory and of a sweep: one table for who writes and who reads them.
+
+Each name says what the file holds and which tasks write it. The reader is ``report/run_files.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RECORD = "run.json"
+"""Settings, overrides, seed, versions, device; an entry for each resume. All tasks."""
+
+RESULT = "result.json"
+"""Numbers that the run ends with, or why a job of a sweep failed. All tasks, at the end."""
+
+METRICS = "metrics.jsonl"
+"""One line for each logged step: stage, step, metrics. All tasks."""
+
+TRIALS = "trials.jsonl"
+"""One line for each scored architecture: search, rank, compare."""
+
+EVENTS_PREFIX = "events.out.tfevents."
+"""Start of the names of TensorBoard's files, which hold the same metrics. All tasks.
+
+TensorBoard knows its files by it, and shows those of a directory as one run.
+"""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of checkpoints: NUMBER.json, and NUMBER-NAME.safetensors. All tasks."""
+
+LOCK = "lock"
+"""Host and process that work in the directory, while they do. All tasks."""
+
+ARCHITECTURE = "architecture.json"
+"""The winner of a search, or the architecture that retrain was given: search, retrain."""
+
+SUPERNET = "supernet.safetensors"
+"""Weights of the supernet after the last training: supernet, search, rank."""
+
+NETWORK = "network.safetensors"
+"""Weights of the retrained winner: search, retrain."""
+
+FRONT = "front.json"
+"""Architectures that no other beats in score and in costs: search, with several goals."""
+
+HEALTH = "health.json"
+"""Passes, gradients and scores of a supernet in training: search, supernet, rank."""
+
+LATENCIES = "latency.csv"
+"""Latency table of the run, where latency is a goal or is bounded: search, compare."""
+
+BLOCK_MACS = "block_macs.json"
+"""Multiply-adds of each block by epoch: search with DSO-NAS."""
+
+RANKING = "ranking.json"
+"""Measures of a ranking with intervals, by epoch: rank."""
+
+RANKING_TABLE = "ranking.csv"
+"""One row for each ranked architecture: sizes, true accuracies, scores: rank."""
+
+COMPARISON = "compare.json"
+"""Regret of each search algorithm at the end, tested against the control: compare."""
+
+COMPARISON_CURVES = "compare.csv"
+"""Regret of each search algorithm after each evaluation: compare."""
+
+SEARCHES = "searches.csv"
+"""One row for each search: its winner, score and true accuracy: compare."""
+
+SWEEP_SUMMARY = "summary.csv"
+"""One row for each combination of overrides: mean and s.d. In the folder of a sweep."""
+
+SWEEP_JOBS = "jobs.csv"
+"""One row for each job: status, metrics, error. In the folder of a sweep."""
+
+SWEEP_RECORD = "multirun.yaml"
+"""Hydra's own record of a sweep. In the folder of a sweep."""
+
+# Pictures, by their names without suffix: each is written as .png and as .svg.
+
+ARCHITECTURE_PICTURE = "architecture"
+"""Graph of the winner: search, retrain."""
+
+FRONT_PICTURE = "front"
+"""Score against cost of all that was visited, and the front: search, with several goals."""
+
+BLOCK_MACS_PICTURE = "block_macs"
+"""Multiply-adds of each block by epoch: search with DSO-NAS."""
+
+RANKING_PICTURE = "ranking"
+"""True accuracy against score: rank."""
+
+TAU_PICTURE = "tau_by_epoch"
+"""Kendall's tau-b by epoch: rank with several epochs, and sweeps of such."""
+
+SECOND_PICTURE = "also"
+"""Score and true accuracy against the scores by rank.also: rank."""
+
+COMPARISON_PICTURE = "compare"
+"""Mean regret of each search algorithm by evaluation: compare."""
+
+SWEEP_RANKINGS_PICTURE = "rankings"
+"""A panel for each ranking of a sweep: true accuracy against score."""
+
+SWEEP_SPREAD_PICTURE = "spread"
+"""Spread of the scores of each ranking of a sweep, and of the true accuracies."""
+
+SWEEP_SECOND_PICTURES = ("also_scores", "also_truth")
+"""Panels of a sweep: scores, and true accuracies, against the scores by rank.also."""
+
+SWEEP_METHODS_PICTURE = "methods"
+"""Accuracies of each method of a sweep, all seeds."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run that is continued, as it was left.
+
+    record: content of run.json.
+    result: content of result.json where the run had ended, else None.
+    """
+
+    record: Mapping[str, Any]
+    result: Mapping[str, Any] | None

@@ -34,7 +34,7 @@ def compare(setup: Setup, run: Run) -> dict[str, Any]:
     splits = setup.load(run.compute.device)
     candidates = setup.budget.over(space, splits.problem, run.compute, run.directory / LATENCIES)
     for algo in wanted.algorithms.values():  # what does not fit the space is refused now
-        algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+        algo.bind(candidates, run.streams.sub("search_algo"), run.compute.device)
     setup.evaluator.start(space, splits, run.compute, run.streams)
     if judge is not setup.evaluator:
         judge.start(space, splits, run.compute, run.streams)

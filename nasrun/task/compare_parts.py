@@ -59,7 +59,7 @@ class Compare:
     def check(self, space: SearchSpace) -> None:
         """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""
         for name, algo in self.algorithms.items():
-            if algo.learner is not None:
+            if algo.learns_gates:
                 raise UserError(
                     f"compare.algorithms.{name}: {type(algo).__name__} learns while a supernet "
                     f"trains, and compare trains none; leave it out: ~compare.algorithms.{name}"

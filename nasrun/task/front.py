@@ -12,16 +12,16 @@ from rich.table import Table
 from nasrun.errors import UserError
 from nasrun.run.files import write_json
 from nasrun.run.run import Run
-from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_algo.base import Search
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Trial
 
 FRONT = "front.json"
 
 
-def save_front(algo: SearchAlgo, space: SearchSpace, run: Run) -> None:
-    """Write and draw the front, where the algorithm has one; ``pick`` is its place in the file."""
-    front = algo.front()
+def save_front(search: Search, space: SearchSpace, run: Run) -> None:
+    """Write and draw the front, where the search has one; ``pick`` is its place in the file."""
+    front = search.front()
     if front is None:
         return
     rows: list[dict[str, Any]] = [
@@ -29,18 +29,18 @@ def save_front(algo: SearchAlgo, space: SearchSpace, run: Run) -> None:
             "architecture": trial.architecture.to_json(),
             "written": space.write(trial.architecture),
             "score": trial.score,
-            **algo.costs(trial),
+            **search.costs(trial),
         }
         for trial in front
     ]
     write_json(run.directory / FRONT, rows)
-    goals = list(algo.costs(front[0]))
+    goals = list(search.costs(front[0]))
     from nasrun.report import figures  # matplotlib: not before it is needed
 
     def points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
-        return [(algo.costs(trial)[goals[0]], trial.score) for trial in trials]
+        return [(search.costs(trial)[goals[0]], trial.score) for trial in trials]
 
-    visited = points(algo.best(sys.maxsize))
+    visited = points(search.best(sys.maxsize))
     figures.front(points(front), visited, run.directory / "front", x=goals[0])
     table = Table("pick", "score %", *goals, box=box.SIMPLE_HEAD)
     for pick, row in enumerate(rows):

@@ -14,7 +14,7 @@ from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
 from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.health import say_health
 from nasrun.run.run import Run
-from nasrun.search_algo.base import Round
+from nasrun.search_algo.base import Round, Search
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.collapse import warn_of_collapse
@@ -23,7 +23,7 @@ from nasrun.task.health import HealthReport
 from nasrun.task.retrain import retrain_architecture, say_winner
 from nasrun.task.scoring import SameImages, Scored, Tally
 from nasrun.task.setup import Setup
-from nasrun.trainer.gate_learner import GateContext, GateLearner
+from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture, Trial
 
@@ -47,14 +47,14 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
     candidates = setup.budget.over(
         setup.search_space, splits.problem, run.compute, run.directory / LATENCIES
     )
-    algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+    search_ = algo.bind(candidates, run.streams.sub("search_algo"), run.compute.device)
     evaluator.start(setup.search_space, splits, run.compute, run.streams)
     training = health = None
     if evaluator.needs_supernet:
         if setup.health is not None and weights is None:
             health = HealthReport(setup.health, setup.search_space, splits, run)
         training = start_supernet(
-            setup, run, splits, rounds=algo.rounds, learner=algo.learner, health=health
+            setup, run, splits, rounds=algo.rounds, search=search_, health=health
         )
         if weights is not None:
             if algo.rounds > 1:
@@ -62,7 +62,7 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
                     f"search_algo {type(algo).__name__} trains its supernet in {algo.rounds} "
                     "rounds, so it cannot start from a trained one: leave from= out"
                 )
-            if algo.learner is not None:
+            if algo.learns_gates:
                 raise UserError(
                     f"search_algo {type(algo).__name__} learns its gates while the supernet "
                     "trains, so it cannot start from a trained one: leave from= out"
@@ -74,7 +74,7 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
     run.begin()
     setup.budget.latency.keep(run.directory / LATENCIES)
     run.keep("images", SameImages(splits))
-    run.keep("search_algo", algo)
+    run.keep("search_algo", search_)
     run.keep("tally", tally)
     if health is not None:
         run.keep("health", health)
@@ -88,7 +88,7 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
     elif training is not None:
         training.rest()
 
-    while (round_ := algo.next_round(run)) is not None:
+    while (round_ := search_.next_round(run)) is not None:
         if training is not None and weights is None:
             if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
                 training = start_supernet(
@@ -97,18 +97,18 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
                     splits,
                     rounds=algo.rounds,
                     first_round=round_.index,
-                    learner=algo.learner,
+                    search=search_,
                     health=health,
                 )
                 run.keep("supernet", training)
             train_supernet(setup, run, splits, training, round_, health)
-        score(setup, run, round_, training.network if training else None, tally)
+        score(setup, run, search_, round_, training.network if training else None, tally)
     run.drop("supernet")
-    save_front(algo, setup.search_space, run)
-    if history := algo.block_history():
+    save_front(search_, setup.search_space, run)
+    if history := search_.block_history():
         save_block_history(history.epochs, history.macs, run.directory)
 
-    winner, result = shortlist(setup, run, splits)
+    winner, result = shortlist(setup, run, search_, splits)
     run.save_architecture(winner.architecture)
     # Before the winner is trained for long, not only in the summary.
     result["parameter_free"] = setup.search_space.free_share(winner.architecture)
@@ -128,19 +128,19 @@ def start_supernet(
     *,
     rounds: int,
     first_round: int = 0,
-    learner: GateLearner | None = None,
+    search: Search | None = None,
     health: HealthReport | None = None,
 ) -> Training[Supernet]:
     """A supernet with new weights, ready to be trained in ``rounds`` rounds.
 
-    learner: of the gates, which takes the sampler's place; health: looks on.
+    search: whose learner of gates, if any, takes the sampler's place; health: looks on.
     """
     setup.check_supernet(splits.problem)
     batch_size = setup.trainer.batch_size
     epoch = splits.train.steps_per_epoch(batch_size)
     steps = rounds * setup.trainer.epochs * epoch
-    ghost_batch = None
-    if learner is None:
+    ghost_batch = learner = None
+    if search is None or not setup.search_algo.learns_gates:
         ghost_batch = setup.sampler.fit(batch_size, steps)
     else:
         context = GateContext(
@@ -154,7 +154,7 @@ def start_supernet(
             compute=run.compute,
             streams=run.streams.sub("gates"),
         )
-        learner.start(context)
+        learner = search.bind_learner(context)
     with run.streams.default("supernet/init", first_round):
         auxiliary = setup.trainer.auxiliary
         supernet = (
@@ -224,28 +224,31 @@ def train_watched(
             health.measure(training, round_, epoch)
 
 
-def score(setup: Setup, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
+def score(
+    setup: Setup, run: Run, search: Search, round_: Round, supernet: Supernet | None, tally: Tally
+) -> None:
     """Score whatever the algorithm asks for in this round."""
     done = tally.begin(round_.index)
     with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
         stage.advance(done)
-        while architectures := setup.search_algo.ask():
-            gates_of = setup.search_algo.gates
-            for trial in checked(setup.evaluator, architectures, supernet, run, gates_of):
-                setup.search_algo.tell([trial])
+        while architectures := search.ask():
+            for trial in checked(setup.evaluator, architectures, supernet, run, search.gates):
+                search.tell([trial])
                 run.record([trial], round=round_.index)
                 tally.add(trial, setup.search_space.free_share(trial.architecture))
                 stage.advance(score=trial.score, best=tally.best, parameter_free=tally.free)
                 run.safe_point()
 
 
-def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, Any]]:
+def shortlist(
+    setup: Setup, run: Run, search: Search, splits: Splits
+) -> tuple[Trial, dict[str, Any]]:
     """The winner, chosen among the best by brief stand-alone training where that is asked for.
 
     Source: the final selection of NAO-V2's released code.
     """
     count = setup.shortlist.count
-    found = setup.search_algo.best(max(count, 1))
+    found = search.best(max(count, 1))
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")

@@ -26,7 +26,7 @@ def supernet(setup: Setup, run: Run) -> dict[str, Any]:
             "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
             "random or nsga2, or run the whole search"
         )
-    if setup.search_algo.learner is not None:
+    if setup.search_algo.learns_gates:
         raise UserError(
             f"search_algo {type(setup.search_algo).__name__} learns its gates while the supernet "
             "trains, so its supernet cannot be trained alone: run the whole search"

@@ -67,9 +67,9 @@ def full_size() -> None:
     config = compose(["task=search", "experiment=balanced_nao_cifar10", *images])
     parts = build_setup(config)
     compute = Compute.choose("auto", precision="auto", deterministic=False)
-    space, algo, streams = parts.search_space, parts.search_algo, Streams(0)
+    space, streams = parts.search_space, Streams(0)
     splits = parts.dataset.load(streams, compute.device)
-    algo.start(Candidates(space), streams, compute.device)
+    search = parts.search_algo.bind(Candidates(space), streams, compute.device)
     with tempfile.TemporaryDirectory() as place:
         run = Run(
             Path(place),
@@ -84,11 +84,11 @@ def full_size() -> None:
             supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
         training = parts.trainer.start(supernet, splits.train, compute, streams)
         run.begin()
-        round_ = algo.next_round(run)
+        round_ = search.next_round(run)
         if round_ is None:
             raise SystemExit("the search has no round")
-        algo.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in algo.ask()])
-        run.keep("search_algo", algo)
+        search.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in search.ask()])
+        run.keep("search_algo", search)
         run.keep("supernet", training)
         gates = parts.sampler.over(space, splits.problem, round_.pool, streams.sub("sampler"))
         batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)

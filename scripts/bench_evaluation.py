@@ -92,11 +92,11 @@ def search_alone(space: SearchSpace, population: int, problem: Problem) -> float
     size = space.sizer("macs", problem, "final")
     low, high = (size(one) for one in space.extremes(size, Streams(0)))
     candidates = Candidates(space, [Bounds("macs", 0, (low + high) / 2)], {"macs": size})
-    algo.start(candidates, Streams(0), torch.device("cpu"))
+    search = algo.bind(candidates, Streams(0), torch.device("cpu"))
     count, began = 0, time.perf_counter()
-    algo.next_round(NullMonitor())
-    while asked := algo.ask():
-        algo.tell([Trial(one, sum(one.choices) / 100, Cost(1, 1), 0) for one in asked])
+    search.next_round(NullMonitor())
+    while asked := search.ask():
+        search.tell([Trial(one, sum(one.choices) / 100, Cost(1, 1), 0) for one in asked])
         count += len(asked)
     return (time.perf_counter() - began) / count
 

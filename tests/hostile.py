@@ -53,7 +53,7 @@ def stopped_before_training() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "train_round", lambda self, monitor, *_, **__: reached(monitor))
-        patch.setattr(PredictorTraining, "fit", lambda self, trials, monitor: reached(monitor))
+        patch.setattr(PredictorTraining, "train", lambda self, trials, monitor: reached(monitor))
         yield
 
 

@@ -288,7 +288,7 @@ def test_where_costs_do_not_add_up() -> None:
 
 def test_pools_take_nothing_outside_the_budget(macro: Any, monkeypatch: Any) -> None:
     space, costs = macro
-    monkeypatch.setattr(pool_module, "GIVE_UP_AFTER", 2000)
+    monkeypatch.setattr(pool_module, "MAX_FRUITLESS_SAMPLES", 2000)
     most = sorted(costs.values())[60]
     candidates = Candidates(space, [Bounds("macs", 0, most)], {"macs": macs(space)})
     pool = Pool(candidates)

@@ -89,7 +89,7 @@ def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
         def look(parts: Any, run: Any, **further: Any) -> None:
             if isinstance(parts, Setup):
                 parts.check_algo()
-                parts.search_algo.start(
+                parts.search_algo.bind(
                     Candidates(parts.search_space), run.streams, run.compute.device
                 )
 

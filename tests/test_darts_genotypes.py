@@ -125,10 +125,10 @@ def test_algorithms_ask_for_genotypes(algorithm):
     if algorithm == "nsga2":
         words.append("search_algo.goals=[params]")
     parts = build_setup(compose(["task=search", *words]))
-    chosen, algo = parts.search_space, parts.search_algo
+    chosen = parts.search_space
     measures = {"params": chosen.sizer("params", CIFAR)}
     candidates = Candidates(chosen, (), measures)
-    algo.start(candidates, Streams(0), torch.device("cpu"))
+    algo = parts.search_algo.bind(candidates, Streams(0), torch.device("cpu"))
     asked = []
     while algo.next_round(NullMonitor()) is not None:
         while architectures := algo.ask():

@@ -16,6 +16,7 @@ from nasrun.config.compose import compose
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.dso.dso import Dso
 from nasrun.search_algo.dso.penalty import Penalty, latency_costs
+from nasrun.search_algo.gates.learned import LearnedSearch
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
@@ -34,18 +35,18 @@ def parts(*words: str):
     )
 
 
-def started(*words: str, epochs: int = 4) -> tuple[Dso, Training]:
+def started(*words: str, epochs: int = 4) -> tuple[LearnedSearch, Training]:
     """The algorithm of a smoke run, and its training, of 4 steps an epoch."""
     built, found = parts(*words), splits()
-    algo, space = built.search_algo, built.search_space
-    assert isinstance(algo, Dso)
-    algo.check(space)
-    algo.start(Candidates(space), Streams(0), DEVICE)
+    settings, space = built.search_algo, built.search_space
+    assert isinstance(settings, Dso)
+    settings.check(space)
+    algo = settings.bind(Candidates(space), Streams(0), DEVICE)
     context = GateContext(
         *(space, TASK, found.train, found.validation),
         *(16, epochs * 4, 4, CPU, Streams(0).sub("gates")),
     )
-    algo.learner.start(context)
+    algo.bind_learner(context)
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
@@ -55,7 +56,7 @@ def started(*words: str, epochs: int = 4) -> tuple[Dso, Training]:
     return algo, training
 
 
-def train(algo: Dso, training: Training, monitor=None, **changed) -> None:
+def train(algo: LearnedSearch, training: Training, monitor=None, **changed) -> None:
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
@@ -64,8 +65,8 @@ def test_eq_9_against_a_block_by_hand():
     space = parts("search_space.levels=4", "search_space.share=false").search_space
     penalty = Penalty(space, 0.5, DEVICE, by_flops=True, costs=None)
     values = torch.ones(len(space.decisions))
-    assert penalty.left(values).tolist() == [1.0, 1.0, 1.0]
-    assert torch.allclose(penalty.of(values), torch.tensor(0.5))
+    assert penalty.shares_left(values).tolist() == [1.0, 1.0, 1.0]
+    assert torch.allclose(penalty.strengths_of(values), torch.tensor(0.5))
 
     names = [decision.name for decision in space.decisions]
     second = {i for i, name in enumerate(names) if name.startswith("stage2.block1/")}
@@ -80,8 +81,8 @@ def test_eq_9_against_a_block_by_hand():
     }
     values = torch.tensor([float(i not in second or names[i] in kept) for i in range(len(names))])
     share = (1 + 2 + 2 + 3) / 25
-    assert penalty.left(values).tolist() == pytest.approx([1.0, share, 1.0])
-    found = penalty.of(values)
+    assert penalty.shares_left(values).tolist() == pytest.approx([1.0, share, 1.0])
+    found = penalty.strengths_of(values)
     assert all(found[i].item() == pytest.approx(0.5 * share) for i in second)
     assert found[-4:].tolist() == [0.5] * 4  # of the reductions
     assert found[0].item() == 0.5
@@ -92,7 +93,11 @@ def test_eq_10_by_operation():
     space = built.search_space
     penalty = Penalty(space, 2.0, DEVICE, by_flops=False, costs=[built.search_algo.mac])
     found = dict(
-        zip((d.name for d in space.decisions), penalty.of(torch.ones(32)).tolist(), strict=True)
+        zip(
+            (d.name for d in space.decisions),
+            penalty.strengths_of(torch.ones(32)).tolist(),
+            strict=True,
+        )
     )
     expected = {
         "block/level2.sep_conv_3x3/input": 0.986,
@@ -139,7 +144,7 @@ def test_gates_rest_while_the_network_is_pre_trained_and_weights_while_gates_lea
     assert values.tolist() == [1.0] * len(values)
     before = {name: p.clone() for name, p in training.network.named_parameters()}
     images, labels = Images(16).images, Images(16).labels
-    algo.learner.before(8, (images, labels), training)
+    algo.learner.learn_before(8, (images, labels), training)
     assert not torch.equal(values, torch.ones_like(values))
     assert all(torch.equal(before[n], p) for n, p in training.network.named_parameters())
     assert all(p.grad is None for p in training.network.parameters())

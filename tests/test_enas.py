@@ -19,8 +19,8 @@ from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.state import decode_tensors, encode_tensors, pack, unpack
-from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Drawn
-from nasrun.search_algo.enas.enas import Enas
+from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Sample
+from nasrun.search_algo.enas.enas import Enas, EnasSearch
 from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
@@ -80,7 +80,7 @@ def all_of(space: SearchSpace) -> torch.Tensor:
 def test_the_probabilities_of_all_architectures_sum_to_one(space, architectures):
     made = controller(space, hidden=4, init_range=3.0).double()
     with torch.no_grad():
-        found = made.given(all_of(space))
+        found = made.probabilities_of(all_of(space))
     probabilities = found.log_prob.exp()
     assert len(probabilities) == architectures
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-9)
@@ -97,7 +97,7 @@ def test_architectures_are_drawn_as_often_as_their_probability_says():
     drawn = made.sample(40_000, torch.Generator().manual_seed(0)).choices
     places = (2 ** torch.arange(7, -1, -1) * drawn).sum(1)
     counts = torch.bincount(places, minlength=256)
-    expected = 40_000 * made.given(every).log_prob.exp()
+    expected = 40_000 * made.probabilities_of(every).log_prob.exp()
     many = expected > 5
     deviations = ((counts - expected) ** 2 / expected)[many]
     assert deviations.sum() < many.sum() + 5 * math.sqrt(2 * many.sum())
@@ -108,11 +108,11 @@ def test_what_is_drawn_has_the_probability_of_what_is_given_and_is_of_the_space(
     space = space_of(name)
     made = controller(space)
     drawn = made.sample(5, torch.Generator().manual_seed(1))
-    again = made.given(drawn.choices)
+    again = made.probabilities_of(drawn.choices)
     assert torch.equal(again.choices, drawn.choices)
     assert torch.allclose(again.log_prob, drawn.log_prob, atol=1e-5)
     assert torch.allclose(again.entropy, drawn.entropy, atol=1e-5)
-    alone = made.given(drawn.choices[2:3])  # one does not depend on the others
+    alone = made.probabilities_of(drawn.choices[2:3])  # one does not depend on the others
     assert torch.allclose(alone.log_prob, drawn.log_prob[2:3], atol=1e-4)
     for architecture in made.architectures(drawn.choices, np.random.default_rng(0)):
         space.check(architecture)
@@ -137,7 +137,7 @@ def test_the_biases_of_the_released_code_by_hand():
         total = 2 * math.exp(0.69) + 3 * math.exp(-0.25)
         reduction = 0.44 if op < 2 else 0.0
         total_reduction = 2 * math.exp(0.44) + 3
-        found = made.given(torch.tensor([[0, op, 1, op] * 2])).log_prob.item()
+        found = made.probabilities_of(torch.tensor([[0, op, 1, op] * 2])).log_prob.item()
         expected = 2 * (normal - math.log(total) + reduction - math.log(total_reduction)) - inputs
         assert found == pytest.approx(expected, abs=1e-5)
 
@@ -147,7 +147,7 @@ def test_an_input_is_drawn_before_the_operations_of_its_node():
     space = cells(1, ("sep_conv_3x3", "identity"))
     made = controller(space, hidden=4, init_range=3.0).double()
     every = all_of(space)
-    weights = made.given(every).log_prob.exp()
+    weights = made.probabilities_of(every).log_prob.exp()
 
     def chance(**wanted: int) -> float:
         names = {d.name.removeprefix("normal/node0/"): i for i, d in enumerate(space.decisions)}
@@ -181,9 +181,9 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(baseline):
 
     @torch.no_grad()
     def expected_reward() -> float:
-        return (made.given(every).log_prob.exp() * rewards).sum().item()
+        return (made.probabilities_of(every).log_prob.exp() * rewards).sum().item()
 
-    log_prob = made.given(every).log_prob
+    log_prob = made.probabilities_of(every).log_prob
     shares = len(every) * log_prob.detach().exp()
     Reinforce.loss(log_prob, shares * (rewards - baseline)).backward()
     step = 1e-5
@@ -207,7 +207,7 @@ def test_the_mean_over_many_samples_is_the_exact_gradient():
         Reinforce.loss(log_prob, advantages).backward()
         return torch.cat([weight.grad.flatten() for weight in made.parameters()])
 
-    log_prob = made.given(every).log_prob
+    log_prob = made.probabilities_of(every).log_prob
     exact = gradient(log_prob, len(every) * log_prob.detach().exp() * (rewards - 0.5))
     drawn = made.sample(60_000, torch.Generator().manual_seed(0))
     earned = rewards[(2 ** torch.arange(7, -1, -1) * drawn.choices).sum(1)]
@@ -221,8 +221,8 @@ def test_reward_baseline_and_loss_by_hand():
     learner = Reinforce(made, settings)
     drawn = made.sample(2, torch.Generator().manual_seed(0))
     log_prob = drawn.log_prob.tolist()
-    drawn = Drawn(drawn.choices, drawn.log_prob, torch.tensor([2.0, 4.0]))
-    measured = learner.step(drawn, [0.8, 0.6]).tolist()
+    drawn = Sample(drawn.choices, drawn.log_prob, torch.tensor([2.0, 4.0]))
+    measured = learner.update(drawn, [0.8, 0.6]).tolist()
     # rewards 0.8 + 0.1·2 = 1 and 0.6 + 0.1·4 = 1; baselines 0.1 and 0.19, advantages 0.9 and 0.81
     assert learner.baseline == pytest.approx(0.19)
     loss = -(0.9 * log_prob[0] + 0.81 * log_prob[1]) / 2
@@ -236,7 +236,7 @@ def test_it_learns_a_planted_reward_in_60_steps(seed):
     learner = Reinforce(made, replace(LEARN, lr=0.01))
     for step in range(60):
         drawn = made.sample(10, Streams(seed).torch("step", step))
-        learner.step(drawn, planted(drawn.choices).tolist())
+        learner.update(drawn, planted(drawn.choices).tolist())
     drawn = made.sample(200, torch.Generator().manual_seed(0))
     assert planted(drawn.choices).mean() > 0.9 and drawn.entropy.mean() < 4
 
@@ -260,21 +260,21 @@ def test_the_bounds_of_the_released_code_keep_it_exploring():
 
 def started(
     *words: str, epochs: int = 3, bound: float | None = None, **compute: Any
-) -> tuple[Enas, Training]:
+) -> tuple[EnasSearch, Training]:
     """The algorithm of a smoke run, and its training, of 4 steps an epoch."""
     line = ["task=search", "search_algo=enas", "effort=smoke", "search_space.nodes=2", *words]
     built, found = build_setup(compose(line)), splits()
-    algo, space = built.search_algo, built.search_space
-    assert isinstance(algo, Enas)
+    settings, space = built.search_algo, built.search_space
+    assert isinstance(settings, Enas)
     bounds = [] if bound is None else [Bounds("params", 0, bound)]
     measures = {"params": lambda a: float(space.cost(a, TASK).params)} if bounds else {}
-    algo.start(Candidates(space, bounds, measures), Streams(0), DEVICE)
+    algo = settings.bind(Candidates(space, bounds, measures), Streams(0), DEVICE)
     where = replace(CPU, **compute)
     context = GateContext(
         *(space, TASK, found.train, found.validation),
         *(16, epochs * 4, 4, where, Streams(0).sub("gates")),
     )
-    algo.learner.start(context)
+    algo.bind_learner(context)
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
     training = trainer(epochs=epochs, batch_size=16, log_every=1).start(
@@ -283,19 +283,22 @@ def started(
     return algo, training
 
 
-def train(algo: Enas, training: Training, monitor: NullMonitor | None = None, **changed) -> None:
+def train(
+    algo: EnasSearch, training: Training, monitor: NullMonitor | None = None, **changed
+) -> None:
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
-def told(algo: Enas, architectures: list[Architecture]) -> None:
+def told(algo: EnasSearch, architectures: list[Architecture]) -> None:
     algo.tell([Trial(one, 0.1 + sum(one.choices) / 1000, Cost(1, 1), 0) for one in architectures])
 
 
 def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_alone(monkeypatch):
     algo, training = started()
     learner, seen, drawn = algo.learner, [], []
-    inner, draw, update = learner.batches.at, learner.sample, learner.reinforce.step
-    monkeypatch.setattr(learner.batches, "at", lambda n: seen.append((n, inner(n))) or seen[-1][1])
+    inner, draw, update = learner.batches.batch_of_step, learner.sample, learner.reinforce.update
+    spy = lambda n: seen.append((n, inner(n))) or seen[-1][1]  # noqa: E731
+    monkeypatch.setattr(learner.batches, "batch_of_step", spy)
     monkeypatch.setattr(learner, "sample", lambda *args: drawn.append(args[1:]) or draw(*args))
     weights: list[bool] = []
 
@@ -308,7 +311,7 @@ def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_a
         return measured
 
     states: list[dict[str, torch.Tensor]] = []
-    monkeypatch.setattr(learner.reinforce, "step", checked)
+    monkeypatch.setattr(learner.reinforce, "update", checked)
     monitor = Recorder()
     train(algo, training, monitor)
     assert [number for number, _ in seen] == list(range(3 * 2 * 3))
@@ -389,7 +392,7 @@ def test_the_best_of_those_derived_wins_also_after_a_stop():
 
 
 def test_a_policy_that_is_sure_derives_few(monkeypatch):
-    monkeypatch.setattr("nasrun.search_algo.enas.enas.GIVE_UP_AFTER", 3)
+    monkeypatch.setattr("nasrun.search_algo.enas.enas.MAX_FRUITLESS_BATCHES", 3)
     algo, _ = started("search_algo.derive=50", "search_algo.controller.tanh_constant=null")
     with torch.no_grad():
         for name, weight in algo.learner.controller.named_parameters():
@@ -424,8 +427,8 @@ def test_a_budget_that_the_policy_never_meets_is_met_at_random(monkeypatch):
     rare = algo.candidates.space.sample(np.random.default_rng(5))
     monkeypatch.setattr(algo.candidates, "allows", lambda one: one == rare)
     monkeypatch.setattr(algo.candidates, "sample", lambda rng: rare)
-    monkeypatch.setattr("nasrun.search_algo.pool.GIVE_UP_AFTER", 10)
-    monkeypatch.setattr("nasrun.search_algo.enas.enas.GIVE_UP_AFTER", 2)
+    monkeypatch.setattr("nasrun.search_algo.pool.MAX_FRUITLESS_SAMPLES", 10)
+    monkeypatch.setattr("nasrun.search_algo.enas.enas.MAX_FRUITLESS_BATCHES", 2)
     algo.monitor = monitor = Recorder()
     assert algo.ask() == [rare]
     assert "the controller draws nothing within the budget" in monitor.lines[0]
@@ -438,10 +441,10 @@ def test_rewards_that_are_no_numbers_stop_or_count_as_the_worst():
             training.network.classifier.weight.fill_(torch.nan)
         if what == "stop":
             with pytest.raises(UserError, match="the controller has no reward"):
-                algo.learner.learn(0, training.network)
+                algo.learner.learn_from(0, training.network)
         else:
-            algo.learner.learn(0, training.network)
-            assert 0 < algo.learner.metrics()["reward"] < 0.01  # of the entropy alone
+            algo.learner.learn_from(0, training.network)
+            assert 0 < algo.learner.pop_metrics()["reward"] < 0.01  # of the entropy alone
 
 
 def test_a_controller_that_runs_away_is_stopped():
@@ -450,7 +453,7 @@ def test_a_controller_that_runs_away_is_stopped():
     with pytest.raises(UserError, match="lower search_algo"):
         for step in range(50):
             drawn = made.sample(10, Streams(0).torch("step", step))
-            learner.step(drawn, [float("inf")] * 10)
+            learner.update(drawn, [float("inf")] * 10)
 
 
 def test_a_state_of_another_controller_is_refused():

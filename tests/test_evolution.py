@@ -16,7 +16,7 @@ from test_search_algo import Cell, Plain, canonical_pool, saved, start
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
-from nasrun.search_algo.evolution import Evolution
+from nasrun.search_algo.evolution import Evolution, EvolutionSearch
 from nasrun.search_algo.nsga2 import Nsga2, crowding
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.variation import cross, mutate
@@ -68,8 +68,7 @@ def nsga2(**changes: Any) -> Nsga2:
 
 def started(algo: Any, space: Planted, seed: int = 0, high: float = np.inf) -> Any:
     bounds = [Bounds("macs", -np.inf, high)] if np.isfinite(high) else []
-    algo.start(Candidates(space, bounds, {"macs": space.price}), Streams(seed), CPU)
-    return algo
+    return algo.bind(Candidates(space, bounds, {"macs": space.price}), Streams(seed), CPU)
 
 
 def told(space: Any, architectures: Sequence[Architecture]) -> list[Trial]:
@@ -140,10 +139,8 @@ BOTH = pytest.mark.parametrize("make", [evolution, nsga2])
 
 
 def start_toy(make: Any, space: Any, seed: int = 0, **changes: Any) -> Any:
-    algo = make(**changes)
     measures = {"macs": lambda a: float(sum(a.choices))}
-    algo.start(Candidates(space, (), measures), Streams(seed), CPU)
-    return algo
+    return make(**changes).bind(Candidates(space, (), measures), Streams(seed), CPU)
 
 
 @BOTH
@@ -267,15 +264,15 @@ def test_what_brings_nothing_new_is_filled_up_with_random_ones(tries: int) -> No
 
 def test_parents_are_the_best_of_all_that_were_visited(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    parents = Evolution.parents
+    parents = EvolutionSearch.parents
 
-    def watched(self: Evolution, rng: np.random.Generator) -> Sequence[Trial]:
+    def watched(self: EvolutionSearch, rng: np.random.Generator) -> Sequence[Trial]:
         found = parents(self, rng)
         scores = sorted((self.pool.space.score(a) for a in self.pool.trials), reverse=True)
-        seen.append(([t.score for t in found], scores[: self.top], len(scores)))
+        seen.append(([t.score for t in found], scores[: self.algo.top], len(scores)))
         return found
 
-    monkeypatch.setattr(Evolution, "parents", watched)
+    monkeypatch.setattr(EvolutionSearch, "parents", watched)
     finish(start(evolution(), Cell()))
     assert [count for *_, count in seen] == [10, 20, 30, 40, 50]
     assert all(found == expected and len(found) == 4 for found, expected, _ in seen)
@@ -328,12 +325,11 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 def test_the_front_is_what_nothing_dominates(seed: int, goals: list[Any]) -> None:
     # Few values: many architectures are alike in all goals.
     space = Cell()
-    algo = nsga2(goals=goals)
     measures = {
         "macs": lambda a: float(a.choices[1] + a.choices[3]),
         "params": lambda a: float(a.choices[0] % 2),
     }
-    algo.start(Candidates(space, (), measures), Streams(seed), CPU)
+    algo = nsga2(goals=goals).bind(Candidates(space, (), measures), Streams(seed), CPU)
     assert algo.next_round(NullMonitor())
     while batch := algo.ask():
         algo.tell([Trial(a, round(space.score(a)), Cost(1, 1), 0) for a in batch])
@@ -365,10 +361,10 @@ def test_the_front_is_what_nothing_dominates(seed: int, goals: list[Any]) -> Non
 
 
 def test_the_better_of_two_is_chosen() -> None:
-    algo = nsga2()
+    algo = start_toy(nsga2, Plain(3, 4))
     parents = told(Plain(3, 4), [Architecture("plain", (i, 0, 0)) for i in range(4)])
     rng = np.random.default_rng(0)
-    drawn = [algo.choose(parents, rng).choices[0] for _ in range(4000)]
+    drawn = [algo.choose_parent(parents, rng).choices[0] for _ in range(4000)]
     # P(the smaller of two draws is i) = (2 (4 - i) - 1) / 16.
     expected = np.array([7, 5, 3, 1]) / 16 * 4000
     assert stats.chisquare(np.bincount(drawn, minlength=4), expected).pvalue > 1e-3

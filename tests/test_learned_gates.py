@@ -16,9 +16,9 @@ from nasrun.config.compose import compose
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.gates.darts import Darts, DartsGates, second_order
 from nasrun.search_algo.gates.p_darts import PDarts, StagedSupernet
-from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor
-from nasrun.search_algo.gates.resource import ExpectedCost
-from nasrun.search_algo.gates.snas import SnasGates
+from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor, Proxyless
+from nasrun.search_algo.gates.resource import ExpectedCost, ResourceTerm
+from nasrun.search_algo.gates.snas import Snas, SnasGates
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.operations import SKIP
@@ -37,7 +37,7 @@ def context(space, epochs: int = 2, seed: int = 0) -> GateContext:
     found = splits()
     return GateContext(
         space=space,
-        task=TASK,
+        problem=TASK,
         train=found.train,
         held_out=found.validation,
         batch_size=16,
@@ -52,12 +52,12 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
     """The algorithm as a smoke run has it, and its training: 4 steps an epoch."""
     overrides = [f"search_space={space}", f"search_algo={algo}", "effort=smoke", *words]
     built = build_setup(compose(["task=search", *overrides]))
-    found, one = built.search_algo, built.search_space
-    found.check(one)
-    found.start(Candidates(one), Streams(0), DEVICE)
-    found.learner.start(context(one, epochs))
+    settings, one = built.search_algo, built.search_space
+    settings.check(one)
+    found = settings.bind(Candidates(one), Streams(0), DEVICE)
+    found.bind_learner(context(one, epochs))
     with Streams(0).default("init"):
-        supernet = found.supernet(one, TASK, auxiliary=False)
+        supernet = settings.supernet(one, TASK, auxiliary=False)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
     rules = StepRules(learner=found.learner)
     return found, how.start(supernet, splits().train, CPU, Streams(0), rules=rules)
@@ -65,6 +65,21 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
 
 def train(algo, training, monitor=None, **changed) -> None:
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
+
+
+def darts_gates(space, *, order: int = 1, spread: float, edges: bool = False) -> DartsGates:
+    return DartsGates(context(space), ADAM, order=order, rest_epochs=0, spread=spread, edges=edges)
+
+
+def snas() -> Snas:
+    return Snas(
+        adam=ADAM,
+        rest_epochs=0,
+        spread=0.0,
+        temperature_start=1.0,
+        temperature_end=0.03,
+        resource=ResourceTerm(cost="none", weight=0.0),
+    )
 
 
 class Toy(Supernet):
@@ -94,7 +109,7 @@ def test_the_second_order_gradient_is_that_of_automatic_differentiation(momentum
     images, held_out = next(batches), next(Images(32, seed=1).train_batches(16, streams=Streams(6)))
     weights = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
 
-    gates = DartsGates(ADAM, order=2, rest_epochs=0, spread=0.1, edges=False)
+    gates = darts_gates(space_of("nas_bench_201"), order=2, spread=0.1)
     gates.opened = torch.ones(2, 2, dtype=torch.bool)
     before = [p.detach().clone() for p in training.network.parameters()]
     found, _ = second_order(training, images, held_out, weights, gates)
@@ -141,8 +156,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
     one = space_of(space)
     with Streams(0).default("init"):
         supernet = one.supernet(TASK).eval()
-    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=0.0, edges=False)
-    gates.start(context(one))
+    gates = darts_gates(one, spread=0.0)
     path = one.sample(Streams(0).numpy("x")).choices
     with torch.no_grad():
         gates.logits.zero_()
@@ -155,8 +169,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
 
 def test_shares_add_up_and_closed_options_have_none():
     one = space_of("darts_cell")
-    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1.0, edges=True)
-    gates.start(context(one))
+    gates = darts_gates(one, spread=1.0, edges=True)
     gates.opened[3, 2:5] = False
     weights = gates.weights()
     for group in one.groups:  # the edges of a node share one, and so do the options of each
@@ -169,16 +182,15 @@ def test_shares_add_up_and_closed_options_have_none():
 
 
 @pytest.mark.parametrize("name", ["darts_cell", "nas_bench_macro"])
-def test_gates_that_are_all_alike_are_doubted(name):
-    gates = DartsGates(ADAM, order=1, rest_epochs=0, spread=1e-3, edges=False)
-    gates.start(context(space_of(name)))
-    assert gates.doubt() is not None
+def test_gates_that_are_all_alike_are_warned_of(name):
+    gates = darts_gates(space_of(name), spread=1e-3)
+    assert gates.warning() is not None
     with torch.no_grad():
         gates.logits[:, 1] += 0.5
-    assert gates.doubt() is None
+    assert gates.warning() is None
     gates.opened[:, 0] = False
     gates.opened[:, 2:] = False
-    assert gates.doubt() is None  # where one option is left there is nothing to learn
+    assert gates.warning() is None  # where one option is left there is nothing to learn
 
 
 def test_a_genotype_takes_two_inputs_of_each_node_and_never_none():
@@ -216,7 +228,7 @@ def test_they_find_the_option_that_helps(algo, option):
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
     rules = StepRules(learner=found.learner)
     train(found, how.start(Planted(option), splits().train, CPU, Streams(0), rules=rules), monitor)
-    assert found.derive().choices == (option,) * 6
+    assert found.learner.derive().choices == (option,) * 6
     assert found.learner.weights()[:, option].min() > 0.3  # 0.2 at first; the loss is soon small
     entropy = [line["gates_entropy"] for line in monitor.metrics]
     assert entropy[0] == pytest.approx(math.log(5), abs=0.05) and entropy[-1] < 0.95 * entropy[0]
@@ -244,15 +256,14 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(name):
     train(other, other_training)
     assert torch.equal(other.learner.logits, algo.learner.logits)
     assert torch.equal(other.learner.opened, algo.learner.opened)
-    assert other.derive() == algo.derive()
+    assert other.learner.derive() == algo.learner.derive()
     weights = zip(training.network.parameters(), other_training.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
 
 
 def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
     one = space_of("nas_bench_201")
-    gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
-    gates.start(context(one, epochs=500))
+    gates = SnasGates(snas(), context(one, epochs=500))
     assert gates.temperature(0) == 1.0 and gates.temperature(1999) == pytest.approx(0.03)
     assert gates.temperature(1000) == pytest.approx(math.sqrt(0.03), rel=1e-2)
 
@@ -268,8 +279,7 @@ def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
 def test_snas_chooses_options_by_their_shares():
     """The Gumbel trick: the heaviest of the relaxed choices is option k with probability p_k."""
     one = space_of("nas_bench_201")
-    gates = SnasGates(ADAM, rest_epochs=0, spread=0.0, temperatures=(1.0, 0.03), weight=0.0)
-    gates.start(context(one, epochs=500))
+    gates = SnasGates(snas(), context(one, epochs=500))
     shares = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
     with torch.no_grad():
         gates.logits.copy_(shares.log().expand(6, 5))
@@ -303,17 +313,16 @@ def test_a_resource_term_makes_cheap_options_heavier():
                 ]
             )
         )
-        algo, one = built.search_algo, built.search_space
-        algo.start(
-            Candidates(one, measure_of=lambda n, o=one: o.sizer(n, TASK)), Streams(0), DEVICE
-        )
-        algo.learner.start(context(one, epochs=5))
+        one = built.search_space
+        candidates = Candidates(one, measure_of=lambda n, o=one: o.sizer(n, TASK))
+        algo = built.search_algo.bind(candidates, Streams(0), DEVICE)
+        algo.bind_learner(context(one, epochs=5))
         with Streams(0).default("init"):
             supernet = one.supernet(TASK)
         rules = StepRules(learner=algo.learner)
         how = trainer(epochs=5)
         train(algo, how.start(supernet, splits().train, CPU, Streams(0), rules=rules))
-        costs[weight] = one.cost(algo.derive(), TASK).macs
+        costs[weight] = one.cost(algo.learner.derive(), TASK).macs
     assert costs[1000] < costs[0]
 
 
@@ -329,16 +338,15 @@ def test_expected_costs_are_the_means_over_all_architectures():
             found = Architecture(one.name, tuple(choices))
             assert expected.base + expected.added[place, option] == one.cost(found, TASK).macs
             mean += float(shares[place, option] * expected.added[place, option])
-    assert expected.of(shares).item() == pytest.approx(expected.base + mean, rel=1e-5)
+    assert expected.expected_of(shares).item() == pytest.approx(expected.base + mean, rel=1e-5)
     assert expected.largest == one.cost_bound(TASK).macs
 
 
 def binary(**changed) -> BinaryGates:
     factor = CostFactor(cost="none", reference=30e6, factor=0.2, power=0.3)
-    settings = {"rest_epochs": 0, "spread": 0.0, "every": 1, "factor": factor} | changed
-    gates = BinaryGates(GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0), **settings)
-    gates.start(context(space_of("nas_bench_201"), epochs=500))
-    return gates
+    adam = GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0)
+    settings = {"adam": adam, "rest_epochs": 0, "spread": 0.0, "every": 1, "cost": factor} | changed
+    return BinaryGates(Proxyless(**settings), context(space_of("nas_bench_201"), epochs=500))
 
 
 def test_proxyless_trains_paths_by_their_shares():
@@ -379,7 +387,7 @@ def test_proxyless_moves_two_logits_and_keeps_the_sum_of_their_exponentials():
     gates, slope = binary(spread=0.5), Slope([3.0, 1.0, 0.0, -1.0, -2.0])
     for step in range(20):
         before = gates.logits.detach().clone()
-        gates.before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
+        gates.learn_before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
         for row, old, pair in zip(gates.logits, before, slope.pairs, strict=True):
             low, high = sorted(pair, key=slope.slope.__getitem__)
             assert len(pair) == 2
@@ -389,15 +397,15 @@ def test_proxyless_moves_two_logits_and_keeps_the_sum_of_their_exponentials():
             two = [low, high]
             assert row[two].exp().sum().item() == pytest.approx(old[two].exp().sum().item())
     for step in range(20, 300):
-        gates.before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
+        gates.learn_before(step, (torch.zeros(0), torch.zeros(0)), slope)  # type: ignore[arg-type]
     assert (gates.logits.argmax(1) == 4).all()
 
 
 def test_proxyless_cost_factor_by_hand():
     factor = CostFactor(cost="macs", reference=100.0, factor=0.2, power=0.3)
-    assert factor.times(torch.tensor(100.0)).item() == pytest.approx(0.2)
+    assert factor.factor_of(torch.tensor(100.0)).item() == pytest.approx(0.2)
     expected = 0.2 * (math.log(50) / math.log(100)) ** 0.3
-    assert factor.times(torch.tensor(50.0)).item() == pytest.approx(expected)
+    assert factor.factor_of(torch.tensor(50.0)).item() == pytest.approx(expected)
 
 
 def test_p_darts_grows_and_keeps_the_heaviest_options():
@@ -417,13 +425,13 @@ def test_p_darts_grows_and_keeps_the_heaviest_options():
         gone = weights.masked_fill(after | ~before, -1.0).max(1).values
         assert (kept >= gone).all()
     assert training.network.stage == 2
-    half = algo.derive().choices[:14]
+    half = algo.learner.derive().choices[:14]
     assert sum(choice == SKIP for choice in half) <= 2
 
 
 def test_p_darts_drops_elements_of_skips_only_in_training():
     algo, training = started("p_darts", "search_algo.skip_dropout=[0.9,0.9,0.9]", epochs=3)
-    assert isinstance(algo, PDarts)
+    assert isinstance(algo.algo, PDarts)
     train(algo, training, epochs=1)
     noise = training.network.noise
     assert 0 < noise.skip_dropout < 0.9
@@ -440,7 +448,7 @@ def test_p_darts_takes_skips_away_from_the_normal_cell_alone():
     with torch.no_grad():
         algo.learner.logits[:, SKIP] = 5.0 + torch.arange(28) / 10
         algo.learner.opened[:] = True
-    choices = algo.derive().choices
+    choices = algo.learner.derive().choices
     assert sum(choice == SKIP for choice in choices[:14]) == 1
     assert sum(choice == SKIP for choice in choices[14:]) == 8
 
@@ -505,7 +513,7 @@ def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
 
 def test_darts_is_what_pc_darts_is_made_of():
     built = build_setup(compose(["task=search", "experiment=pc_darts_cifar10"]))
-    assert isinstance(built.search_algo, Darts) and built.search_algo.learner.edges
+    assert isinstance(built.search_algo, Darts) and built.search_algo.edges
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
 
 

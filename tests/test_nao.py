@@ -213,8 +213,8 @@ def test_strangers_are_refused() -> None:
 
 
 def test_steps_of_the_ascent() -> None:
-    assert nao(step_max=50.0)._steps() == [float(i) for i in range(1, 51)]
-    tenth = nao(step_start=0.1, step_increment=0.1, step_max=0.3)._steps()
+    assert nao(step_max=50.0).step_sizes() == [float(i) for i in range(1, 51)]
+    tenth = nao(step_start=0.1, step_increment=0.1, step_max=0.3).step_sizes()
     assert tenth == pytest.approx([0.1, 0.2, 0.3])
     with pytest.raises(UserError, match="step_start = 5"):
         nao(step_start=5.0, step_max=4.0)

@@ -21,7 +21,7 @@ from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo import regularized_evolution
 from nasrun.search_algo.random_search import RandomSearch
-from nasrun.search_algo.regularized_evolution import RegularizedEvolution
+from nasrun.search_algo.regularized_evolution import AgingSearch, RegularizedEvolution
 from nasrun.search_algo.variation import change_one
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Cost, Decision, Trial
@@ -73,9 +73,9 @@ def test_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     algo, space = started(aging(identity=0.2), Planted(0), seed), Planted(0)
     queue: deque[Architecture] = deque()
     bred: list[int] = []
-    original = RegularizedEvolution._child
+    original = AgingSearch._child
 
-    def watched(self: RegularizedEvolution) -> Architecture:
+    def watched(self: AgingSearch) -> Architecture:
         assert list(self.members) == list(queue)
         child = original(self)
         nearest = min(differences(child, member) for member in queue)
@@ -85,7 +85,7 @@ def test_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         bred.append(nearest)
         return child
 
-    monkeypatch.setattr(RegularizedEvolution, "_child", watched)
+    monkeypatch.setattr(AgingSearch, "_child", watched)
     assert algo.next_round(NullMonitor())
     first = algo.ask()
     queue.extend(first)
@@ -180,12 +180,12 @@ def test_the_budget_is_kept(seed: int) -> None:
 
 def test_a_budget_with_islands_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three architectures within the budget none is one change from another."""
-    monkeypatch.setattr(regularized_evolution, "GIVE_UP_AFTER", 1000)
+    monkeypatch.setattr(regularized_evolution, "MAX_FRUITLESS_SAMPLES", 1000)
     space = Plain(6, 5)
     islands = [Architecture("plain", (i,) * 6) for i in (0, 2, 4)]
     algo = start(aging(population=3, evaluations=9), space)
     algo.pool.candidates.allows = islands.__contains__
-    algo.pool.draw = lambda rng, count, found: found.update({a: a for a in islands})
+    algo.pool.sample = lambda rng, count, found: found.update({a: a for a in islands})
     assert sorted(flat(algo), key=lambda a: a.choices) == islands
     assert algo.next_round(NullMonitor()) is None
 
@@ -224,10 +224,10 @@ def test_the_same_is_asked_until_it_is_told() -> None:
         algo.tell(rest)
 
 
-def test_starting_again_forgets_everything() -> None:
-    algo = start(aging(), Cell())
-    first = flat(algo)
-    assert flat(start(algo, Cell())) == first
+def test_settings_bound_again_begin_anew() -> None:
+    settings = aging()
+    first = flat(start(settings, Cell()))
+    assert flat(start(settings, Cell())) == first
 
 
 @pytest.mark.parametrize(
@@ -262,13 +262,13 @@ def test_a_member_without_a_score_is_refused() -> None:
 def test_every_space_is_searched(name: str, algo: Any) -> None:
     """All that is asked for is of the space, and of different networks."""
     space = space_of(name)
-    start(algo, space)
+    search = start(algo, space)
     forms = set()
-    while algo.next_round(NullMonitor()):
-        while batch := algo.ask():
+    while search.next_round(NullMonitor()):
+        while batch := search.ask():
             for one in batch:
                 forms.add(space.canonical(space.check(one)))
-                algo.tell([Trial(one, sum(one.choices) / 1000, Cost(1, 1), 0)])
+                search.tell([Trial(one, sum(one.choices) / 1000, Cost(1, 1), 0)])
     assert len(forms) == 30
 
 

@@ -160,8 +160,7 @@ def nao(predictor: dict[str, Any] | None = None, **changes: Any) -> Nao:
 
 
 def start(algo: SearchAlgo, space: SearchSpace | None = None, seed: int = 0) -> Any:
-    algo.start(Candidates(space or Cell()), Streams(seed), CPU)
-    return algo
+    return algo.bind(Candidates(space or Cell()), Streams(seed), CPU)
 
 
 def trial(space: Any, architecture: Architecture, seed: int = 0) -> Trial:
@@ -217,8 +216,8 @@ def canonical_pool(algo: Any) -> list[Architecture]:
 
 
 def test_random_search() -> None:
+    assert RandomSearch(evaluations=20, batch=6).rounds == 1
     algo = start(RandomSearch(evaluations=20, batch=6))
-    assert algo.rounds == 1
     round_ = algo.next_round(NullMonitor())
     assert (round_.index, round_.pool, round_.fresh_supernet) == (0, None, True)
     sizes = []

@@ -112,7 +112,7 @@ def learned() -> tuple[Cell, list[Trial], PredictorTraining, Recorder]:
     space = Cell()
     trials = examples(space, 200)
     fitted, recorder = training(space, **LEARN), Recorder()
-    fitted.fit(trials, recorder)
+    fitted.train(trials, recorder)
     return space, trials, fitted, recorder
 
 
@@ -150,7 +150,7 @@ def test_equal_scores_are_no_nan() -> None:
     assert normalise([0.2, 0.8, 0.5]) == pytest.approx([0, 1, 0.5])
     flat = [Trial(t.architecture, 0.5, t.cost, 0) for t in examples(Cell(), 20)]
     fitted, recorder = training(Cell()), Recorder()
-    fitted.fit(flat, recorder)
+    fitted.train(flat, recorder)
     assert np.isfinite([m["loss"] for m in recorder.metrics["predictor/round1"]]).all()
 
 
@@ -175,7 +175,7 @@ def test_split_comes_before_the_augmentation() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_tiny_pools_train(count: int) -> None:
     recorder = Recorder()
-    training(Cell(), validation_share=0.9).fit(examples(Cell(), count), recorder)
+    training(Cell(), validation_share=0.9).train(examples(Cell(), count), recorder)
     assert recorder.steps == {"predictor/round1": 3}
 
 
@@ -187,14 +187,14 @@ def test_threads_are_as_before() -> None:
         def advance(self, steps: int = 1, **metrics: float) -> None:
             inside.append(torch.get_num_threads())
 
-    training(Cell()).fit(examples(Cell(), 9), Count())
+    training(Cell()).train(examples(Cell(), 9), Count())
     assert set(inside) == {1}
     assert torch.get_num_threads() == threads
 
 
 def test_reports() -> None:
     recorder = Recorder()
-    training(Cell(), epochs=5, report_every=2).fit(examples(Cell(), 50), recorder)
+    training(Cell(), epochs=5, report_every=2).train(examples(Cell(), 50), recorder)
     reported = ["pairwise_accuracy" in m for m in recorder.metrics["predictor/round1"]]
     assert reported == [False, True, False, True, True]
     assert recorder.totals == {"predictor/round1": 5}
@@ -214,12 +214,12 @@ def test_training_stopped_after_any_epoch_goes_on_alike() -> None:
         def advance(self, steps: int = 1, **metrics: float) -> None:
             states.append(saved(whole.state_dict()))
 
-    whole.fit(trials, Keep())
+    whole.train(trials, Keep())
     assert [state["epoch"] for state in states] == [1, 2, 3, 4]
     for state in states:
         resumed, recorder = training(space, epochs=4), Recorder()
         resumed.load_state_dict(state)
-        resumed.fit(trials, recorder)
+        resumed.train(trials, recorder)
         assert torch.equal(weights(resumed), weights(whole))
         assert recorder.steps == {"predictor/round1": 4}
 
@@ -232,7 +232,7 @@ def test_training_depends_on_seed_and_round_only() -> None:
         torch.manual_seed(len(results))
         before = torch.get_rng_state()
         fitted = training(space, seed=seed)
-        fitted.fit(trials, NullMonitor())
+        fitted.train(trials, NullMonitor())
         assert torch.equal(before, torch.get_rng_state())
         results.append(weights(fitted))
     assert torch.equal(results[0], results[1])
@@ -255,7 +255,7 @@ def test_dropout_draws_from_its_generator() -> None:
 def test_weights_persist_where_wanted(keep: bool) -> None:
     space = Cell()
     first = training(space)
-    first.fit(examples(space, 20), NullMonitor())
+    first.train(examples(space, 20), NullMonitor())
     following = PredictorTraining(
         settings(keep_weights=keep), first.vocabulary, Streams(0), CPU, 2, first
     )

@@ -13,17 +13,17 @@ from nasrun.report.figures import plot_front
 from nasrun.run.files import write_json
 from nasrun.run.layout import FRONT, FRONT_PICTURE
 from nasrun.run.run import Run
-from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_algo.base import Search
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Trial
 
 
-def save_front(algo: SearchAlgo, space: SearchSpace, run: Run) -> None:
+def save_front(search: Search, space: SearchSpace, run: Run) -> None:
     """Write, plot and show the front, if the algorithm has one.
 
     An architecture's place in the file is the ``pick`` of a later retraining.
     """
-    front = algo.front()
+    front = search.front()
     if front is None:
         return
     rows: list[dict[str, Any]] = [
@@ -31,17 +31,17 @@ def save_front(algo: SearchAlgo, space: SearchSpace, run: Run) -> None:
             "architecture": trial.architecture.to_json(),
             "written": space.write(trial.architecture),
             "score": trial.score,
-            **algo.costs(trial),
+            **search.costs(trial),
         }
         for trial in front
     ]
     write_json(run.directory / FRONT, rows)
-    goals = list(algo.costs(front[0]))
+    goals = list(search.costs(front[0]))
 
     def points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
-        return [(algo.costs(trial)[goals[0]], trial.score) for trial in trials]
+        return [(search.costs(trial)[goals[0]], trial.score) for trial in trials]
 
-    visited = points(algo.best(sys.maxsize))
+    visited = points(search.best(sys.maxsize))
     plot_front(points(front), visited, run.directory / FRONT_PICTURE, x=goals[0])
     table = Table("pick", "score %", *goals, box=box.SIMPLE_HEAD)
     for pick, row in enumerate(rows):

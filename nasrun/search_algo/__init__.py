@@ -1,1 +1,1 @@
-"""Search algorithms: ask/tell rules over architectures; no training, no networks of the space."""
+"""Search algorithms: ask/tell rules over architectures, without training and networks."""

@@ -1,4 +1,4 @@
-"""What a search algorithm is: ask/tell over architectures, in rounds of supernet training."""
+"""Search algorithms: settings, and the search that they become when they are bound to data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from nasrun.budget.candidates import Candidates
-from nasrun.run.monitor import Monitor
+from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import GateLearner
+from nasrun.trainer.gate_learner import GateContext, GateLearner
 from nasrun.values import Architecture, Problem, Trial
 
 
@@ -22,9 +22,10 @@ from nasrun.values import Architecture, Problem, Trial
 class Round:
     """One round of supernet training.
 
+    index: 0 for the first round.
     pool: the architectures that it trains; None: the whole search space.
-    fresh_supernet: start from new weights, not from those of the round before.
-    evaluations: how many architectures it will ask for, as far as is known.
+    fresh_supernet: whether it starts from new weights, not from those of the round before.
+    evaluations: architectures that it will ask for, as far as is known.
     """
 
     index: int
@@ -42,40 +43,67 @@ class BlockHistory:
 
 
 class SearchAlgo(ABC):
-    """A search algorithm. It never trains a network of the space and never scores one.
+    """The settings of a search algorithm, which never change; ``bind`` makes the search itself.
 
-    The task drives it::
-
-        algo.start(candidates, streams, device)
-        while round := algo.next_round(monitor):
-            ...train the supernet on round.pool...
-            while architectures := algo.ask():
-                algo.tell(evaluator(architectures))
-        algo.best(5)
+    rounds: rounds of supernet training.
+    trains_pool: whether the rounds train a pool of architectures, not the whole space.
+    learns_gates: whether the search sets and learns the gates of supernet training itself, in the
+    place of a sampler.
     """
 
     rounds: int
-    """How many rounds of supernet training the algorithm wants."""
-
     trains_pool: bool = False
-    """Whether its rounds train a pool of architectures rather than the whole space."""
-
-    learner: GateLearner | None = None
-    """What sets the gates of supernet training, in the place of a sampler, and learns them."""
+    learns_gates: bool = False
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
         """Raises UserError where the algorithm means nothing in ``space``."""
 
+    def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
+        """The supernet that the search wants, randomly initialised from torch's default generator.
+
+        Raises UserError as the space does.
+        """
+        return space.supernet(problem, auxiliary=auxiliary)
+
     @abstractmethod
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        """Begin a search among ``candidates``: the architectures of a space, within a budget.
+    def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> Search:
+        """Make a search among ``candidates``: the architectures of a space, within a budget.
 
         device: for what the algorithm itself learns (a predictor).
+        Raises UserError where the settings do not suit the candidates.
         """
 
-    @abstractmethod
+
+class Search(ABC):
+    """A search under way. It never trains a network of the space and never scores one.
+
+    The task drives it::
+
+        search = algo.bind(candidates, streams, device)
+        while round := search.next_round(monitor):
+            ...train the supernet on round.pool...
+            while architectures := search.ask():
+                search.tell(evaluator(architectures))
+        search.best(5)
+
+    monitor: hears of the round under way.
+    """
+
+    def __init__(self, candidates: Candidates, streams: Streams) -> None:
+        self.candidates, self.space, self.streams = candidates, candidates.space, streams
+        self.monitor: Monitor = NullMonitor()
+
     def next_round(self, monitor: Monitor) -> Round | None:
-        """The next round, or None when the search is over."""
+        """The next round, or None when the search is over.
+
+        monitor: hears of the work until the round after it.
+        """
+        self.monitor = monitor
+        return self.begin_round()
+
+    @abstractmethod
+    def begin_round(self) -> Round | None:
+        """Begin the next round, or go on with one that has architectures without a score."""
 
     @abstractmethod
     def ask(self) -> list[Architecture]:
@@ -83,27 +111,29 @@ class SearchAlgo(ABC):
 
     @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
-        """The scores of what was asked for."""
+        """Take the scores of architectures that were asked for."""
 
     @abstractmethod
     def best(self, count: int) -> list[Trial]:
         """The best distinct architectures so far, best first; at most ``count``."""
 
-    def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
-        """The supernet that a learner of gates wants, randomly initialised from torch's default
-        generator; raises UserError as the space does."""
-        return space.supernet(problem, auxiliary=auxiliary)
+    def bind_learner(self, context: GateContext) -> GateLearner | None:
+        """Make the learner of the gates and keep it; None: a sampler sets the gates.
+
+        Raises UserError where the settings do not suit the length of the training.
+        """
+        return None
 
     def gates(self, architecture: Architecture) -> Gates:
         """The gates by which a supernet scores the architecture."""
         return architecture.choices
 
     def block_history(self) -> BlockHistory | None:
-        """How the blocks of the network shrank, of an algorithm that takes parts of it away."""
+        """The sizes of the blocks over the epochs, of a search that removes parts of them."""
         return None
 
     def front(self) -> list[Trial] | None:
-        """The trials that no other beats in every goal, of an algorithm that has several goals."""
+        """The trials that no other beats in every goal, of a search that has several goals."""
         return None
 
     def costs(self, trial: Trial) -> dict[str, float]:
@@ -116,4 +146,4 @@ class SearchAlgo(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; called after ``start``."""
+        """Continue from ``state``; the learner of gates is bound before."""

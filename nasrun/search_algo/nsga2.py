@@ -3,59 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
-from nasrun.limits import Count
-from nasrun.search_algo.evolution import Generations, Probability
+from nasrun.search_algo.evolution import Generations, GenerationSearch
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
 Goal = Literal["params", "macs", "bitops", "latency_ms"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Nsga2(Generations):
-    """Deb et al. 2002 (IEEE TEVC 6), on the scores of a supernet against costs.
+    """NSGA-II (Deb et al. 2002, IEEE TEVC 6), on the scores of a supernet against costs.
 
-    goals: costs of the final network to be lowered, besides the score, which is raised. The
-    parents are the ``population`` best of all that were visited, by front and then by crowding
+    goals: costs of the final network to be lowered, besides the score, which is raised.
+
+    The parents are the ``population`` best of all that were visited, by front and then by crowding
     distance; for each child two of them meet in a tournament.
     """
 
-    def __init__(
-        self,
-        *,
-        goals: Annotated[list[Goal], Field(min_length=1)],
-        population: Count,
-        generations: Count,
-        mutations: NonNegativeInt,
-        crossovers: NonNegativeInt,
-        probability: Probability,
-        tries: Count,
-        batch: Count,
-    ) -> None:
-        if len(set(goals)) < len(goals):
-            raise UserError(f"search_algo.goals={goals}: each goal once")
-        super().__init__(
-            population=population,
-            generations=generations,
-            mutations=mutations,
-            crossovers=crossovers,
-            probability=probability,
-            tries=tries,
-            batch=batch,
-        )
-        self.goals = goals
+    goals: Annotated[list[Goal], Field(min_length=1)]
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        super().start(candidates, streams, device)
-        self.measures = {goal: candidates.measure(goal) for goal in self.goals}
+    def __post_init__(self) -> None:
+        if len(set(self.goals)) < len(self.goals):
+            raise UserError(f"search_algo.goals={self.goals}: each goal once")
+        super().__post_init__()
+
+    def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> Nsga2Search:
+        return Nsga2Search(self, candidates, streams)
+
+
+class Nsga2Search(GenerationSearch):
+    """The search of ``Nsga2``."""
+
+    def __init__(self, algo: Nsga2, candidates: Candidates, streams: Streams) -> None:
+        super().__init__(algo, candidates, streams)
+        self.measures = {goal: candidates.measure(goal) for goal in algo.goals}
 
     def parents(self, rng: np.random.Generator) -> Sequence[Trial]:
         trials = self.pool.best(len(self.pool.trials))
@@ -66,16 +57,16 @@ class Nsga2(Generations):
             members = np.flatnonzero(ranks == rank)
             distances = crowding(values[members])
             order += members[np.argsort(-distances, kind="stable")].tolist()
-            if len(order) >= self.population:
+            if len(order) >= self.algo.population:
                 break
-        return [trials[index] for index in order[: self.population]]
+        return [trials[index] for index in order[: self.algo.population]]
 
-    def choose(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
-        """The better of two, drawn at random: parents come best first."""
+    def choose_parent(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
+        """The better one of two random parents, which come best first."""
         return parents[int(rng.integers(len(parents), size=2).min())].architecture
 
     def front(self) -> list[Trial]:
-        """Best score first."""
+        """The first front, best score first."""
         trials = self.pool.best(len(self.pool.trials))
         ranks = _ranks(self._values(trials))
         return [trial for trial, rank in zip(trials, ranks, strict=True) if rank == 0]
@@ -84,14 +75,14 @@ class Nsga2(Generations):
         return {goal: measure(trial.architecture) for goal, measure in self.measures.items()}
 
     def _values(self, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
-        """[n, goals], each to be lowered."""
+        """The score and the costs of each trial, [n, goals], each to be lowered."""
         return np.array(
             [[-trial.score, *self.costs(trial).values()] for trial in trials], dtype=np.float64
         )
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """0 for those that none dominates, 1 for those that only these dominate, and so on."""
+    """Rank 0 for points that none dominates, 1 for those that only these dominate, and so on."""
     import moocore  # a shared library: not before it is needed
 
     ranks: npt.NDArray[np.int64] = np.asarray(moocore.pareto_rank(values), dtype=np.int64)
@@ -99,9 +90,10 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def crowding(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """For each point [n, goals] of one front the sides of the box between its neighbours, summed.
+    """The crowding distance [n] of each point [n, goals] of one front.
 
-    Each goal is scaled to its range; the ends of a goal are infinitely far (Deb et al., III B).
+    It is the sum of the sides of the box between the neighbours of a point. Each goal is scaled to
+    its range; the ends of a goal are infinitely far (Deb et al., III B).
     """
     distances = np.zeros(len(values))
     for column in values.T:

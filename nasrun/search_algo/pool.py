@@ -1,4 +1,4 @@
-"""The architectures that a search has found: which wait for a score, and what the others scored."""
+"""The pool of architectures that a search has found, with or without a score."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 
 from nasrun.budget.candidates import Candidates
-from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_algo.base import Search
+from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
-GIVE_UP_AFTER = 10_000
-"""Random draws in a row without an unseen architecture after which a space counts as exhausted."""
+MAX_FRUITLESS_SAMPLES = 10_000
+"""Random samples in a row without a new architecture, before a space counts as exhausted."""
 
-Found = dict[Architecture, Architecture]
+ByForm = dict[Architecture, Architecture]
 """Canonical form -> architecture as it was found, in the order of finding."""
 
 
 class Pool:
     """Distinct architectures in the order of finding, each with its newest trial.
 
-    Two architectures are the same where their canonical forms are. What was dropped stays seen, so
-    no architecture enters twice.
+    Two architectures are the same where their canonical forms are. An architecture that was dropped
+    stays known, so none enters twice.
     """
 
     def __init__(self, candidates: Candidates) -> None:
@@ -31,11 +32,11 @@ class Pool:
         self.pending: list[Architecture] = []
         self._seen: set[Architecture] = set()
 
-    def collect(self, candidates: Iterable[Architecture], count: int, found: Found) -> None:
-        """Put candidates that neither the pool nor ``found`` has seen into ``found``, unless they
-        are outside the budget.
+    def collect(self, candidates: Iterable[Architecture], count: int, found: ByForm) -> None:
+        """Put candidates that are new and within the budget into ``found``.
 
-        It stops at ``count`` elements of ``found``; the pool itself stays as it is.
+        New ones are neither in the pool nor in ``found``. It stops at ``count`` elements of
+        ``found``; the pool itself stays as it is.
         """
         for architecture in candidates:
             if len(found) >= count:
@@ -45,13 +46,13 @@ class Pool:
             if new and self.candidates.allows(architecture):
                 found[form] = architecture
 
-    def sample(self, rng: np.random.Generator, count: int, found: Found) -> None:
+    def sample(self, rng: np.random.Generator, count: int, found: ByForm) -> None:
         """Fill ``found`` up to ``count`` with random unseen architectures.
 
-        It ends with fewer where ``GIVE_UP_AFTER`` draws in a row bring nothing new.
+        It ends with fewer where ``MAX_FRUITLESS_SAMPLES`` in a row bring nothing new.
         """
         fruitless = 0
-        while len(found) < count and fruitless < GIVE_UP_AFTER:
+        while len(found) < count and fruitless < MAX_FRUITLESS_SAMPLES:
             before = len(found)
             architecture = self.candidates.sample(rng)
             if architecture is None:
@@ -59,22 +60,27 @@ class Pool:
             self.collect([architecture], count, found)
             fruitless = 0 if len(found) > before else fruitless + 1
 
-    def add(self, found: Found) -> None:
+    def add(self, found: ByForm) -> None:
         """Take ``found`` in, not yet scored and not yet pending."""
         self.trials.update(dict.fromkeys(found.values()))
         self._seen.update(found)
 
+    def add_pending(self, found: ByForm) -> None:
+        """Take ``found`` in as the architectures that wait for a score."""
+        self.add(found)
+        self.pending = list(found.values())
+
     def drop_worst(self, count: int) -> None:
-        """Forget the ``count`` lowest scores, of equal ones the later found."""
+        """Drop the ``count`` lowest scores, of equal ones the later found."""
         for trial in self.best(len(self.trials))[::-1][:count]:
             del self.trials[trial.architecture]
 
     def ask(self, batch: int) -> list[Architecture]:
-        """The next ``batch`` pending architectures; the same ones until they are told."""
+        """The next ``batch`` pending architectures; the same ones until they have scores."""
         return self.pending[:batch]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Raises ValueError for an architecture that is not pending."""
+        """Take scores in; raises ValueError for an architecture that is not pending."""
         for trial in trials:
             self.pending.remove(trial.architecture)
             self.trials[trial.architecture] = trial
@@ -95,8 +101,11 @@ class Pool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state belongs to another search space, ValueError where its
-        architectures and trials do not go together."""
+        """Continue from ``state``.
+
+        Raises UserError where it belongs to another search space, ValueError where architectures
+        and trials do not go together.
+        """
         read = self.space.read
         self.trials = {
             read(architecture): trial and Trial.from_json(trial)
@@ -114,11 +123,12 @@ class Pool:
             raise ValueError("an architecture that is not in the pool waits for a score")
 
 
-class PoolSearch(SearchAlgo):
-    """An algorithm whose architectures all pass through a pool; ``batch`` are asked for at once."""
+class PoolSearch(Search):
+    """A search whose architectures all pass through a pool; ``batch`` are asked for at once."""
 
-    pool: Pool
-    batch: int
+    def __init__(self, candidates: Candidates, streams: Streams, batch: int) -> None:
+        super().__init__(candidates, streams)
+        self.pool, self.batch = Pool(candidates), batch
 
     def ask(self) -> list[Architecture]:
         return self.pool.ask(self.batch)

@@ -1,44 +1,50 @@
-"""Random search: one supernet for the whole space, then the best of many random architectures.
+"""Random search: one supernet of the whole space, then the best of many random samples.
 
 The baseline that every one-shot method has to beat (Li and Talwalkar, 2019).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from nasrun.budget.candidates import Candidates
 from nasrun.limits import Count
-from nasrun.run.monitor import Monitor
-from nasrun.search_algo.base import Round
-from nasrun.search_algo.pool import Found, Pool, PoolSearch
+from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.streams import Streams
 
 
-class RandomSearch(PoolSearch):
+@dataclass(frozen=True, kw_only=True)
+class RandomSearch(SearchAlgo):
     """Score ``evaluations`` distinct random architectures, ``batch`` of them at a time.
 
-    A space that has fewer is scored as far as random draws reach.
+    A space that has fewer is scored as far as random samples reach.
     """
 
     rounds = 1
 
-    def __init__(self, *, evaluations: Count, batch: Count) -> None:
-        self.evaluations = evaluations
-        self.batch = batch
+    evaluations: Count
+    batch: Count
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        self.pool = Pool(candidates)
-        self.streams = streams
+    def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> RandomPool:
+        return RandomPool(self, candidates, streams)
 
-    def next_round(self, monitor: Monitor) -> Round | None:
+
+class RandomPool(PoolSearch):
+    """The search of ``RandomSearch``."""
+
+    def __init__(self, algo: RandomSearch, candidates: Candidates, streams: Streams) -> None:
+        super().__init__(candidates, streams, algo.batch)
+        self.algo = algo
+
+    def begin_round(self) -> Round | None:
         if not self.pool.trials:
-            found: Found = {}
-            self.pool.sample(self.streams.numpy("random", 0), self.evaluations, found)
-            self.pool.add(found)
-            self.pool.pending = list(found.values())
+            found: ByForm = {}
+            self.pool.sample(self.streams.numpy("random", 0), self.algo.evaluations, found)
+            self.pool.add_pending(found)
         # A search resumed with architectures to score is still in its only round.
         pending = len(self.pool.pending)
         return Round(0, None, fresh_supernet=True, evaluations=pending) if pending else None

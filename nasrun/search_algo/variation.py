@@ -1,4 +1,4 @@
-"""How new architectures come from old ones: mutation and crossover, decision by decision."""
+"""Mutation and crossover of architectures, decision by decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mutate(
     probability: float,
     rng: np.random.Generator,
 ) -> Architecture:
-    """Each decision is drawn anew, uniformly, with ``probability`` (SPOS, Algorithm 1: 0.1)."""
+    """Sample each decision anew, uniformly, with ``probability`` (SPOS, Algorithm 1: 0.1)."""
     choices = tuple(
         int(rng.integers(len(decision.options))) if rng.random() < probability else choice
         for decision, choice in zip(decisions, parent.choices, strict=True)
@@ -34,10 +34,10 @@ def change_one(
     rng: np.random.Generator,
     repair: Repair = lambda child, rng: child,
 ) -> Architecture:
-    """One random decision gets another of its options, both uniformly (Real et al. 2019).
+    """Give one random decision another of its options, both uniformly (Real et al. 2019).
 
-    repair: of the space, where one change alone does not give an architecture of it. Changes that
-    ``allows`` refuses are passed over; the parent itself where it refuses all.
+    allows: changes that it refuses are passed over; the result is the parent if it refuses all.
+    repair: of the space, where one change alone does not give an architecture of it.
     """
     for index in rng.permutation(len(decisions)).tolist():
         options = rng.permutation(len(decisions[index].options)).tolist()
@@ -50,7 +50,7 @@ def change_one(
 
 
 def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
-    """Each decision is that of either parent, with equal chances.
+    """Take each decision from either parent, with equal chances.
 
     Raises UserError where the parents are of different search spaces.
     """

@@ -74,7 +74,7 @@ class CompareTask(Task):
     def check(self, space: SearchSpace) -> None:
         """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""
         for name, algo in self.algorithms.items():
-            if algo.learner is not None:
+            if algo.learns_gates:
                 raise UserError(
                     f"compare.algorithms.{name}: {type(algo).__name__} learns while a supernet "
                     f"trains, and compare trains none; leave it out: ~compare.algorithms.{name}"
@@ -96,7 +96,7 @@ class CompareTask(Task):
             space, splits.problem, run.compute, run.directory / LATENCIES
         )
         for algo in self.algorithms.values():  # what does not fit the space is refused now
-            algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+            algo.bind(candidates, run.streams.sub("search_algo"), run.compute.device)
         setup.evaluator.start(space, splits, run.compute, run.streams)
         if judge is not setup.evaluator:
             judge.start(space, splits, run.compute, run.streams)

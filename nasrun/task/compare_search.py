@@ -107,18 +107,18 @@ def one_search(
     What an algorithm asks for again (NAO, search_algo.rescore=pool) is answered, but not counted.
     Of equal scores the first found stays the best.
     """
-    algo.start(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
+    search = algo.bind(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
     counted: set[Architecture] = set()
     found: list[Found] = []
-    while len(counted) < evaluations and algo.next_round(Quiet(scores.run)):
-        while len(counted) < evaluations and (architectures := algo.ask()):
+    while len(counted) < evaluations and search.next_round(Quiet(scores.run)):
+        while len(counted) < evaluations and (architectures := search.ask()):
             for architecture in architectures[: evaluations - len(counted)]:
                 counted.add(architecture)
                 trial = scores.trial_of(architecture)
                 if not found or trial.score > found[-1].score:
                     true = truth.trial_of(architecture).score
                     found.append(Found(len(counted), architecture, trial.score, true))
-                algo.tell([trial])
+                search.tell([trial])
                 scores.run.poll()
     if not found:
         raise UserError(f"search_algo {type(algo).__name__} has found nothing to score")

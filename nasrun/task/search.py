@@ -11,7 +11,7 @@ from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.front import save_front
 from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
-from nasrun.search_algo.base import Round
+from nasrun.search_algo.base import Round, Search
 from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.retrain import retrain_architecture, say_winner
@@ -33,22 +33,24 @@ class SearchTask(Task):
         source: weights of a supernet that has been trained already; then that is left out.
         """
         splits = setup.load(run.compute.device)
-        algo, evaluator, space = setup.search_algo, setup.evaluator, setup.search_space
+        evaluator, space = setup.evaluator, setup.search_space
         setup.check_algo()
         setup.check_networks(splits.problem)
         if setup.retrain.truth is not None:  # what it lacks is told before anything trains
             setup.retrain.truth.start(space, splits, run.compute, run.streams)
         latencies = run.directory / LATENCIES
         candidates = setup.budget.over(space, splits.problem, run.compute, latencies)
-        algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
+        search = setup.search_algo.bind(
+            candidates, run.streams.sub("search_algo"), run.compute.device
+        )
         evaluator.start(space, splits, run.compute, run.streams)
         needed = evaluator.needs_supernet
-        supernet = SupernetStage(setup, run, splits, algo=algo, weights=source, needed=needed)
+        supernet = SupernetStage(setup, run, splits, search=search, weights=source, needed=needed)
         scores = Scores(space)
         run.begin()
         setup.budget.latency.keep(latencies)
         run.keep("images", SameImages(splits))
-        run.keep("search_algo", algo)
+        run.keep("search_algo", search)
         run.keep("scores", scores)
         if "trainer.epochs" in run.changed and scores.groups:
             raise UserError(
@@ -57,15 +59,15 @@ class SearchTask(Task):
             )
         supernet.keep()
 
-        while (round_ := algo.next_round(run)) is not None:
+        while (round_ := search.next_round(run)) is not None:
             supernet.train(round_)
-            score_round(setup, run, round_, supernet, scores)
+            score_round(setup, run, search, round_, supernet, scores)
         supernet.drop()
-        save_front(algo, space, run)
-        if history := algo.block_history():
+        save_front(search, space, run)
+        if history := search.block_history():
             save_block_history(history.epochs, history.macs, run.directory)
 
-        winner, result = choose_winner(setup, run, splits, scores)
+        winner, result = choose_winner(setup, run, search, splits, scores)
         run.save_architecture(winner.architecture)
         # Before the winner is trained for long, not only in the summary.
         result["parameter_free"] = space.free_share(winner.architecture)
@@ -78,37 +80,42 @@ class SearchTask(Task):
 
 
 def score_round(
-    setup: Setup, run: Run, round_: Round, supernet: SupernetStage, scores: Scores
+    setup: Setup,
+    run: Run,
+    search: Search,
+    round_: Round,
+    supernet: SupernetStage,
+    scores: Scores,
 ) -> None:
     """Score whatever the algorithm asks for in this round."""
-    algo, trials = setup.search_algo, scores.of(f"round{round_.index}")
+    trials = scores.of(f"round{round_.index}")
     best = max(trials, key=lambda trial: trial.score, default=None)  # of equals the first
     with run.stage(f"score/round{round_.index}", len(trials) + round_.evaluations) as stage:
         stage.advance(len(trials))
-        while architectures := algo.ask():
+        while architectures := search.ask():
             for trial in score_all(
                 setup.evaluator,
                 architectures,
                 trials,
                 run,
                 supernet=supernet.network,
-                gates_of=algo.gates,
+                gates_of=search.gates,
                 round=round_.index,
             ):
-                algo.tell([trial])
+                search.tell([trial])
                 best = trial if best is None or trial.score > best.score else best
                 free = setup.search_space.free_share(best.architecture)
                 stage.advance(score=trial.score, best=best.score, parameter_free=free)
 
 
 def choose_winner(
-    setup: Setup, run: Run, splits: Splits, scores: Scores
+    setup: Setup, run: Run, search: Search, splits: Splits, scores: Scores
 ) -> tuple[Trial, dict[str, Any]]:
     """Choose the winner, among the best by brief stand-alone training where that is asked for.
 
     Source: the final selection of NAO-V2's released code.
     """
-    found = setup.search_algo.best(max(setup.shortlist.count, 1))
+    found = search.best(max(setup.shortlist.count, 1))
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")

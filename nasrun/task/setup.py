@@ -127,7 +127,7 @@ class Setup:
         algo = self.search_algo
         name = type(algo).__name__
         algo.check(self.search_space)
-        if algo.learner is None:
+        if not algo.learns_gates:
             self.check_gates()
         elif self.warm_up.epochs:
             raise UserError(

@@ -29,7 +29,7 @@ class SupernetTask(Task):
                 "by round, so its supernet cannot be trained alone: choose search_algo=evolution, "
                 "random or nsga2, or run the whole search"
             )
-        if setup.search_algo.learner is not None:
+        if setup.search_algo.learns_gates:
             raise UserError(
                 f"search_algo {name} learns its gates while the supernet "
                 "trains, so its supernet cannot be trained alone: run the whole search"

@@ -9,7 +9,7 @@ from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.report.health import say_health
 from nasrun.run.run import Run
-from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.health import HealthReport
@@ -33,16 +33,16 @@ class SupernetStage:
         run: Run,
         splits: Splits,
         *,
-        algo: SearchAlgo | None = None,
+        search: Search | None = None,
         weights: Path | None = None,
         needed: bool = True,
     ) -> None:
         """Make the supernet; nothing is written, but for weights that are loaded.
 
-        algo: the search that is trained for, None: none. weights: of a trained supernet.
+        search: the one that is trained for, None: none. weights: of a trained supernet.
         Raises UserError where the memory cannot hold it, or where the weights do not fit.
         """
-        self.setup, self.run, self.splits, self.algo = setup, run, splits, algo
+        self.setup, self.run, self.splits, self.search = setup, run, splits, search
         self.loaded = weights is not None
         self.health: HealthReport | None = None
         self.training: Training[Supernet] | None = None
@@ -52,8 +52,8 @@ class SupernetStage:
             self.health = HealthReport(setup.health, setup.search_space, splits, run)
         self.training = self._begin(0)
         if weights is not None:
-            if algo is not None:
-                check_may_be_loaded(algo)
+            if search is not None:
+                check_may_be_loaded(setup.search_algo)
             run.load_weights(weights, self.training.network)
             # Before the run begins: once it has, only its own directory is read.
             run.save_weights("supernet", self.training.network)
@@ -121,18 +121,17 @@ class SupernetStage:
 
     def _begin(self, first_round: int) -> Training[Supernet]:
         """Return a supernet with new weights, to be trained from ``first_round`` on."""
-        setup, run, splits, algo = self.setup, self.run, self.splits, self.algo
+        setup, run, splits, search = self.setup, self.run, self.splits, self.search
         trainer, space = setup.trainer, setup.search_space
         setup.check_supernet(splits.problem)
-        rounds = algo.rounds if algo is not None else 1
-        learner = algo.learner if algo is not None else None
+        rounds = setup.search_algo.rounds if search is not None else 1
         epoch = splits.train.steps_per_epoch(trainer.batch_size)
         steps = rounds * trainer.epochs * epoch
-        ghost_batch = None
-        if learner is None:
+        ghost_batch = learner = None
+        if search is None or not setup.search_algo.learns_gates:
             ghost_batch = setup.sampler.fit(trainer.batch_size, steps)
         else:
-            learner.start(
+            learner = search.bind_learner(
                 GateContext(
                     space,
                     splits.problem,
@@ -147,8 +146,8 @@ class SupernetStage:
             )
         with run.streams.default("supernet/init", first_round):
             supernet = (
-                algo.supernet(space, splits.problem, auxiliary=trainer.auxiliary)
-                if algo is not None and learner is not None
+                setup.search_algo.supernet(space, splits.problem, auxiliary=trainer.auxiliary)
+                if learner is not None
                 else space.supernet(splits.problem, auxiliary=trainer.auxiliary)
             )
         if self.health is not None:
@@ -175,7 +174,7 @@ def check_may_be_loaded(algo: SearchAlgo) -> None:
             f"search_algo {name} trains its supernet in {algo.rounds} "
             "rounds, so it cannot start from a trained one: leave from= out"
         )
-    if algo.learner is not None:
+    if algo.learns_gates:
         raise UserError(
             f"search_algo {name} learns its gates while the supernet "
             "trains, so it cannot start from a trained one: leave from= out"

@@ -1,4 +1,4 @@
-"""Gates that are learned: a step of their own beside every step of the weights."""
+"""Learners of gates: they take a step of their own beside every step of the weights."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from nasrun.values import Problem
 
 
 class Gradients(Protocol):
-    """What a training lets a learner of gates do with the network."""
+    """The operations on a network under training that a learner of gates may use."""
 
     @property
     def network(self) -> nn.Module:
         """The supernet."""
 
     def learning_rate(self) -> float:
-        """That of the weights in this step."""
+        """The learning rate of the weights in this step."""
 
     def look_ahead(self) -> list[tuple[Tensor, Tensor]]:
-        """Move the weights as their next step would, given their gradients, and forget these.
+        """Move the weights as their next step would, and drop their gradients.
 
-        Returns each weight that can learn, in the order of the network's parameters, and what it
-        was: who calls it moves them back.
+        Returns each weight that can learn, in the order of the network's parameters, with its old
+        value: the caller moves the weights back.
         """
 
     def gradients(
@@ -41,16 +41,20 @@ class Gradients(Protocol):
     ) -> Tensor:
         """Add the gradients of the mean loss to the ``grad`` of ``inputs``, and of nothing else.
 
-        images [B, C, H, W], labels [B]; returns (loss, accuracy) [2]. Dropout and drop-path rest.
+        images: [B, C, H, W]; labels: [B].
+        Returns (loss, accuracy) [2]. Dropout and drop-path are off.
         """
 
 
 @dataclass(frozen=True)
 class GateContext:
-    """What there is to learn from.
+    """The data, the schedule and the random streams that a learner of gates is made with.
 
-    train, held_out: the images of the weights, and those that no weight has seen; steps: of the
-    weights, in the whole training.
+    train: the images that the weights learn from.
+    held_out: images that no weight has seen.
+    batch_size: images of a step.
+    steps: steps of the weights, in the whole training.
+    steps_per_epoch: steps of the weights in an epoch.
     """
 
     space: SearchSpace
@@ -65,14 +69,14 @@ class GateContext:
 
 
 class Batches:
-    """The batch of a step from a split, whichever steps are asked for; an order of its own."""
+    """Batches of a split by the number of a step, in an order of their own."""
 
     def __init__(self, split: Split, batch_size: int, streams: Streams) -> None:
         self.split, self.batch_size, self.streams = split, batch_size, streams
         self._next = -1
         self._batches: Iterator[Batch] = iter(())
 
-    def at(self, step: int) -> Batch:
+    def batch_of_step(self, step: int) -> Batch:
         """Images [B, C, H, W] and labels [B], augmented; always the same for a step."""
         if step != self._next:
             self._batches = self.split.train_batches(
@@ -83,7 +87,7 @@ class Batches:
 
 
 class RunningMeans:
-    """(loss, accuracy) [2] of the gates' own steps, since they were last told."""
+    """Means of (loss, accuracy) [2] over the gates' own steps since the last line of metrics."""
 
     def __init__(self) -> None:
         self._steps: list[Tensor] = []
@@ -91,38 +95,36 @@ class RunningMeans:
     def add(self, measured: Tensor) -> None:
         self._steps.append(measured)
 
-    def tell(self) -> dict[str, float]:
-        """Their means, which are forgotten; nothing where there was no step."""
+    def pop_means(self) -> dict[str, float]:
+        """Return the means and forget the steps; empty where there was no step."""
         steps, self._steps = self._steps, []
         if not steps:
             return {}
         loss, accuracy = torch.stack(steps).mean(0).tolist()
         return {"gates_loss": loss, "gates_accuracy": accuracy}
 
-    def state(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
+        """The steps [n, 2], for a state."""
         return torch.stack(self._steps) if self._steps else torch.zeros(0, 2)
 
-    def load(self, state: Tensor, device: torch.device) -> None:
-        self._steps = list(state.to(device))
+    def load_tensor(self, steps: Tensor, device: torch.device) -> None:
+        """Take the steps [n, 2] of a state in the place of the own ones."""
+        self._steps = list(steps.to(device))
 
 
 class GateLearner(ABC):
-    """Sets the gates of every step, and learns from what comes of it.
+    """Sets the gates of every step of supernet training, and learns from the outcome.
 
-    Its state is part of the search algorithm that it belongs to.
+    It is complete when constructed. Its state is part of the state of its search.
     """
 
     @abstractmethod
-    def start(self, context: GateContext) -> None:
-        """Called once, before the first step and before a state is loaded."""
-
-    @abstractmethod
-    def before(self, step: int, batch: Batch, training: Gradients) -> None:
-        """Before the weights learn from ``batch`` in ``step``: the gates' own step."""
+    def learn_before(self, step: int, batch: Batch, training: Gradients) -> None:
+        """Take the gates' own step, before the weights learn from ``batch`` in ``step``."""
 
     @abstractmethod
     def gates(self, step: int) -> list[Gates]:
-        """What the weights' step opens, one forward and backward pass for each."""
+        """The gates of the weights' step, one forward and backward pass for each."""
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -130,18 +132,18 @@ class GateLearner(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; called after ``start``."""
+        """Continue from ``state``."""
 
-    def after(self, step: int) -> None:  # noqa: B027 - most learn before
-        """After the weights' step, whose gradients have reached the gates that require any."""
+    def learn_after(self, step: int) -> None:  # noqa: B027 - most learn before
+        """Learn after the weights' step, which has left its gradients in gates that require any."""
 
-    def forget(self) -> None:  # noqa: B027 - most gates require no gradient in the weights' step
-        """The gradients of the weights' step do not count: it is taken again, or skipped."""
+    def drop_gradients(self) -> None:  # noqa: B027 - most gates have none in the weights' step
+        """Drop the gradients of the weights' step, which is taken again or skipped."""
 
-    def metrics(self) -> dict[str, float]:
-        """What is worth a line of metrics, since the last call."""
+    def pop_metrics(self) -> dict[str, float]:
+        """Return what was measured since the last call, for a line of metrics, and forget it."""
         return {}
 
-    def doubt(self) -> str | None:
-        """Why the gates as they are now give no answer, as a line for the user; None: they do."""
+    def warning(self) -> str | None:
+        """A warning for the user if the gates as they are now give no answer, else None."""
         return None

@@ -112,11 +112,11 @@ class Training(Generic[NetworkT]):
             while self.step < end:
                 batch = next(batches)
                 if learner:
-                    learner.before(self.global_step, batch, self)
+                    learner.learn_before(self.global_step, batch, self)
                 chosen = gates(self.global_step) if gates else None
                 self._measured.append(self.train_step(*batch, chosen))
                 if learner:
-                    learner.after(self.global_step)
+                    learner.learn_after(self.global_step)
                 self.step += 1
                 last = self.step == self.steps_per_round
                 if self.step % self.trainer.log_every == 0 or last:
@@ -150,7 +150,7 @@ class Training(Generic[NetworkT]):
         if self.compute.batch_size == "auto":
             metrics["images_at_once"] = self._at_once or self.trainer.batch_size
         if self.rules.learner:
-            metrics |= self.rules.learner.metrics()
+            metrics |= self.rules.learner.pop_metrics()
         if self.rules.watch:
             self.rules.watch.logged(metrics, self.global_step / self.steps)
         return metrics
@@ -304,7 +304,7 @@ class Training(Generic[NetworkT]):
         if inputs is None:
             self.updates.forget()
             if self.rules.learner:
-                self.rules.learner.forget()
+                self.rules.learner.drop_gradients()
         for tensor in inputs or ():
             tensor.grad = None
         if self._buffers:

@@ -1,4 +1,4 @@
-"""APG-NAG: a proximal gradient for an L1 penalty, accelerated as by Nesterov's momentum."""
+"""APG-NAG: a proximal gradient for an L1 penalty, accelerated by Nesterov's momentum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ApgNag:
-    """Values [n] that become sparse: they start at 1.
+    """Values [n] that start at 1 and become sparse.
 
     With the gradient g, clipped element by element to ±clip (0: not at all), the momentum μ, the
     rate η and the soft threshold S::
@@ -37,9 +37,10 @@ class ApgNag:
 
     @torch.no_grad()
     def step(self, penalty: Tensor | float, mask: Tensor | None = None) -> None:
-        """One step by ``values.grad``, which is used up.
+        """Take one step by ``values.grad``, which is used up.
 
-        penalty: γ, a number or [n]; mask [n]: where it is 0 the value becomes 0.
+        penalty: γ, a number or [n].
+        mask: [n], where it is 0 the value becomes 0.
         """
         gradient = self.values.grad
         if gradient is None:
@@ -60,7 +61,7 @@ class ApgNag:
 
     @torch.no_grad()
     def close(self, mask: Tensor) -> None:
-        """Where ``mask`` [n] is 0 the value is 0, without momentum."""
+        """Set values to 0, without momentum, where ``mask`` [n] is 0."""
         self.values.mul_(mask)
         self.velocity.mul_(mask)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from nasrun.budget.candidates import Candidates
 from nasrun.budget.latency import Latency
 from nasrun.dataset.base import Batch
 from nasrun.errors import MissingCapabilityError, UserError
@@ -16,35 +18,99 @@ from nasrun.limits import Epochs, Strength
 from nasrun.search_algo.base import BlockHistory
 from nasrun.search_algo.dso.apg import ApgNag
 from nasrun.search_algo.dso.penalty import Costs, Penalty, latency_costs
-from nasrun.search_algo.gates.learned import LearnedSearch
+from nasrun.search_algo.gates.learned import ArchitectureLearner, LearnedAlgo
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.dso_block import DsoBlock
+from nasrun.search_space.capabilities import OperationLevels, has_operation_levels
 from nasrun.search_space.dso_block.roles import OUTPUT
 from nasrun.search_space.dso_block.wiring import NAMES
 from nasrun.search_space.gates import Gates, Weight, is_binary
-from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients, RunningMeans
+from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans
 from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
 AdaptiveCosts = Literal["none", "mac", "latency"]
 
 
-class SparseGates(GateLearner):
+@dataclass(frozen=True, kw_only=True)
+class Dso(LearnedAlgo):
+    """DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
+
+    pretrain_epochs: epochs of the complete network, before any gate learns.
+    learn_on: images that the gates learn from.
+    lr, momentum, clip, non_negative: of APG-NAG.
+    penalty: γ; 0: nothing is removed.
+    prune_epochs: epochs between two prunings.
+    adaptive_flops: Eq. 9.
+    adaptive_costs: Eq. 10, by ``mac`` or by measured latency.
+    mac: the memory access of each operation relative to the largest.
+    """
+
+    pretrain_epochs: Epochs
+    learn_on: LearnOn
+    lr: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    clip: Strength
+    non_negative: bool
+    penalty: Strength
+    prune_epochs: Annotated[float, Field(gt=0, le=1_000_000)]
+    adaptive_flops: bool
+    adaptive_costs: AdaptiveCosts
+    mac: dict[str, PositiveFloat]
+    latency: Latency
+
+    def __post_init__(self) -> None:
+        if set(self.mac) != {*NAMES, OUTPUT}:
+            raise UserError(
+                f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
+            )
+
+    def check(self, space: SearchSpace) -> None:
+        if not space.binary or "mix" not in space.gate_kinds:
+            raise MissingCapabilityError(
+                f"search_algo=dso removes what may be off or on, and {space.name} has no such "
+                "decisions",
+                group="search_space",
+                has=is_binary,
+            )
+        adaptive = self.adaptive_flops or self.adaptive_costs != "none"
+        if adaptive and not isinstance(space, OperationLevels):
+            raise MissingCapabilityError(
+                f"search_algo: {space.name} has no levels of operations whose costs could be "
+                "weighed: set adaptive_flops=false and adaptive_costs=none, or",
+                group="search_space",
+                has=has_operation_levels,
+            )
+
+    def make_learner(self, context: GateContext, candidates: Candidates) -> SparseGates:
+        return SparseGates(self, context)
+
+    def make_penalty(self, context: GateContext) -> Penalty | None:
+        """The penalty by costs; None where the space has none to weigh."""
+        space, device = context.space, context.compute.device
+        if not isinstance(space, OperationLevels):
+            return None
+        costs: list[Costs] | None = None
+        if self.adaptive_costs == "mac":
+            costs = [self.mac] * len(space.parts)
+        elif self.adaptive_costs == "latency":
+            costs = latency_costs(
+                space, context.problem, lambda piece: self.latency.time(piece, context.compute)
+            )
+        return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
+
+
+class SparseGates(ArchitectureLearner):
     """A value λ for every on-off decision, learned by APG-NAG; what is 0 is closed for good.
 
     history: after each pruning the step, and the multiply-adds of each block.
     """
 
-    def __init__(self, algo: Dso) -> None:
-        self.algo = algo
-
-    def start(self, context: GateContext) -> None:
-        self.context, self.space = context, context.space
-        algo, device = self.algo, context.compute.device
+    def __init__(self, algo: Dso, context: GateContext) -> None:
+        self.algo, self.context, self.space = algo, context, context.space
         count = len(self.space.decisions)
         self.apg = ApgNag(
             count,
-            device,
+            context.compute.device,
             rate=algo.lr,
             momentum=algo.momentum,
             clip=algo.clip,
@@ -59,11 +125,11 @@ class SparseGates(GateLearner):
         self.prune_every = max(round(algo.prune_epochs * context.steps_per_epoch), 1)
         split = context.held_out if algo.learn_on == "held_out" else context.train
         self.batches = Batches(split, context.batch_size, context.streams)
-        self.penalty = algo.penalty_over(context)
+        self.penalty = algo.make_penalty(context)
         self.history: list[tuple[int, list[int]]] = []
         self.measured = RunningMeans()
         self._open([1] * count)
-        self._note(self.first)
+        self._record(self.first)
 
     def _open(self, opened: Sequence[int]) -> None:
         self.opened = list(opened)
@@ -75,7 +141,7 @@ class SparseGates(GateLearner):
         weights: Sequence[Weight] = values.unbind()
         return [{1: w} if on else 0 for w, on in zip(weights, self.opened, strict=True)]
 
-    def before(self, step: int, batch: Batch, training: Gradients) -> None:
+    def learn_before(self, step: int, batch: Batch, training: Gradients) -> None:
         searched = step - self.first
         if searched < 0:
             return
@@ -84,14 +150,14 @@ class SparseGates(GateLearner):
         if not any(self.opened):
             return
         measured = training.gradients(
-            *self.batches.at(step), self._gates(self.apg.values), [self.apg.values]
+            *self.batches.batch_of_step(step), self._gates(self.apg.values), [self.apg.values]
         )
         gradient = self.apg.values.grad
         skip = self.context.compute.on_nonfinite == "skip"
         if skip and gradient is not None and not gradient.isfinite().all():
             self.apg.values.grad = None
             return
-        penalty = self.penalty.of(self.apg.values) if self.penalty else self.algo.penalty
+        penalty = self.penalty.strengths_of(self.apg.values) if self.penalty else self.algo.penalty
         self.apg.step(penalty, self._mask)
         self.measured.add(measured)
 
@@ -99,13 +165,13 @@ class SparseGates(GateLearner):
         return [self._gates(self.apg.values.detach())]
 
     def prune(self, step: int) -> None:
-        """Close what is exactly 0, and with it all that no longer leads anywhere."""
+        """Close the edges that are exactly 0, and with them all that no longer lead anywhere."""
         left = tuple((self.apg.values.detach() != 0).int().tolist())
         self._open(self.space.canonical(Architecture(self.space.name, left)).choices)
         self.apg.close(self._mask)
-        self._note(step)
+        self._record(step)
 
-    def _note(self, step: int) -> None:
+    def _record(self, step: int) -> None:
         costs = self.space.block_costs(self.architecture, self.context.problem)
         if self.history and self.history[-1][0] == step:
             self.history.pop()
@@ -115,20 +181,42 @@ class SparseGates(GateLearner):
     def architecture(self) -> Architecture:
         return Architecture(self.space.name, tuple(self.opened))
 
-    def metrics(self) -> dict[str, float]:
+    def derive(self) -> Architecture:
+        self.prune(self.context.steps)
+        return self.architecture
+
+    def gates_to_score(self, architecture: Architecture) -> Gates:
+        return self.gates(0)[0]
+
+    def warning(self) -> str | None:
+        """A warning if nothing is left."""
+        if any(self.opened):
+            return None
+        return "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty"
+
+    def block_history(self) -> BlockHistory | None:
+        """The multiply-adds of each block while edges were removed (DSO-NAS, Fig. 5a)."""
+        names = list(self.space.block_costs(self.architecture, self.context.problem))
+        if not names:
+            return None
+        epochs = [step / self.context.steps_per_epoch for step, _ in self.history]
+        macs = zip(*(macs for _, macs in self.history), strict=True)
+        return BlockHistory(epochs, dict(zip(names, macs, strict=True)))
+
+    def pop_metrics(self) -> dict[str, float]:
         found = {
             "edges": float(sum(self.opened)),
             "macs_M": self.macs / 1e6,
             "parameter_free": self.space.free_share(self.architecture),
         }
-        return {**found, **self.measured.tell()}
+        return {**found, **self.measured.pop_means()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "apg": self.apg.state_dict(),
             "opened": self.opened,
             "history": [[step, macs] for step, macs in self.history],
-            "measured": self.measured.state(),
+            "measured": self.measured.to_tensor(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,96 +224,4 @@ class SparseGates(GateLearner):
         opened = Architecture(self.space.name, tuple(map(int, state["opened"])))
         self._open(self.space.check(opened).choices)
         self.history = [(int(step), list(map(int, macs))) for step, macs in state["history"]]
-        self.measured.load(state["measured"], self.apg.values.device)
-
-
-class Dso(LearnedSearch):
-    """DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
-
-    pretrain_epochs: of the complete network, before any gate learns. learn_on: images that the
-    gates learn from. lr, momentum, clip, non_negative: of APG-NAG. penalty: γ; 0: nothing is
-    removed. prune_epochs: between two prunings. adaptive_flops: Eq. 9. adaptive_costs: Eq. 10, by
-    ``mac``, the memory access of each operation relative to the largest, or by measured latency.
-    """
-
-    learner: SparseGates
-
-    def __init__(
-        self,
-        *,
-        pretrain_epochs: Epochs,
-        learn_on: LearnOn,
-        lr: PositiveFloat,
-        momentum: Annotated[float, Field(ge=0, lt=1)],
-        clip: Strength,
-        non_negative: bool,
-        penalty: Strength,
-        prune_epochs: Annotated[float, Field(gt=0, le=1_000_000)],
-        adaptive_flops: bool,
-        adaptive_costs: AdaptiveCosts,
-        mac: dict[str, PositiveFloat],
-        latency: Latency,
-    ) -> None:
-        self.pretrain_epochs, self.learn_on = pretrain_epochs, learn_on
-        self.lr, self.momentum, self.clip, self.non_negative = lr, momentum, clip, non_negative
-        self.penalty, self.prune_epochs = penalty, prune_epochs
-        self.adaptive_flops, self.adaptive_costs = adaptive_flops, adaptive_costs
-        if set(mac) != {*NAMES, OUTPUT}:
-            raise UserError(
-                f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
-            )
-        self.mac, self.latency = mac, latency
-        super().__init__()
-        self.learner = SparseGates(self)
-
-    def check(self, space: SearchSpace) -> None:
-        if not space.binary or "mix" not in space.gate_kinds:
-            raise MissingCapabilityError(
-                f"search_algo=dso removes what may be off or on, and {space.name} has no such "
-                "decisions",
-                group="search_space",
-                has=is_binary,
-            )
-        if (self.adaptive_flops or self.adaptive_costs != "none") and not isinstance(
-            space, DsoBlock
-        ):
-            raise UserError(
-                f"search_algo: {space.name} has no levels of operations whose costs could be "
-                "weighed: set adaptive_flops=false and adaptive_costs=none, or take "
-                "search_space=dso_block"
-            )
-
-    def penalty_over(self, context: GateContext) -> Penalty | None:
-        space, device = context.space, context.compute.device
-        if not isinstance(space, DsoBlock):
-            return None
-        costs: list[Costs] | None = None
-        if self.adaptive_costs == "mac":
-            costs = [self.mac] * len(space.parts)
-        elif self.adaptive_costs == "latency":
-            costs = latency_costs(
-                space, context.problem, lambda piece: self.latency.time(piece, context.compute)
-            )
-        return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
-
-    def derive(self) -> Architecture:
-        self.learner.prune(self.learner.context.steps)
-        if not any(self.learner.opened):
-            self.monitor.say(
-                "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty",
-                "yellow",
-            )
-        return self.learner.architecture
-
-    def gates(self, architecture: Architecture) -> Gates:
-        return self.learner.gates(0)[0]
-
-    def block_history(self) -> BlockHistory | None:
-        """The multiply-adds of each block while edges were taken away (DSO-NAS, Fig. 5a)."""
-        learner = self.learner
-        names = list(self.space.block_costs(learner.architecture, learner.context.problem))
-        if not names:
-            return None
-        epochs = [step / learner.context.steps_per_epoch for step, _ in learner.history]
-        macs = zip(*(macs for _, macs in learner.history), strict=True)
-        return BlockHistory(epochs, dict(zip(names, macs, strict=True)))
+        self.measured.load_tensor(state["measured"], self.apg.values.device)

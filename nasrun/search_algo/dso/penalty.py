@@ -1,4 +1,4 @@
-"""How strongly each edge is pulled to zero: alike, or by what its block and its operation cost."""
+"""The strength with which each edge is pulled to zero, by the costs of block and operation."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import torch
 from torch import Tensor
 
 from nasrun.search_space.base import Piece
+from nasrun.search_space.capabilities import OperationLevels
 from nasrun.search_space.dso_block.roles import OUTPUT, Role
-from nasrun.search_space.dso_block.space import DsoBlock
 from nasrun.search_space.dso_block.wiring import CONVOLUTIONS, NAMES
 from nasrun.values import Problem
 
 Costs = Mapping[str, float]
-"""Of each operation, and of ``output``, relative to the dearest."""
+"""Costs of each operation, and of ``output``, relative to the dearest."""
 
 
 class Penalty:
-    """γ of every edge of a ``dso_block``, [n], as its values change.
+    """The strength γ of the penalty on every edge, [n], as the edges' values change.
 
-    base: γ of all. by_flops: times the share of a block's 1×1 convolutions that are left (DSO-NAS,
-    Eq. 9, as its released code counts them: one for the shortcut, one for each convolution of
-    level 1 and for each above that reads anything, one for each edge to the output). costs: of each
-    set of decisions, by which the edges into an operation, or to the output, count (Eq. 10).
+    base: γ of all.
+    by_flops: whether γ is multiplied by the share of a block's 1×1 convolutions that are left
+    (DSO-NAS, Eq. 9, as its released code counts them: one for the shortcut, one for each
+    convolution of level 1 and for each above that reads anything, one for each edge to the output).
+    costs: of each part with its own decisions, by which the edges into an operation, or to the
+    output, count (Eq. 10).
     Reductions have the plain γ.
     """
 
     def __init__(
         self,
-        space: DsoBlock,
+        space: OperationLevels,
         base: float,
         device: torch.device,
         *,
@@ -57,14 +59,14 @@ class Penalty:
     def _long(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
-    def of(self, values: Tensor) -> Tensor:
-        """values: λ of every edge, [n]."""
+    def strengths_of(self, values: Tensor) -> Tensor:
+        """γ of every edge [n], by the values λ of all edges [n]."""
         if not self.by_flops:
             return self.base
-        shares = torch.cat([self.left(values), torch.ones(1, device=self.device)])
+        shares = torch.cat([self.shares_left(values), torch.ones(1, device=self.device)])
         return self.base * shares[self.block_of]  # -1, of the reductions, is the last
 
-    def left(self, values: Tensor) -> Tensor:
+    def shares_left(self, values: Tensor) -> Tensor:
         """The share of each block's 1×1 convolutions that are left, [blocks]."""
         alive = (values.detach() != 0).float()
         fed = torch.zeros(len(self._group_block), device=self.device)
@@ -80,20 +82,23 @@ def _cost(role: Role, costs: list[Costs] | None) -> float:
 
 
 def latency_costs(
-    space: DsoBlock, problem: Problem, milliseconds: Callable[[Piece], float]
+    space: OperationLevels, problem: Problem, milliseconds: Callable[[Piece], float]
 ) -> list[Costs]:
-    """Measured times of the operations, summed over the blocks that share decisions, relative to
-    the slowest (adaptive latency, released code for ImageNet)."""
+    """Measured times of the operations, relative to the slowest one.
+
+    They are summed over the blocks that share decisions. Source: adaptive latency, released code
+    for ImageNet.
+    """
     known: dict[str, float] = {}
 
-    def of(piece: Piece) -> float:
+    def time_of(piece: Piece) -> float:
         if piece.name not in known:
             known[piece.name] = milliseconds(piece)
         return known[piece.name]
 
     found: list[Costs] = []
     for blocks in space.pieces_of_blocks(problem):
-        sums = {name: sum(of(block[name]) for block in blocks) for name in blocks[0]}
+        sums = {name: sum(time_of(block[name]) for block in blocks) for name in blocks[0]}
         slowest = max(sums.values())
         found.append({name: time / slowest for name, time in sums.items()})
     return found

@@ -1,4 +1,4 @@
-"""ENAS' controller: an LSTM that draws an architecture decision by decision.
+"""ENAS' controller: an LSTM that samples an architecture decision by decision.
 
 Shapes: N architectures, D decisions, H hidden units, S states of a cell that may be read.
 """
@@ -17,21 +17,21 @@ from torch.nn import functional as F
 
 from nasrun.limits import Strength, Width
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.nao_cell import NaoCell
+from nasrun.search_space.capabilities import TwoInputNodes
 from nasrun.values import Architecture
 
 Positive = Annotated[Strength, Field(gt=0)]
 
-GIVEN = 2
+GIVEN_STATES = 2
 """States that a cell begins with: the outputs of the two cells before it."""
 
-CONV = "conv"
-"""What the names of convolutions have in common."""
+CONV_WORD = "conv"
+"""The word that the names of convolutions have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerSettings:
-    """What the network is made of; the YAML has units and sources."""
+    """The sizes and biases of the network; the YAML has units and sources."""
 
     hidden: Width
     init_range: Strength
@@ -43,12 +43,14 @@ class ControllerSettings:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the LSTM does.
+    """One step of the LSTM.
 
-    cell: begins a cell and makes its two given states (two steps). input: draws one of the states
-    so far, by attention. option: draws an option, by softmax. node: makes the state of the node
-    that is now complete.
-    decision: which one is drawn. head: the softmax. biased: convolutions are favoured here.
+    act: ``cell``: begins a cell and makes its two given states (two steps); ``input``: samples one
+    of the states so far, by attention; ``option``: samples an option, by softmax; ``node``: makes
+    the state of the node that is now complete.
+    decision: the one that is sampled.
+    head: the softmax.
+    biased: whether convolutions are favoured here.
     """
 
     act: Literal["cell", "input", "option", "node"]
@@ -57,9 +59,13 @@ class Step:
     biased: bool = False
 
 
-class Drawn(NamedTuple):
-    """choices: [N, D], int64; log_prob: of each whole architecture [N], in nats, has a gradient;
-    entropy: summed over the decisions, each given those before it [N], in nats, without one."""
+class Sample(NamedTuple):
+    """N architectures with their probabilities.
+
+    choices: [N, D], int64.
+    log_prob: of each whole architecture [N], in nats; it has a gradient.
+    entropy: summed over the decisions, each given those before it [N], in nats; without a gradient.
+    """
 
     choices: Tensor
     log_prob: Tensor
@@ -67,18 +73,18 @@ class Drawn(NamedTuple):
 
 
 Choose = Callable[[Step, Tensor], Tensor]
-"""A step and the log-probabilities of its options [N, options] -> those chosen [N]."""
+"""A step and the log-probabilities of its options [N, options] -> the chosen options [N]."""
 
 
 def plan_of(space: SearchSpace) -> list[Step]:
     """The order in which a controller decides.
 
-    In ``nao_cell``: node by node both inputs, then both operations (ENAS, §2.4); in any other
-    space: the decisions in their order.
+    In spaces with ``TwoInputNodes``: node by node both inputs, then both operations (ENAS, §2.4);
+    in any other space: the decisions in their order.
     """
     kinds = list(dict.fromkeys(decision.kind for decision in space.decisions))
     heads = [kinds.index(decision.kind) for decision in space.decisions]
-    if not isinstance(space, NaoCell):
+    if not isinstance(space, TwoInputNodes):
         return [Step("option", index, head) for index, head in enumerate(heads)]
     plan: list[Step] = []
     for cell in range(2):
@@ -93,17 +99,19 @@ def plan_of(space: SearchSpace) -> list[Step]:
 
 
 class Controller(nn.Module):
-    """The policy over the architectures of a space (Pham et al., arXiv 1802.03268, and its code).
+    """The policy over the architectures of a space.
 
-    What is drawn in one step is the input of the next: an operation by an embedding, the state of
-    an earlier node by itself. Decisions of one kind share a softmax and the embeddings. The state
+    Source: Pham et al., arXiv 1802.03268, and its released code.
+
+    The choice of one step is the input of the next: an operation by an embedding, the state of an
+    earlier node by itself. Decisions of one kind share a softmax and the embeddings. The state
     of the LSTM goes on from the normal to the reduction cell.
     """
 
     favour: Tensor
 
     def __init__(self, settings: ControllerSettings, space: SearchSpace) -> None:
-        """Draws its weights from torch's default generator."""
+        """Samples its weights from torch's default generator."""
         super().__init__()
         self.space, self.plan, hidden = space, plan_of(space), settings.hidden
         self.limit = settings.tanh_constant
@@ -129,31 +137,31 @@ class Controller(nn.Module):
         for head in self.heads:
             nn.init.zeros_(cast(nn.Linear, head).bias)
         favour = torch.zeros(0)
-        if isinstance(space, NaoCell):
-            convolutions = torch.tensor([CONV in name for name in space.operations]).float()
+        if isinstance(space, TwoInputNodes):
+            convolutions = torch.tensor([CONV_WORD in name for name in space.operations]).float()
             with torch.no_grad():
                 cast(nn.Linear, self.heads[0]).bias.add_(settings.conv_bias * convolutions)
             favour = settings.normal_bias * (2 * convolutions - 1)
         self.register_buffer("favour", favour, persistent=False)
 
-    def sample(self, count: int, generator: torch.Generator) -> Drawn:
-        """``count`` architectures, independently."""
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """Sample ``count`` architectures, independently."""
 
-        def draw(step: Step, log_probs: Tensor) -> Tensor:
+        def choose(step: Step, log_probs: Tensor) -> Tensor:
             return torch.multinomial(log_probs.detach().exp(), 1, generator=generator)[:, 0]
 
-        return self._walk(count, draw)
+        return self._walk(count, choose)
 
-    def given(self, choices: Tensor) -> Drawn:
-        """Architectures [N, D] as if they had been drawn: their probabilities."""
+    def probabilities_of(self, choices: Tensor) -> Sample:
+        """Architectures [N, D] as if they had been sampled, with their probabilities."""
         return self._walk(len(choices), lambda step, _: choices[:, step.decision])
 
     def architectures(self, choices: Tensor, rng: np.random.Generator) -> list[Architecture]:
-        """[N, D] -> N architectures; ``rng`` mends what is none of the space."""
+        """[N, D] -> N architectures; ``rng`` repairs choices that are none of the space."""
         rows = choices.tolist()
         return [self.space.repair(Architecture(self.space.name, tuple(row)), rng) for row in rows]
 
-    def _walk(self, count: int, choose: Choose) -> Drawn:
+    def _walk(self, count: int, choose: Choose) -> Sample:
         start = self.start.expand(count, -1)
         nothing = torch.zeros_like(start)
         memory, x = (nothing, nothing), start
@@ -167,7 +175,7 @@ class Controller(nn.Module):
                 keys = [self.key(memory[0])]
                 memory = self.lstm(x, memory)
                 keys.append(self.key(memory[0]))
-                values = [nothing] * GIVEN  # as inputs of the next step they say nothing
+                values = [nothing] * GIVEN_STATES  # as inputs of the next step they say nothing
                 continue
             if step.act == "node":
                 values.append(memory[0])
@@ -183,10 +191,10 @@ class Controller(nn.Module):
                 x = torch.stack(values, dim=1)[torch.arange(count), choice]
             else:
                 x = self.embeddings[self.place[step.head]](choice)
-        return Drawn(torch.stack(chosen, dim=1), log_prob, entropy)
+        return Sample(torch.stack(chosen, dim=1), log_prob, entropy)
 
     def _logits(self, step: Step, hidden: Tensor, keys: Sequence[Tensor]) -> Tensor:
-        """[N, H] and S keys [N, H] -> [N, options]."""
+        """Logits [N, options] of a step, by the hidden state [N, H] and S keys [N, H]."""
         if step.act == "input":
             mixed = torch.tanh(torch.stack(list(keys), dim=1) + self.query(hidden)[:, None])
             return bounded(self.energy(mixed)[:, :, 0], self.limit)
@@ -196,5 +204,5 @@ class Controller(nn.Module):
 
 
 def bounded(logits: Tensor, limit: float | None) -> Tensor:
-    """Logits from -limit to limit; None: as they are."""
+    """Squash logits into (-limit, limit); None: as they are."""
     return logits if limit is None else limit * torch.tanh(logits)

@@ -1,4 +1,4 @@
-"""REINFORCE with a moving-average baseline: how ENAS' controller learns from rewards."""
+"""REINFORCE with a moving-average baseline, by which ENAS' controller learns from rewards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from nasrun.errors import UserError
 from nasrun.limits import Strength
 from nasrun.run.state import load_optimiser_state, optimiser_state
-from nasrun.search_algo.enas.controller import Controller, Drawn, Positive
+from nasrun.search_algo.enas.controller import Controller, Positive, Sample
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceSettings:
-    """How often and how fast the controller learns; the YAML has units and sources."""
+    """The number and the size of the controller's steps; the YAML has units and sources."""
 
     steps: Annotated[int, Field(ge=0, le=1_000_000)]
     aggregate: Annotated[int, Field(gt=0, le=10_000)]
@@ -50,11 +50,11 @@ class Reinforce:
 
     @staticmethod
     def loss(log_prob: Tensor, advantages: Tensor) -> Tensor:
-        """Both [N]; its gradient is minus the estimate of that of the expected reward."""
+        """A loss of two [N] whose gradient is minus the estimated one of the expected reward."""
         return -(advantages * log_prob).mean()
 
-    def step(self, drawn: Drawn, accuracies: Sequence[float]) -> Tensor:
-        """One update by N architectures and what each has scored.
+    def update(self, sample: Sample, accuracies: Sequence[float]) -> Tensor:
+        """Take one step by N architectures and the accuracy of each, in [0, 1].
 
         Returns the means of reward and baseline, the mean entropy and the loss [4]. The baseline
         takes a reward in before it is subtracted from it, as in the released code.
@@ -62,12 +62,12 @@ class Reinforce:
         """
         settings = self.settings
         rewards, baselines = [], []
-        for accuracy, entropy in zip(accuracies, drawn.entropy.tolist(), strict=True):
+        for accuracy, entropy in zip(accuracies, sample.entropy.tolist(), strict=True):
             reward = accuracy + settings.entropy_weight * entropy
             self.baseline += (1 - settings.baseline_decay) * (reward - self.baseline)
             rewards.append(reward)
             baselines.append(self.baseline)
-        loss = self.loss(drawn.log_prob, torch.tensor(rewards) - torch.tensor(baselines))
+        loss = self.loss(sample.log_prob, torch.tensor(rewards) - torch.tensor(baselines))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -77,7 +77,7 @@ class Reinforce:
                 "search_algo.reinforce.lr or search_algo.reinforce.entropy_weight"
             )
         means = (sum(rewards) / len(rewards), sum(baselines) / len(baselines))
-        return torch.tensor([*means, drawn.entropy.mean().item(), loss.item()])
+        return torch.tensor([*means, sample.entropy.mean().item(), loss.item()])
 
     def state_dict(self) -> dict[str, Any]:
         return {

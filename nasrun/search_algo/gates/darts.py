@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Batch
 from nasrun.errors import MissingCapabilityError
 from nasrun.limits import Epochs
-from nasrun.search_algo.gates.learned import LearnedSearch
+from nasrun.search_algo.gates.learned import LearnedAlgo
 from nasrun.search_algo.gates.soft_gates import GateAdam, SoftGates
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import has_mixtures
-from nasrun.trainer.gate_learner import Gradients
-from nasrun.values import Architecture
+from nasrun.trainer.gate_learner import GateContext, Gradients
 
-FAR = 0.01
-"""The length of the step along the gradient by which second derivatives are told (DARTS, §2.3)."""
+DIFFERENCE_LENGTH = 0.01
+"""Length of the step along the gradient for finite differences of gradients (DARTS, §2.3)."""
 
 
 def check_mixtures(name: str, space: SearchSpace) -> None:
@@ -37,14 +38,21 @@ class DartsGates(SoftGates):
     """One step of the logits on held-out images before each of the weights."""
 
     def __init__(
-        self, adam: GateAdam, *, order: int, rest_epochs: float, spread: float, edges: bool
+        self,
+        context: GateContext,
+        adam: GateAdam,
+        *,
+        order: int,
+        rest_epochs: float,
+        spread: float,
+        edges: bool,
     ) -> None:
-        super().__init__(adam, rest_epochs=rest_epochs, spread=spread, edges=edges)
+        super().__init__(context, adam, rest_epochs=rest_epochs, spread=spread, edges=edges)
         self.order = order
 
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
         weights = self.weights()
-        held_out = self.batches.at(step)
+        held_out = self.batches.batch_of_step(step)
         if self.order == 1:
             leaf = weights.detach().requires_grad_()
             measured = training.gradients(*held_out, self.gates_by(leaf), [leaf])
@@ -57,8 +65,10 @@ class DartsGates(SoftGates):
 def second_order(
     training: Gradients, batch: Batch, held_out: Batch, weights: Tensor, gates: SoftGates
 ) -> tuple[Tensor, Tensor]:
-    """The gradient [D, K] of the held-out loss after a step of the network on ``batch``, by the
-    gates' ``weights``; and (loss, accuracy) [2] on the held-out images.
+    """The gradient of the held-out loss after one more step of the network on ``batch``.
+
+    weights: of the gates, [D, K], by which the gradient is taken.
+    Returns the gradient [D, K], and (loss, accuracy) [2] on the held-out images.
 
     The second derivatives come from two gradients a little way to either side. Source: DARTS
     (Liu et al. 2019), Eq. 6-8; the step has momentum and weight decay as in its released code.
@@ -67,7 +77,7 @@ def second_order(
     rate = training.learning_rate()
 
     def by_gates(images_and_labels: Batch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """Of the loss: its gradients by the gates and, beside them, by the parameters."""
+        """The gradients of the loss by the gates, what was measured, and those by parameters."""
         leaf = weights.clone().requires_grad_()
         measured = training.gradients(*images_and_labels, gates.gates_by(leaf), [leaf, *parameters])
         found = [p.grad for p in parameters]
@@ -80,44 +90,44 @@ def second_order(
     before = training.look_ahead()
     direct, measured, direction = by_gates(held_out)
     norm = torch.stack([g.square().sum() for g in direction if g is not None]).sum().sqrt()
-    far = FAR / norm.clamp(min=1e-12)
+    length = DIFFERENCE_LENGTH / norm.clamp(min=1e-12)
     sides = []
     for sign in (1.0, -1.0):
         with torch.no_grad():
             for (parameter, saved), along in zip(before, direction, strict=True):
-                parameter.copy_(saved if along is None else saved + sign * far * along)
+                parameter.copy_(saved if along is None else saved + sign * length * along)
         sides.append(by_gates(batch)[0])
     with torch.no_grad():
         for parameter, saved in before:
             parameter.copy_(saved)
-    return direct - rate * (sides[0] - sides[1]) / (2 * far), measured
+    return direct - rate * (sides[0] - sides[1]) / (2 * length), measured
 
 
-class Darts(LearnedSearch):
-    """DARTS (Liu et al., ICLR 2019, arXiv 1806.09055); with ``edges`` PC-DARTS' edge normalisation.
+@dataclass(frozen=True, kw_only=True)
+class Darts(LearnedAlgo):
+    """DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
 
-    order: 1: the weights count as if they were the best already; 2: after one more step of theirs.
-    adam: of the logits. rest_epochs, spread, edges: see ``SoftGates``.
+    order: 1: the weights count as the best already; 2: after one more step of theirs.
+    adam: the optimiser of the logits.
+    rest_epochs, spread: see ``SoftGates``.
+    edges: whether there is PC-DARTS' edge normalisation.
     """
 
-    learner: DartsGates
-
-    def __init__(
-        self,
-        *,
-        order: Literal[1, 2],
-        adam: GateAdam,
-        rest_epochs: Epochs,
-        spread: Annotated[float, Field(ge=0, le=10)],
-        edges: bool,
-    ) -> None:
-        super().__init__()
-        self.learner = DartsGates(
-            adam, order=order, rest_epochs=rest_epochs, spread=spread, edges=edges
-        )
+    order: Literal[1, 2]
+    adam: GateAdam
+    rest_epochs: Epochs
+    spread: Annotated[float, Field(ge=0, le=10)]
+    edges: bool
 
     def check(self, space: SearchSpace) -> None:
         check_mixtures("darts", space)
 
-    def derive(self) -> Architecture:
-        return self.learner.derive()
+    def make_learner(self, context: GateContext, candidates: Candidates) -> DartsGates:
+        return DartsGates(
+            context,
+            self.adam,
+            order=self.order,
+            rest_epochs=self.rest_epochs,
+            spread=self.spread,
+            edges=self.edges,
+        )

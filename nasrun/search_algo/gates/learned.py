@@ -1,4 +1,4 @@
-"""A search whose gates are learned while the supernet trains: what they end as is the winner."""
+"""Searches that learn gates while the supernet trains; in the end these favour the winner."""
 
 from __future__ import annotations
 
@@ -10,55 +10,92 @@ import torch
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
-from nasrun.run.monitor import Monitor, NullMonitor
-from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.base import BlockHistory, Round, Search, SearchAlgo
+from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import GateLearner
+from nasrun.trainer.gate_learner import GateContext, GateLearner
 from nasrun.values import Architecture, Trial
 
 
-class LearnedSearch(SearchAlgo):
-    """One round of supernet training; then one architecture, which is scored once."""
-
-    rounds = 1
-    learner: GateLearner
-
-    def __init__(self) -> None:
-        self.trial: Trial | None = None
-        self.monitor: Monitor = NullMonitor()
+class ArchitectureLearner(GateLearner):
+    """A learner whose gates favour one architecture."""
 
     @abstractmethod
     def derive(self) -> Architecture:
-        """What the gates have come to."""
+        """The architecture that the gates favour, when the training is over."""
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
+    def gates_to_score(self, architecture: Architecture) -> Gates:
+        """The gates by which the supernet scores the derived architecture."""
+        return architecture.choices
+
+    def block_history(self) -> BlockHistory | None:
+        """See ``Search.block_history``."""
+        return None
+
+
+class LearnedAlgo(SearchAlgo):
+    """Settings of an algorithm that learns gates, for one round of supernet training."""
+
+    rounds = 1
+    learns_gates = True
+
+    @abstractmethod
+    def make_learner(self, context: GateContext, candidates: Candidates) -> ArchitectureLearner:
+        """The learner of one training; raises UserError where the training is too short for it."""
+
+    def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> LearnedSearch:
         """Raises UserError where there is a budget, which no such search keeps to."""
-        self.candidates, self.space = candidates, candidates.space
         if candidates.bounds:
             names = ", ".join(bound.name for bound in candidates.bounds)
             raise UserError(
                 f"budget ({names}): search_algo {type(self).__name__} ends with one architecture, "
                 "whatever it costs: leave the budget out, or take search_algo=evolution or random"
             )
+        return LearnedSearch(self, candidates, streams)
 
-    def next_round(self, monitor: Monitor) -> Round | None:
-        self.monitor = monitor
-        if self.trial is not None:
-            return None
-        return Round(0, None, fresh_supernet=True, evaluations=1)
+
+class LearnedSearch(Search):
+    """One round of supernet training; then one architecture, which is scored once."""
+
+    def __init__(self, algo: LearnedAlgo, candidates: Candidates, streams: Streams) -> None:
+        super().__init__(candidates, streams)
+        self.algo = algo
+        self.trial: Trial | None = None
+        self._learner: ArchitectureLearner | None = None
+
+    def bind_learner(self, context: GateContext) -> ArchitectureLearner:
+        self._learner = self.algo.make_learner(context, self.candidates)
+        return self._learner
+
+    @property
+    def learner(self) -> ArchitectureLearner:
+        """The learner of the supernet's training; raises RuntimeError before it is bound."""
+        if self._learner is None:
+            raise RuntimeError("the gates have no learner: bind_learner makes it")
+        return self._learner
+
+    def begin_round(self) -> Round | None:
+        return Round(0, None, fresh_supernet=True, evaluations=1) if self.trial is None else None
 
     def ask(self) -> list[Architecture]:
         if self.trial is not None:
             return []
-        if doubt := self.learner.doubt():
-            self.monitor.say(doubt, "yellow")
-        return [self.derive()]
+        architecture = self.learner.derive()
+        if warning := self.learner.warning():
+            self.monitor.say(warning, "yellow")
+        return [architecture]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         (self.trial,) = trials
 
     def best(self, count: int) -> list[Trial]:
         return [self.trial] if self.trial is not None else []
+
+    def gates(self, architecture: Architecture) -> Gates:
+        return self.learner.gates_to_score(architecture)
+
+    def block_history(self) -> BlockHistory | None:
+        return self.learner.block_history()
 
     def state_dict(self) -> dict[str, Any]:
         trial = self.trial and self.trial.to_json()

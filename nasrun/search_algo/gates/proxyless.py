@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -12,20 +13,21 @@ from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Batch
 from nasrun.limits import Count, Epochs, Strength
 from nasrun.search_algo.gates.darts import check_mixtures
-from nasrun.search_algo.gates.learned import LearnedSearch
+from nasrun.search_algo.gates.learned import LearnedAlgo
 from nasrun.search_algo.gates.resource import CostName, ExpectedCost
 from nasrun.search_algo.gates.soft_gates import GateAdam, SoftGates
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
-from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Gradients
-from nasrun.values import Architecture
+from nasrun.trainer.gate_learner import GateContext, Gradients
 
 
 class CostFactor(BaseModel):
-    """The loss is multiplied by factor · (log of the expected cost / log of reference)^power
-    (released code, "mul#log"). cost: of the final network; none: the loss is left as it is;
-    reference: in units of the cost."""
+    """The loss times factor · (log of the expected cost / log of reference)^power.
+
+    cost: of the final network; none: the loss is left as it is.
+    reference: in units of the cost.
+    Source: released code, "mul#log".
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,35 +36,34 @@ class CostFactor(BaseModel):
     factor: PositiveFloat
     power: Strength
 
-    def times(self, expected: Tensor) -> Tensor:
-        """expected: of the cost, a scalar above 1."""
+    def factor_of(self, expected: Tensor) -> Tensor:
+        """The factor of the loss, by the expected cost, a scalar above 1."""
         share = expected.clamp(min=1 + 1e-6).log() / torch.tensor(self.reference).log()
         return self.factor * share**self.power
 
 
 class BinaryGates(SoftGates):
-    """One option of each decision, drawn by its share; every ``every`` steps two are compared.
+    """One option of each decision, sampled by its share; every ``every`` steps two are compared.
 
-    Two options of each decision are drawn and one of them opened; the other is computed too, times
-    0, so that the loss has a derivative by both gates. Only the two logits move, and the sum of
+    Two options of each decision are sampled and one is opened; the other is computed too, times 0,
+    so that the loss has a derivative by both gates. Only the two logits move, and the sum of
     their exponentials stays. Source: ProxylessNAS (Cai et al., ICLR 2019), §3.2, §3.2.1.
     """
 
     def __init__(
-        self, adam: GateAdam, *, rest_epochs: float, spread: float, every: int, factor: CostFactor
+        self, algo: Proxyless, context: GateContext, cost: ExpectedCost | None = None
     ) -> None:
-        super().__init__(adam, rest_epochs=rest_epochs, spread=spread)
-        self.every, self.factor = every, factor
-        self.cost: ExpectedCost | None = None
+        super().__init__(context, algo.adam, rest_epochs=algo.rest_epochs, spread=algo.spread)
+        self.algo, self.cost = algo, cost
 
     def gates(self, step: int) -> list[Gates]:
-        shares = self.opened.double() if self.resting(step) else self.weights().double()
+        shares = self.opened.double() if self.is_resting(step) else self.weights().double()
         generator = self.context.streams.torch("path", step)
-        drawn = torch.multinomial(shares.detach().cpu(), 1, generator=generator)
-        return [drawn[:, 0].tolist()]
+        path = torch.multinomial(shares.detach().cpu(), 1, generator=generator)
+        return [path[:, 0].tolist()]
 
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
-        if (step - self.first) % self.every:
+        if (step - self.first) % self.algo.every:
             return
         generator = self.context.streams.torch("pair", step)
         shares = self.weights().detach().double().cpu().clamp(min=1e-12) * self.opened
@@ -75,63 +76,47 @@ class BinaryGates(SoftGates):
             dict(zip(pair, row.unbind(), strict=True))
             for pair, row in zip(pairs.tolist(), leaf.unbind(), strict=True)
         ]
-        measured = training.gradients(*self.batches.at(step), gates, [leaf])
+        measured = training.gradients(*self.batches.batch_of_step(step), gates, [leaf])
         if leaf.grad is None:
             return
         two = self.logits.gather(1, pairs)
         before = two.detach().logsumexp(1)
         gradient = leaf.grad
         if self.cost is not None:
-            expected = self.cost.of(self.weights())
-            times = self.factor.times(expected)
-            gradient = gradient * times.detach()
+            factor = self.algo.cost.factor_of(self.cost.expected_of(self.weights()))
+            gradient = gradient * factor.detach()
             if measured.isfinite().all():
-                torch.autograd.backward(measured[0] * times)
-                self._keep_to(pairs)
+                torch.autograd.backward(measured[0] * factor)
+                self._mask_gradients(pairs)
         self.update(two.softmax(1), gradient, measured)
         with torch.no_grad():
             after = self.logits.gather(1, pairs).logsumexp(1)
             self.logits.scatter_add_(1, pairs, (before - after)[:, None].expand(-1, 2))
 
-    def _keep_to(self, pairs: Tensor) -> None:
-        """Gradients of the two compared options only."""
+    def _mask_gradients(self, pairs: Tensor) -> None:
+        """Keep the gradients of the two compared options only."""
         if self.logits.grad is not None:
             mask = torch.zeros_like(self.logits).scatter_(1, pairs, 1.0)
             self.logits.grad.mul_(mask)
 
 
-class Proxyless(LearnedSearch):
+@dataclass(frozen=True, kw_only=True)
+class Proxyless(LearnedAlgo):
     """ProxylessNAS (Cai et al., ICLR 2019, arXiv 1812.00332), its gradient-based form.
 
-    adam, rest_epochs, spread: see ``SoftGates``; while the gates rest, paths are uniform. every:
-    steps of the weights for each of the gates. cost: see ``CostFactor``.
+    adam, rest_epochs, spread: see ``SoftGates``; while the gates rest, paths are uniform.
+    every: steps of the weights for each of the gates.
+    cost: see ``CostFactor``.
     """
 
-    learner: BinaryGates
-
-    def __init__(
-        self,
-        *,
-        adam: GateAdam,
-        rest_epochs: Epochs,
-        spread: Annotated[float, Field(ge=0, le=10)],
-        every: Count,
-        cost: CostFactor,
-    ) -> None:
-        super().__init__()
-        self.cost = cost
-        self.learner = BinaryGates(
-            adam, rest_epochs=rest_epochs, spread=spread, every=every, factor=cost
-        )
+    adam: GateAdam
+    rest_epochs: Epochs
+    spread: Annotated[float, Field(ge=0, le=10)]
+    every: Count
+    cost: CostFactor
 
     def check(self, space: SearchSpace) -> None:
         check_mixtures("proxyless", space)
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        super().start(candidates, streams, device)
-        if self.cost.cost != "none":
-            measure = candidates.measure(self.cost.cost)
-            self.learner.cost = ExpectedCost(self.space, measure)
-
-    def derive(self) -> Architecture:
-        return self.learner.derive()
+    def make_learner(self, context: GateContext, candidates: Candidates) -> BinaryGates:
+        return BinaryGates(self, context, ExpectedCost.measured(self.cost.cost, candidates))

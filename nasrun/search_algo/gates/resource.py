@@ -1,4 +1,4 @@
-"""What mixtures cost: the expected cost of an architecture drawn by the gates' shares."""
+"""The expected cost of an architecture that is sampled by the gates' shares."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from nasrun.budget.candidates import Candidates
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
@@ -15,8 +16,11 @@ CostName = Literal["none", "params", "macs", "latency_ms"]
 
 
 class ResourceTerm(BaseModel):
-    """cost: of the final network; none: no such term. weight: of the expected cost, as a share of
-    the largest there is, added to the loss (SNAS, Eq. 9)."""
+    """A penalty of large networks, which is added to the loss (SNAS, Eq. 9).
+
+    cost: of the final network; none: there is no such term.
+    weight: of the expected cost, as a share of the largest there is.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,8 +29,12 @@ class ResourceTerm(BaseModel):
 
 
 class ExpectedCost:
-    """The cost of the network in which every decision has its first option, and what each option
-    adds to it, [D, K]: their expectation is exact where costs add up decision by decision."""
+    """The expected cost by shares; exact where costs add up decision by decision.
+
+    base: the cost of the network in which every decision has its first option.
+    added: the cost that each option adds to it, [D, K].
+    largest: the largest cost of all architectures.
+    """
 
     def __init__(self, space: SearchSpace, measure: Measure) -> None:
         first = [0] * len(space.decisions)
@@ -40,6 +48,11 @@ class ExpectedCost:
         self.added = added
         self.largest = self.base + float(added.max(1).values.sum())
 
-    def of(self, shares: Tensor) -> Tensor:
-        """shares [D, K] of the options of each decision -> a scalar, in units of the cost."""
+    @classmethod
+    def measured(cls, name: CostName, candidates: Candidates) -> ExpectedCost | None:
+        """The expected cost of that name; None where the name is ``none``."""
+        return None if name == "none" else cls(candidates.space, candidates.measure(name))
+
+    def expected_of(self, shares: Tensor) -> Tensor:
+        """Shares [D, K] of the options of each decision -> a scalar, in units of the cost."""
         return self.base + (shares * self.added.to(shares)).sum()

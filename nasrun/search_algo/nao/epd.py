@@ -26,7 +26,7 @@ from nasrun.search_algo.nao.tokens import Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSettings:
-    """What the network is made of and how it is trained; the YAML has units and sources."""
+    """The sizes of the network and the settings of its training; see the YAML for units."""
 
     embedding: Width
     hidden: Width
@@ -87,7 +87,7 @@ class Predictor(nn.Module):
         self.dropout = settings.mlp_dropout
 
     def forward(self, embedding: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        """[N, H] -> [N]; ``noise`` draws the dropout masks, without it nothing is dropped."""
+        """[N, H] -> [N]; ``noise`` samples the dropout masks, without it nothing is dropped."""
         x = embedding
         for layer in self.hidden_layers:
             x = F.relu(layer(x))
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
 
 
 class EPD(nn.Module):
-    """The three parts together."""
+    """Encoder, predictor and decoder together."""
 
     allowed: Tensor
 
@@ -173,7 +173,7 @@ class EPD(nn.Module):
         return torch.cat(tokens, dim=1)
 
     def ascend(self, encoded: Tensor, step: float) -> Tensor:
-        """A gradient step of the predicted score: [N, S, H] -> unit vectors [N, S, H]."""
+        """Take a gradient step of the predicted score: [N, S, H] -> unit vectors [N, S, H]."""
         with torch.enable_grad():
             start = encoded.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.predict(self.embed(start)).sum(), start)

@@ -1,7 +1,7 @@
 """Training of the encoder-predictor-decoder on the scored pool.
 
-All its state is in one object, and every draw is named by (round, epoch): training that stops after
-any epoch and goes on from the saved state gives the same bits.
+All its state is in one object, and every random stream is named by (round, epoch): training that
+stops after any epoch and goes on from the saved state gives the same bits.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def normalise(scores: Sequence[float]) -> list[float]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch's CPU kernels run on one thread inside.
+    """Run torch's CPU kernels on one thread inside.
 
-    More hardly help networks this small, and cost several times the time where the cores are busy.
+    More threads hardly help networks this small, and cost several times the time where the cores
+    are busy.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -50,7 +51,11 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Examples:
-    """tokens: [N, L] int64; targets: [N] float32 in [0, 1]; both on the predictor's device."""
+    """Architectures with their scores, on the predictor's device.
+
+    tokens: [N, L], int64.
+    targets: [N], float32, in [0, 1].
+    """
 
     tokens: Tensor
     targets: Tensor
@@ -81,7 +86,7 @@ class PredictorTraining:
         self.device = device
         self.index = index
         self.epoch = 0
-        # Drawn on the CPU, so that every device starts from the same weights.
+        # Sampled on the CPU, so that every device starts from the same weights.
         with streams.default("predictor/init", index):
             self.model = EPD(settings, vocabulary).to(device)
         if previous is not None and settings.keep_weights:
@@ -95,7 +100,7 @@ class PredictorTraining:
         return self.epoch >= self.settings.epochs
 
     @one_thread()
-    def fit(self, trials: Sequence[Trial], monitor: Monitor) -> None:
+    def train(self, trials: Sequence[Trial], monitor: Monitor) -> None:
         """Train the epochs that are left on ``trials``, the same ones whenever it is resumed."""
         training, held_out = self.examples(trials)
         with monitor.stage(f"predictor/round{self.index}", self.settings.epochs) as stage:
@@ -137,7 +142,7 @@ class PredictorTraining:
         return self._tensors(training), self._tensors(held_out)
 
     def train_epoch(self, examples: Examples) -> float:
-        """One pass over ``examples`` in random batches; the mean loss."""
+        """Make one pass over ``examples`` in random batches; returns the mean loss."""
         settings, model = self.settings, self.model
         shuffle = self.streams.torch("predictor/batches", self.index, self.epoch)
         noise = self.streams.torch("predictor/dropout", self.index, self.epoch, device=self.device)

@@ -1,4 +1,4 @@
-"""NAO with weight sharing and Balanced NAO: rounds of supernet, predictor and gradient ascent.
+"""NAO with weight sharing and Balanced NAO: supernet, predictor and gradient ascent in turn.
 
 Each round trains a supernet on a pool of architectures and scores them with it; an
 encoder-predictor-decoder learns the scores, and a gradient step from the best architectures gives
@@ -7,6 +7,7 @@ those of the next round (Luo et al., 2018 and 2019). What makes NAO "balanced" i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,126 +17,131 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.limits import Count, Strength
 from nasrun.run.memory import check_fits, network_bytes
-from nasrun.run.monitor import Monitor
 from nasrun.run.state import whole_number
-from nasrun.search_algo.base import Round
+from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.search_algo.nao.epd import EPD, PredictorSettings
 from nasrun.search_algo.nao.epd_training import PredictorTraining, one_thread
 from nasrun.search_algo.nao.tokens import Vocabulary
-from nasrun.search_algo.pool import Found, Pool, PoolSearch
+from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.streams import Streams
 
 StepSize = Annotated[Strength, Field(gt=0)]
 
-MOST_STEPS = 10_000
-"""Step sizes of one ascent; the papers have 50."""
+MAX_STEP_SIZES = 10_000
+"""Step sizes of one ascent, at most; the papers have 50."""
 
 
-class Nao(PoolSearch):
+@dataclass(frozen=True, kw_only=True)
+class Nao(SearchAlgo):
     """Neural architecture optimisation over any search space.
 
-    rounds: rounds of supernet training; initial: random architectures of the first one;
-    new_per_round: architectures that each later one adds.
-    train_on: what later supernets train. rescore: what is scored with them. replace: whether new
-    architectures push the worst out of the pool. fresh_supernet: later supernets start from new
-    weights. batch: architectures asked for at once.
-    seeds: start points of the ascent; step_start, step_increment, step_max: its step sizes, tried
-    in turn until there are enough new architectures.
+    rounds: rounds of supernet training.
+    initial: random architectures of the first round.
+    new_per_round: architectures that each later round adds.
+    train_on: the architectures that later supernets train.
+    rescore: the architectures that later supernets score.
+    replace: whether new architectures push the worst out of the pool.
+    seeds: start points of the ascent.
+    step_start, step_increment, step_max: step sizes of the ascent, tried in turn until there are
+    enough new architectures.
+    fresh_supernet: whether later supernets start from new weights.
+    batch: architectures asked for at once.
     Raises UserError where step_start exceeds step_max, or where the steps are too many.
     """
 
     trains_pool = True
 
-    def __init__(
-        self,
-        *,
-        rounds: Count,
-        initial: Count,
-        new_per_round: Count,
-        train_on: Literal["new", "pool"],
-        rescore: Literal["new", "pool"],
-        replace: Literal["none", "worst"],
-        fresh_supernet: bool,
-        batch: Count,
-        seeds: Count,
-        step_start: StepSize,
-        step_increment: StepSize,
-        step_max: StepSize,
-        predictor: PredictorSettings,
-    ) -> None:
-        if step_start > step_max:
+    rounds: Count
+    initial: Count
+    new_per_round: Count
+    train_on: Literal["new", "pool"]
+    rescore: Literal["new", "pool"]
+    replace: Literal["none", "worst"]
+    fresh_supernet: bool
+    batch: Count
+    seeds: Count
+    step_start: StepSize
+    step_increment: StepSize
+    step_max: StepSize
+    predictor: PredictorSettings
+
+    def __post_init__(self) -> None:
+        start, most = self.step_start, self.step_max
+        if start > most:
             raise UserError(
-                f"search_algo.step_start = {step_start} is larger than search_algo.step_max = "
-                f"{step_max}: no step of the gradient ascent is left"
+                f"search_algo.step_start = {start} is larger than search_algo.step_max = "
+                f"{most}: no step of the gradient ascent is left"
             )
-        if (step_max - step_start) / step_increment > MOST_STEPS:
+        if (most - start) / self.step_increment > MAX_STEP_SIZES:
             raise UserError(
-                f"search_algo.step_increment = {step_increment} makes more than {MOST_STEPS:,} "
-                f"step sizes from {step_start} to {step_max}: raise it, or lower "
+                f"search_algo.step_increment = {self.step_increment} makes more than "
+                f"{MAX_STEP_SIZES:,} step sizes from {start} to {most}: raise it, or lower "
                 "search_algo.step_max"
             )
-        self.rounds = rounds
-        self.initial = initial
-        self.new_per_round = new_per_round
-        self.train_on = train_on
-        self.rescore = rescore
-        self.replace = replace
-        self.fresh_supernet = fresh_supernet
-        self.batch = batch
-        self.seeds = seeds
-        self.step_start = step_start
-        self.step_increment = step_increment
-        self.step_max = step_max
-        self.settings = predictor
 
-    def start(self, candidates: Candidates, streams: Streams, device: torch.device) -> None:
-        """Raises UserError where the predictor's tokens_per_step does not suit the space."""
-        self.streams = streams
-        self.device = device
-        self.pool = Pool(candidates)
-        self.vocabulary = Vocabulary(candidates.space)
-        self.begun = 0  # rounds
-        self.new = 0  # architectures of the current round that are new, at the pool's end
-        self.filled: list[int] = []  # random ones among the new, round by round
-        self.predictor: PredictorTraining | None = None
-        self.settings.steps(self.vocabulary)  # raises now, not after the first round
-        self._check_memory()
+    def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> NaoSearch:
+        """Raises UserError where the predictor does not suit the space, or the memory."""
+        vocabulary = Vocabulary(candidates.space)
+        self.predictor.steps(vocabulary)  # raises now, not after the first round
+        self._check_memory(vocabulary)
+        return NaoSearch(self, candidates, streams, device)
 
-    def _check_memory(self) -> None:
+    def step_sizes(self) -> list[float]:
+        """The step sizes of an ascent, in the order in which they are tried."""
+        count = int((self.step_max - self.step_start) / self.step_increment + 1e-9) + 1
+        return [self.step_start + i * self.step_increment for i in range(count)]
+
+    def _check_memory(self, vocabulary: Vocabulary) -> None:
         """Raises UserError where the predictor or its examples are too large to be trained."""
         if self.rounds == 1:
             return  # without a predictor
-        weights = network_bytes(lambda: EPD(self.settings, self.vocabulary))
+        weights = network_bytes(lambda: EPD(self.predictor, vocabulary))
         predictor = "search_algo.predictor"
         # Adam keeps two more numbers for each weight, and each has a gradient.
         check_fits(
             4 * weights, predictor, f"{predictor}.hidden, {predictor}.embedding or mlp_width"
         )
-        examples = (self.initial + self.rounds * self.new_per_round) * self.settings.expand
+        examples = (self.initial + self.rounds * self.new_per_round) * self.predictor.expand
         # The choices of an example in Python, and its tokens.
         check_fits(
-            examples * (16 * self.vocabulary.length + 200),
+            examples * (16 * vocabulary.length + 200),
             f"{predictor} with {examples:,} examples",
             f"search_algo.initial, search_algo.new_per_round or {predictor}.expand",
         )
 
-    def next_round(self, monitor: Monitor) -> Round | None:
-        """The next round; the current one again while it has architectures without a score.
 
-        None after the last round, and where the space has nothing new to offer.
-        """
+class NaoSearch(PoolSearch):
+    """The search of ``Nao``.
+
+    begun: rounds that have begun.
+    new: architectures of the current round that are new, at the pool's end.
+    filled: random architectures among the new ones, round by round.
+    """
+
+    def __init__(
+        self, algo: Nao, candidates: Candidates, streams: Streams, device: torch.device
+    ) -> None:
+        super().__init__(candidates, streams, algo.batch)
+        self.algo, self.device = algo, device
+        self.vocabulary = Vocabulary(candidates.space)
+        self.begun = self.new = 0
+        self.filled: list[int] = []
+        self.predictor: PredictorTraining | None = None
+
+    def begin_round(self) -> Round | None:
+        """The next round; None also where the space has nothing new to offer."""
         if not self.pool.pending:
-            if self.begun == self.rounds:
+            if self.begun == self.algo.rounds:
                 return None
-            found, random = self._first() if self.begun == 0 else self._improved(monitor)
+            found, random = self._first() if self.begun == 0 else self._improve()
             if not found:
                 return None
             self._begin(found, random)
         pool = list(self.pool.trials)
-        if self.train_on == "new":
+        if self.algo.train_on == "new":
             pool = pool[-self.new :]
         index = self.begun - 1
-        fresh = index == 0 or self.fresh_supernet
+        fresh = index == 0 or self.algo.fresh_supernet
         return Round(index, tuple(pool), fresh, evaluations=len(self.pool.pending))
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,72 +157,70 @@ class Nao(PoolSearch):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UserError or ValueError where the state is none of this search."""
         self.pool.load_state_dict(state["pool"])
-        self.begun = whole_number(state["begun"], most=self.rounds)
+        self.begun = whole_number(state["begun"], most=self.algo.rounds)
         self.new = whole_number(state["new"], most=len(self.pool.trials))
         if self.begun > 0 and self.new == 0:
             raise ValueError("a round without architectures")
         self.filled = list(state["filled"])
         self.predictor = None
         if state["predictor"] is not None:
-            index = whole_number(state["predictor"]["index"], most=self.rounds)
+            index = whole_number(state["predictor"]["index"], most=self.algo.rounds)
             self.predictor = self._training(index)
             self.predictor.load_state_dict(state["predictor"])
 
-    def _begin(self, found: Found, random: int) -> None:
+    def _begin(self, found: ByForm, random: int) -> None:
         """Take the new architectures in and line up those to be scored."""
-        if self.begun > 0 and self.replace == "worst":
+        if self.begun > 0 and self.algo.replace == "worst":
             self.pool.drop_worst(len(found))
         self.pool.add(found)
-        self.pool.pending = list(self.pool.trials if self.rescore == "pool" else found.values())
+        rescored = self.pool.trials if self.algo.rescore == "pool" else found.values()
+        self.pool.pending = list(rescored)
         self.begun += 1
         self.new = len(found)
         self.filled.append(random)
 
-    def _first(self) -> tuple[Found, int]:
-        found: Found = {}
-        self.pool.sample(self.streams.numpy("random", 0), self.initial, found)
+    def _first(self) -> tuple[ByForm, int]:
+        found: ByForm = {}
+        self.pool.sample(self.streams.numpy("random", 0), self.algo.initial, found)
         return found, len(found)
 
     @one_thread()
-    def _improved(self, monitor: Monitor) -> tuple[Found, int]:
-        """New architectures from gradient ascent, and how many random ones had to fill up."""
-        model = self._trained(monitor).model
+    def _improve(self) -> tuple[ByForm, int]:
+        """New architectures from gradient ascent, and the number of random ones among them."""
+        algo, model = self.algo, self._trained_predictor().model
         tokens = self.vocabulary.encode(
-            [trial.architecture for trial in self.pool.best(self.seeds)]
+            [trial.architecture for trial in self.pool.best(algo.seeds)]
         ).to(self.device)
         with torch.no_grad():
             encoded = model.encode(tokens)
-        found: Found = {}
+        found: ByForm = {}
         repairs = self.streams.numpy("repairs", self.begun)
-        with monitor.stage(f"architectures/round{self.begun}", self.new_per_round) as stage:
-            for step in self._steps():
+        with self.monitor.stage(f"architectures/round{self.begun}", algo.new_per_round) as stage:
+            for step in algo.step_sizes():
                 before = len(found)
                 decoded = self.vocabulary.decode(model.decode(model.ascend(encoded, step)))
-                candidates = [self.pool.space.repair(each, repairs) for each in decoded]
-                self.pool.collect(candidates, self.new_per_round, found)
+                candidates = [self.space.repair(each, repairs) for each in decoded]
+                self.pool.collect(candidates, algo.new_per_round, found)
                 stage.advance(len(found) - before, step_size=step)
-                if len(found) == self.new_per_round:
+                if len(found) == algo.new_per_round:
                     break
             ascended = len(found)
             rng = self.streams.numpy("random", self.begun)
-            self.pool.sample(rng, self.new_per_round, found)
+            self.pool.sample(rng, algo.new_per_round, found)
             random = len(found) - ascended
             stage.advance(random, random=random)
         return found, random
 
-    def _steps(self) -> list[float]:
-        count = int((self.step_max - self.step_start) / self.step_increment + 1e-9) + 1
-        return [self.step_start + i * self.step_increment for i in range(count)]
-
-    def _trained(self, monitor: Monitor) -> PredictorTraining:
-        """This round's predictor; one that was interrupted goes on where it stopped."""
+    def _trained_predictor(self) -> PredictorTraining:
+        """The predictor of this round; one that was interrupted goes on where it stopped."""
         if self.predictor is None or self.predictor.index != self.begun:
             self.predictor = self._training(self.begun, self.predictor)
         if not self.predictor.done:
-            self.predictor.fit([t for t in self.pool.trials.values() if t is not None], monitor)
+            trials = [trial for trial in self.pool.trials.values() if trial is not None]
+            self.predictor.train(trials, self.monitor)
         return self.predictor
 
     def _training(self, index: int, previous: PredictorTraining | None = None) -> PredictorTraining:
         return PredictorTraining(
-            self.settings, self.vocabulary, self.streams, self.device, index, previous
+            self.algo.predictor, self.vocabulary, self.streams, self.device, index, previous
         )

@@ -15,7 +15,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.base import Piece, Scale, SearchSpace
 from nasrun.search_space.darts_cell.costs import Costs, count
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
-from nasrun.search_space.darts_cell.operations import NAMES, NONE
+from nasrun.search_space.darts_cell.operations import NAMES, NONE, SKIP
 from nasrun.search_space.darts_cell.pieces import list_pieces
 from nasrun.search_space.darts_cell.plan import plan_network
 from nasrun.search_space.darts_cell.wiring import (
@@ -192,6 +192,11 @@ class DartsCell(SearchSpace):
             search=DartsScale(cells=cells, channels=self.scales["search"].channels),
             final=self.scales["final"],
         )
+
+    @property
+    def normal_skips(self) -> dict[int, int]:
+        """Decisions of the normal cell -> their option that is a skip connection."""
+        return dict.fromkeys(range(len(self.decisions) // 2), SKIP)
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> DartsSupernet:
         return DartsSupernet(

@@ -82,7 +82,7 @@ def full_size() -> None:
         )
         with streams.default("init"):
             supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
-        training = parts.trainer.start(supernet, splits.train, compute, streams)
+        training = parts.trainer.bind(supernet, splits.train, compute, streams)
         run.begin()
         round_ = algo.next_round(run)
         if round_ is None:
@@ -96,7 +96,9 @@ def full_size() -> None:
         steps, points, writes = [], [], []
         for step in range(12):
             began = time.perf_counter()
-            training.train_step(*next(batches), gates(step)).tolist()
+            paths, position = gates(step), training.position
+            measured = training.batch_gradients.add(*next(batches), paths, position)
+            training.update(measured, paths).tolist()
             training.step += 1
             steps.append(time.perf_counter() - began)
             began = time.perf_counter()

@@ -27,7 +27,7 @@ def trained():
     pool = [search_space.sample(rng) for _ in range(4)]
     with Streams(0).default("init"):
         network = search_space.supernet(TASK)
-    training = trainer(epochs=8).start(network, Images(64), CPU, Streams(0))
+    training = trainer(epochs=8).bind(network, Images(64), CPU, Streams(0))
     gates = Uniform().over(search_space, TASK, pool, Streams(0))
     training.train_round(NullMonitor(), "supernet", gates)
     return search_space, network, pool

@@ -136,13 +136,13 @@ def test_a_network_is_measured_without_its_memory() -> None:
 @pytest.mark.parametrize("factor", [1, 1.5, 1e300])
 def test_cycles_shorter_than_a_step_come_to_an_end(factor: float) -> None:
     rates = schedule(cycle_epochs=1e-300, cycle_factor=factor)
-    assert all(0 <= rates.at(step, 1000, 10) <= 0.1 for step in range(1000))
+    assert all(0 <= rates.learning_rate(step, 1000, 10) <= 0.1 for step in range(1000))
 
 
 def test_cycles_of_equal_length() -> None:
     rates = schedule(cycle_epochs=1.5, cycle_factor=1)
-    assert [rates.at(step, 100, 2) for step in range(9)] == 3 * [
-        rates.at(step, 100, 2) for step in range(3)
+    assert [rates.learning_rate(step, 100, 2) for step in range(9)] == 3 * [
+        rates.learning_rate(step, 100, 2) for step in range(3)
     ]
 
 

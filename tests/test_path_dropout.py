@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, trainer
+from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, train_step, trainer
 
 from nasrun.cli.errors import verdict
 from nasrun.config.build import build_setup
@@ -98,7 +98,7 @@ def started(ghost_batch: int | None, **changes):
     with Streams(0).default("init"):
         network = SPACE.supernet(TASK)
     rules = StepRules(ghost_batch=ghost_batch)
-    training = trainer(**changes).start(network, Images(64), CPU, Streams(0), rules=rules)
+    training = trainer(**changes).bind(network, Images(64), CPU, Streams(0), rules=rules)
     training.network.train()
     return training
 
@@ -115,7 +115,7 @@ def test_one_ghost_batch_is_the_plain_step():
     path = SPACE.sample(np.random.default_rng(0)).choices
     plain, ghost = started(None), started(16)
     for training in (plain, ghost):
-        measured = [training.train_step(*batch(), [path]) for _ in range(2)]
+        measured = [train_step(training, *batch(), [path]) for _ in range(2)]
     assert measured[0].isfinite().all()
     for ours, theirs in zip(weights(ghost), weights(plain), strict=True):
         assert torch.equal(ours, theirs)
@@ -126,7 +126,7 @@ def test_ghost_batches_are_accumulated_into_one_update_each_with_its_own_gates()
     gates = [SPACE.sample(rng).choices for _ in range(4)]
     training = started(4, momentum=0.0, clip=0.0, weight_decay=0.0)
     reference = copy.deepcopy(training.network)
-    loss, accuracy = training.train_step(images, labels, gates)
+    loss, accuracy = train_step(training, images, labels, gates)
     parts = zip(images.split(4), labels.split(4), gates, strict=True)
     outputs = [(reference(part, path), answers) for part, answers, path in parts]
     expected = sum(F.cross_entropy(logits, answers) for logits, answers in outputs) / 4
@@ -164,15 +164,15 @@ def test_equal_gates_are_ghost_batch_norm():
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(module, name, GhostNorm(child, 4))
-    loss, _ = training.train_step(images, labels, [EVERYTHING])  # one for all ghost batches
+    loss, _ = train_step(training, images, labels, [EVERYTHING])  # one for all ghost batches
     expected = F.cross_entropy(reference(images, EVERYTHING), labels)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad, rtol=1e-3, atol=1e-5)
     same, whole = started(4), started(None)
-    same.train_step(images, labels, [EVERYTHING] * 4)
-    whole.train_step(images, labels, [EVERYTHING])
+    train_step(same, images, labels, [EVERYTHING] * 4)
+    train_step(whole, images, labels, [EVERYTHING])
     assert not all(torch.equal(a, b) for a, b in zip(weights(same), weights(whole), strict=True))
 
 
@@ -182,7 +182,7 @@ def test_what_no_ghost_batch_opens_is_not_decayed():
         path[index] = 0
     training = started(4, weight_decay=0.5)
     before = copy.deepcopy(training.network.state_dict())
-    training.train_step(*batch(), [tuple(path)] * 4)
+    train_step(training, *batch(), [tuple(path)] * 4)
     for name, parameter in training.network.named_parameters():
         shut = ".blocks.3." in name or name.startswith(tuple(f"cells.{k}.norms.5" for k in "012"))
         assert torch.equal(parameter, before[name]) == shut, name
@@ -206,8 +206,8 @@ class Sizes(Probe):
 )
 def test_a_smaller_batch_has_fewer_ghost_batches_and_none_of_one_image(images, sizes):
     rules = StepRules(ghost_batch=4)
-    training = trainer().start(Sizes(), Images(64), CPU, Streams(0), rules=rules)
-    training.train_step(*batch(images), [(index,) for index in range(4)])
+    training = trainer().bind(Sizes(), Images(64), CPU, Streams(0), rules=rules)
+    train_step(training, *batch(images), [(index,) for index in range(4)])
     assert training.network.seen == [(size, index) for index, size in enumerate(sizes)]
 
 
@@ -243,9 +243,9 @@ def test_ghost_batches_are_never_split():
 
     compute = replace(CPU, batch_size="auto")
     rules = StepRules(ghost_batch=4)
-    training = trainer().start(Full(), Images(64), compute, Streams(0), rules=rules)
+    training = trainer().bind(Full(), Images(64), compute, Streams(0), rules=rules)
     with pytest.raises(UserError, match=r"lower sampler\.ghost_batch"):
-        training.train_step(*batch(), [(0,)] * 4)
+        train_step(training, *batch(), [(0,)] * 4)
 
 
 def test_other_samplers_train_whole_batches():

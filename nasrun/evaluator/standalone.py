@@ -42,7 +42,7 @@ class StandaloneEvaluator(Evaluator):
                 network = self.space.network(
                     architecture, self.splits.problem, "search", auxiliary=self.trainer.auxiliary
                 )
-            training = self.trainer.start(network, self.splits.train, self.compute, streams)
+            training = self.trainer.bind(network, self.splits.train, self.compute, streams)
             monitor.keep("standalone", training, label=name)
             if not training.done:
                 training.train_round(monitor, name)

@@ -106,10 +106,10 @@ class HealthReport:
     def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
         """Score the fixed architectures and log all there is, once, where ``epoch`` epochs of the
         round have just been trained, and that is one of ours; the supernet stays as it is."""
-        if epoch not in self.settings.epochs(training.trainer.epochs):
+        if epoch not in self.settings.epochs(training.settings.epochs):
             return
         key = f"{round_}/{epoch}"
-        ends = (round_ + 1, 0) if epoch == training.trainer.epochs else None
+        ends = (round_ + 1, 0) if epoch == training.settings.epochs else None
         now = (round_, epoch * training.steps_per_epoch)
         if key in self.scores or training.mark != (ends or now):
             return

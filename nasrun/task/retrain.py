@@ -92,7 +92,7 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
 
 def measure(training: Training[Network], split: Split, run: Run) -> float:
     """Accuracy of the trained network; raises UserError where its outputs are not finite."""
-    batches = split.eval_batches(training.trainer.batch_size)
+    batches = split.eval_batches(training.settings.batch_size)
     measured = accuracy(training.network, batches, run.compute, run)
     if math.isnan(measured):
         raise UserError(

@@ -164,7 +164,7 @@ def start_supernet(
         )
     if health is not None:
         health.begin(supernet)
-    return setup.trainer.start(
+    return setup.trainer.bind(
         supernet,
         splits.train,
         run.compute,
@@ -214,7 +214,7 @@ def train_watched(
 ) -> None:
     """Train the rest of the round, or of its first ``until`` epochs, with stops to look at the
     supernet's health."""
-    total = training.trainer.epochs
+    total = training.settings.epochs
     last = until or total
     looks = health.settings.epochs(total) if health else []
     for epoch in sorted({*(look for look in looks if look < last), last}):

@@ -90,7 +90,9 @@ def full_size() -> None:
         algo.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in algo.ask()])
         run.keep("search_algo", algo)
         run.keep("supernet", training)
-        gates = parts.sampler.over(space, splits.problem, round_.pool, streams.sub("sampler"))
+        gates = parts.sampler.bind(
+            space, splits.problem, round_.pool, streams.sub("sampler"), steps=training.steps
+        )
         batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)
         training.network.train()
         steps, points, writes = [], [], []

@@ -33,8 +33,8 @@ GROUPS = [
 
 def gates_of(rate=0.3, ghost_batch=2, batch_size=4000, steps=11, seed=0):
     sampler = PathDropout(rate=rate, ghost_batch=ghost_batch)
-    sampler.fit(batch_size, steps)
-    return sampler.over(SPACE, TASK, None, Streams(seed))
+    ghost_batches = batch_size // (sampler.ghost_batch_of(batch_size) or batch_size)
+    return sampler.bind(SPACE, TASK, None, Streams(seed), steps=steps, ghost_batches=ghost_batches)
 
 
 def patterns(step: int, **changes) -> np.ndarray:
@@ -73,22 +73,22 @@ def test_patterns_are_named_by_seed_and_step_and_differ_between_ghost_batches():
 
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"batch=64 is larger than trainer\.batch_size=32"):
-        PathDropout(rate=0.1, ghost_batch=64).fit(32, 10)
+        PathDropout(rate=0.1, ghost_batch=64).ghost_batch_of(32)
     with pytest.raises(UserError, match=r"batch=12 does not divide trainer\.batch_size=32"):
-        PathDropout(rate=0.1, ghost_batch=12).fit(32, 10)
+        PathDropout(rate=0.1, ghost_batch=12).ghost_batch_of(32)
     for name in ("nao_cell", "nas_bench_201", "spos_blocks"):
         with pytest.raises(MissingCapabilityError, match=f"{name}.* has no such") as error:
             PathDropout(rate=0.1, ghost_batch=None).check(space_of(name))
         assert verdict(error.value)[0].endswith(": take search_space=dso_block or one_shot_blocks")
     with pytest.raises(UserError, match="not a pool"):
-        PathDropout(rate=0.1, ghost_batch=None).over(SPACE, TASK, [], Streams(0))
+        PathDropout(rate=0.1, ghost_batch=None).bind(SPACE, TASK, [], Streams(0), steps=1)
     for wrong in ("rate=0", "rate=1", "rate=-1", "ghost_batch=1", "ghost_batch=0"):
         words = ["task=search", "sampler=path_dropout", f"sampler.{wrong}"]
         with pytest.raises(UserError, match=wrong.replace("=", " = ")):
             build_setup(compose(words))
     rules = PathRules(distillation=True, size_power=None, separate_momentum=False)
     with pytest.raises(UserError, match="none can teach another"):
-        rules.over(SPACE, TASK, Streams(0), ghost_batch=4)
+        rules.bind(SPACE, TASK, Streams(0), ghost_batch=4)
 
 
 # Training with ghost batches.
@@ -213,7 +213,7 @@ def test_a_smaller_batch_has_fewer_ghost_batches_and_none_of_one_image(images, s
 
 def test_the_warm_up_opens_everything_for_all_ghost_batches():
     gates = gates_of(ghost_batch=4, batch_size=16, steps=8)
-    rule = WarmUp(epochs=0.5).before(gates, SPACE, steps_per_epoch=4)
+    rule = WarmUp(epochs=0.5).put_before(gates, SPACE, steps_per_epoch=4)
     assert rule(1) == [EVERYTHING] and rule(2) == gates(2)
     training = started(4)
     training.train_round(NullMonitor(), "supernet", rule, epochs=1)
@@ -251,5 +251,5 @@ def test_ghost_batches_are_never_split():
 def test_other_samplers_train_whole_batches():
     for name in ("uniform", "fair", "proportional", "sandwich"):
         sampler = build_setup(compose(["task=search", f"sampler={name}"])).sampler
-        assert sampler.fit(32, 10) is None
+        assert sampler.ghost_batch_of(32) is None
         sampler.check(space())

@@ -23,7 +23,7 @@ POWER = SizePower(size="params", smallest=4, largest=0.25)
 
 def rules(**changes) -> StepRules:
     options = {"distillation": False, "size_power": None, "separate_momentum": False, **changes}
-    return PathRules(**options).over(space(), TASK, Streams(0))
+    return PathRules(**options).bind(space(), TASK, Streams(0))
 
 
 def started(step_rules: StepRules, **changes):
@@ -75,7 +75,7 @@ def test_the_logged_rate_is_that_of_the_last_path():
         started(rules(size_power=POWER), log_every=1, schedule=schedule(kind="polynomial", lr=0.1)),
         Recorder(),
     )
-    gates = Uniform().over(space(), TASK, None, Streams(0))
+    gates = Uniform().bind(space(), TASK, None, Streams(0), steps=100)
     training.train_round(monitor, "supernet", gates)
     for step, line in enumerate(monitor.metrics):
         power = training.rules.power(gates(step))
@@ -112,7 +112,7 @@ def test_the_momentum_follows_one_decision_of_the_run():
     found = set()
     for seed in range(30):
         options = PathRules(distillation=False, size_power=None, separate_momentum=True)
-        step_rules = options.over(space(), TASK, Streams(seed))
+        step_rules = options.bind(space(), TASK, Streams(seed))
         found.add(
             next(
                 index
@@ -149,7 +149,7 @@ def test_in_distillation_the_others_learn_the_first():
 
 def test_all_rules_together_go_on_to_the_same_bits():
     step_rules = rules(size_power=POWER, separate_momentum=True, distillation=True)
-    gates = Sandwich(random=1, size="macs").over(space(), TASK, None, Streams(0))
+    gates = Sandwich(random=1, size="macs").bind(space(), TASK, None, Streams(0), steps=100)
     states = []
     whole = started(step_rules, schedule=schedule(kind="polynomial"))
 
@@ -175,7 +175,7 @@ def test_equal_sizes_have_the_power_of_the_largest():
     scale = space().scales["search"]
     alike = Alike(operations="small", nodes=5, stem="small", search=scale, final=scale)
     options = PathRules(distillation=False, size_power=POWER, separate_momentum=False)
-    power = options.over(alike, TASK, Streams(0)).power
+    power = options.bind(alike, TASK, Streams(0)).power
     assert power([alike.sample(np.random.default_rng(0)).choices]) == 0.25
 
 

@@ -144,7 +144,7 @@ def test_a_sweep_in_one_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     said = error(capsys, "evaluator@rank.also=standalone")
-    assert "rank.also" in said and "take kl or supernet" in said
+    assert "rank.also" in said and "take evaluator@rank.also=kl or supernet" in said
     said = error(capsys, *KL[:1], "rank.also.images=33")
     assert "rank.also: " in said and "training split has 32 images" in said
     cell = ["search_space=nao_cell", "sampler=uniform"]
@@ -156,13 +156,23 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("refused").exists()
 
 
-def test_scores_that_are_all_equal_have_no_tau() -> None:
-    """Not defined is left out of the results, and drawn without one."""
+def second_scores() -> Any:
+    from helpers import CPU, space_of, splits
+
     from nasrun.evaluator.kl import KlEvaluator
-    from nasrun.metrics.bootstrap import Estimate
+    from nasrun.streams import Streams
     from nasrun.task.rank_also import Also
 
-    also = Also(KlEvaluator(images=4, batch_size=4))
+    evaluator = KlEvaluator(images=4, batch_size=4)
+    scorer = evaluator.bind(space_of("nas_bench_201"), splits(), CPU, Streams(0))
+    return Also(scorer, evaluator.axis("rank.also"))
+
+
+def test_scores_that_are_all_equal_have_no_tau() -> None:
+    """Not defined is left out of the results, and drawn without one."""
+    from nasrun.metrics.bootstrap import Estimate
+
+    also = second_scores()
     nothing = Estimate(math.nan, math.nan, math.nan)
     also.agreement[1] = {"with_truth": nothing, "with_scores": Estimate(0.5, 0.1, 0.9)}
     assert also.result() == {
@@ -174,11 +184,9 @@ def test_scores_that_are_all_equal_have_no_tau() -> None:
 
 
 def test_a_value_without_an_interval_is_no_nan() -> None:
-    from nasrun.evaluator.kl import KlEvaluator
     from nasrun.metrics.bootstrap import Estimate
-    from nasrun.task.rank_also import Also
 
-    also = Also(KlEvaluator(images=4, batch_size=4))
+    also = second_scores()
     bare = Estimate(0.5, math.nan, math.nan)  # rank.resamples=0
     also.agreement[1] = {"with_truth": bare, "with_scores": bare}
     assert all(math.isfinite(value) for value in also.result().values())

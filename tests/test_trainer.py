@@ -79,7 +79,7 @@ def test_weight_decay_spares_batch_norm_and_bias(decay_all):
 def trained(rounds: int, stop_after: int | None, **changes):
     """Weights after ``rounds`` rounds; with a break and a new process' objects after one."""
     search_space = space()
-    gates = Uniform().over(search_space, TASK, None, Streams(3))
+    gates = Uniform().bind(search_space, TASK, None, Streams(3), steps=100)
     options = trainer(drop_path_keep=0.7, dropout_keep=0.8, **changes)
     training = options.bind(supernet(search_space), Images(64), CPU, Streams(3), rounds=rounds)
     monitor = Recorder()
@@ -201,7 +201,7 @@ def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
             supernet(seed=seed), Images(64), CPU, Streams(3)
         )
 
-    gates = Uniform().over(space(), TASK, None, Streams(3))
+    gates = Uniform().bind(space(), TASK, None, Streams(3), steps=100)
     whole, states, monitor = started(0), [], Recorder()
 
     class Saves(Recorder):

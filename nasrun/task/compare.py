@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from nasrun.budget.candidates import Candidates
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
-from nasrun.evaluator.table import TableEvaluator
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Scorer, needs_no_supernet
 from nasrun.report.comparison import Comparison, SearchRecord, plot, say
 from nasrun.run.run import Run
 from nasrun.task.compare_parts import Compare
@@ -26,22 +25,26 @@ def compare(setup: Setup, run: Run) -> dict[str, Any]:
     space, judge = setup.search_space, wanted.truth or setup.evaluator
     for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
         if one.needs_supernet:
-            raise UserError(
-                f"{key}: compare trains no supernet, so it takes only scores that need none: "
-                f"{key}=table or {key}=standalone"
+            raise MissingCapabilityError(
+                f"{key}: compare trains no supernet, so it takes only scores that need none",
+                group=key,
+                has=needs_no_supernet,
             )
     wanted.check(space)
     splits = setup.load(run.compute.device)
-    candidates = setup.budget.over(space, splits.problem, run.compute, run.directory / LATENCIES)
+    latencies = setup.budget.latency.bind(
+        space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
+    )
+    candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
     for algo in wanted.algorithms.values():  # what does not fit the space is refused now
         algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    setup.evaluator.start(space, splits, run.compute, run.streams)
+    scorer = judge_scorer = setup.evaluator.bind(space, splits, run.compute, run.streams)
     if judge is not setup.evaluator:
-        judge.start(space, splits, run.compute, run.streams)
+        judge_scorer = judge.bind(space, splits, run.compute, run.streams)
     run.begin()
-    setup.budget.latency.keep(run.directory / LATENCIES)
-    scores = Scores(setup.evaluator, space, run, "score")
-    truth = scores if judge is setup.evaluator else Scores(judge, space, run, "truth")
+    latencies.keep(run.directory / LATENCIES)
+    scores = Scores(scorer, space, run, "score")
+    truth = scores if judge_scorer is scorer else Scores(judge_scorer, space, run, "truth")
     searches = Searches(space)
     run.keep("images", SameImages(splits))
     run.keep("scores", scores)
@@ -54,7 +57,7 @@ def compare(setup: Setup, run: Run) -> dict[str, Any]:
         {name: searches.of(name) for name in wanted.algorithms},
         control=wanted.control,
         evaluations=wanted.evaluations,
-        best=best_of(judge, candidates),
+        best=best_of(judge_scorer, candidates),
         resamples=wanted.resamples,
         confidence=wanted.confidence,
         streams=run.streams,
@@ -86,11 +89,10 @@ def search_all(
             run.safe_point()
 
 
-def best_of(judge: Evaluator, candidates: Candidates) -> float | None:
-    """The best there is within the budget, where a table tells."""
-    if not isinstance(judge, TableEvaluator):
+def best_of(judge: Scorer, candidates: Candidates) -> float | None:
+    """Return the best published score within the budget; None where none are published."""
+    published = judge.published_scores
+    if published is None:
         return None
-    return max(
-        (fmean(seeds) for one, seeds in judge.by_seed.items() if candidates.allows(one)),
-        default=None,
-    )
+    allowed = (seeds for one, seeds in published.items() if candidates.allows(one))
+    return max(map(fmean, allowed), default=None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Scorer
 from nasrun.report.comparison import Found, SearchRecord
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
@@ -24,15 +24,15 @@ class Scores:
     costs nothing up to where it was.
     """
 
-    def __init__(self, evaluator: Evaluator, space: SearchSpace, run: Run, role: str) -> None:
+    def __init__(self, scorer: Scorer, space: SearchSpace, run: Run, role: str) -> None:
         """role: ``score`` or ``truth``, for trials.jsonl."""
-        self.evaluator, self.space, self.run, self.role = evaluator, space, run, role
+        self.scorer, self.space, self.run, self.role = scorer, space, run, role
         self.trials: dict[Architecture, Trial] = {}
 
     def of(self, architecture: Architecture) -> Trial:
         """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
         if architecture not in self.trials:
-            for trial in checked(self.evaluator, [architecture], None, self.run):
+            for trial in checked(self.scorer, [architecture], None, self.run):
                 self.trials[architecture] = trial
                 self.run.record([trial], role=self.role)
                 self.run.safe_point()

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.batch_norm import Protocol
-from nasrun.evaluator.supernet import SupernetEvaluator
+from nasrun.evaluator.supernet import SupernetEvaluator, SupernetScorer
 from nasrun.limits import Count, Images
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
@@ -80,9 +80,10 @@ class HealthReport:
         self.scores: dict[str, dict[str, list[float]]] = {}
         rng = run.streams.numpy("health")
         self.architectures = [space.sample(rng) for _ in range(settings.architectures)]
-        self.evaluator = settings.evaluator(splits)
-        if self.evaluator is not None:
-            self.evaluator.start(space, splits, run.compute, run.streams)
+        evaluator = settings.evaluator(splits)
+        self.scorer: SupernetScorer | None = None
+        if evaluator is not None:
+            self.scorer = evaluator.bind(space, splits, run.compute, run.streams)
         self._warned = False
 
     def begin(self, supernet: Supernet) -> None:
@@ -114,11 +115,11 @@ class HealthReport:
         if key in self.scores or training.mark != (ends or now):
             return
         found: dict[str, list[float]] = {}
-        if (evaluator := self.evaluator) is not None:
+        if self.scorer is not None:
             for protocol in PROTOCOLS:
-                evaluator.batch_norm = protocol  # one evaluator, so that images are held once
+                scorer = self.scorer.with_protocol(protocol)
                 # NullMonitor: nobody may write a checkpoint while the statistics are changed.
-                trials = evaluator.score(self.architectures, training.network, NullMonitor())
+                trials = scorer.score(self.architectures, training.network, NullMonitor())
                 found[protocol] = [trial.score for trial in trials]
         self.scores[key] = found
         metrics = {f"score/{name}/mean": fmean(scores) for name, scores in found.items()}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Scorer, scores_a_supernet
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
 from nasrun.report.health import say_health
@@ -45,12 +45,16 @@ def rank(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
     if len(architectures) < 3:
         raise UserError(f"a ranking needs three architectures at least, not {len(architectures)}")
     if not setup.evaluator.needs_supernet:
-        raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
+        raise MissingCapabilityError(
+            "evaluator: rank measures the scores of a supernet",
+            group="evaluator",
+            has=scores_a_supernet,
+        )
     truth = GroundTruth(
         wanted.truth, wanted.truth_seeds, Path(wanted.truth_store), truth_config(run.config)
     )
     truth.start(space, splits, run)
-    setup.evaluator.start(space, splits, run.compute, run.streams)
+    scorer = setup.evaluator.bind(space, splits, run.compute, run.streams)
     also = Also.over(wanted, space, splits, run)
     health = None
     if setup.health is not None and weights is None:
@@ -73,16 +77,16 @@ def rank(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any]:
         run.keep("supernet", training)
     if health is not None:
         run.keep("health", health)
-    ways = [("score", setup.evaluator, scores)]
+    ways = [("score", scorer, scores)]
     if also is not None:
-        ways.append(("also", also.evaluator, also.scores))
+        ways.append(("also", also.scorer, also.scores))
     for epoch in epochs:
         left = [way for way in ways if len(way[2].of(epoch)) < len(architectures)]
         if left and weights is None:  # a run that is continued may no longer have this supernet
             train_to(setup, run, splits.problem, training, epoch, health)
-        for name, evaluator, found in left:
+        for name, way, found in left:
             stage = f"{name}/epoch{epoch}"
-            score(evaluator, run, architectures, training.network, stage, epoch, found.of(epoch))
+            score(way, run, architectures, training.network, stage, epoch, found.of(epoch))
     run.drop("supernet")
     true_scores = truth.scores(architectures)
     costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
@@ -113,14 +117,18 @@ def train_to(
             health.measure(training, 0, epoch)
         training.rest()
         return
-    gates = setup.gates(problem, None, run.streams, training.steps_per_epoch)
+    gates = setup.gates(
+        *(problem, None, run.streams),
+        steps=training.steps,
+        steps_per_epoch=training.steps_per_epoch,
+    )
     train_watched(run, training, 0, gates, health, until=epoch)
     run.save_weights("supernet", training.network)
     run.checkpoint()  # scoring may leave the supernet's statistics changed
 
 
 def score(
-    evaluator: Evaluator,
+    scorer: Scorer,
     run: Run,
     architectures: Sequence[Architecture],
     supernet: Supernet,
@@ -132,7 +140,7 @@ def score(
     with run.stage(stage, len(architectures)) as shown:
         shown.advance(len(scores))
         left = list(architectures[len(scores) :])
-        for trial in checked(evaluator, left, supernet, run):
+        for trial in checked(scorer, left, supernet, run):
             scores.append(trial.score)
             run.record([trial], epoch=epoch)
             shown.advance(1)

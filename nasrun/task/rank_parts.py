@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.base import Architectures
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.architectures.samples import Architectures
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Evaluator, scores_a_supernet
 
 
 class Rank:
@@ -39,7 +39,11 @@ class Rank:
         if sorted(set(epochs)) != epochs:
             raise UserError(f"rank.epochs={epochs}: must rise from each to the next")
         if also is not None and not also.needs_supernet:
-            raise UserError("rank.also: a second way to score the supernet: take kl or supernet")
+            raise MissingCapabilityError(
+                "rank.also is a second way to score the supernet",
+                group="evaluator@rank.also",
+                has=scores_a_supernet,
+            )
         self.architectures = architectures
         self.truth, self.also = truth, also
         self.truth_seeds = truth_seeds

@@ -10,7 +10,7 @@ from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import GatesOf, Scorer, choices_of
 from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.health import say_health
 from nasrun.run.run import Run
@@ -39,18 +39,19 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
     what is done is not done again.
     """
     splits = setup.load(run.compute.device)
-    algo, evaluator = setup.search_algo, setup.evaluator
+    algo = setup.search_algo
     setup.check_algo()
     setup.check_networks(splits.problem)
     if setup.retrain.truth is not None:  # what it lacks is told before anything trains
-        setup.retrain.truth.start(setup.search_space, splits, run.compute, run.streams)
-    candidates = setup.budget.over(
-        setup.search_space, splits.problem, run.compute, run.directory / LATENCIES
+        setup.retrain.truth.bind(setup.search_space, splits, run.compute, run.streams)
+    latencies = setup.budget.latency.bind(
+        setup.search_space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
     )
+    candidates = setup.budget.bind(setup.search_space, splits.problem, latencies, run.screen)
     algo.start(candidates, run.streams.sub("search_algo"), run.compute.device)
-    evaluator.start(setup.search_space, splits, run.compute, run.streams)
+    scorer = setup.evaluator.bind(setup.search_space, splits, run.compute, run.streams)
     training = health = None
-    if evaluator.needs_supernet:
+    if setup.evaluator.needs_supernet:
         if setup.health is not None and weights is None:
             health = HealthReport(setup.health, setup.search_space, splits, run)
         training = start_supernet(
@@ -72,7 +73,7 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
             run.save_weights("supernet", training.network)
     tally = Tally()
     run.begin()
-    setup.budget.latency.keep(run.directory / LATENCIES)
+    latencies.keep(run.directory / LATENCIES)
     run.keep("images", SameImages(splits))
     run.keep("search_algo", algo)
     run.keep("tally", tally)
@@ -102,7 +103,7 @@ def search(setup: Setup, run: Run, weights: Path | None = None) -> dict[str, Any
                 )
                 run.keep("supernet", training)
             train_supernet(setup, run, splits, training, round_, health)
-        score(setup, run, round_, training.network if training else None, tally)
+        score(setup, run, round_, scorer, training.network if training else None, tally)
     run.drop("supernet")
     save_front(algo, setup.search_space, run)
     if history := algo.block_history():
@@ -141,7 +142,7 @@ def start_supernet(
     steps = rounds * setup.trainer.epochs * epoch
     ghost_batch = None
     if learner is None:
-        ghost_batch = setup.sampler.fit(batch_size, steps)
+        ghost_batch = setup.sampler.ghost_batch_of(batch_size)
     else:
         context = GateContext(
             setup.search_space,
@@ -172,7 +173,7 @@ def start_supernet(
         rounds=rounds,
         first_round=first_round,
         rules=replace(
-            setup.path_rules.over(
+            setup.path_rules.bind(
                 setup.search_space, splits.problem, run.streams.sub("path_rules"), ghost_batch
             ),
             learner=learner,
@@ -194,7 +195,11 @@ def train_supernet(
         if learner := training.rules.learner:
             gates: GatesOfStep = learner.gates
         else:
-            gates = setup.gates(splits.problem, round_.pool, run.streams, training.steps_per_epoch)
+            gates = setup.gates(
+                *(splits.problem, round_.pool, run.streams),
+                steps=training.steps,
+                steps_per_epoch=training.steps_per_epoch,
+            )
         train_watched(run, training, round_.index, gates, health)
     elif health is not None:  # it may have been stopped just before
         health.measure(training, round_.index, setup.trainer.epochs)
@@ -224,14 +229,21 @@ def train_watched(
             health.measure(training, round_, epoch)
 
 
-def score(setup: Setup, run: Run, round_: Round, supernet: Supernet | None, tally: Tally) -> None:
+def score(
+    setup: Setup,
+    run: Run,
+    round_: Round,
+    scorer: Scorer,
+    supernet: Supernet | None,
+    tally: Tally,
+) -> None:
     """Score whatever the algorithm asks for in this round."""
     done = tally.begin(round_.index)
     with run.stage(f"score/round{round_.index}", done + round_.evaluations) as stage:
         stage.advance(done)
         while architectures := setup.search_algo.ask():
             gates_of = setup.search_algo.gates
-            for trial in checked(setup.evaluator, architectures, supernet, run, gates_of):
+            for trial in checked(scorer, architectures, supernet, run, gates_of):
                 setup.search_algo.tell([trial])
                 run.record([trial], round=round_.index)
                 tally.add(trial, setup.search_space.free_share(trial.architecture))
@@ -249,8 +261,7 @@ def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    evaluator = setup.shortlist.evaluator
-    evaluator.start(setup.search_space, splits, run.compute, run.streams)
+    scorer = setup.shortlist.evaluator.bind(setup.search_space, splits, run.compute, run.streams)
     scored = Scored(setup.search_space)
     run.keep("shortlist", scored)
     names = [trial.architecture for trial in found]
@@ -259,7 +270,7 @@ def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
         raise UserError(f"the shortlist in {run.directory / 'checkpoints'} is not of this search")
     with run.stage("shortlist", len(found)) as stage:
         stage.advance(done)
-        for trial in checked(evaluator, names[done:], None, run):
+        for trial in checked(scorer, names[done:], None, run):
             scored.trials.append(trial)
             run.record([trial], round="shortlist")
             stage.advance(score=trial.score)
@@ -273,15 +284,15 @@ def shortlist(setup: Setup, run: Run, splits: Splits) -> tuple[Trial, dict[str, 
 
 
 def checked(
-    evaluator: Evaluator,
+    scorer: Scorer,
     architectures: list[Architecture],
     supernet: Supernet | None,
     run: Run,
     gates_of: GatesOf = choices_of,
 ) -> Iterator[Trial]:
-    """The evaluator's trials; a score that is no number stops the search or, by
+    """The scorer's trials; a score that is no number stops the search or, by
     ``on_nonfinite=skip``, counts as the worst."""
-    for trial in evaluator.score(architectures, supernet, run, gates_of):
+    for trial in scorer.score(architectures, supernet, run, gates_of):
         if math.isfinite(trial.score):
             yield trial
         elif run.compute.on_nonfinite == "skip":

@@ -93,7 +93,7 @@ class Window:
 
     @property
     def count(self) -> float:
-        """How many architectures there are to sample from; 0: none lies in the window."""
+        """The number of architectures to sample from; 0: none lies in the window."""
         return float(self.ways[0, 0])
 
     def sample(self, rng: np.random.Generator) -> Architecture:

@@ -1,4 +1,4 @@
-"""The architectures that a search may consider: those of a space within bounds on their costs."""
+"""The architectures that a search may consider: a space within bounds on its costs."""
 
 from __future__ import annotations
 

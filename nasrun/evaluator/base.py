@@ -1,4 +1,4 @@
-"""The interface of evaluators: settings, and the scorers that they become for a search space."""
+"""The interface of evaluators (settings) and of the scorers that they become for a space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of samplers, which set the gates that each training step of a supernet opens."""
+"""The interface of samplers, which set the gates of each training step of a supernet."""
 
 from __future__ import annotations
 

@@ -70,12 +70,12 @@ def stop_over_loss(
     if shown:
         single = all(isinstance(gate, int) for path in shown for gate in path)
         if len(shown) > MAX_LISTED_PATHS:
-            told = f"one of {len(shown)} paths"
+            paths = f"one of {len(shown)} paths"
         elif single:
-            told = f"architecture {', '.join(map(str, shown))}"
+            paths = f"architecture {', '.join(map(str, shown))}"
         else:  # weights of many options, for the note alone
-            told = f"a mixture over {len(shown[0])} decisions"
-        what = f" of {told}"
+            paths = f"a mixture over {len(shown[0])} decisions"
+        what = f" of {paths}"
     note = monitor.write_note(
         "nonfinite",
         # JSON has no sign for infinity.

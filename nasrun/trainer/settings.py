@@ -1,4 +1,4 @@
-"""The settings of a training, which everything that carries it out may read."""
+"""Settings of a training, below all modules that carry it out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Keep = Annotated[float, Field(gt=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How a network is trained; units and sources of the fields stand in ``conf/trainer``."""
+    """The settings of a training; units and sources of the fields stand in ``conf/trainer``."""
 
     epochs: Count
     batch_size: Annotated[Count, Field(ge=2)]

@@ -118,8 +118,10 @@ class BatchGradients:
         return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
 
     def discard(self, inputs: Sequence[Tensor] | None = None) -> None:
-        """Forget the gradients (of ``inputs`` only, where given), and restore the batch norm
-        statistics that ``add`` found."""
+        """Forget the gradients, and restore the batch norm statistics that ``add`` found.
+
+        inputs: the only tensors whose gradients are forgotten; None: all weights.
+        """
         if inputs is None:
             self.updates.forget_gradients()
             if self.rules.learner:
@@ -176,8 +178,7 @@ def microbatches(
     images_at_once: int | None,
     ghost_batch: int | None,
 ) -> Iterator[tuple[Tensor, Tensor, Paths]]:
-    """Split a batch; yields images and labels that go through the network together, and the paths
-    that they take.
+    """Yield images and labels that go through the network together, and the paths they take.
 
     images_at_once: images at most; None: all. With ghost batches, of that size, each has a path of
     its own, or all have the only one there is. Batch norm has no statistics of one image, so

@@ -1,4 +1,4 @@
-"""Rules of supernet training that look at the paths of a step: their sizes, or their options."""
+"""Rules of supernet training that depend on the paths of a step: their sizes or options."""
 
 from __future__ import annotations
 

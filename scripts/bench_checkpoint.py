@@ -82,7 +82,7 @@ def full_size() -> None:
         )
         with streams.default("init"):
             supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
-        training = parts.trainer.start(supernet, splits.train, compute, streams)
+        training = parts.trainer.bind(supernet, splits.train, compute, streams)
         run.begin()
         round_ = search.next_round(run)
         if round_ is None:
@@ -90,13 +90,17 @@ def full_size() -> None:
         search.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in search.ask()])
         run.keep("search_algo", search)
         run.keep("supernet", training)
-        gates = parts.sampler.over(space, splits.problem, round_.pool, streams.sub("sampler"))
+        gates = parts.sampler.bind(
+            space, splits.problem, round_.pool, streams.sub("sampler"), steps=training.steps
+        )
         batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)
         training.network.train()
         steps, points, writes = [], [], []
         for step in range(12):
             began = time.perf_counter()
-            training.train_step(*next(batches), gates(step)).tolist()
+            paths, position = gates(step), training.position
+            measured = training.batch_gradients.add(*next(batches), paths, position)
+            training.update(measured, paths).tolist()
             training.step += 1
             steps.append(time.perf_counter() - began)
             began = time.perf_counter()

@@ -147,8 +147,8 @@ def main() -> None:
             batch_norm=protocol,  # type: ignore[arg-type]
             recalibration_images=2000,
         )
-        evaluator.start(space, splits, compute, Streams(0))
-        trials = evaluator.score(chosen, supernet, NullMonitor())
+        scorer = evaluator.bind(space, splits, compute, Streams(0))
+        trials = scorer.score(chosen, supernet, NullMonitor())
         show(protocol, [seconds(partial(next, trials), compute) for _ in chosen], against)
     for population in (25, 50, 100, 200):
         spent = search_alone(space, population, splits.problem)

@@ -75,7 +75,8 @@ def trainer(batch: int) -> Trainer:
 
 def seconds(training: Training, batch: Batch, gates: list[Gates] | None) -> float:
     begin = time.perf_counter()
-    training.train_step(*batch, gates).sum().item()  # .item() waits for the device
+    measured = training.batch_gradients.add(*batch, gates, training.position)
+    training.update(measured, gates).sum().item()  # .item() waits for the device
     return time.perf_counter() - begin
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     streams, train = Streams(0), trainer(options.batch)
     images = torch.randn(options.batch, 3, options.size, options.size, device=compute.device)
     batch = images, torch.randint(10, (options.batch,), device=compute.device)
-    shared = train.start(space.supernet(problem), NoImages(), compute, streams)
+    shared = train.bind(space.supernet(problem), NoImages(), compute, streams)
     shared.network.train()
     rng = np.random.default_rng(0)
 
@@ -113,7 +114,7 @@ def main() -> None:
     ratios = []
     for index in range(options.architectures):
         architecture = space.sample(rng)
-        alone = train.start(
+        alone = train.bind(
             space.network(architecture, problem, "search"), NoImages(), compute, streams
         )
         alone.network.train()

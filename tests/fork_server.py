@@ -105,12 +105,12 @@ def fail_at(count: int, kind: str = "RuntimeError") -> None:
 def signals_in_a_step(*numbers: int) -> None:
     """They arrive one after the other within the first step, which would never end."""
 
-    def train_step(*arguments: Any) -> Any:
+    def update(*arguments: Any) -> Any:
         for number in numbers:
             os.kill(os.getpid(), number)
         raise AssertionError("the step went on")
 
-    Training.train_step = train_step  # type: ignore[method-assign]
+    Training.update = update  # type: ignore[method-assign]
 
 
 def kill_around(name: str, after: bool) -> None:

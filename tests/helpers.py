@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
@@ -16,10 +17,12 @@ from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Network, SearchSpace
+from nasrun.search_space.gates import Gates
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
 from nasrun.trainer.schedule import Schedule
 from nasrun.trainer.trainer import Trainer
+from nasrun.trainer.training import Training
 from nasrun.values import Problem
 
 TASK = Problem(1, 8, 4)
@@ -80,6 +83,14 @@ def trainer(**changes: Any) -> Trainer:
         "log_every": 3,
     }
     return Trainer(**{**values, **changes})
+
+
+def train_step(
+    training: Training[Any], images: Tensor, labels: Tensor, gates: list[Gates] | None
+) -> Tensor:
+    """One update on images [B, C, H, W] and labels [B]; returns (loss, accuracy) [2]."""
+    measured = training.batch_gradients.add(images, labels, gates, training.position)
+    return training.update(measured, gates)
 
 
 class Recorder(NullMonitor):

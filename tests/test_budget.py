@@ -226,7 +226,7 @@ class Counting:
 
 
 def test_bounds_that_contradict_each_other(macro: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(candidates_module, "DRAWS", 2000)
+    monkeypatch.setattr(candidates_module, "MAX_WINDOW_SAMPLES", 2000)
     space, costs = macro
     size = Counting(macs(space))
     params = Counting(space.sizer("params", TASK, "final"))

@@ -50,7 +50,7 @@ def started(*words: str, epochs: int = 4) -> tuple[LearnedSearch, Training]:
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
-    training = how.start(
+    training = how.bind(
         supernet, found.train, CPU, Streams(0), rules=replace(StepRules(), learner=algo.learner)
     )
     return algo, training

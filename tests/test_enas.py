@@ -277,7 +277,7 @@ def started(
     algo.bind_learner(context)
     with Streams(0).default("init"):
         supernet = space.supernet(TASK)
-    training = trainer(epochs=epochs, batch_size=16, log_every=1).start(
+    training = trainer(epochs=epochs, batch_size=16, log_every=1).bind(
         supernet, found.train, where, Streams(0), rules=replace(StepRules(), learner=algo.learner)
     )
     return algo, training

@@ -27,8 +27,8 @@ def trained():
     pool = [search_space.sample(rng) for _ in range(4)]
     with Streams(0).default("init"):
         network = search_space.supernet(TASK)
-    training = trainer(epochs=8).start(network, Images(64), CPU, Streams(0))
-    gates = Uniform().over(search_space, TASK, pool, Streams(0))
+    training = trainer(epochs=8).bind(network, Images(64), CPU, Streams(0))
+    gates = Uniform().bind(search_space, TASK, pool, Streams(0), steps=100)
     training.train_round(NullMonitor(), "supernet", gates)
     return search_space, network, pool
 
@@ -36,8 +36,7 @@ def trained():
 def evaluator(search_space, protocol: str, **changes):
     options = {"images": None, "batch_size": 16, "recalibration_images": 48, **changes}
     made = SupernetEvaluator(batch_norm=protocol, **options)
-    made.start(search_space, splits(), CPU, Streams(7))
-    return made
+    return made.bind(search_space, splits(), CPU, Streams(7))
 
 
 def scores(made, pool, network):
@@ -117,6 +116,15 @@ def test_the_protocols_differ_and_are_written_into_the_trial(trained):
     assert not torch.equal(logits[0], logits[-1])
 
 
+def test_a_scorer_of_another_protocol_shares_the_batches(trained):
+    search_space, network, pool = trained
+    first = evaluator(search_space, "recalibrated")
+    other = first.with_protocol("batch")
+    assert other.validation is first.validation and other.calibration is first.calibration
+    assert scores(other, pool, network) == scores(evaluator(search_space, "batch"), pool, network)
+    assert first.batch_norm == "recalibrated"
+
+
 def test_more_images_than_there_are_is_refused():
     with pytest.raises(UserError, match=r"evaluator.images=33: the validation split has 32"):
         evaluator(space(), "batch", images=33)
@@ -127,8 +135,8 @@ def test_stand_alone_scores_do_not_depend_on_the_company():
     pool = [search_space.sample(rng) for _ in range(2)]
 
     def score(architectures, seed):
-        made = StandaloneEvaluator(trainer=trainer(epochs=3))
-        made.start(search_space, splits(), CPU, Streams(seed))
+        settings = StandaloneEvaluator(trainer=trainer(epochs=3))
+        made = settings.bind(search_space, splits(), CPU, Streams(seed))
         return [t.score for t in made.score(architectures, None, NullMonitor())]
 
     both = score(pool, 0)

@@ -12,6 +12,7 @@ from helpers import CPU, TASK, Images, space, space_of, splits
 from networks import random_architectures
 
 from nasrun.errors import UserError
+from nasrun.evaluator.base import Scorer
 from nasrun.evaluator.kl import KlEvaluator, divergence
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -21,10 +22,9 @@ from nasrun.values import Architecture
 SPACES = ("one_shot_blocks", "nas_bench_201", "nas_bench_macro", "spos_blocks")
 
 
-def made(search_space: SearchSpace, given=None, **changes) -> KlEvaluator:
+def made(search_space: SearchSpace, given=None, **changes) -> Scorer:
     evaluator = KlEvaluator(**{"images": 24, "batch_size": 16, **changes})
-    evaluator.start(search_space, given or splits(), CPU, Streams(7))
-    return evaluator
+    return evaluator.bind(search_space, given or splits(), CPU, Streams(7))
 
 
 def supernet(search_space: SearchSpace) -> Supernet:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from nasrun.budget.budget import Budget, Range
-from nasrun.budget.latency import Latency, read_table, write_table
+from nasrun.budget.candidates import Candidates
+from nasrun.budget.latency import Latencies, Latency, read_table, write_table
 from nasrun.cli.main import main
 from nasrun.errors import UserError
+from nasrun.run.screen import Screen
 from nasrun.search_space.base import Piece, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
@@ -32,6 +34,12 @@ def latency(store: Path, **changes: Any) -> Latency:
     values: dict[str, Any] = {"table": None, "store": str(store), "device": "auto"}
     values |= {"batch_size": 1, "repeats": 1, "warm_up": 1, "networks": 0}
     return Latency(**values | changes)
+
+
+def bind(
+    settings: Latency, space: SearchSpace, problem: Problem = TASK, kept: Path | None = None
+) -> Latencies:
+    return settings.bind(space, problem, CPU, Screen(), kept)
 
 
 def names(space: SearchSpace, architecture: Architecture, problem: Problem = TASK) -> list[str]:
@@ -60,8 +68,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is measured, by name; the times are made up, with all their digits."""
     measured: list[str] = []
 
-    def time(self: Latency, piece: Piece, compute: Any) -> float:
-        measured.append(piece.name)
+    def time(self: Latency, layer: Piece, compute: Any) -> float:
+        measured.append(layer.name)
         return 1 / (3 + len(measured))
 
     monkeypatch.setattr(Latency, "time", time)
@@ -73,15 +81,15 @@ def never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.MonkeyPatch.setattr(monkeypatch, Latency, "time", no_time)
 
 
-def no_time(self: Latency, piece: Piece, compute: Any) -> float:
-    raise AssertionError(f"{piece.name} is measured")
+def no_time(self: Latency, layer: Piece, compute: Any) -> float:
+    raise AssertionError(f"{layer.name} is measured")
 
 
 def test_a_users_table_is_summed(tmp_path: Path, never_timed: None) -> None:
     space = space_of("spos_blocks")
     table = user_table(tmp_path / "mine.csv", space)
     part = latency(tmp_path / "store", table=str(tmp_path / "mine.csv"))
-    measure = part.over(space, TASK, CPU)
+    measure = bind(part, space).measure
     for seed in range(20):
         architecture = space.sample(np.random.default_rng(seed))
         assert measure(architecture) == math.fsum(table[n] for n in names(space, architecture))
@@ -93,7 +101,7 @@ def test_an_operation_more_than_once_counts_more_than_once(tmp_path: Path) -> No
     alike = Architecture(space.name, (1,) * 20)
     assert len(names(space, alike)) > len(set(names(space, alike)))
     write_table(tmp_path / "mine.csv", dict.fromkeys(all_names(space), 1.0))
-    measure = latency(tmp_path, table=str(tmp_path / "mine.csv")).over(space, TASK, CPU)
+    measure = bind(latency(tmp_path, table=str(tmp_path / "mine.csv")), space).measure
     assert measure(alike) == len(names(space, alike)) == 22
 
 
@@ -102,71 +110,73 @@ def test_bounds_at_the_ends_of_a_users_table(tmp_path: Path) -> None:
     # as the nearest are reachable all the same.
     space = space_of("spos_blocks")
     user_table(tmp_path / "mine.csv", space)
-    measure = latency(tmp_path, table=str(tmp_path / "mine.csv")).over(space, TASK, CPU)
+    measure = bind(latency(tmp_path, table=str(tmp_path / "mine.csv")), space).measure
     low, high = map(measure, space.extremes(measure, Streams(0)))
 
-    def budget(**bounds: float) -> Budget:
-        return Budget(
+    def candidates_within(**bounds: float) -> Candidates:
+        budget = Budget(
             params=ANY,
             macs=ANY,
             bitops=ANY,
             latency_ms=Range(**{"min": None, "max": None} | bounds),
             latency=latency(tmp_path, table=str(tmp_path / "mine.csv")),
         )
+        return budget.bind(space, TASK, bind(budget.latency, space), Screen())
 
     rng = np.random.default_rng(0)
     for bounds, value in (({"max": low}, low), ({"min": high}, high)):
-        candidates = budget(**bounds).over(space, TASK, CPU)
+        candidates = candidates_within(**bounds)
         assert candidates.exact
         for _ in range(5):
             assert measure(candidates.sample(rng)) == pytest.approx(value, rel=1e-12)
     for bounds in ({"max": low * (1 - 1e-6)}, {"min": high * (1 + 1e-6)}):
         with pytest.raises(UserError, match=r"budget.latency_ms.m.*cannot be met"):
-            budget(**bounds).over(space, TASK, CPU)
+            candidates_within(**bounds)
 
 
 def test_measured_once(tmp_path: Path, timed: list[str], monkeypatch: Any) -> None:
     space = space_of("spos_blocks")
-    first = latency(tmp_path).over(space, TASK, CPU)
+    first = bind(latency(tmp_path), space).measure
     assert sorted(timed) == sorted(all_names(space))
     (path,) = tmp_path.glob("*.csv")
     table = read_table(path)
     assert list(table) == sorted(all_names(space))
     assert table[timed[0]] == 1 / 4
     monkeypatch.setattr(Latency, "time", no_time)
-    second = latency(tmp_path).over(space, TASK, CPU)
+    second = bind(latency(tmp_path), space).measure
     for seed in range(20):
         architecture = space.sample(np.random.default_rng(seed))
         assert first(architecture) == second(architecture)  # to the last digit
     with pytest.raises(AssertionError, match="is measured"):
-        latency(tmp_path, batch_size=2).over(space, TASK, CPU)
+        _ = bind(latency(tmp_path, batch_size=2), space).measure
 
 
 def test_what_is_missing_is_measured_on_demand(tmp_path: Path, timed: list[str]) -> None:
     space = space_of("spos_blocks")
-    latency(tmp_path).over(space, TASK, CPU)
+    _ = bind(latency(tmp_path), space).measure
     (path,) = tmp_path.glob("*.csv")
     table = read_table(path)
     lost = sorted(table)[3]
     timed.clear()
     write_table(path, {name: ms for name, ms in table.items() if name != lost})
-    part = latency(tmp_path)
-    measure = part.over(space, TASK, CPU)
+    latencies = bind(latency(tmp_path), space)
+    kept = tmp_path / "run.csv"
+    latencies.keep(kept)
+    assert not kept.exists()  # nothing was asked for
+    measure = latencies.measure
     assert timed == [lost]
     # One that is met only later.
-    assert part.found
-    del part.found.milliseconds[lost]
-    kept = tmp_path / "run.csv"
-    part.keep(kept)
+    del latencies.table.milliseconds[lost]
+    latencies.keep(kept)
     for option in range(4):
         measure(Architecture(space.name, (option,) * 20))
     assert timed == [lost, lost]
-    assert read_table(path) == read_table(kept) == part.found.milliseconds
+    assert read_table(path) == read_table(kept) == latencies.table.milliseconds
 
 
 def test_real_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = space_of("nas_bench_macro")
-    measure = latency(tmp_path, networks=3).over(space, TASK, CPU)
+    measure = bind(latency(tmp_path, networks=3), space).measure
     (path,) = tmp_path.glob("*.csv")
     assert all(0 < ms < 1e4 for ms in read_table(path).values())
     assert measure(space.sample(np.random.default_rng(0))) > 0
@@ -241,7 +251,7 @@ def test_a_space_without_a_list_of_operations(tmp_path: Path, monkeypatch: Any) 
     space = space_of("spos_blocks")
     monkeypatch.setattr(type(space), "pieces", lambda *arguments: None)
     with pytest.raises(UserError, match="has no list of operations"):
-        latency(tmp_path).over(space, TASK, CPU)
+        _ = bind(latency(tmp_path), space).measure
 
 
 def test_a_run_goes_by_the_table_that_it_began_with(
@@ -261,8 +271,7 @@ def test_a_run_goes_by_the_table_that_it_began_with(
     # Others measure in the same store meanwhile: what the run has kept counts.
     write_table(stored, {name: 2 * ms for name, ms in table.items()})
     monkeypatch.setattr(Latency, "time", no_time)
-    part = latency(stored.parent)
-    measure = part.over(space, SYNTHETIC, CPU, kept)
+    measure = bind(latency(stored.parent), space, SYNTHETIC, kept).measure
     for point in front:
         assert measure(space.read(point["architecture"])) == point["latency_ms"]
 

@@ -60,7 +60,7 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
         supernet = settings.supernet(one, TASK, auxiliary=False)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
     rules = StepRules(learner=found.learner)
-    return found, how.start(supernet, splits().train, CPU, Streams(0), rules=rules)
+    return found, how.bind(supernet, splits().train, CPU, Streams(0), rules=rules)
 
 
 def train(algo, training, monitor=None, **changed) -> None:
@@ -100,7 +100,7 @@ class Toy(Supernet):
 @pytest.mark.parametrize(("momentum", "steps"), [(0.0, 0), (0.9, 3)])
 def test_the_second_order_gradient_is_that_of_automatic_differentiation(momentum, steps):
     how = trainer(momentum=momentum, weight_decay=0.01, decay_norm_and_bias=True, clip=0.0)
-    training = how.start(Toy(), Images(64), CPU, Streams(0))
+    training = how.bind(Toy(), Images(64), CPU, Streams(0))
     batches = Images(64).train_batches(16, streams=Streams(5))
     uniform = [{0: 0.5, 1: 0.5}] * 2
     for _ in range(steps):  # so that there is momentum
@@ -227,7 +227,7 @@ def test_they_find_the_option_that_helps(algo, option):
     found, _ = started(name, *words, space="nas_bench_201", epochs=epochs)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
     rules = StepRules(learner=found.learner)
-    train(found, how.start(Planted(option), splits().train, CPU, Streams(0), rules=rules), monitor)
+    train(found, how.bind(Planted(option), splits().train, CPU, Streams(0), rules=rules), monitor)
     assert found.learner.derive().choices == (option,) * 6
     assert found.learner.weights()[:, option].min() > 0.3  # 0.2 at first; the loss is soon small
     entropy = [line["gates_entropy"] for line in monitor.metrics]
@@ -321,7 +321,7 @@ def test_a_resource_term_makes_cheap_options_heavier():
             supernet = one.supernet(TASK)
         rules = StepRules(learner=algo.learner)
         how = trainer(epochs=5)
-        train(algo, how.start(supernet, splits().train, CPU, Streams(0), rules=rules))
+        train(algo, how.bind(supernet, splits().train, CPU, Streams(0), rules=rules))
         costs[weight] = one.cost(algo.learner.derive(), TASK).macs
     assert costs[1000] < costs[0]
 

@@ -136,13 +136,13 @@ def test_a_network_is_measured_without_its_memory() -> None:
 @pytest.mark.parametrize("factor", [1, 1.5, 1e300])
 def test_cycles_shorter_than_a_step_come_to_an_end(factor: float) -> None:
     rates = schedule(cycle_epochs=1e-300, cycle_factor=factor)
-    assert all(0 <= rates.at(step, 1000, 10) <= 0.1 for step in range(1000))
+    assert all(0 <= rates.learning_rate(step, 1000, 10) <= 0.1 for step in range(1000))
 
 
 def test_cycles_of_equal_length() -> None:
     rates = schedule(cycle_epochs=1.5, cycle_factor=1)
-    assert [rates.at(step, 100, 2) for step in range(9)] == 3 * [
-        rates.at(step, 100, 2) for step in range(3)
+    assert [rates.learning_rate(step, 100, 2) for step in range(9)] == 3 * [
+        rates.learning_rate(step, 100, 2) for step in range(3)
     ]
 
 
@@ -152,11 +152,11 @@ def test_no_batch_of_a_single_image_is_scored(protocol: str) -> None:
     evaluator = SupernetEvaluator(
         images=9, batch_size=4, batch_norm=protocol, recalibration_images=5
     )
-    evaluator.start(space(), splits(), CPU, Streams(0))
-    assert [len(labels) for _, labels in evaluator.validation] == [4, 5]
-    assert [len(labels) for _, labels in evaluator.calibration] == [5]
+    scorer = evaluator.bind(space(), splits(), CPU, Streams(0))
+    assert [len(labels) for _, labels in scorer.validation] == [4, 5]
+    assert [len(labels) for _, labels in scorer.calibration] == [5]
     supernet = space().supernet(TASK)
-    (trial,) = evaluator.score([space().sample(Streams(0).numpy("x"))], supernet, NullMonitor())
+    (trial,) = scorer.score([space().sample(Streams(0).numpy("x"))], supernet, NullMonitor())
     assert trial.evaluation["images"] == 9
 
 
@@ -167,7 +167,7 @@ def test_statistics_of_one_image_are_refused() -> None:
             images=None, batch_size=4, batch_norm=protocol, recalibration_images=5
         )
         if protocol == "inherited":
-            evaluator.start(space(), one, CPU, Streams(0))
+            evaluator.bind(space(), one, CPU, Streams(0))
             continue
         with pytest.raises(UserError, match=f"evaluator.batch_norm={protocol}"):
-            evaluator.start(space(), one, CPU, Streams(0))
+            evaluator.bind(space(), one, CPU, Streams(0))

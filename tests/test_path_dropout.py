@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, trainer
+from helpers import CPU, TASK, Images, Probe, Recorder, space, space_of, train_step, trainer
 
 from nasrun.cli.errors import verdict
 from nasrun.config.build import build_setup
@@ -33,8 +33,8 @@ GROUPS = [
 
 def gates_of(rate=0.3, ghost_batch=2, batch_size=4000, steps=11, seed=0):
     sampler = PathDropout(rate=rate, ghost_batch=ghost_batch)
-    sampler.fit(batch_size, steps)
-    return sampler.over(SPACE, TASK, None, Streams(seed))
+    ghost_batches = batch_size // (sampler.ghost_batch_of(batch_size) or batch_size)
+    return sampler.bind(SPACE, TASK, None, Streams(seed), steps=steps, ghost_batches=ghost_batches)
 
 
 def patterns(step: int, **changes) -> np.ndarray:
@@ -73,22 +73,22 @@ def test_patterns_are_named_by_seed_and_step_and_differ_between_ghost_batches():
 
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"batch=64 is larger than trainer\.batch_size=32"):
-        PathDropout(rate=0.1, ghost_batch=64).fit(32, 10)
+        PathDropout(rate=0.1, ghost_batch=64).ghost_batch_of(32)
     with pytest.raises(UserError, match=r"batch=12 does not divide trainer\.batch_size=32"):
-        PathDropout(rate=0.1, ghost_batch=12).fit(32, 10)
+        PathDropout(rate=0.1, ghost_batch=12).ghost_batch_of(32)
     for name in ("nao_cell", "nas_bench_201", "spos_blocks"):
         with pytest.raises(MissingCapabilityError, match=f"{name}.* has no such") as error:
             PathDropout(rate=0.1, ghost_batch=None).check(space_of(name))
         assert verdict(error.value)[0].endswith(": take search_space=dso_block or one_shot_blocks")
     with pytest.raises(UserError, match="not a pool"):
-        PathDropout(rate=0.1, ghost_batch=None).over(SPACE, TASK, [], Streams(0))
+        PathDropout(rate=0.1, ghost_batch=None).bind(SPACE, TASK, [], Streams(0), steps=1)
     for wrong in ("rate=0", "rate=1", "rate=-1", "ghost_batch=1", "ghost_batch=0"):
         words = ["task=search", "sampler=path_dropout", f"sampler.{wrong}"]
         with pytest.raises(UserError, match=wrong.replace("=", " = ")):
             build_setup(compose(words))
     rules = PathRules(distillation=True, size_power=None, separate_momentum=False)
     with pytest.raises(UserError, match="none can teach another"):
-        rules.over(SPACE, TASK, Streams(0), ghost_batch=4)
+        rules.bind(SPACE, TASK, Streams(0), ghost_batch=4)
 
 
 # Training with ghost batches.
@@ -98,7 +98,7 @@ def started(ghost_batch: int | None, **changes):
     with Streams(0).default("init"):
         network = SPACE.supernet(TASK)
     rules = StepRules(ghost_batch=ghost_batch)
-    training = trainer(**changes).start(network, Images(64), CPU, Streams(0), rules=rules)
+    training = trainer(**changes).bind(network, Images(64), CPU, Streams(0), rules=rules)
     training.network.train()
     return training
 
@@ -115,7 +115,7 @@ def test_one_ghost_batch_is_the_plain_step():
     path = SPACE.sample(np.random.default_rng(0)).choices
     plain, ghost = started(None), started(16)
     for training in (plain, ghost):
-        measured = [training.train_step(*batch(), [path]) for _ in range(2)]
+        measured = [train_step(training, *batch(), [path]) for _ in range(2)]
     assert measured[0].isfinite().all()
     for ours, theirs in zip(weights(ghost), weights(plain), strict=True):
         assert torch.equal(ours, theirs)
@@ -126,7 +126,7 @@ def test_ghost_batches_are_accumulated_into_one_update_each_with_its_own_gates()
     gates = [SPACE.sample(rng).choices for _ in range(4)]
     training = started(4, momentum=0.0, clip=0.0, weight_decay=0.0)
     reference = copy.deepcopy(training.network)
-    loss, accuracy = training.train_step(images, labels, gates)
+    loss, accuracy = train_step(training, images, labels, gates)
     parts = zip(images.split(4), labels.split(4), gates, strict=True)
     outputs = [(reference(part, path), answers) for part, answers, path in parts]
     expected = sum(F.cross_entropy(logits, answers) for logits, answers in outputs) / 4
@@ -164,15 +164,15 @@ def test_equal_gates_are_ghost_batch_norm():
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.BatchNorm2d):
                 setattr(module, name, GhostNorm(child, 4))
-    loss, _ = training.train_step(images, labels, [EVERYTHING])  # one for all ghost batches
+    loss, _ = train_step(training, images, labels, [EVERYTHING])  # one for all ghost batches
     expected = F.cross_entropy(reference(images, EVERYTHING), labels)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad, rtol=1e-3, atol=1e-5)
     same, whole = started(4), started(None)
-    same.train_step(images, labels, [EVERYTHING] * 4)
-    whole.train_step(images, labels, [EVERYTHING])
+    train_step(same, images, labels, [EVERYTHING] * 4)
+    train_step(whole, images, labels, [EVERYTHING])
     assert not all(torch.equal(a, b) for a, b in zip(weights(same), weights(whole), strict=True))
 
 
@@ -182,7 +182,7 @@ def test_what_no_ghost_batch_opens_is_not_decayed():
         path[index] = 0
     training = started(4, weight_decay=0.5)
     before = copy.deepcopy(training.network.state_dict())
-    training.train_step(*batch(), [tuple(path)] * 4)
+    train_step(training, *batch(), [tuple(path)] * 4)
     for name, parameter in training.network.named_parameters():
         shut = ".blocks.3." in name or name.startswith(tuple(f"cells.{k}.norms.5" for k in "012"))
         assert torch.equal(parameter, before[name]) == shut, name
@@ -206,14 +206,14 @@ class Sizes(Probe):
 )
 def test_a_smaller_batch_has_fewer_ghost_batches_and_none_of_one_image(images, sizes):
     rules = StepRules(ghost_batch=4)
-    training = trainer().start(Sizes(), Images(64), CPU, Streams(0), rules=rules)
-    training.train_step(*batch(images), [(index,) for index in range(4)])
+    training = trainer().bind(Sizes(), Images(64), CPU, Streams(0), rules=rules)
+    train_step(training, *batch(images), [(index,) for index in range(4)])
     assert training.network.seen == [(size, index) for index, size in enumerate(sizes)]
 
 
 def test_the_warm_up_opens_everything_for_all_ghost_batches():
     gates = gates_of(ghost_batch=4, batch_size=16, steps=8)
-    rule = WarmUp(epochs=0.5).before(gates, SPACE, steps_per_epoch=4)
+    rule = WarmUp(epochs=0.5).put_before(gates, SPACE, steps_per_epoch=4)
     assert rule(1) == [EVERYTHING] and rule(2) == gates(2)
     training = started(4)
     training.train_round(NullMonitor(), "supernet", rule, epochs=1)
@@ -243,13 +243,13 @@ def test_ghost_batches_are_never_split():
 
     compute = replace(CPU, batch_size="auto")
     rules = StepRules(ghost_batch=4)
-    training = trainer().start(Full(), Images(64), compute, Streams(0), rules=rules)
+    training = trainer().bind(Full(), Images(64), compute, Streams(0), rules=rules)
     with pytest.raises(UserError, match=r"lower sampler\.ghost_batch"):
-        training.train_step(*batch(), [(0,)] * 4)
+        train_step(training, *batch(), [(0,)] * 4)
 
 
 def test_other_samplers_train_whole_batches():
     for name in ("uniform", "fair", "proportional", "sandwich"):
         sampler = build_setup(compose(["task=search", f"sampler={name}"])).sampler
-        assert sampler.fit(32, 10) is None
+        assert sampler.ghost_batch_of(32) is None
         sampler.check(space())

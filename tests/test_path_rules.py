@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, TASK, Images, Recorder, schedule, space, trainer
+from helpers import CPU, TASK, Images, Recorder, schedule, space, train_step, trainer
 
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.sandwich import Sandwich
@@ -23,13 +23,13 @@ POWER = SizePower(size="params", smallest=4, largest=0.25)
 
 def rules(**changes) -> StepRules:
     options = {"distillation": False, "size_power": None, "separate_momentum": False, **changes}
-    return PathRules(**options).over(space(), TASK, Streams(0))
+    return PathRules(**options).bind(space(), TASK, Streams(0))
 
 
 def started(step_rules: StepRules, **changes):
     with Streams(0).default("init"):
         network = space().supernet(TASK)
-    return trainer(**changes).start(network, Images(64), CPU, Streams(0), rules=step_rules)
+    return trainer(**changes).bind(network, Images(64), CPU, Streams(0), rules=step_rules)
 
 
 def test_the_power_goes_from_the_smallest_to_the_largest_in_the_logarithm_of_size():
@@ -63,7 +63,7 @@ def test_the_learning_rate_of_a_step_is_that_of_its_path():
     images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
     F.cross_entropy(reference(images, path), labels).backward()
     training.network.train()
-    training.train_step(images, labels, [path])
+    train_step(training, images, labels, [path])
     lr = 0.1 * (1 - 5 / 8) ** training.rules.power([path])
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         expected = theirs if theirs.grad is None else theirs - lr * theirs.grad
@@ -75,7 +75,7 @@ def test_the_logged_rate_is_that_of_the_last_path():
         started(rules(size_power=POWER), log_every=1, schedule=schedule(kind="polynomial", lr=0.1)),
         Recorder(),
     )
-    gates = Uniform().over(space(), TASK, None, Streams(0))
+    gates = Uniform().bind(space(), TASK, None, Streams(0), steps=100)
     training.train_round(monitor, "supernet", gates)
     for step, line in enumerate(monitor.metrics):
         power = training.rules.power(gates(step))
@@ -92,7 +92,7 @@ def test_every_option_of_one_decision_has_its_own_momentum():
     training.network.train()
     first = search_space.sample(np.random.default_rng(0)).choices
     used = step_rules.momentum([first])
-    training.train_step(*batch, [first])
+    train_step(training, *batch, [first])
     filled = [len(optimiser.state) > 0 for optimiser in training.updates.optimisers]
     assert filled == [index == used for index in range(step_rules.momenta)]
     # The stem takes part in every path: its momentum is that of the option, not of the last step.
@@ -104,7 +104,7 @@ def test_every_option_of_one_decision_has_its_own_momentum():
     )
     stem = next(training.network.stem.parameters())
     before = training.updates.optimisers[used].state[stem]["momentum_buffer"].clone()
-    training.train_step(*batch, [other])
+    train_step(training, *batch, [other])
     assert torch.equal(training.updates.optimisers[used].state[stem]["momentum_buffer"], before)
 
 
@@ -112,7 +112,7 @@ def test_the_momentum_follows_one_decision_of_the_run():
     found = set()
     for seed in range(30):
         options = PathRules(distillation=False, size_power=None, separate_momentum=True)
-        step_rules = options.over(space(), TASK, Streams(seed))
+        step_rules = options.bind(space(), TASK, Streams(seed))
         found.add(
             next(
                 index
@@ -141,7 +141,7 @@ def test_in_distillation_the_others_learn_the_first():
         loss = loss - (soft * logs).sum(1).mean()
     (loss / 3).backward()
     training.network.train()
-    training.train_step(images, labels, paths)
+    train_step(training, images, labels, paths)
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         expected = theirs if theirs.grad is None else theirs - 0.1 * theirs.grad
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
@@ -149,7 +149,7 @@ def test_in_distillation_the_others_learn_the_first():
 
 def test_all_rules_together_go_on_to_the_same_bits():
     step_rules = rules(size_power=POWER, separate_momentum=True, distillation=True)
-    gates = Sandwich(random=1, size="macs").over(space(), TASK, None, Streams(0))
+    gates = Sandwich(random=1, size="macs").bind(space(), TASK, None, Streams(0), steps=100)
     states = []
     whole = started(step_rules, schedule=schedule(kind="polynomial"))
 
@@ -175,12 +175,12 @@ def test_equal_sizes_have_the_power_of_the_largest():
     scale = space().scales["search"]
     alike = Alike(operations="small", nodes=5, stem="small", search=scale, final=scale)
     options = PathRules(distillation=False, size_power=POWER, separate_momentum=False)
-    power = options.over(alike, TASK, Streams(0)).power
+    power = options.bind(alike, TASK, Streams(0)).power
     assert power([alike.sample(np.random.default_rng(0)).choices]) == 0.25
 
 
 def test_polynomial_schedule():
     rate = schedule(kind="polynomial", lr=0.1, lr_end=0.02, power=2)
-    assert rate.at(0, 10, 1) == pytest.approx(0.1)
-    assert rate.at(5, 10, 1) == pytest.approx(0.02 + 0.08 * 0.25)
-    assert rate.at(5, 10, 1, power=1) == pytest.approx(0.06)
+    assert rate.learning_rate(0, 10, 1) == pytest.approx(0.1)
+    assert rate.learning_rate(5, 10, 1) == pytest.approx(0.02 + 0.08 * 0.25)
+    assert rate.learning_rate(5, 10, 1, power=1) == pytest.approx(0.06)

@@ -149,7 +149,7 @@ def test_a_sweep_in_one_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     said = error(capsys, "evaluator@rank.also=standalone")
-    assert "rank.also" in said and "take kl or supernet" in said
+    assert "rank.also" in said and "take evaluator@rank.also=kl or supernet" in said
     said = error(capsys, *KL[:1], "rank.also.images=33")
     assert "rank.also: " in said and "training split has 32 images" in said
     cell = ["search_space=nao_cell", "sampler=uniform"]

@@ -37,7 +37,9 @@ def test_a_pool_is_sampled_in_proportion_to_size(size, exponent):
     search_space = space()
     rng = np.random.default_rng(0)
     pool = [search_space.sample(rng) for _ in range(25)]
-    gates = Proportional(size=size, exponent=exponent).over(search_space, TASK, pool, Streams(1))
+    gates = Proportional(size=size, exponent=exponent).bind(
+        search_space, TASK, pool, Streams(1), steps=100
+    )
     counts = Counter(gates(step)[0] for step in range(20_000))
     weights = [getattr(search_space.cost(a, TASK), size) ** exponent for a in pool]
     assert p_value([counts[a.choices] for a in pool], weights) > 1e-3
@@ -56,7 +58,9 @@ def test_a_whole_space_is_sampled_in_proportion_to_size(size):
     assert len(everything) == 10_000
     weight = {a.choices: getattr(search_space.cost(a, TASK), size) for a in everything}
     edges = np.quantile(list(weight.values()), np.linspace(0, 1, 11)[1:-1])
-    gates = Proportional(size=size, exponent=1.0).over(search_space, TASK, None, Streams(0))
+    gates = Proportional(size=size, exponent=1.0).bind(
+        search_space, TASK, None, Streams(0), steps=100
+    )
     draws = [weight[gates(step)[0]] for step in range(20_000)]
     observed = np.bincount(np.searchsorted(edges, draws), minlength=10)
     classes = np.searchsorted(edges, list(weight.values()))
@@ -70,10 +74,10 @@ def test_uniform_sampling_is_uniform_over_pool_and_space():
     search_space = space(nodes=1)
     rng = np.random.default_rng(0)
     pool = [search_space.sample(rng) for _ in range(20)]
-    gates = Uniform().over(search_space, TASK, pool, Streams(0))
+    gates = Uniform().bind(search_space, TASK, pool, Streams(0), steps=100)
     counts = Counter(gates(step)[0] for step in range(10_000))
     assert p_value([counts[a.choices] for a in pool], np.ones(20)) > 1e-3
-    gates = Uniform().over(search_space, TASK, None, Streams(0))
+    gates = Uniform().bind(search_space, TASK, None, Streams(0), steps=100)
     firsts = Counter(gates(step)[0][1] for step in range(10_000))
     assert p_value([firsts[op] for op in range(5)], np.ones(5)) > 1e-3
 
@@ -81,9 +85,9 @@ def test_uniform_sampling_is_uniform_over_pool_and_space():
 @pytest.mark.parametrize("sampler", [Uniform(), Proportional(size="params", exponent=1.0)])
 def test_draws_are_named_by_seed_and_step(sampler):
     search_space = space()
-    gates = sampler.over(search_space, TASK, None, Streams(3))
-    again = sampler.over(search_space, TASK, None, Streams(3))
-    other = sampler.over(search_space, TASK, None, Streams(4))
+    gates = sampler.bind(search_space, TASK, None, Streams(3), steps=100)
+    again = sampler.bind(search_space, TASK, None, Streams(3), steps=100)
+    other = sampler.bind(search_space, TASK, None, Streams(4), steps=100)
     assert gates(7000) == again(7000)  # whatever was drawn before
     assert [gates(step) for step in range(20)] != [other(step) for step in range(20)]
 
@@ -106,7 +110,7 @@ def table() -> Table:
 
 def test_fair_trains_every_option_once_where_the_counts_are_equal():
     search_space = space()
-    gates = Fair().over(search_space, TASK, None, Streams(0))
+    gates = Fair().bind(search_space, TASK, None, Streams(0), steps=100)
     most = max(len(decision.options) for decision in search_space.decisions)
     for step in range(50):
         paths = gates(step)
@@ -122,7 +126,7 @@ def test_fair_trains_every_option_once_where_the_counts_are_equal():
 
 def test_fair_draws_every_path_alike():
     search_space = space(nodes=2)
-    gates = Fair().over(search_space, TASK, None, Streams(0))
+    gates = Fair().bind(search_space, TASK, None, Streams(0), steps=100)
     decision = len(search_space.decisions) - 1
     pairs = Counter((path[1], path[decision]) for step in range(4000) for path in gates(step))
     shape = [len(search_space.decisions[i].options) for i in (1, decision)]
@@ -134,12 +138,13 @@ def test_fair_draws_every_path_alike():
 
 def test_fair_and_a_pool_are_refused():
     with pytest.raises(UserError, match="whole search space"):
-        Fair().over(space(), TASK, [space().sample(np.random.default_rng(0))], Streams(0))
+        pool = [space().sample(np.random.default_rng(0))]
+        Fair().bind(space(), TASK, pool, Streams(0), steps=100)
 
 
 def test_the_sandwich_has_the_known_extremes():
     search_space = table()
-    gates = Sandwich(random=2, size="params").over(search_space, TASK, None, Streams(0))
+    gates = Sandwich(random=2, size="params").bind(search_space, TASK, None, Streams(0), steps=100)
     largest = tuple(len(decision.options) - 1 for decision in search_space.decisions)
     for step in range(5):
         paths = gates(step)
@@ -160,7 +165,7 @@ def test_the_sandwich_of_a_pool():
     search_space, rng = table(), np.random.default_rng(0)
     pool = [search_space.sample(rng) for _ in range(9)]
     sizes = [search_space.cost(architecture, TASK).macs for architecture in pool]
-    gates = Sandwich(random=1, size="macs").over(search_space, TASK, pool, Streams(0))
+    gates = Sandwich(random=1, size="macs").bind(search_space, TASK, pool, Streams(0), steps=100)
     members = {architecture.choices for architecture in pool}
     for step in range(20):
         paths = gates(step)
@@ -172,7 +177,7 @@ def test_the_sandwich_of_a_pool():
 def test_bins_of_size_are_drawn_alike():
     search_space = table()
     sampler = SizeBins(size="macs", bins=5, low=200, high=600)
-    gates = sampler.over(search_space, TASK, None, Streams(0))
+    gates = sampler.bind(search_space, TASK, None, Streams(0), steps=100)
     sizes = [
         search_space.cost(Architecture(search_space.name, tuple(gates(step)[0])), TASK).macs
         for step in range(5000)
@@ -185,11 +190,13 @@ def test_bins_without_bounds_cover_the_sizes_and_an_empty_range_is_refused():
     search_space, rng = table(), np.random.default_rng(0)
     pool = [search_space.sample(rng) for _ in range(9)]
     members = {architecture.choices for architecture in pool}
-    gates = SizeBins(size="params", bins=3, low=None, high=None).over(
-        search_space, TASK, pool, Streams(0)
+    gates = SizeBins(size="params", bins=3, low=None, high=None).bind(
+        search_space, TASK, pool, Streams(0), steps=100
     )
     assert {gates(step)[0] for step in range(300)} <= members
     with pytest.raises(UserError, match=r"no architecture of nao_cell.* between 1e\+06 and"):
-        SizeBins(size="macs", bins=3, low=1e6, high=2e6).over(search_space, TASK, None, Streams(0))
+        SizeBins(size="macs", bins=3, low=1e6, high=2e6).bind(
+            search_space, TASK, None, Streams(0), steps=100
+        )
     with pytest.raises(UserError, match="must be below"):
         SizeBins(size="macs", bins=3, low=2, high=1)

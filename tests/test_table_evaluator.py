@@ -16,7 +16,7 @@ from test_nas_bench_macro import space as macro
 
 from nasrun.cli.main import main
 from nasrun.errors import UserError
-from nasrun.evaluator.table import TableEvaluator
+from nasrun.evaluator.table import TableEvaluator, TableScorer
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
@@ -30,15 +30,14 @@ def started(
     architecture: str = "arch",
     score: str = "mean_acc",
     scale: float = 0.01,
-) -> TableEvaluator:
+) -> TableScorer:
     made = TableEvaluator(
         path=None if path is None else str(path),
         architecture=architecture,
         score=score,
         scale=scale,
     )
-    made.start(search_space, splits(), CPU, Streams(3))
-    return made
+    return made.bind(search_space, splits(), CPU, Streams(3))
 
 
 def table(folder: Path, content: str | bytes, name: str = "table.csv") -> Path:
@@ -53,13 +52,13 @@ def table(folder: Path, content: str | bytes, name: str = "table.csv") -> Path:
 def test_scores_are_those_of_the_table(tmp_path, name, content):
     search_space = macro()
     made = started(search_space, table(tmp_path, content, name))
-    assert not made.needs_supernet
+    assert not TableEvaluator.needs_supernet
     asked = [search_space.parse(word) for word in ("22212220", "00000000")]
     trials = list(made.score(asked, None, NullMonitor()))
     assert [trial.architecture for trial in trials] == asked
     assert [trial.score for trial in trials] == pytest.approx([0.9313, 0.455])
     for trial in trials:
-        assert trial.cost == search_space.cost(trial.architecture, splits().task)
+        assert trial.cost == search_space.cost(trial.architecture, splits().problem)
         assert trial.seed == 3
         assert trial.evaluation == {"evaluator": "table", "table": name, "column": "mean_acc"}
 

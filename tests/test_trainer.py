@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, TASK, Images, Probe, Recorder, schedule, space, trainer
+from helpers import CPU, TASK, Images, Probe, Recorder, schedule, space, train_step, trainer
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
@@ -25,19 +25,19 @@ def supernet(search_space=None, seed: int = 0):
 def test_options_not_drawn_get_no_update_no_decay_and_no_momentum():
     search_space, rng = space(), np.random.default_rng(0)
     first, second = search_space.sample(rng), search_space.sample(rng)
-    training = trainer(weight_decay=0.1).start(
+    training = trainer(weight_decay=0.1).bind(
         supernet(search_space), Images(64), CPU, Streams(0), rounds=2
     )
     batch = next(Images(64).train_batches(16, streams=Streams(0)))
     training.network.train()
     for _ in range(3):
-        training.train_step(*batch, [first.choices])  # gives its options momentum
+        train_step(training, *batch, [first.choices])  # gives its options momentum
     before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
     training.network.zero_grad()
     training.network(batch[0], second.choices).sum().backward()
     drawn = {name for name, p in training.network.named_parameters() if p.grad is not None}
     training.network.zero_grad()
-    training.train_step(*batch, [second.choices])
+    train_step(training, *batch, [second.choices])
     for name, parameter in training.network.named_parameters():
         assert torch.equal(parameter, before[name]) == (name not in drawn), name
     assert 0 < len(drawn) < len(before)
@@ -47,12 +47,12 @@ def test_several_paths_are_accumulated_into_one_update():
     search_space, rng = space(), np.random.default_rng(0)
     paths = [search_space.sample(rng).choices for _ in range(3)]
     batch = next(Images(64).train_batches(16, streams=Streams(0)))
-    training = trainer(momentum=0.0, clip=0.0, weight_decay=0.0).start(
+    training = trainer(momentum=0.0, clip=0.0, weight_decay=0.0).bind(
         supernet(search_space), Images(64), CPU, Streams(0)
     )
     reference = copy.deepcopy(training.network).train()
     training.network.train()
-    training.train_step(*batch, paths)
+    train_step(training, *batch, paths)
     loss = sum(F.cross_entropy(reference(batch[0], path), batch[1]) for path in paths) / 3
     loss.backward()
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
@@ -63,12 +63,12 @@ def test_several_paths_are_accumulated_into_one_update():
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_weight_decay_spares_batch_norm_and_bias(decay_all):
     network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
-    training = trainer(weight_decay=0.5, decay_norm_and_bias=decay_all, clip=1e-12).start(
+    training = trainer(weight_decay=0.5, decay_norm_and_bias=decay_all, clip=1e-12).bind(
         network, Images(64), CPU, Streams(0)
     )
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     network.train()
-    training.train_step(*next(Images(64).train_batches(16, streams=Streams(0))), None)
+    train_step(training, *next(Images(64).train_batches(16, streams=Streams(0))), None)
     for name, parameter in network.named_parameters():
         # the clip leaves next to nothing of the gradient: what moves is decay
         decayed = before[name] * (1 - 0.1 * 0.5)
@@ -79,14 +79,14 @@ def test_weight_decay_spares_batch_norm_and_bias(decay_all):
 def trained(rounds: int, stop_after: int | None, **changes):
     """Weights after ``rounds`` rounds; with a break and a new process' objects after one."""
     search_space = space()
-    gates = Uniform().over(search_space, TASK, None, Streams(3))
+    gates = Uniform().bind(search_space, TASK, None, Streams(3), steps=100)
     options = trainer(drop_path_keep=0.7, dropout_keep=0.8, **changes)
-    training = options.start(supernet(search_space), Images(64), CPU, Streams(3), rounds=rounds)
+    training = options.bind(supernet(search_space), Images(64), CPU, Streams(3), rounds=rounds)
     monitor = Recorder()
     for index in range(rounds):
         if index == stop_after:
             state = copy.deepcopy(training.state_dict())
-            training = options.start(
+            training = options.bind(
                 supernet(search_space, seed=99), Images(64), CPU, Streams(3), rounds=rounds
             )
             training.load_state_dict(state)
@@ -111,7 +111,7 @@ def test_seeds_matter_and_equal_seeds_agree():
         with Streams(0).default("same init"):
             for parameter in network.parameters():
                 torch.nn.init.normal_(parameter)
-        training = trainer().start(network, Images(64), CPU, Streams(seed))
+        training = trainer().bind(network, Images(64), CPU, Streams(seed))
         training.train_round(NullMonitor(), "x")
         return torch.cat([p.flatten() for p in network.parameters()])
 
@@ -122,7 +122,7 @@ def test_seeds_matter_and_equal_seeds_agree():
 def test_it_learns_and_says_so():
     network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
     monitor = Recorder()
-    training = trainer(epochs=12).start(network, Images(64), CPU, Streams(0))
+    training = trainer(epochs=12).bind(network, Images(64), CPU, Streams(0))
     training.train_round(monitor, "retrain")
     assert monitor.metrics[-1]["accuracy"] > 0.9 and monitor.metrics[-1]["loss"] < 0.4
     assert monitor.steps == 12 * 4
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate():
     network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
     images = Images(64)
     images.images[:] = math.nan
-    training = trainer().start(network, images, CPU, Streams(0))
+    training = trainer().bind(network, images, CPU, Streams(0))
     with pytest.raises(UserError, match=r"not a number at step 0 with learning rate 0\.1:"):
         training.train_round(NullMonitor(), "retrain")
 
@@ -148,35 +148,35 @@ def test_label_smoothing_and_auxiliary_loss():
         ({"label_smoothing": 0.1}, math.log(4)),
         ({"auxiliary_weight": 0.4}, 1.4 * math.log(4)),
     ):
-        training = trainer(**changes).start(Probe(), Images(64), CPU, Streams(0))
-        loss, _ = training.train_step(*batch, None).tolist()
+        training = trainer(**changes).bind(Probe(), Images(64), CPU, Streams(0))
+        loss, _ = train_step(training, *batch, None).tolist()
         assert loss == pytest.approx(expected)
-    training = trainer(momentum=0, weight_decay=0, clip=0, label_smoothing=0.1).start(
+    training = trainer(momentum=0, weight_decay=0, clip=0, label_smoothing=0.1).bind(
         Probe(), Images(64), CPU, Streams(0)
     )
-    training.train_step(*batch, None)
+    train_step(training, *batch, None)
     # gradient of the logit: softmax - smoothed target = 1/4 - (0.9 + 0.1/4)
     assert training.network.weight.item() == pytest.approx(0.1 * (0.925 - 0.25))
 
 
 def test_schedules():
     cosine = schedule(lr=0.025, lr_end=0.001)
-    assert cosine.at(0, 100, 10) == 0.025
-    assert cosine.at(50, 100, 10) == pytest.approx(0.013)
-    assert cosine.at(100, 100, 10) == pytest.approx(0.001)
+    assert cosine.learning_rate(0, 100, 10) == 0.025
+    assert cosine.learning_rate(50, 100, 10) == pytest.approx(0.013)
+    assert cosine.learning_rate(100, 100, 10) == pytest.approx(0.001)
     restarts = schedule(lr=0.05, lr_end=0.0005, cycle_epochs=10, cycle_factor=2)
-    assert [restarts.at(epoch * 7, 700, 7) for epoch in (0, 10, 30, 70)] == [0.05] * 4
-    assert restarts.at(20 * 7, 700, 7) == pytest.approx((0.05 + 0.0005) / 2)
+    assert [restarts.learning_rate(epoch * 7, 700, 7) for epoch in (0, 10, 30, 70)] == [0.05] * 4
+    assert restarts.learning_rate(20 * 7, 700, 7) == pytest.approx((0.05 + 0.0005) / 2)
     exponential = schedule(kind="exponential", lr=0.1, decay=0.97)
-    assert exponential.at(0, 500, 10) == exponential.at(9, 500, 10) == 0.1
-    assert exponential.at(25, 500, 10) == pytest.approx(0.1 * 0.97**2)
+    assert exponential.learning_rate(0, 500, 10) == exponential.learning_rate(9, 500, 10) == 0.1
+    assert exponential.learning_rate(25, 500, 10) == pytest.approx(0.1 * 0.97**2)
     linear = schedule(kind="linear", lr=0.5)
-    assert linear.at(30, 100, 10) == pytest.approx(0.35)
+    assert linear.learning_rate(30, 100, 10) == pytest.approx(0.35)
     warm = schedule(lr=0.1, warmup_epochs=1)
-    assert [warm.at(step, 100, 10) for step in (0, 4, 9, 10)] == pytest.approx(
+    assert [warm.learning_rate(step, 100, 10) for step in (0, 4, 9, 10)] == pytest.approx(
         [0.01, 0.05, 0.1, 0.1]
     )
-    assert schedule(kind="constant").at(99, 100, 10) == 0.1
+    assert schedule(kind="constant").learning_rate(99, 100, 10) == 0.1
 
 
 def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
@@ -197,11 +197,11 @@ def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
 @pytest.mark.parametrize("stop", range(1, 12))
 def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     def started(seed):
-        return trainer(log_every=5, drop_path_keep=0.7, epochs=3).start(
+        return trainer(log_every=5, drop_path_keep=0.7, epochs=3).bind(
             supernet(seed=seed), Images(64), CPU, Streams(3)
         )
 
-    gates = Uniform().over(space(), TASK, None, Streams(3))
+    gates = Uniform().bind(space(), TASK, None, Streams(3), steps=100)
     whole, states, monitor = started(0), [], Recorder()
 
     class Saves(Recorder):
@@ -223,7 +223,7 @@ def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
 
 def test_more_epochs_train_on_and_fewer_than_done_are_refused():
     def started(epochs):
-        return trainer(epochs=epochs).start(Probe(), Images(64), CPU, Streams(0))
+        return trainer(epochs=epochs).bind(Probe(), Images(64), CPU, Streams(0))
 
     first = started(2)
     first.train_round(NullMonitor(), "retrain")
@@ -242,6 +242,6 @@ def test_more_epochs_train_on_and_fewer_than_done_are_refused():
     [{"step": -1}, {"rounds_done": 9}, {"rounds_done": -1}, {"measured": torch.zeros(99, 2)}],
 )
 def test_positions_that_cannot_be_are_refused(change):
-    training = trainer().start(Probe(), Images(64), CPU, Streams(0))
+    training = trainer().bind(Probe(), Images(64), CPU, Streams(0))
     with pytest.raises(ValueError, match="position"):
         training.load_state_dict({**training.state_dict(), **change})

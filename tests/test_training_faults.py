@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import CPU, Images, Probe, Recorder, schedule, trainer
+from helpers import CPU, Images, Probe, Recorder, schedule, train_step, trainer
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
@@ -33,7 +33,7 @@ class Explodes(Probe):
 
 
 def faulty(network, compute=CPU, **changes):
-    return trainer(epochs=3, log_every=4, **changes).start(network, Images(64), compute, Streams(0))
+    return trainer(epochs=3, log_every=4, **changes).bind(network, Images(64), compute, Streams(0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_rate_and_architecture(val
         training.train_round(monitor, "supernet/round0", lambda step: [(step, 7)])
     name, content = monitor.note
     assert name == "nonfinite" and content["step"] == 6 and content["architectures"] == [[6, 7]]
-    assert content["lr"] == pytest.approx(schedule().at(6, 12, 4))
+    assert content["lr"] == pytest.approx(schedule().learning_rate(6, 12, 4))
 
 
 def test_spoilt_weights_are_never_saved():
@@ -90,7 +90,7 @@ def test_bad_steps_can_be_skipped_and_leave_no_trace():
     for step in range(12):
         images, labels = next(batches)
         if step not in (2, 6, 7):
-            whole.train_step(images, labels, None)
+            train_step(whole, images, labels, None)
     assert torch.equal(network.weight, reference.weight)
 
 
@@ -101,7 +101,7 @@ def test_gradients_that_are_not_finite_are_skipped_too():
 
     training = faulty(Steep(), replace(CPU, on_nonfinite="skip"))
     images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
-    assert training.train_step(images, labels, None).isnan().all()
+    assert train_step(training, images, labels, None).isnan().all()
     assert training.network.weight == 0
 
 
@@ -203,6 +203,6 @@ def test_pieces_are_never_too_small_for_batch_norm(images, at_once):
     training = faulty(network, replace(CPU, batch_size=at_once))
     batch = next(Images(64).train_batches(images, streams=Streams(0)))
     network.train()
-    training.train_step(*batch, None)
+    train_step(training, *batch, None)
     assert sum(network.batches) == images and min(network.batches) >= 2
     assert max(network.batches) <= max(at_once, 3)

@@ -1,1 +1,1 @@
-"""Which architectures are measured: all of a space, or a sample of it."""
+"""Rules that choose the architectures to be measured: all of a space, or a sample of it."""

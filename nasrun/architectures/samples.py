@@ -1,30 +1,61 @@
-"""Samples: all, uniform, stratified by size, of similar size, or those of a list."""
+"""Choices of architectures: all, uniform, stratified by size, of similar size, or a list."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.base import Architectures, sample_distinct
 from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, Problem
 
 Count = Annotated[int, Field(ge=3, le=1_000_000)]
-MOST = 1_000_000
-"""Architectures of a space that ``All`` is willing to list."""
+
+MAX_LISTED_ARCHITECTURES = 1_000_000
+"""Architectures of a space that ``All`` lists at most."""
+
+MAX_FRUITLESS_SAMPLES = 10_000
+"""Random architectures in a row, none of them new, after which a space counts as exhausted."""
+
+
+class Architectures(ABC):
+    """A rule that chooses architectures of a space; no two of them stand for the same network."""
+
+    @abstractmethod
+    def choose(
+        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
+    ) -> list[Architecture]:
+        """Return the chosen ones; raises UserError where the space cannot give them."""
+
+
+def sample_distinct(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
+    """Return ``count`` distinct random architectures; raises UserError if there are too few."""
+    found: dict[Architecture, Architecture] = {}
+    fruitless = 0
+    while len(found) < count:
+        before = len(found)
+        architecture = space.sample(rng)
+        found.setdefault(space.canonical(architecture), architecture)
+        fruitless = 0 if len(found) > before else fruitless + 1
+        if fruitless == MAX_FRUITLESS_SAMPLES:
+            raise UserError(
+                f"{space.name} has not {count} different architectures; {len(found)} were found: "
+                "lower the count, or choose all of them"
+            )
+    return list(found.values())
 
 
 class All(Architectures):
-    """Every architecture of the space."""
+    """Chooses every architecture of the space."""
 
     def choose(
         self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
-        if space.size > MOST:
+        if space.size > MAX_LISTED_ARCHITECTURES:
             raise UserError(
                 f"{space.name} has {space.size:.3g} architectures: choose a sample "
                 "(architectures=uniform)"
@@ -33,7 +64,7 @@ class All(Architectures):
 
 
 class Uniform(Architectures):
-    """``count`` distinct architectures, each decision drawn uniformly."""
+    """Chooses ``count`` distinct architectures, each decision sampled uniformly."""
 
     def __init__(self, *, count: Count) -> None:
         self.count = count
@@ -45,7 +76,7 @@ class Uniform(Architectures):
 
 
 class BySize(Architectures):
-    """Equally many of each stratum of size, so that small and large ones are not rare.
+    """Chooses equally many of each stratum of size, so that no size is rare.
 
     Strata are of equal width in log(size), between the smallest and the largest of ``drawn``
     random architectures; a stratum that has too few gives what it has, the others more.
@@ -75,7 +106,7 @@ class BySize(Architectures):
 
 
 class SimilarSize(Architectures):
-    """The ``count`` around one quantile of size, out of ``drawn`` random architectures.
+    """Chooses the ``count`` around one quantile of size, of ``drawn`` random architectures.
 
     Source: Balanced NAO, Table 3 (architectures of similar sizes are ranked better).
     """
@@ -102,7 +133,10 @@ class SimilarSize(Architectures):
 
 
 class Listed(Architectures):
-    """Those of a text file, one a line as the space writes them; ``#`` begins a comment."""
+    """Takes architectures from a text file, one a line as the space writes them.
+
+    ``#`` begins a comment.
+    """
 
     def __init__(self, *, path: str | None) -> None:
         self.path = path

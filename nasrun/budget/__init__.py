@@ -1,1 +1,1 @@
-"""Budgets: bounds on what a found network may cost, and architectures drawn within them."""
+"""Budgets: bounds on what a found network may cost, and architectures sampled within them."""

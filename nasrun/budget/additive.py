@@ -1,8 +1,8 @@
-"""Architectures drawn uniformly among all whose cost lies in a window, where costs add up.
+"""Uniform samples of the architectures whose cost lies in a window, where costs add up.
 
-Counting by dynamic programming over the groups of decisions: with costs in steps of ``width`` it
-is known for each sum so far how many ways lead on into the window, so every draw goes there
-directly, however narrow it is.
+The ways are counted by dynamic programming over the groups of decisions: with costs in steps of
+``width`` it is known for each sum so far how many ways lead on into the window, so every sample
+goes there directly, however narrow it is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
-STEPS = 2**18
+MAX_COST_STEPS = 2**18
 """Steps from the nearer end of the costs to the far side of the window, at most."""
 
-STEPS_OF_WINDOW = 64
+WINDOW_STEPS = 64
 """Steps within the window, where it is not too narrow for that."""
 
 
@@ -27,7 +27,7 @@ class Additive:
     """
 
     def __init__(self, space: SearchSpace, measure: Measure) -> None:
-        """Raises ValueError where the space is not additive."""
+        """Tabulate the terms of ``measure``; raises ValueError where the space is not additive."""
         if space.additive is None:
             raise ValueError(f"{space.name} is not additive")
         self.name, self.groups = space.name, space.additive
@@ -44,11 +44,11 @@ class Additive:
         self.high = self.base + sum(float(terms.max()) for terms in self.terms)
 
     def window(self, low: float, high: float) -> Window:
-        """A way to draw from the architectures between ``low`` and ``high``."""
+        """Return a sampler of the architectures that cost between ``low`` and ``high``."""
         return Window(self, low, high)
 
     def architecture(self, picks: list[int]) -> Architecture:
-        """The one that takes option ``picks[g]`` of each group g."""
+        """Return the architecture that takes option ``picks[g]`` of each group g."""
         choices = [0] * sum(map(len, self.groups))
         for group, options, pick in zip(self.groups, self.options, picks, strict=True):
             for index, choice in zip(group, options[pick], strict=True):
@@ -57,7 +57,7 @@ class Additive:
 
 
 class Window:
-    """Draws uniformly among the architectures whose cost, in steps, may lie in the window.
+    """Samples uniformly the architectures whose cost, in steps, may lie in the window.
 
     All that lie in it are among them, all equally likely; rounding lets in some that lie just
     outside, which the caller rejects.
@@ -65,7 +65,7 @@ class Window:
 
     def __init__(self, costs: Additive, low: float, high: float) -> None:
         self.costs = costs
-        # What rounding may do to a sum: a bound that is exactly the smallest cost is met.
+        # The error of rounding in a sum: a bound that is exactly the smallest cost is met.
         margin = 1e-12 * max(abs(costs.low), abs(costs.high))
         low, high = max(low, costs.low) - margin, min(high, costs.high) + margin
         # Sums count from the end of the costs that is nearer to the window, and stop behind it.
@@ -75,7 +75,7 @@ class Window:
         else:
             first, last = costs.high - high, costs.high - low
             shifted = [terms.max() - terms for terms in costs.terms]
-        width = max((high - low) / STEPS_OF_WINDOW, last / STEPS, 0.0) or 1.0
+        width = max((high - low) / WINDOW_STEPS, last / MAX_COST_STEPS, 0.0) or 1.0
         # Each group's term is rounded by half a step at most, and divided inexactly.
         slack = len(shifted) / 2 + 1e-6
         reach = sum(float(terms.max()) for terms in shifted) / width
@@ -93,11 +93,11 @@ class Window:
 
     @property
     def count(self) -> float:
-        """How many architectures there are to draw from; 0: none lies in the window."""
+        """The number of architectures to sample from; 0: none lies in the window."""
         return float(self.ways[0, 0])
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Raises ValueError where there is none."""
+        """Return one of them at random; raises ValueError where there is none."""
         if not self.count:
             raise ValueError("the window is empty")
         total, picks = 0, []

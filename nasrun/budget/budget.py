@@ -1,18 +1,16 @@
-"""A budget as it is configured: bounds on the cost of the network that is retrained."""
+"""The settings of a budget: bounds on the cost of the network that is retrained."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.budget.candidates import Bounds, Candidates
-from nasrun.budget.latency import Latency
+from nasrun.budget.latency import Latencies, Latency
 from nasrun.errors import UserError
-from nasrun.run.compute import Compute
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace, SizeName
 from nasrun.values import Problem
@@ -21,7 +19,7 @@ Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
 class Range(BaseModel):
-    """min, max: both included; null: no bound."""
+    """The bounds of one cost; min, max: both included, null: no bound."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,10 +28,14 @@ class Range(BaseModel):
 
     @property
     def given(self) -> bool:
+        """Whether there is any bound."""
         return self.min is not None or self.max is not None
 
     def bounds(self, name: str) -> Bounds:
-        """Raises UserError where the lower bound is above the upper one."""
+        """Return the bounds of the cost ``name``.
+
+        Raises UserError where the lower bound is above the upper one.
+        """
         if self.min is not None and self.max is not None and self.min > self.max:
             raise UserError(f"budget.{name}: min={self.min:g} is above max={self.max:g}")
         return Bounds(
@@ -63,12 +65,13 @@ class Budget:
         for name, given in self.ranges.items():
             given.bounds(name)  # raises before anything else is built
 
-    def over(
-        self, space: SearchSpace, problem: Problem, compute: Compute, kept: Path | None = None
+    def bind(
+        self, space: SearchSpace, problem: Problem, latencies: Latencies, screen: Screen
     ) -> Candidates:
-        """The architectures within the budget.
+        """Return the architectures of ``space`` within the budget.
 
-        kept: where the run keeps the latencies that it goes by.
+        latencies: what ``latency`` became for this space; they are asked for only where latency is
+        bounded or a goal. screen: says where the bounds can only be sought.
         Raises UserError where there are none, naming the bound and the nearest reachable value.
         """
         bounds = []
@@ -82,13 +85,13 @@ class Budget:
 
         def measure_of(name: str) -> Measure:
             if name == "latency_ms":
-                return self.latency.over(space, problem, compute, kept)
+                return latencies.measure
             return space.sizer(cast(SizeName, name), problem, "final")
 
         measures = {bound.name: measure_of(bound.name) for bound in bounds}
         candidates = Candidates(space, bounds, measures, measure_of)
         if bounds and not candidates.exact:
-            Screen().say(
+            screen.say(
                 f"the budget's costs do not add up over the decisions of {space.name}: its bounds "
                 "were sought, not computed, and architectures are led into it step by step, which "
                 "is not quite uniform"

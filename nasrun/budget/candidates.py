@@ -1,4 +1,4 @@
-"""The architectures that a search may consider: those of a space, within bounds on their costs."""
+"""The architectures that a search may consider: a space within bounds on its costs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
-DRAWS = 20_000
-"""Draws from the window of one cost, none of which meets all bounds, before giving up."""
+MAX_WINDOW_SAMPLES = 20_000
+"""Samples from the window of one cost, none of which meets all bounds, before giving up."""
 
-WALKS = 200
-"""Directed walks likewise, each from another random architecture."""
+MAX_WALKS = 200
+"""Directed walks before giving up, each from another random architecture."""
 
-TRIES = 100
-"""Plain random draws, which are uniform, before an architecture is led into the budget."""
+MAX_PLAIN_SAMPLES = 100
+"""Plain random samples, which are uniform, before an architecture is led into the budget."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """low <= cost <= high. name: of the setting, ``macs``; latency_ms in milliseconds."""
+    """The bounds of one cost, both included: low <= cost <= high.
+
+    name: of the setting, e.g. ``macs``; latency_ms in milliseconds.
+    """
 
     name: str
     low: float
     high: float
 
     def excess(self, value: float) -> float:
-        """How far outside the bounds, as a share of the bound; 0 inside."""
+        """Return how far ``value`` is outside, as a share of the bound; 0 inside."""
         if self.low <= value <= self.high:
             return 0.0
         bound = self.low if value < self.low else self.high
@@ -41,9 +44,9 @@ class Bounds:
 
 
 class Candidates:
-    """What search algorithms draw from, instead of the space itself.
+    """The architectures that search algorithms sample from, instead of the space itself.
 
-    exact: whether the bounds that are reachable are known and draws are uniform among all that
+    exact: whether the bounds that are reachable are known and samples are uniform among all that
     meet them; else both are found by going from architecture to architecture.
     """
 
@@ -54,8 +57,9 @@ class Candidates:
         measures: Mapping[str, Measure] | None = None,
         measure_of: Callable[[str], Measure] | None = None,
     ) -> None:
-        """measures: of each bound's name; measure_of: makes further ones.
+        """Check that some architecture meets the bounds.
 
+        measures: of each bound's name; measure_of: makes further ones.
         Raises UserError where nothing meets the bounds.
         """
         self.space = space
@@ -79,7 +83,10 @@ class Candidates:
         )
 
     def measure(self, name: str) -> Measure:
-        """A cost of the final network, bounded or not; raises UserError where there is none."""
+        """Return the measure of a cost of the final network, bounded or not.
+
+        Raises UserError where there is none of that name.
+        """
         if name in self.measures:
             return self.measures[name]
         if self._measure_of is None:
@@ -87,24 +94,24 @@ class Candidates:
         return self._measure_of(name)
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
-        """What is bounded, by name."""
+        """Return the costs that are bounded, by name."""
         return {name: measure(architecture) for name, measure in self.measures.items()}
 
     def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """A random architecture within the budget; None where none was found."""
+        """Return a random architecture within the budget; None where none was found."""
         if not self.bounds:
             return self.space.sample(rng)
         if self.window is not None:
-            for _ in range(DRAWS if self.window.count else 0):
+            for _ in range(MAX_WINDOW_SAMPLES if self.window.count else 0):
                 architecture = self.window.sample(rng)
                 if self.allows(architecture):
                     return architecture
             return None
-        for _ in range(TRIES):
+        for _ in range(MAX_PLAIN_SAMPLES):
             architecture = self.space.sample(rng)
             if self.allows(architecture):
                 return architecture
-        for _ in range(WALKS):
+        for _ in range(MAX_WALKS):
             architecture = self._walk(self.space.sample(rng), rng)
             if self.allows(architecture):
                 return architecture
@@ -114,8 +121,10 @@ class Candidates:
         return sum(bound.excess(self.measures[bound.name](architecture)) for bound in self.bounds)
 
     def _walk(self, start: Architecture, rng: np.random.Generator) -> Architecture:
-        """From ``start`` one changed decision after the other, each nearer to the budget, until it
-        is met or nothing brings it nearer."""
+        """Change one decision after the other, each time nearer to the budget.
+
+        It begins at ``start`` and ends where the budget is met or nothing brings it nearer.
+        """
         best, excess = start, self._excess(start)
         changes = [
             (index, option)
@@ -139,7 +148,7 @@ class Candidates:
         return Additive(self.space, self.measures[bound.name]).window(bound.low, bound.high)
 
     def _check_reach(self, bound: Bounds, streams: Streams) -> None:
-        """Raises UserError where the whole space lies below the bounds, or above them."""
+        """Raise UserError where the whole space lies below the bounds, or above them."""
         measure = self.measures[bound.name]
         low, high = map(measure, self.space.extremes(measure, streams.sub(bound.name)))
         found = "is" if self.exact else "that was found is"
@@ -155,7 +164,7 @@ class Candidates:
             )
 
     def _check_together(self, rng: np.random.Generator) -> None:
-        """Raises UserError where no architecture is found that meets all bounds."""
+        """Raise UserError where no architecture is found that meets all bounds."""
         if self.sample(rng) is not None:
             return
         walks = [self._walk(self.space.sample(rng), rng) for _ in range(20)]
@@ -163,18 +172,18 @@ class Candidates:
         if self.allows(nearest) and not self.exact:
             return
         reached = ", ".join(f"{name} {cost:,.10g}" for name, cost in self.costs(nearest).items())
-        if self.allows(nearest):  # far too few for draws to find them
+        if self.allows(nearest):  # far too few for samples to find them
             raise UserError(
-                f"{self._told()}: hardly any architecture of {self.space.name} is within (one has "
+                f"{self._typed()}: hardly any architecture of {self.space.name} is within (one has "
                 f"{reached}): widen the budget"
             )
         raise UserError(
-            f"{self._told()}: no architecture of {self.space.name} was found within; the nearest "
+            f"{self._typed()}: no architecture of {self.space.name} was found within; the nearest "
             f"has {reached}"
         )
 
-    def _told(self) -> str:
-        """The bounds as they are typed."""
+    def _typed(self) -> str:
+        """Return the bounds as they are typed."""
         words = []
         for bound in self.bounds:
             if math.isfinite(bound.low):

@@ -1,4 +1,4 @@
-"""Latency: measured per operation on the device at hand into a table, or read from a user's."""
+"""Latencies of layers, measured on the device at hand or read from a table, and their sums."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ from nasrun.search_space.base import Measure, Piece, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 
-LARGEST = 2**26
-"""Bytes of a table, at most."""
+MAX_TABLE_BYTES = 2**26
+"""Bytes of a table file, at most."""
+
+SAMPLES_FOR_LAYERS = 8
+"""Random architectures whose variants are searched for layers."""
+
+MIN_CHECKED_NETWORKS = 3
+"""Whole networks from which on a correlation with the sums means something."""
 
 
 @dataclass
-class Table:
-    """Milliseconds by the name of an operation.
+class LatencyTable:
+    """The milliseconds of layers by name.
 
-    files: where it is kept; source: what errors call it; time: measures an operation that is
-    missing; None: then that is an error.
+    files: where it is kept; source: its name in errors; time: measures a layer that is missing;
+    None: then that is an error.
     """
 
     milliseconds: dict[str, float]
@@ -46,37 +52,33 @@ class Table:
     source: str
     time: Callable[[Piece], float] | None = None
 
-    def of(self, piece: Piece) -> float:
-        """Raises UserError where the operation is missing and cannot be measured."""
-        if piece.name not in self.milliseconds:
+    def milliseconds_of(self, layer: Piece) -> float:
+        """Return the latency of ``layer``; a new one is kept.
+
+        Raises UserError where it is missing and cannot be measured.
+        """
+        if layer.name not in self.milliseconds:
             if self.time is None:
-                raise UserError(f"{self.source} has no latency of operation {piece.name!r}")
-            self.milliseconds[piece.name] = self.time(piece)
+                raise UserError(f"{self.source} has no latency of operation {layer.name!r}")
+            self.milliseconds[layer.name] = self.time(layer)
             self.write()
-        return self.milliseconds[piece.name]
-
-    def measure(self, space: SearchSpace, problem: Problem) -> Measure:
-        """The latency of an architecture's final network: the sum over its operations."""
-
-        def measure(architecture: Architecture) -> float:
-            return math.fsum(map(self.of, space.pieces(architecture, problem, "final") or []))
-
-        return measure
+        return self.milliseconds[layer.name]
 
     def write(self) -> None:
+        """Write the table into all of its files."""
         for path in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_table(path, self.milliseconds)
 
 
 class Latency:
-    """How latencies come about.
+    """The settings of latencies.
 
     table: a CSV file with the columns operation and ms, instead of measurements; store: folder
     where measured tables are kept, one for each device and setting, so that nothing is measured
     twice. device: on which it counts; batch_size: images at once; repeats: of which the median is
     taken, after ``warm_up`` further ones; networks: how many whole networks the sums are checked
-    against. The latency of a network is the sum over its operations (``SearchSpace.pieces``).
+    against. The latency of a network is the sum over its layers (``SearchSpace.pieces``).
     """
 
     def __init__(
@@ -93,114 +95,28 @@ class Latency:
         self.table, self.store, self.device = table, store, device
         self.batch_size, self.repeats, self.warm_up = batch_size, repeats, warm_up
         self.networks = networks
-        self.found: Table | None = None
 
-    def over(
-        self, space: SearchSpace, problem: Problem, compute: Compute, kept: Path | None = None
-    ) -> Measure:
-        """The latency of an architecture's final network, in ms.
-
-        kept: the table that this run has gone by before, if it exists.
-        Raises UserError over an absent device, a space without a list of operations, and a table
-        that lacks one.
-        """
-        if space.pieces(space.sample(np.random.default_rng(0)), problem, "final") is None:
-            raise UserError(
-                f"budget.latency_ms: {space.name} has no list of operations whose latencies could "
-                "be added up; set a budget of macs or params"
-            )
-        earlier = read_table(kept) if kept is not None and kept.exists() else {}
-        if self.table is None:
-            self.found = self._measured(space, problem, compute, earlier)
-        else:
-            file = kept if earlier and kept else Path(self.table).expanduser()
-            self.found = Table(earlier or read_table(file), [], str(file))
-            for piece in _all_pieces(space, problem).values():
-                self.found.of(piece)  # raises now over one that is missing
-        return self.found.measure(space, problem)
-
-    def keep(self, kept: Path) -> None:
-        """Keep the table that ``over`` has found, if any, with the run."""
-        if self.found is not None:
-            self.found.files.append(kept)
-            self.found.write()
-
-    def _measured(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         compute: Compute,
-        earlier: Mapping[str, float],
-    ) -> Table:
-        """The table of this device, with whatever operations it lacked measured now.
+        screen: Screen,
+        kept: Path | None = None,
+    ) -> Latencies:
+        """Return the latencies of ``space``, which are measured or read when they are asked for.
 
-        earlier: what this run has gone by before; it goes by one table from beginning to end.
+        screen: shows the progress. kept: the table that this run has used before, if it exists; a
+        run uses one table from beginning to end.
         """
-        if self.device != "auto":
-            compute = Compute.choose(
-                self.device,
-                precision="auto",
-                deterministic=torch.are_deterministic_algorithms_enabled(),
-            )
-        setting = {
-            "device": compute.describe(),
-            "processor": platform.processor() or platform.machine(),
-            "torch": torch.__version__,
-            "batch_size": self.batch_size,
-        }
-        name = blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=6).hexdigest()
-        path = Path(self.store).expanduser() / f"{name}.csv"
-        known = read_table(path) if path.exists() else {}
-        known |= earlier
-        table = Table(known, [path], str(path), lambda piece: self.time(piece, compute))
-        wanted = _all_pieces(space, problem)
-        missing = [piece for name, piece in wanted.items() if name not in known]
-        screen = Screen()
-        if missing:
-            with screen.stage("latency", len(missing)) as stage:
-                for piece in missing:
-                    known[piece.name] = self.time(piece, compute)
-                    stage.advance(1, {"ms": known[piece.name]})
-        try:
-            table.write()
-        except OSError as error:
-            raise UserError(
-                f"cannot keep the latencies in {path}: {error.strerror}; choose another place with "
-                "budget.latency.store=DIR"
-            ) from error
-        screen.say(f"latencies of {len(wanted)} operations on {compute.describe()}: {path}")
-        if missing and self.networks >= 3:
-            screen.say(self._check(space, problem, table, compute))
-        return table
-
-    def _check(self, space: SearchSpace, problem: Problem, table: Table, compute: Compute) -> str:
-        """The sums against whole networks, in words."""
-        from scipy import stats  # half a second, and only here
-
-        measure = table.measure(space, problem)
-        shape = (problem.channels, problem.size, problem.size)
-        summed, whole = [], []
-        for index in range(self.networks):
-            architecture = space.sample(Streams(0).numpy("latency", index))
-
-            def build(architecture: Architecture = architecture) -> nn.Module:
-                return space.network(architecture, problem, "final")
-
-            summed.append(measure(architecture))
-            whole.append(self.time(Piece("network", shape, build), compute))
-        return (
-            f"against {self.networks} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
-            f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
-            f"{stats.kendalltau(summed, whole).statistic:.3f}, sum / whole "
-            f"{np.mean(np.array(summed) / whole):.3f} on average"
-        )
+        return Latencies(self, space, problem, compute, screen, kept)
 
     @torch.inference_mode()
-    def time(self, piece: Piece, compute: Compute) -> float:
-        """Milliseconds of a forward pass in evaluation mode, the median of ``repeats``."""
+    def time(self, layer: Piece, compute: Compute) -> float:
+        """Return the milliseconds of a forward pass in evaluation mode, the median of repeats."""
         with Streams(0).default("latency"):
-            module = compute.place(piece.build()).eval()
-        images = compute.images(torch.zeros(self.batch_size, *piece.shape, device=compute.device))
+            module = compute.place(layer.build()).eval()
+        images = compute.images(torch.zeros(self.batch_size, *layer.shape, device=compute.device))
 
         def once() -> float:
             began = time.perf_counter()
@@ -215,27 +131,156 @@ class Latency:
         return median(once() for _ in range(self.repeats))
 
 
-def _all_pieces(space: SearchSpace, problem: Problem) -> dict[str, Piece]:
-    """Every operation that networks of the space have, by name.
+class Latencies:
+    """The latencies of one search space on one device."""
+
+    def __init__(
+        self,
+        settings: Latency,
+        space: SearchSpace,
+        problem: Problem,
+        compute: Compute,
+        screen: Screen,
+        kept: Path | None,
+    ) -> None:
+        self.settings, self.space, self.problem = settings, space, problem
+        self.compute, self.screen, self.kept = compute, screen, kept
+        self._table: LatencyTable | None = None
+
+    @property
+    def table(self) -> LatencyTable:
+        """The latencies of all layers of the space; they are found when first asked for.
+
+        Raises UserError over an absent device, a space without a list of layers, and a table that
+        lacks one.
+        """
+        if self._table is None:
+            self._table = self._find_table()
+        return self._table
+
+    def _find_table(self) -> LatencyTable:
+        some = self.space.sample(np.random.default_rng(0))
+        if self.space.pieces(some, self.problem, "final") is None:
+            raise UserError(
+                f"budget.latency_ms: {self.space.name} has no list of operations whose latencies "
+                "could be added up; set a budget of macs or params"
+            )
+        known = read_table(self.kept) if self.kept is not None and self.kept.exists() else {}
+        if self.settings.table is None:
+            return self._measure_missing(known)
+        file = self.kept if known and self.kept else Path(self.settings.table).expanduser()
+        table = LatencyTable(known or read_table(file), [], str(file))
+        for layer in all_layers(self.space, self.problem).values():
+            table.milliseconds_of(layer)  # raises now over one that is missing
+        return table
+
+    @property
+    def measure(self) -> Measure:
+        """The latency of an architecture's final network, in ms: the sum over its layers."""
+        table = self.table
+
+        def measure(architecture: Architecture) -> float:
+            layers = self.space.pieces(architecture, self.problem, "final") or []
+            return math.fsum(map(table.milliseconds_of, layers))
+
+        return measure
+
+    def keep(self, path: Path) -> None:
+        """Keep the table in ``path``, too, unless no latency has been asked for."""
+        if self._table is not None:
+            self._table.files.append(path)
+            self._table.write()
+
+    def _measure_missing(self, kept: Mapping[str, float]) -> LatencyTable:
+        """Return the table of this device, with whatever layers it lacked measured now.
+
+        kept: latencies that take the place of those in the store.
+        """
+        settings, compute, screen = self.settings, self.compute, self.screen
+        if settings.device != "auto":
+            compute = Compute.choose(
+                settings.device,
+                precision="auto",
+                deterministic=torch.are_deterministic_algorithms_enabled(),
+            )
+        key = {
+            "device": compute.describe(),
+            "processor": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "batch_size": settings.batch_size,
+        }
+        name = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=6).hexdigest()
+        path = Path(settings.store).expanduser() / f"{name}.csv"
+        known = read_table(path) if path.exists() else {}
+        known |= kept
+        table = LatencyTable(known, [path], str(path), lambda layer: settings.time(layer, compute))
+        layers = all_layers(self.space, self.problem)
+        missing = [layer for name, layer in layers.items() if name not in known]
+        if missing:
+            with screen.stage("latency", len(missing)) as stage:
+                for layer in missing:
+                    known[layer.name] = settings.time(layer, compute)
+                    stage.advance(1, {"ms": known[layer.name]})
+        try:
+            table.write()
+        except OSError as error:
+            raise UserError(
+                f"cannot keep the latencies in {path}: {error.strerror}; choose another place with "
+                "budget.latency.store=DIR"
+            ) from error
+        screen.say(f"latencies of {len(layers)} operations on {compute.describe()}: {path}")
+        if missing and settings.networks >= MIN_CHECKED_NETWORKS:
+            screen.say(self._comparison(table, compute))
+        return table
+
+    def _comparison(self, table: LatencyTable, compute: Compute) -> str:
+        """Return a line that compares the sums with measured whole networks."""
+        from scipy import stats  # half a second, and only here
+
+        space, problem, count = self.space, self.problem, self.settings.networks
+        shape = (problem.channels, problem.size, problem.size)
+        summed, whole = [], []
+        for index in range(count):
+            architecture = space.sample(Streams(0).numpy("latency", index))
+
+            def build(architecture: Architecture = architecture) -> nn.Module:
+                return space.network(architecture, problem, "final")
+
+            layers = space.pieces(architecture, problem, "final") or []
+            summed.append(math.fsum(map(table.milliseconds_of, layers)))
+            whole.append(self.settings.time(Piece("network", shape, build), compute))
+        return (
+            f"against {count} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
+            f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
+            f"{stats.kendalltau(summed, whole).statistic:.3f}, sum / whole "
+            f"{np.mean(np.array(summed) / whole):.3f} on average"
+        )
+
+
+def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Piece]:
+    """Return every layer that networks of the space have, by name.
 
     Those of some random architectures, each with every option of every group of decisions in turn:
-    all, where an operation depends on one group; else nearly all, and the others follow when they
-    are met.
+    all, where a layer depends on one group; else nearly all, and the others follow when they are
+    met.
     """
     found: dict[str, Piece] = {}
-    for index in range(8):
+    for index in range(SAMPLES_FOR_LAYERS):
         start = space.sample(Streams(0).numpy("pieces", index))
         for group in space.groups:
             for architecture in space.variants(start, group):
-                for piece in space.pieces(architecture, problem, "final") or []:
-                    found.setdefault(piece.name, piece)
+                for layer in space.pieces(architecture, problem, "final") or []:
+                    found.setdefault(layer.name, layer)
     return found
 
 
 def read_table(path: Path) -> dict[str, float]:
-    """Raises UserError where the file has not the columns operation and ms, or a row is amiss."""
+    """Return the milliseconds by name of layer.
+
+    Raises UserError where the file has not the columns operation and ms, or a row is amiss.
+    """
     try:
-        text = read_bytes(path, LARGEST).decode("utf-8-sig")
+        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the latencies in {path}: {error}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
@@ -258,7 +303,7 @@ def read_table(path: Path) -> dict[str, float]:
 
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:
-    """What ``read_table`` gives back to the last digit: a run goes on by the same numbers."""
+    """Write a table that ``read_table`` gives back to the last digit: resumed runs depend on it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(

@@ -96,9 +96,12 @@ def find_class(target: object, where: str) -> type:
 
 
 def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
-    """Return the options of ``group`` whose class ``has`` something, a user's own too."""
+    """Return the options of ``group`` whose class ``has`` something, a user's own too.
+
+    group: its place may follow, e.g. ``evaluator@rank.also``.
+    """
     found = []
-    for option, path in files_of(group, config_dir).items():
+    for option, path in files_of(group.partition("@")[0], config_dir).items():
         with suppress(UserError):  # an option that is broken, or not trusted
             if has(find_class(read(path).get("_target_"), group)):
                 found.append(option)

@@ -20,9 +20,9 @@ def accuracy(
     compute: Compute,
     monitor: Monitor,
 ) -> float:
-    """Share of images whose largest logit is their label, in [0, 1]; each image counts once.
+    """Return the share of images whose largest logit is their label; each counts once.
 
-    NaN where any logit is NaN or infinite: such a network has no accuracy.
+    In [0, 1]; NaN where any logit is NaN or infinite: such a network has no accuracy.
     predict: images [B, C, H, W] -> logits [B, K].
     """
     correct = torch.zeros((), dtype=torch.int64, device=compute.device)

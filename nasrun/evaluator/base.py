@@ -1,14 +1,15 @@
-"""What an evaluator is: it gives architectures their scores."""
+"""The interface of evaluators (settings) and of the scorers that they become for a space."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from nasrun.dataset.base import Splits
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
-from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.search_space.base import Scale, SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
@@ -17,19 +18,30 @@ GatesOf = Callable[[Architecture], Gates]
 
 
 def choices_of(architecture: Architecture) -> Gates:
-    """The single path of an architecture."""
+    """Return the single path of an architecture."""
     return architecture.choices
 
 
-class Evaluator(ABC):
-    """From architectures to trials; the same images and protocol for all of them."""
+def needs_no_supernet(evaluator: type) -> bool:
+    """Return whether a class of evaluators scores without a supernet."""
+    return not getattr(evaluator, "needs_supernet", True)
 
-    needs_supernet: bool
-    """Whether a supernet must be trained before it can score."""
 
-    @abstractmethod
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
-        """Begin a search over ``space``; the seed of ``streams`` is written into the trials."""
+def scores_a_supernet(evaluator: type) -> bool:
+    """Return whether a class of evaluators scores by a supernet."""
+    return bool(getattr(evaluator, "needs_supernet", False))
+
+
+@dataclass(frozen=True)
+class ScoreAxis:
+    """The axis on which a plot shows scores: its label, and whether it shows their logarithms."""
+
+    label: str
+    logarithm: bool = False
+
+
+class Scorer(ABC):
+    """Scores architectures of one space; the same images and protocol for all of them."""
 
     @abstractmethod
     def score(
@@ -39,9 +51,38 @@ class Evaluator(ABC):
         monitor: Monitor,
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
-        """A trial for each architecture, in order, each as it is done.
+        """Yield a trial for each architecture, in order, each as it is done.
 
-        The score of one does not depend on the others. gates_of: by which a supernet runs it;
-        monitor hears of long work inside
-        (training), and keeps it so that it can be continued.
+        The score of one does not depend on the others. supernet: None where none is needed.
+        gates_of: the gates by which a supernet runs an architecture.
+        monitor: hears of long work inside (training), and keeps it so that it can be continued.
         """
+
+    @property
+    def published_scores(self) -> Mapping[Architecture, Sequence[float]] | None:
+        """Known scores of each architecture by training seed, where there are any; None: none."""
+        return None
+
+
+class Evaluator(ABC):
+    """The settings of a way to score architectures."""
+
+    needs_supernet: bool
+    """Whether a supernet must be trained before it can score."""
+
+    network_scale: Scale = "final"
+    """The scale of the stand-alone networks whose accuracy the scores are."""
+
+    @abstractmethod
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> Scorer:
+        """Return what scores architectures of ``space``.
+
+        The seed of ``streams`` is written into the trials.
+        Raises UserError where the settings do not fit the space or the images.
+        """
+
+    def axis(self, role: str) -> ScoreAxis:
+        """Return the axis of plots of the scores; role: the setting, e.g. ``rank.also``."""
+        return ScoreAxis(f"score by {role}")

@@ -30,7 +30,7 @@ def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Every batch norm normalises by the batch at hand and keeps its running statistics."""
+    """Let every batch norm normalise by the batch at hand and keep its running statistics."""
     norms = _norms(network)
     before = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
@@ -46,7 +46,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 def recalibrated_statistics(
     network: nn.Module, batches: Iterable[Batch], compute: Compute
 ) -> Iterator[Callable[[Predict], None]]:
-    """Yields a function that estimates the statistics of the path that ``predict`` runs.
+    """Yield a function that estimates the statistics of the path that ``predict`` runs.
 
     Statistics are the mean over the calibration batches, all of equal weight (cumulative
     average), not the exponential average of training, which forgets all but the last batches.
@@ -85,7 +85,7 @@ def recalibrated_statistics(
 def batch_norm_protocol(
     protocol: Protocol, network: nn.Module, batches: Iterable[Batch], compute: Compute
 ) -> Iterator[Callable[[Predict], None]]:
-    """Yields a function to be called with a path's ``predict`` before the path is scored.
+    """Yield a function to be called with a path's ``predict`` before the path is scored.
 
     batches: the calibration batches, always the same.
     """

@@ -1,4 +1,4 @@
-"""The same images in the same batches, for every architecture that is scored."""
+"""Fixed batches: every architecture is scored on the same images in the same batches."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import torch
 from nasrun.dataset.base import Batch, Split
 from nasrun.values import Problem
 
-RESIDENT_BYTES = 2**30
+MAX_RESIDENT_BYTES = 2**30
 """Normalised images up to this size are prepared once and kept on the device."""
 
 
 def fixed_batches(split: Split, problem: Problem, batch_size: int, count: int) -> Iterable[Batch]:
-    """The first ``count`` images: kept ready where they fit, prepared anew where not."""
-    again = _Again(split, batch_size, count)
-    return (
-        list(again) if count * 4 * problem.channels * problem.size**2 <= RESIDENT_BYTES else again
-    )
+    """Return the first ``count`` images in batches, kept ready on the device if they fit."""
+    batches = _PreparedAnew(split, batch_size, count)
+    needed = count * 4 * problem.channels * problem.size**2
+    return list(batches) if needed <= MAX_RESIDENT_BYTES else batches
 
 
-class _Again:
-    """Batches that are made anew each time they are gone through.
+class _PreparedAnew:
+    """Batches that are prepared anew each time they are iterated over.
 
     A last batch of a single image joins the one before it: batch norm has no statistics of one.
     """

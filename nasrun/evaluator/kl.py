@@ -1,9 +1,10 @@
-"""Scores without labels: how near a path's predictions are to those of the whole supernet."""
+"""Scores without labels: the divergence of a path's predictions from the whole supernet's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -11,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nasrun.dataset.base import Splits
+from nasrun.dataset.base import Batch, Splits
 from nasrun.errors import MissingCapabilityError, UserError
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import Evaluator, GatesOf, ScoreAxis, Scorer, choices_of
 from nasrun.evaluator.batch_norm import batch_statistics
 from nasrun.evaluator.batches import fixed_batches
 from nasrun.limits import Count, Images
@@ -22,29 +23,33 @@ from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import has_mixtures
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture, Problem, Trial
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
-    """D(p ‖ q) + D(q ‖ p) of two log-probabilities [N, K], the mean over N, in nats."""
+    """Return D(p ‖ q) + D(q ‖ p) of two log-probabilities [N, K], the mean over N, in nats."""
     return ((first.exp() - second.exp()) * (first - second)).sum(1).mean()
 
 
 class KlEvaluator(Evaluator):
-    """exp(-D), in (0, 1]: D is the symmetrised Kullback-Leibler divergence between the predictions
-    of a path and of the whole supernet, on the first ``images`` training images, not augmented.
+    """Scores a path by exp(-D), in (0, 1], D its divergence from the whole supernet.
 
-    Whole: everything on, or every decision the mean of its options. batch_size: images at once;
-    batch norm goes by their own statistics. No label is looked at.
+    D is the symmetrised Kullback-Leibler divergence between the predictions of a path and of the
+    whole supernet, on the first ``images`` training images, not augmented. Whole: everything on,
+    or every decision the mean of its options. batch_size: images at once; batch norm goes by their
+    own statistics. No label is read.
     Source: Bender et al., ICML 2018, on 64 images; the exponential is ours, so that more is better.
     """
 
     needs_supernet = True
+    network_scale = "search"
 
     def __init__(self, *, images: Images, batch_size: Annotated[Count, Field(ge=2)]) -> None:
         self.images, self.batch_size = images, batch_size
 
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> Scorer:
         if "mix" not in space.gate_kinds:
             raise MissingCapabilityError(
                 f"evaluator=kl: {space.name} opens one option of a decision at a time, so there is "
@@ -62,9 +67,25 @@ class KlEvaluator(Evaluator):
                 "evaluator.images=1: there are no batch norm statistics of one image; take two at "
                 "least"
             )
-        self.space, self.problem, self.compute = space, splits.problem, compute
-        self.seed = streams.seed
-        self.batches = fixed_batches(splits.train, self.problem, self.batch_size, self.images)
+        batches = fixed_batches(splits.train, splits.problem, self.batch_size, self.images)
+        return KlScorer(self, space, splits.problem, compute, streams.seed, batches)
+
+    def axis(self, role: str) -> ScoreAxis:
+        """Return an axis of D itself, which is easier to read than exp(-D)."""
+        label = "\N{MINUS SIGN} KL divergence from the whole supernet (nats)"
+        return ScoreAxis(label, logarithm=True)
+
+
+@dataclass(frozen=True)
+class KlScorer(Scorer):
+    """Scores by divergence on fixed batches of training images."""
+
+    settings: KlEvaluator
+    space: SearchSpace
+    problem: Problem
+    compute: Compute
+    seed: int
+    batches: Iterable[Batch]
 
     def score(
         self,
@@ -92,14 +113,14 @@ class KlEvaluator(Evaluator):
                         "evaluator": "kl",
                         "divergence": found if finite else None,
                         "batch_norm": "batch",
-                        "images": self.images,
-                        "batch_size": self.batch_size,
+                        "images": self.settings.images,
+                        "batch_size": self.settings.batch_size,
                     },
                 )
 
     @torch.inference_mode()
     def _predictions(self, predict: Callable[[Tensor], Tensor], monitor: Monitor) -> Tensor:
-        """The log-probabilities of all images, float64 [N, K]."""
+        """Return the log-probabilities of all images, float64 [N, K]."""
         found = []
         for images, _ in self.batches:
             monitor.poll()

@@ -1,24 +1,25 @@
-"""Scores without training: the larger the network, the better."""
+"""Scores without training: a larger network has a better score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from nasrun.dataset.base import Splits
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture, Problem, Trial
 
 
 class SizeEvaluator(Evaluator):
-    """The size of the network of the search, as a share of the largest that the space may have.
+    """Scores by the size of the network, as a share of the largest that the space may have.
 
-    The baseline that every supernet has to beat; and, with a single random architecture, the
-    control of a search: a random network, retrained.
+    The size is that of the search's scale. This is the baseline that every supernet has to beat;
+    and, with a single random architecture, the control of a search: a random network, retrained.
     """
 
     needs_supernet = False
@@ -26,9 +27,22 @@ class SizeEvaluator(Evaluator):
     def __init__(self, *, size: Literal["params", "macs"]) -> None:
         self.size = size
 
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
-        self.space, self.problem, self.seed = space, splits.problem, streams.seed
-        self.largest: int = getattr(space.cost_bound(splits.problem), self.size)
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> Scorer:
+        largest: int = getattr(space.cost_bound(splits.problem), self.size)
+        return SizeScorer(self.size, space, splits.problem, streams.seed, largest)
+
+
+@dataclass(frozen=True)
+class SizeScorer(Scorer):
+    """Scores by size; largest: the upper bound of all sizes in the space."""
+
+    size: Literal["params", "macs"]
+    space: SearchSpace
+    problem: Problem
+    seed: int
+    largest: int
 
     def score(
         self,

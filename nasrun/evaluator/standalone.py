@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -16,16 +17,32 @@ from nasrun.values import Architecture, Trial
 
 
 class StandaloneEvaluator(Evaluator):
-    """Accuracy on all validation images after training alone, at the search's width and depth."""
+    """Scores by accuracy on all validation images after training alone.
+
+    The networks have the width and depth of the search's scale.
+    """
 
     needs_supernet = False
+    network_scale = "search"
 
     def __init__(self, *, trainer: Trainer) -> None:
         self.trainer = trainer
 
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
-        self.space, self.splits = space, splits
-        self.compute, self.streams = compute, streams
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> Scorer:
+        return StandaloneScorer(self.trainer, space, splits, compute, streams)
+
+
+@dataclass(frozen=True)
+class StandaloneScorer(Scorer):
+    """Trains each architecture and measures it; the network in training is kept by the monitor."""
+
+    trainer: Trainer
+    space: SearchSpace
+    splits: Splits
+    compute: Compute
+    streams: Streams
 
     def score(
         self,
@@ -35,14 +52,14 @@ class StandaloneEvaluator(Evaluator):
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
         for architecture in architectures:
-            # the streams are named by the architecture: a score does not depend on the company
+            # The streams are named by the architecture: a score does not depend on the others.
             name = f"standalone/{architecture.digest}"
             streams = self.streams.sub(name)
             with streams.default("init"):
                 network = self.space.network(
                     architecture, self.splits.problem, "search", auxiliary=self.trainer.auxiliary
                 )
-            training = self.trainer.start(network, self.splits.train, self.compute, streams)
+            training = self.trainer.bind(network, self.splits.train, self.compute, streams)
             monitor.keep("standalone", training, label=name)
             if not training.done:
                 training.train_round(monitor, name)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
-from nasrun.dataset.base import Splits
+from nasrun.dataset.base import Batch, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
 from nasrun.evaluator.batches import fixed_batches
 from nasrun.limits import Count, Images
@@ -19,17 +20,18 @@ from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture, Problem, Trial
 
 
 class SupernetEvaluator(Evaluator):
-    """Accuracy on the same fixed validation images for every architecture.
+    """Scores by accuracy on the same validation images for every architecture.
 
     images: how many of them (None: all); batch_norm: see ``nasrun.evaluator.batch_norm``;
     recalibration_images: training images for ``batch_norm=recalibrated``.
     """
 
     needs_supernet = True
+    network_scale = "search"
 
     def __init__(
         self,
@@ -44,26 +46,57 @@ class SupernetEvaluator(Evaluator):
         self.batch_norm = batch_norm
         self.recalibration_images = recalibration_images
 
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> SupernetScorer:
         if self.images is not None and self.images > len(splits.validation):
             raise UserError(
                 f"evaluator.images={self.images}: the validation split has "
                 f"{len(splits.validation)} images; lower it or raise dataset.validation"
             )
-        self.space, self.problem, self.compute = space, splits.problem, compute
-        self.seed = streams.seed
-        self.count = self.images or len(splits.validation)
+        count = self.images or len(splits.validation)
         calibrating = min(self.recalibration_images, len(splits.train))
-        measured = {"batch": self.count, "recalibrated": calibrating}.get(self.batch_norm, 2)
+        measured = {"batch": count, "recalibrated": calibrating}.get(self.batch_norm, 2)
         if measured < 2:
             raise UserError(
                 f"evaluator.batch_norm={self.batch_norm} needs at least two images: there are no "
                 "statistics of one"
             )
-        self.validation = fixed_batches(
-            splits.validation, self.problem, self.batch_size, self.count
+        size, problem = self.batch_size, splits.problem
+        return SupernetScorer(
+            space=space,
+            problem=problem,
+            compute=compute,
+            seed=streams.seed,
+            batch_norm=self.batch_norm,
+            count=count,
+            batch_size=size,
+            validation=fixed_batches(splits.validation, problem, size, count),
+            calibration=fixed_batches(splits.train, problem, size, calibrating),
         )
-        self.calibration = fixed_batches(splits.train, self.problem, self.batch_size, calibrating)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetScorer(Scorer):
+    """Scores the paths of a supernet on fixed batches.
+
+    count, batch_size: of the validation images. calibration: batches of training images for the
+    protocol ``recalibrated``.
+    """
+
+    space: SearchSpace
+    problem: Problem
+    compute: Compute
+    seed: int
+    batch_norm: Protocol
+    count: int
+    batch_size: int
+    validation: Iterable[Batch]
+    calibration: Iterable[Batch]
+
+    def with_protocol(self, batch_norm: Protocol) -> SupernetScorer:
+        """Return a scorer of another batch norm protocol that shares the batches of this one."""
+        return replace(self, batch_norm=batch_norm)
 
     def score(
         self,

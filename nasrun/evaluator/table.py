@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import IO, Annotated
@@ -14,19 +15,19 @@ from pydantic import Field, PositiveFloat
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Trial
+from nasrun.values import Architecture, Problem, Trial
 
-LONGEST_LINE = 2**20
-"""Characters; the longest of the published tables has some hundreds."""
+MAX_LINE_CHARACTERS = 2**20
+"""Characters in a line of a table, at most; the published tables have some hundreds."""
 
 
 class TableEvaluator(Evaluator):
-    """A column of a CSV file (plain, or packed as .gz), read whole when the search starts.
+    """Scores by a column of a CSV file (plain, or packed as .gz), read whole at the start.
 
     path: the file; architecture: its column of architectures, as ``SearchSpace.parse`` takes them;
     score: its column of scores, or several, one for each training seed, whose mean is taken;
@@ -48,42 +49,26 @@ class TableEvaluator(Evaluator):
         self.columns = [score] if isinstance(score, str) else score
         self.scale = scale
 
-    def start(self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams) -> None:
-        """Raises UserError where any line of the table is not as it must be."""
+    def bind(
+        self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
+    ) -> TableScorer:
+        """Read the table; raises UserError where any line of it is not as it must be."""
         if self.path is None:
             raise UserError("evaluator.path is missing: the table, a .csv or .csv.gz file")
-        self.space, self.problem, self.seed = space, splits.problem, streams.seed
-        self.file = Path(self.path)
-        self.by_seed = self._read()
+        file = Path(self.path)
+        by_seed = self._read(file, space)
+        columns = ", ".join(self.columns)
+        return TableScorer(by_seed, space, splits.problem, streams.seed, file, columns)
 
-    def score(
-        self,
-        architectures: Sequence[Architecture],
-        supernet: Supernet | None,
-        monitor: Monitor,
-        gates_of: GatesOf = choices_of,
-    ) -> Iterator[Trial]:
-        """Raises UserError where the table lacks an architecture."""
-        for architecture in architectures:
-            if architecture not in self.by_seed:
-                raise UserError(self._missing(architecture))
-            yield Trial(
-                architecture,
-                fmean(self.by_seed[architecture]),
-                self.space.cost(architecture, self.problem),
-                self.seed,
-                {"evaluator": "table", "table": self.file.name, "column": ", ".join(self.columns)},
-            )
-
-    def _read(self) -> dict[Architecture, list[float]]:
-        """The scores of each architecture, in the order of the columns."""
+    def _read(self, path: Path, space: SearchSpace) -> dict[Architecture, list[float]]:
+        """Return the scores of each architecture, in the order of the columns."""
         scores: dict[Architecture, list[float]] = {}
         lines: dict[Architecture, int] = {}
         strange: UserError | None = None
-        for line, text, values in self._rows():
-            place = f"{self.file}, line {line}"
+        for line, text, values in self._rows(path):
+            place = f"{path}, line {line}"
             try:
-                architecture = self.space.parse(text)
+                architecture = space.parse(text)
             except UserError as error:
                 strange = strange or UserError(f"{place}: {text[:80]!r}: {error}")
                 continue
@@ -95,28 +80,28 @@ class TableEvaluator(Evaluator):
             pairs = zip(self.columns, values, strict=True)
             scores[architecture] = [self._accuracy(value, key, place) for key, value in pairs]
         if not scores:
-            why = strange or f"{self.file} has no rows"
+            why = strange or f"{path} has no rows"
             raise UserError(
-                f"no row of the table is an architecture of {self.space.name}; {why}; check "
+                f"no row of the table is an architecture of {space.name}; {why}; check "
                 "search_space and evaluator.architecture"
             )
         if strange:
             raise strange
         return scores
 
-    def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Line number, architecture and scores of each row, as they stand there."""
-        if not self.file.is_file():
+    def _rows(self, path: Path) -> Iterator[tuple[int, str, list[str]]]:
+        """Yield the line number, architecture and scores of each row, as they stand there."""
+        if not path.is_file():
             raise UserError(f"evaluator.path={self.path}: there is no such file")
         try:
-            with _open(self.file) as file:
+            with _open(path) as file:
                 reader = csv.DictReader(_lines(file), restval="")
                 columns = reader.fieldnames or ()
                 wanted = [("architecture", self.architecture)]
                 for key, column in wanted + [("score", column) for column in self.columns]:
                     if column not in columns:
                         raise UserError(
-                            f"evaluator.{key}={column}: {self.file} has no such column; it has "
+                            f"evaluator.{key}={column}: {path} has no such column; it has "
                             f"{', '.join(columns)[:500] or 'none'}"
                         )
                 for row in reader:
@@ -137,6 +122,44 @@ class TableEvaluator(Evaluator):
             )
         return value
 
+
+@dataclass(frozen=True)
+class TableScorer(Scorer):
+    """Looks scores up.
+
+    by_seed: the scores of each architecture, one a column. columns: their names, for the trials.
+    """
+
+    by_seed: Mapping[Architecture, list[float]]
+    space: SearchSpace
+    problem: Problem
+    seed: int
+    file: Path
+    columns: str
+
+    @property
+    def published_scores(self) -> Mapping[Architecture, list[float]]:
+        return self.by_seed
+
+    def score(
+        self,
+        architectures: Sequence[Architecture],
+        supernet: Supernet | None,
+        monitor: Monitor,
+        gates_of: GatesOf = choices_of,
+    ) -> Iterator[Trial]:
+        """Raises UserError where the table lacks an architecture."""
+        for architecture in architectures:
+            if architecture not in self.by_seed:
+                raise UserError(self._missing(architecture))
+            yield Trial(
+                architecture,
+                fmean(self.by_seed[architecture]),
+                self.space.cost(architecture, self.problem),
+                self.seed,
+                {"evaluator": "table", "table": self.file.name, "column": self.columns},
+            )
+
     def _missing(self, architecture: Architecture) -> str:
         write, canonical = self.space.write, self.space.canonical
         form = canonical(architecture)
@@ -149,15 +172,18 @@ class TableEvaluator(Evaluator):
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
-    """Raises csv.Error over a line that no table has: a small packed file can hold gigabytes."""
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise csv.Error(f"a line has over {LONGEST_LINE:,} characters")
+    """Yield the lines; raises csv.Error over one that is too long for a table.
+
+    A small packed file can hold gigabytes.
+    """
+    while line := file.readline(MAX_LINE_CHARACTERS):
+        if len(line) == MAX_LINE_CHARACTERS:
+            raise csv.Error(f"a line has over {MAX_LINE_CHARACTERS:,} characters")
         yield line
 
 
 def _open(path: Path) -> IO[str]:
-    """A text file, packed by gzip or not."""
+    """Open a text file, packed by gzip or not."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")

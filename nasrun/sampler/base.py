@@ -1,4 +1,4 @@
-"""What a sampler is: it says which gates one training step of the supernet opens."""
+"""The interface of samplers, which set the gates of each training step of a supernet."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 
 
+def takes_pool(sampler: type) -> bool:
+    """Return whether a class of samplers can keep to a pool of architectures."""
+    return bool(getattr(sampler, "takes_pool", False))
+
+
 class Sampler(ABC):
-    """A rule for setting gates; drawn anew in every step."""
+    """A rule that samples the gates of every step anew."""
 
     gate_kind: GateKind = "path"
     takes_pool: bool = True
@@ -23,39 +28,49 @@ class Sampler(ABC):
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
         """Raises UserError where the rule means nothing in ``space``."""
 
-    def fit(self, batch_size: int, steps: int) -> int | None:
-        """How many images of a batch each of a step's gates trains; None: each trains them all.
+    def ghost_batch_of(self, batch_size: int) -> int | None:
+        """Return how many images of a batch each of a step's gates trains; None: all of them.
 
-        Called before ``over``, with the images of a batch and the steps of the whole training.
-        Raises UserError where the batch cannot be divided so.
+        Raises UserError where a batch cannot be divided so.
         """
         return None
 
     @abstractmethod
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
+        ghost_batches: int = 1,
     ) -> GatesOfStep:
-        """The rule over ``pool``, or over the whole space where there is none."""
+        """Return the gates of each step, as a function of its number.
+
+        pool: the architectures that are trained; None: the whole space.
+        steps: of the whole training. ghost_batches: the parts of a batch that have gates of their
+        own (see ``ghost_batch_of``).
+        """
 
 
 class PathSampler(Sampler):
-    """One architecture a step, named by (seed, step): no state, so nothing to save."""
+    """Samples one architecture a step, from a stream named by (seed, step): it has no state."""
 
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
+        ghost_batches: int = 1,
     ) -> GatesOfStep:
-        draw = self.distribution(space, problem, pool)
+        sample = self.distribution(space, problem, pool)
 
         def gates(step: int) -> list[Gates]:
-            return [draw(streams.numpy("sampler", step)).choices]
+            return [sample(streams.numpy("sampler", step)).choices]
 
         return gates
 
@@ -63,4 +78,4 @@ class PathSampler(Sampler):
     def distribution(
         self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None
     ) -> Callable[[np.random.Generator], Architecture]:
-        """A function that draws one architecture."""
+        """Return a function that samples one architecture."""

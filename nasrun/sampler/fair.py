@@ -1,4 +1,4 @@
-"""Strict fairness: every step trains every option of every decision, as often as any other."""
+"""Strict fairness: every step trains all options of every decision equally often."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from nasrun.values import Architecture, Problem
 
 
 class Fair(Sampler):
-    """A step permutes the options of each decision and trains the paths that result, one update.
+    """Permutes the options of each decision in a step and trains the paths that result.
 
-    With m options there are m paths, and each option is in exactly one of them. A decision that
-    has fewer than the most goes through its permutation again, so that the counts of its options
-    differ by one at most.
+    They make one update. With m options there are m paths, and each option is in exactly one of
+    them. A decision that has fewer than the most goes through its permutation again, so that the
+    counts of its options differ by one at most.
     Source: FairNAS (Chu et al., arXiv 1907.01845), Algorithm 1.
     """
 
     takes_pool = False
 
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
+        ghost_batches: int = 1,
     ) -> GatesOfStep:
         if pool is not None:
             raise UserError("sampler=fair trains the whole search space, not a pool")

@@ -1,4 +1,4 @@
-"""Path dropout: everything is open but what is dropped, other things for each ghost batch."""
+"""Path dropout: each ghost batch closes other decisions at random, and opens the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nasrun.values import Architecture, Problem
 
 
 class PathDropout(Sampler):
-    """Every decision that is off or on is off with probability progress · rate^(1/k).
+    """Switches each decision off with probability progress · rate^(1/k).
 
     k: the decisions of its group, those whose names differ in the last part only, e.g. the inputs
     or the operations of one choice block; so at the end all k are off with probability ``rate``,
@@ -47,7 +47,7 @@ class PathDropout(Sampler):
                 has=is_binary,
             )
 
-    def fit(self, batch_size: int, steps: int) -> int | None:
+    def ghost_batch_of(self, batch_size: int) -> int | None:
         ghost_batch = self.ghost_batch or batch_size
         if ghost_batch > batch_size:
             raise UserError(
@@ -57,15 +57,17 @@ class PathDropout(Sampler):
             raise UserError(
                 f"sampler.ghost_batch={ghost_batch} does not divide trainer.batch_size={batch_size}"
             )
-        self.steps, self.patterns = steps, batch_size // ghost_batch
         return self.ghost_batch
 
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
+        ghost_batches: int = 1,
     ) -> GatesOfStep:
         if pool is not None:
             raise UserError("sampler=path_dropout trains the whole search space, not a pool")
@@ -73,11 +75,11 @@ class PathDropout(Sampler):
         groups = [decision.name.rpartition("/")[0] for decision in space.decisions]
         sizes = Counter(groups)
         final = np.array([self.rate ** (1 / sizes[group]) for group in groups])
-        patterns, last = self.patterns, max(self.steps - 1, 1)
+        last = max(steps - 1, 1)
 
         def gates(step: int) -> list[Gates]:
             off = final * min(step / last, 1.0)
-            drawn = streams.numpy("sampler", step).random((patterns, len(groups)))
-            return [tuple(pattern) for pattern in (drawn >= off).astype(int).tolist()]
+            random = streams.numpy("sampler", step).random((ghost_batches, len(groups)))
+            return [tuple(pattern) for pattern in (random >= off).astype(int).tolist()]
 
         return gates

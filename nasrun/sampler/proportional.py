@@ -15,7 +15,7 @@ from nasrun.values import Architecture, Problem
 
 
 class Proportional(PathSampler):
-    """P(architecture) ∝ size^exponent.
+    """Samples with P(architecture) ∝ size^exponent.
 
     size: ``params``, ``macs`` or ``bitops`` of the stand-alone network at the search's scale.
     Source: Balanced NAO (arXiv 1909.10815), Eq. 3, with parameters and exponent 1.
@@ -42,20 +42,20 @@ class Proportional(PathSampler):
             architectures = tuple(pool)
             cumulative = np.cumsum([weight(architecture) for architecture in architectures])
 
-            def draw(rng: np.random.Generator) -> Architecture:
+            def sample(rng: np.random.Generator) -> Architecture:
                 point = rng.random() * cumulative[-1]
                 return architectures[int(np.searchsorted(cumulative, point, side="right"))]
 
-            return draw
+            return sample
 
         bound = math.pow(getattr(space.cost_bound(problem), self.size), self.exponent)
 
-        def draw_by_rejection(rng: np.random.Generator) -> Architecture:
-            # Exact over a space too large to enumerate: a uniform draw is kept with probability
+        def sample_by_rejection(rng: np.random.Generator) -> Architecture:
+            # Exact over a space too large to enumerate: a uniform sample is kept with probability
             # weight / bound, and no weight exceeds the bound.
             while True:
                 architecture = space.sample(rng)
                 if rng.random() * bound < weight(architecture):
                     return architecture
 
-        return draw_by_rejection
+        return sample_by_rejection

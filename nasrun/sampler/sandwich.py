@@ -15,7 +15,7 @@ from nasrun.values import Architecture, Problem
 
 
 class Sandwich(Sampler):
-    """The gradients of the largest, the smallest and ``random`` further paths make one update.
+    """Trains the largest, the smallest and ``random`` further paths in one update.
 
     The largest comes first, so that ``trainer.distillation=true`` makes it the teacher of the
     others. size: what "largest" means.
@@ -26,12 +26,15 @@ class Sandwich(Sampler):
         self.random = random
         self.size = size
 
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
+        ghost_batches: int = 1,
     ) -> GatesOfStep:
         if pool is None:
             smallest, largest = space.extremes(space.sizer(self.size, problem), streams)

@@ -1,4 +1,4 @@
-"""Uniform over bins of size: small, middling and large architectures are trained alike often."""
+"""Uniform sampling over bins of size, so that all sizes are trained equally often."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, Problem
 
-DRAWS = 500
-"""Random draws for one bin, after which the nearest is taken; SPOS' released code."""
-SEEN = 2000
+MAX_SAMPLES_FOR_BIN = 500
+"""Random architectures for one bin, after which the nearest is taken; SPOS' released code."""
+
+SAMPLES_FOR_BOUNDS = 2000
 """Random architectures whose sizes give the bounds, where the configuration gives none."""
 
 
 class SizeBins(PathSampler):
-    """A bin is drawn uniformly, then an architecture of that bin.
+    """Samples a bin uniformly, then an architecture of that bin.
 
     bins: their number, of equal width between low and high; null bounds: the smallest and the
     largest size among random architectures (of the pool, where there is one).
@@ -44,7 +45,7 @@ class SizeBins(PathSampler):
     ) -> Callable[[np.random.Generator], Architecture]:
         size = space.sizer(self.size, problem)
         rng = np.random.default_rng(0)  # the bounds are a property of the space, not of the run
-        known = pool if pool is not None else [space.sample(rng) for _ in range(SEEN)]
+        known = pool if pool is not None else [space.sample(rng) for _ in range(SAMPLES_FOR_BOUNDS)]
         sizes = [size(architecture) for architecture in known]
         low = min(sizes) if self.low is None else self.low
         high = max(sizes) if self.high is None else self.high
@@ -56,11 +57,11 @@ class SizeBins(PathSampler):
             )
         edges = np.linspace(low, high, self.bins + 1)
 
-        def draw(rng: np.random.Generator) -> Architecture:
+        def sample(rng: np.random.Generator) -> Architecture:
             chosen = int(rng.integers(self.bins))
             begin, end = edges[chosen], edges[chosen + 1]
             best: tuple[float, Architecture] | None = None
-            for _ in range(DRAWS):
+            for _ in range(MAX_SAMPLES_FOR_BIN):
                 architecture = (
                     space.sample(rng) if pool is None else pool[int(rng.integers(len(pool)))]
                 )
@@ -70,7 +71,7 @@ class SizeBins(PathSampler):
                     return architecture
                 if best is None or distance < best[0]:
                     best = distance, architecture
-            assert best is not None  # noqa: S101 - DRAWS is not 0
+            assert best is not None  # noqa: S101 - it is not 0
             return best[1]
 
-        return draw
+        return sample

@@ -1,4 +1,4 @@
-"""Uniform sampling: every architecture alike."""
+"""Uniform sampling: all architectures have the same probability."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from nasrun.values import Architecture, Problem
 
 
 class Uniform(PathSampler):
-    """Source: NAO-WS, SPOS (Guo et al. 2020, §3.2)."""
+    """Samples every architecture with the same probability.
+
+    Source: NAO-WS, SPOS (Guo et al. 2020, §3.2).
+    """
 
     def distribution(
         self, space: SearchSpace, problem: Problem, pool: Sequence[Architecture] | None

@@ -1,4 +1,4 @@
-"""Warm-up: at first the whole supernet is trained at once, so that no option starts behind."""
+"""Warm-up: at first the whole supernet is trained, so that no option starts behind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from nasrun.search_space.gates import GatesOfStep, has_mixtures
 
 
 class WarmUp:
-    """For the first ``epochs`` everything is open, every decision the mean of all of its options.
+    """Opens everything for the first ``epochs``; then the sampler takes over.
 
-    Then the sampler takes over, whichever it is. Source: the released code of Yu et al.'s landmark
-    regularisation (CVPR 2021), 15 epochs.
+    Every decision is the mean of all of its options.
+    Source: the released code of Yu et al.'s landmark regularisation (CVPR 2021), 15 epochs.
     """
 
     def __init__(self, *, epochs: Epochs) -> None:
@@ -28,8 +28,10 @@ class WarmUp:
                 has=has_mixtures,
             )
 
-    def before(self, gates: GatesOfStep, space: SearchSpace, steps_per_epoch: int) -> GatesOfStep:
-        """The rule of the first steps, and then ``gates``."""
+    def put_before(
+        self, gates: GatesOfStep, space: SearchSpace, steps_per_epoch: int
+    ) -> GatesOfStep:
+        """Return gates that open everything in the first steps, and then follow ``gates``."""
         steps = round(self.epochs * steps_per_epoch)
         if not steps:
             return gates

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from nasrun.budget.candidates import Candidates
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
-from nasrun.evaluator.table import TableEvaluator
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Evaluator, Scorer, needs_no_supernet
 from nasrun.limits import Count
 from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, say_comparison
 from nasrun.run.layout import LATENCIES
@@ -86,35 +85,37 @@ class CompareTask(Task):
         space, judge = setup.search_space, self.truth or setup.evaluator
         for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
             if one.needs_supernet:
-                raise UserError(
-                    f"{key}: compare trains no supernet, so it takes only scores that need none: "
-                    f"{key}=table or {key}=standalone"
+                raise MissingCapabilityError(
+                    f"{key}: compare trains no supernet, so it takes only scores that need none",
+                    group=key,
+                    has=needs_no_supernet,
                 )
         self.check(space)
         splits = setup.load(run.compute.device)
-        candidates = setup.budget.over(
-            space, splits.problem, run.compute, run.directory / LATENCIES
+        latencies = setup.budget.latency.bind(
+            space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
         )
+        candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
         for algo in self.algorithms.values():  # what does not fit the space is refused now
             algo.bind(candidates, run.streams.sub("search_algo"), run.compute.device)
-        setup.evaluator.start(space, splits, run.compute, run.streams)
+        scorer = judging = setup.evaluator.bind(space, splits, run.compute, run.streams)
         if judge is not setup.evaluator:
-            judge.start(space, splits, run.compute, run.streams)
+            judging = judge.bind(space, splits, run.compute, run.streams)
         run.begin()
-        setup.budget.latency.keep(run.directory / LATENCIES)
+        latencies.keep(run.directory / LATENCIES)
         store, searches = Scores(space), Searches(space)
         run.keep("images", SameImages(splits))
         run.keep("scores", store)
         run.keep("searches", searches)
-        scores = ScoredOnce(setup.evaluator, store, run, "score")
-        truth = scores if judge is setup.evaluator else ScoredOnce(judge, store, run, "truth")
+        scores = ScoredOnce(scorer, store, run, "score")
+        truth = scores if judging is scorer else ScoredOnce(judging, store, run, "truth")
         for name in self.algorithms:
             search_all(name, self, candidates, scores, truth, searches.of(name))
         comparison = Comparison.between(
             {name: searches.of(name) for name in self.algorithms},
             control=self.control,
             evaluations=self.evaluations,
-            best=best_of(judge, candidates),
+            best=best_of(judging, candidates),
             resamples=self.resamples,
             confidence=self.confidence,
             streams=run.streams,
@@ -145,11 +146,10 @@ def search_all(
             run.safe_point()
 
 
-def best_of(judge: Evaluator, candidates: Candidates) -> float | None:
-    """The best there is within the budget, where a table tells."""
-    if not isinstance(judge, TableEvaluator):
+def best_of(judge: Scorer, candidates: Candidates) -> float | None:
+    """Return the best published score within the budget; None where none are published."""
+    published = judge.published_scores
+    if published is None:
         return None
-    return max(
-        (fmean(seeds) for one, seeds in judge.by_seed.items() if candidates.allows(one)),
-        default=None,
-    )
+    allowed = (seeds for one, seeds in published.items() if candidates.allows(one))
+    return max(map(fmean, allowed), default=None)

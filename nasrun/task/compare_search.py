@@ -6,7 +6,7 @@ from typing import Any
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.evaluator.base import Scorer
 from nasrun.report.comparison import Found, SearchRecord
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
@@ -18,24 +18,22 @@ from nasrun.values import Architecture, Trial
 
 
 class ScoredOnce:
-    """Scores of an evaluator, asked for once in all searches of the run.
+    """Scores of one scorer, asked for once in all searches of the run.
 
     So a search that was interrupted is gone through again from its start, to the same end, and
     costs nothing up to where it was.
     """
 
-    def __init__(self, evaluator: Evaluator, scores: Scores, run: Run, role: str) -> None:
+    def __init__(self, scorer: Scorer, scores: Scores, run: Run, role: str) -> None:
         """role: ``score`` or ``truth``, for trials.jsonl."""
-        self.evaluator, self.run, self.role = evaluator, run, role
+        self.scorer, self.run, self.role = scorer, run, role
         self.trials = scores.of(role)
         self.known = {trial.architecture: trial for trial in self.trials}
 
     def trial_of(self, architecture: Architecture) -> Trial:
         """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
         if architecture not in self.known:
-            (trial,) = score_all(
-                self.evaluator, [architecture], self.trials, self.run, role=self.role
-            )
+            (trial,) = score_all(self.scorer, [architecture], self.trials, self.run, role=self.role)
             self.known[architecture] = trial
         return self.known[architecture]
 

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nasrun.dataset.base import Splits
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
-from nasrun.evaluator.standalone import StandaloneEvaluator
-from nasrun.evaluator.table import TableEvaluator
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Evaluator, needs_no_supernet
 from nasrun.run.files import read_bytes
 from nasrun.run.monitor import Monitor, Stage
 from nasrun.run.run import Run
@@ -137,7 +135,11 @@ class GroundTruth:
 
         Raises UserError where the evaluator needs a supernet: that would be no ground truth."""
         if evaluator.needs_supernet:
-            raise UserError("rank.truth: the scores of a supernet are no ground truth")
+            raise MissingCapabilityError(
+                "rank.truth: the scores of a supernet are no ground truth",
+                group="evaluator@rank.truth",
+                has=needs_no_supernet,
+            )
         self.evaluator = evaluator
         self.seeds = seeds
         self.folder, self.config = folder, config
@@ -145,7 +147,7 @@ class GroundTruth:
     def start(self, space: SearchSpace, splits: Splits, run: Run) -> None:
         """Raises UserError where there is no ground truth to be had."""
         self.space, self.splits, self.run = space, splits, run
-        self.evaluator.start(space, splits, run.compute, run.streams)
+        self.scorer = self.evaluator.bind(space, splits, run.compute, run.streams)
         definition = {
             **self.config,
             "task": asdict(splits.problem),
@@ -156,24 +158,25 @@ class GroundTruth:
 
     def scores(self, architectures: Sequence[Architecture]) -> TrueScores:
         """Every network is trained at most once; what is known already is read."""
-        if isinstance(self.evaluator, TableEvaluator):
-            list(self.evaluator.score(architectures, None, self.run))  # raises over a missing one
-            return np.array([self.evaluator.by_seed[one] for one in architectures]).T
+        published = self.scorer.published_scores
+        if published is not None:
+            list(self.scorer.score(architectures, None, self.run))  # raises over a missing one
+            return np.array([published[architecture] for architecture in architectures]).T
         found = [list(self._of_seed(architectures, seed)) for seed in range(self.seeds)]
         return np.array([[trial.score for trial in trials] for trials in found])
 
     @property
     def scale(self) -> Scale:
         """The networks whose accuracy it is: those of the search, or those of a publication."""
-        return "search" if isinstance(self.evaluator, StandaloneEvaluator) else "final"
+        return self.evaluator.network_scale
 
     def _of_seed(self, architectures: Sequence[Architecture], seed: int) -> Iterator[Trial]:
         monitor: Monitor = ShownOnly(self.run)
         known = self.store.read(self.space, self.splits.problem)
         streams = Streams(seed).sub("ground_truth")
-        self.evaluator.start(self.space, self.splits, self.run.compute, streams)
+        scorer = self.evaluator.bind(self.space, self.splits, self.run.compute, streams)
         left = [one for one in architectures if (one, seed) not in known]
-        trained = self.evaluator.score(left, None, monitor)
+        trained = scorer.score(left, None, monitor)
         with self.run.screen.stage(f"truth/seed{seed}", len(architectures)) as stage:
             for architecture in architectures:
                 trial = known.get((architecture, seed))

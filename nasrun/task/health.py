@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.batch_norm import Protocol
-from nasrun.evaluator.supernet import SupernetEvaluator
+from nasrun.evaluator.supernet import SupernetEvaluator, SupernetScorer
 from nasrun.limits import Count, Images
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
@@ -83,9 +83,10 @@ class HealthReport:
         self.scores: dict[str, dict[str, list[float]]] = {}
         rng = run.streams.numpy("health")
         self.architectures = [space.sample(rng) for _ in range(settings.architectures)]
-        self.evaluator = settings.evaluator(splits)
-        if self.evaluator is not None:
-            self.evaluator.start(space, splits, run.compute, run.streams)
+        evaluator = settings.evaluator(splits)
+        self.scorer: SupernetScorer | None = None
+        if evaluator is not None:
+            self.scorer = evaluator.bind(space, splits, run.compute, run.streams)
         self._warned = False
 
     def begin(self, supernet: Supernet) -> None:
@@ -114,19 +115,19 @@ class HealthReport:
         Nothing happens unless ``epoch`` epochs of the round have just been trained, and this is an
         epoch after which health is measured. The supernet stays as it is.
         """
-        if epoch not in self.settings.epochs(training.trainer.epochs):
+        if epoch not in self.settings.epochs(training.settings.epochs):
             return
         key = f"{round_}/{epoch}"
-        ends = (round_ + 1, 0) if epoch == training.trainer.epochs else None
+        ends = (round_ + 1, 0) if epoch == training.settings.epochs else None
         now = (round_, epoch * training.steps_per_epoch)
         if key in self.scores or training.mark != (ends or now):
             return
         found: dict[str, list[float]] = {}
-        if (evaluator := self.evaluator) is not None:
+        if self.scorer is not None:
             for protocol in PROTOCOLS:
-                evaluator.batch_norm = protocol  # one evaluator, so that images are held once
+                scorer = self.scorer.with_protocol(protocol)
                 # NullMonitor: nobody may write a checkpoint while the statistics are changed.
-                trials = evaluator.score(self.architectures, training.network, NullMonitor())
+                trials = scorer.score(self.architectures, training.network, NullMonitor())
                 found[protocol] = [trial.score for trial in trials]
         self.scores[key] = found
         metrics = {f"score/{name}/mean": fmean(scores) for name, scores in found.items()}

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.base import Architectures
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.architectures.samples import Architectures
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Evaluator, Scorer, scores_a_supernet
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
 from nasrun.report.ranking import (
@@ -69,7 +69,11 @@ class RankTask(Task):
         if sorted(set(epochs)) != epochs:
             raise UserError(f"rank.epochs={epochs}: must rise from each to the next")
         if also is not None and not also.needs_supernet:
-            raise UserError("rank.also: a second way to score the supernet: take kl or supernet")
+            raise MissingCapabilityError(
+                "rank.also is a second way to score the supernet",
+                group="evaluator@rank.also",
+                has=scores_a_supernet,
+            )
         self.architectures = architectures
         self.truth, self.also = truth, also
         self.truth_seeds = truth_seeds
@@ -93,12 +97,16 @@ class RankTask(Task):
                 f"a ranking needs three architectures at least, not {len(architectures)}"
             )
         if not evaluator.needs_supernet:
-            raise UserError("evaluator: rank measures the scores of a supernet (supernet or kl)")
+            raise MissingCapabilityError(
+                "evaluator: rank measures the scores of a supernet",
+                group="evaluator",
+                has=scores_a_supernet,
+            )
         truth = GroundTruth(
             self.truth, self.truth_seeds, Path(self.truth_store), truth_config(run.config)
         )
         truth.start(space, splits, run)
-        evaluator.start(space, splits, run.compute, run.streams)
+        scorer = evaluator.bind(space, splits, run.compute, run.streams)
         also = Also.over(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
@@ -108,9 +116,9 @@ class RankTask(Task):
         run.keep("images", SameImages(splits))
         run.keep("scores", scores)
         supernet.keep()
-        ways = [("score", evaluator)]
+        ways = [("score", scorer)]
         if also is not None:
-            ways.append(("also", also.evaluator))
+            ways.append(("also", also.scorer))
         for epoch in epochs:
             left = [
                 (name, way)
@@ -137,7 +145,7 @@ def values(scores: Scores, name: str, epoch: int) -> list[float]:
 
 
 def score(
-    evaluator: Evaluator,
+    scorer: Scorer,
     run: Run,
     architectures: Sequence[Architecture],
     supernet: SupernetStage,
@@ -150,7 +158,7 @@ def score(
     with run.stage(group, len(architectures)) as stage:
         stage.advance(len(trials))
         left = architectures[len(trials) :]
-        for _ in score_all(evaluator, left, trials, run, supernet=supernet.network, epoch=epoch):
+        for _ in score_all(scorer, left, trials, run, supernet=supernet.network, epoch=epoch):
             stage.advance(1)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
-from nasrun.evaluator.kl import KlEvaluator
+from nasrun.evaluator.base import ScoreAxis, Scorer
 from nasrun.metrics.bootstrap import bootstrap
 from nasrun.metrics.ranking import kendall
 from nasrun.report.ranking import Agreement, SecondScores
@@ -23,26 +21,11 @@ if TYPE_CHECKING:
     from nasrun.task.rank import RankTask
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The axis on which scores are plotted: its label, and whether it shows logarithms."""
-
-    label: str
-    logarithm: bool
-
-
-def axis_of(evaluator: Evaluator) -> Axis:
-    """Scores by divergence are exp(-D), and it is D that one wants to see."""
-    if isinstance(evaluator, KlEvaluator):
-        return Axis("\N{MINUS SIGN} KL divergence from the whole supernet (nats)", True)
-    return Axis("score by rank.also", False)
-
-
 class Also:
     """The second scores of a ranking and how they agree with the first and with the truth."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator, self.axis = evaluator, axis_of(evaluator)
+    def __init__(self, scorer: Scorer, axis: ScoreAxis) -> None:
+        self.scorer, self.axis = scorer, axis
         self.scores: dict[int, list[float]] = {}
 
     @staticmethod
@@ -51,10 +34,10 @@ class Also:
         if wanted.also is None:
             return None
         try:
-            wanted.also.start(space, splits, run.compute, run.streams)
+            scorer = wanted.also.bind(space, splits, run.compute, run.streams)
         except UserError as error:
             raise UserError(f"rank.also: {error}") from error
-        return Also(wanted.also)
+        return Also(scorer, wanted.also.axis("rank.also"))
 
     def compare(
         self,

@@ -92,7 +92,7 @@ def retrain_architecture(
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
     held_out = setup.retrain.images == "train"
     images = splits.train if held_out else splits.train_and_validation()
-    training = trainer.start(network, images, run.compute, run.streams.sub("retrain"))
+    training = trainer.bind(network, images, run.compute, run.streams.sub("retrain"))
     run.keep("retrain", training, label=architecture.digest)
     if not training.done:
         training.train_round(run, "retrain")
@@ -113,8 +113,8 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
     """Look up the accuracy of the winner in ``retrain.truth``, in the place of a training."""
     truth = setup.retrain.truth
     assert truth is not None  # the caller has looked  # noqa: S101
-    truth.start(setup.search_space, splits, run.compute, run.streams)
-    (trial,) = truth.score([architecture], None, run)
+    scorer = truth.bind(setup.search_space, splits, run.compute, run.streams)
+    (trial,) = scorer.score([architecture], None, run)
     cost = setup.search_space.cost(architecture, splits.problem, "final")
     return {
         "architecture": architecture.to_json(),
@@ -125,7 +125,7 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
 
 def measure(training: Training[Network], split: Split, run: Run) -> float:
     """Accuracy of the trained network; raises UserError where its outputs are not finite."""
-    batches = split.eval_batches(training.trainer.batch_size)
+    batches = split.eval_batches(training.settings.batch_size)
     measured = accuracy(training.network, batches, run.compute, run)
     if math.isnan(measured):
         raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator, GatesOf, choices_of
+from nasrun.evaluator.base import GatesOf, Scorer, choices_of
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.values import Architecture, Trial
@@ -73,7 +73,7 @@ class Scores:
 
 
 def score_all(
-    evaluator: Evaluator,
+    scorer: Scorer,
     architectures: Sequence[Architecture],
     trials: list[Trial],
     run: Run,
@@ -89,7 +89,7 @@ def score_all(
 
     context: stands beside each trial in trials.jsonl, e.g. the round.
     """
-    for trial in evaluator.score(architectures, supernet, run, gates_of):
+    for trial in scorer.score(architectures, supernet, run, gates_of):
         if not math.isfinite(trial.score):
             trial = _worst(trial, run)
         trials.append(trial)

@@ -7,6 +7,7 @@ from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
+from nasrun.evaluator.base import Scorer
 from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.front import save_front
 from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
@@ -33,22 +34,24 @@ class SearchTask(Task):
         source: weights of a supernet that has been trained already; then that is left out.
         """
         splits = setup.load(run.compute.device)
-        evaluator, space = setup.evaluator, setup.search_space
+        space = setup.search_space
         setup.check_algo()
         setup.check_networks(splits.problem)
         if setup.retrain.truth is not None:  # what it lacks is told before anything trains
-            setup.retrain.truth.start(space, splits, run.compute, run.streams)
-        latencies = run.directory / LATENCIES
-        candidates = setup.budget.over(space, splits.problem, run.compute, latencies)
+            setup.retrain.truth.bind(space, splits, run.compute, run.streams)
+        latencies = setup.budget.latency.bind(
+            space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
+        )
+        candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
         search = setup.search_algo.bind(
             candidates, run.streams.sub("search_algo"), run.compute.device
         )
-        evaluator.start(space, splits, run.compute, run.streams)
-        needed = evaluator.needs_supernet
+        scorer = setup.evaluator.bind(space, splits, run.compute, run.streams)
+        needed = setup.evaluator.needs_supernet
         supernet = SupernetStage(setup, run, splits, search=search, weights=source, needed=needed)
         scores = Scores(space)
         run.begin()
-        setup.budget.latency.keep(latencies)
+        latencies.keep(run.directory / LATENCIES)
         run.keep("images", SameImages(splits))
         run.keep("search_algo", search)
         run.keep("scores", scores)
@@ -61,7 +64,7 @@ class SearchTask(Task):
 
         while (round_ := search.next_round(run)) is not None:
             supernet.train(round_)
-            score_round(setup, run, search, round_, supernet, scores)
+            score_round(setup, run, search, round_, scorer, supernet, scores)
         supernet.drop()
         save_front(search, space, run)
         if history := search.block_history():
@@ -84,6 +87,7 @@ def score_round(
     run: Run,
     search: Search,
     round_: Round,
+    scorer: Scorer,
     supernet: SupernetStage,
     scores: Scores,
 ) -> None:
@@ -94,7 +98,7 @@ def score_round(
         stage.advance(len(trials))
         while architectures := search.ask():
             for trial in score_all(
-                setup.evaluator,
+                scorer,
                 architectures,
                 trials,
                 run,
@@ -119,15 +123,15 @@ def choose_winner(
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    evaluator, trials = setup.shortlist.evaluator, scores.of("shortlist")
-    evaluator.start(setup.search_space, splits, run.compute, run.streams)
+    trials = scores.of("shortlist")
+    scorer = setup.shortlist.evaluator.bind(setup.search_space, splits, run.compute, run.streams)
     names = [trial.architecture for trial in found]
     done = len(trials)
     if [trial.architecture for trial in trials] != names[:done]:
         raise UserError(f"the shortlist in {run.directory / CHECKPOINTS} is not of this search")
     with run.stage("shortlist", len(found)) as stage:
         stage.advance(done)
-        for trial in score_all(evaluator, names[done:], trials, run, round="shortlist"):
+        for trial in score_all(scorer, names[done:], trials, run, round="shortlist"):
             stage.advance(score=trial.score)
     winner = max(trials, key=lambda trial: trial.score)  # of equals the first
     searched = {trial.architecture: trial.score for trial in found}

@@ -11,13 +11,13 @@ from pydantic import Field, NonNegativeInt
 
 from nasrun.budget.budget import Budget
 from nasrun.dataset.base import Dataset, Splits
-from nasrun.errors import UserError
-from nasrun.evaluator.base import Evaluator
+from nasrun.errors import MissingCapabilityError, UserError
+from nasrun.evaluator.base import Evaluator, needs_no_supernet, scores_a_supernet
 from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery
-from nasrun.sampler.base import Sampler
+from nasrun.sampler.base import Sampler, takes_pool
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
@@ -58,9 +58,10 @@ class Retrain:
         truth: Evaluator | None = None,
     ) -> None:
         if truth is not None and truth.needs_supernet:
-            raise UserError(
-                "evaluator@retrain.truth: what stands for retraining needs no supernet: table or "
-                "standalone"
+            raise MissingCapabilityError(
+                "retrain.truth: what stands for retraining needs no supernet",
+                group="evaluator@retrain.truth",
+                has=needs_no_supernet,
             )
         self.images = images
         self.trainer = trainer
@@ -113,11 +114,25 @@ class Setup:
         problem: Problem,
         pool: Sequence[Architecture] | None,
         streams: Streams,
+        *,
+        steps: int,
         steps_per_epoch: int,
     ) -> GatesOfStep:
-        """Return the gates of each step: by the warm-up first, then by the sampler."""
-        gates = self.sampler.over(self.search_space, problem, pool, streams.sub("sampler"))
-        return self.warm_up.before(gates, self.search_space, steps_per_epoch)
+        """Return the gates of each step: by the warm-up first, then by the sampler.
+
+        steps: of the whole training.
+        """
+        batch_size = self.trainer.batch_size
+        ghost_batch = self.sampler.ghost_batch_of(batch_size) or batch_size
+        gates = self.sampler.bind(
+            self.search_space,
+            problem,
+            pool,
+            streams.sub("sampler"),
+            steps=steps,
+            ghost_batches=batch_size // ghost_batch,
+        )
+        return self.warm_up.put_before(gates, self.search_space, steps_per_epoch)
 
     def check_algo(self) -> None:
         """Check that the search algorithm fits the space, the sampler and the evaluator.
@@ -135,15 +150,17 @@ class Setup:
                 "every step itself; set warm_up.epochs=0"
             )
         elif not self.evaluator.needs_supernet:
-            raise UserError(
-                f"search_algo {name} learns its gates while a supernet trains: choose "
-                "evaluator=supernet"
+            raise MissingCapabilityError(
+                f"search_algo {name} learns its gates while a supernet trains",
+                group="evaluator",
+                has=scores_a_supernet,
             )
         if algo.trains_pool and not self.sampler.takes_pool:
-            raise UserError(
+            raise MissingCapabilityError(
                 f"sampler {type(self.sampler).__name__} trains the whole search space, but "
-                f"search_algo {name} trains a pool of architectures: choose another sampler, or "
-                "search_algo=random"
+                f"search_algo {name} trains a pool of architectures: take search_algo=random, or",
+                group="sampler",
+                has=takes_pool,
             )
 
     def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:

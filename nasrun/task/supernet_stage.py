@@ -89,8 +89,8 @@ class SupernetStage:
         if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
             self.training = training = self._begin(round_.index)
             self.run.keep("supernet", training)
-        last = until or training.trainer.epochs
-        looks = self.health.settings.epochs(training.trainer.epochs) if self.health else []
+        last = until or training.settings.epochs
+        looks = self.health.settings.epochs(training.settings.epochs) if self.health else []
         if training.rounds_done <= round_.index:
             gates = self._gates(round_, training)
             for epoch in sorted({*(look for look in looks if look < last), last}):
@@ -116,7 +116,9 @@ class SupernetStage:
         if learner := training.rules.learner:
             return learner.gates
         return self.setup.gates(
-            self.splits.problem, round_.pool, self.run.streams, training.steps_per_epoch
+            *(self.splits.problem, round_.pool, self.run.streams),
+            steps=training.steps,
+            steps_per_epoch=training.steps_per_epoch,
         )
 
     def _begin(self, first_round: int) -> Training[Supernet]:
@@ -129,7 +131,7 @@ class SupernetStage:
         steps = rounds * trainer.epochs * epoch
         ghost_batch = learner = None
         if search is None or not setup.search_algo.learns_gates:
-            ghost_batch = setup.sampler.fit(trainer.batch_size, steps)
+            ghost_batch = setup.sampler.ghost_batch_of(trainer.batch_size)
         else:
             learner = search.bind_learner(
                 GateContext(
@@ -152,10 +154,10 @@ class SupernetStage:
             )
         if self.health is not None:
             self.health.begin(supernet)
-        rules = setup.path_rules.over(
+        rules = setup.path_rules.bind(
             space, splits.problem, run.streams.sub("path_rules"), ghost_batch
         )
-        return trainer.start(
+        return trainer.bind(
             supernet,
             splits.train,
             run.compute,

@@ -1,4 +1,4 @@
-"""What becomes of a training step that goes wrong: undone, or told in full."""
+"""Handling of non-finite losses: skip the step, or stop with a report."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from nasrun.errors import UserError
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.gates import Gate, Gates
 
-MOST_SKIPPED = 100
-"""Steps in a row; after so many without a finite loss the weights are beyond help."""
+MAX_SKIPPED_STEPS = 100
+"""Skipped steps in a row after which the training stops: the weights are beyond help."""
 
-FEW = 4
-"""Paths of a step that are told in a line; of more, only how many they are."""
+MAX_LISTED_PATHS = 4
+"""Paths of a step that a message lists; of more it gives only the number."""
 
 
 class Buffers:
-    """The buffers of a network (batch norm statistics) as they were before a step."""
+    """A copy of a network's buffers (batch norm statistics), to go back to."""
 
     def __init__(self, network: nn.Module) -> None:
         self.buffers = list(network.buffers())
         self.saved = [buffer.clone() for buffer in self.buffers]
 
     def save(self) -> None:
+        """Copy the buffers as they are."""
         self._copy(self.buffers, self.saved)
 
     def restore(self) -> None:
+        """Put the buffers back as they were saved."""
         self._copy(self.saved, self.buffers)
 
     @staticmethod
@@ -41,12 +43,12 @@ class Buffers:
 
 
 def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together, a scalar on their device."""
+    """Return the norm of all gradients together, a scalar on their device."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def _shown(gate: Gate) -> int | dict[str, float]:
-    """A gate as JSON; a weight that differs between images by its mean."""
+def _gate_to_json(gate: Gate) -> int | dict[str, float]:
+    """Return a gate as JSON; a weight that differs between images as its mean."""
     if isinstance(gate, int):
         return gate
     return {str(option): float(torch.as_tensor(w).detach().mean()) for option, w in gate.items()}
@@ -62,18 +64,18 @@ def stop_over_loss(
     gates: Sequence[Gates] | None,
     skipped: int,
 ) -> NoReturn:
-    """Raises UserError over the loss of ``step``, with all that helps to find the cause."""
-    shown = [[_shown(gate) for gate in path] for path in gates] if gates else None
+    """Raise UserError over the loss of ``step``, with all that helps to find the cause."""
+    shown = [[_gate_to_json(gate) for gate in path] for path in gates] if gates else None
     what = ""
     if shown:
         single = all(isinstance(gate, int) for path in shown for gate in path)
-        if len(shown) > FEW:
-            told = f"one of {len(shown)} paths"
+        if len(shown) > MAX_LISTED_PATHS:
+            paths = f"one of {len(shown)} paths"
         elif single:
-            told = f"architecture {', '.join(map(str, shown))}"
+            paths = f"architecture {', '.join(map(str, shown))}"
         else:  # weights of many options, for the note alone
-            told = f"a mixture over {len(shown[0])} decisions"
-        what = f" of {told}"
+            paths = f"a mixture over {len(shown[0])} decisions"
+        what = f" of {paths}"
     note = monitor.write_note(
         "nonfinite",
         # JSON has no sign for infinity.
@@ -89,7 +91,7 @@ def stop_over_loss(
     kind = "not a number" if math.isnan(loss) else "infinite"
     advice = "lower schedule.lr, set clip, or skip such steps with on_nonfinite=skip"
     if skipped:
-        advice = f"{skipped} steps were skipped, {MOST_SKIPPED} in a row: lower schedule.lr"
+        advice = f"{skipped} steps were skipped, {MAX_SKIPPED_STEPS} in a row: lower schedule.lr"
     raise UserError(
         f"{name}: the loss{what} is {kind} at step {step} with learning rate {lr:.3g}: {advice}; "
         f"{note}"

@@ -1,4 +1,4 @@
-"""Who looks on while a supernet trains, and what becomes of each option: counts and gradients."""
+"""Statistics of each option while a supernet trains: passes, and shares of the gradient."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from nasrun.values import Decision
 
 
 class StepWatch(Protocol):
-    """It changes nothing: no weight, no gradient, no random stream."""
+    """Is told of every step of a training, and changes no weight, gradient or random stream."""
 
     def stepped(self, step: int, paths: Sequence[Gates]) -> None:
-        """The gradients of ``step`` are there, and the weights are about to move by them."""
+        """Called when the gradients of ``step`` are there and the weights have not moved yet."""
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
-        """A line of metrics; progress: the share of all steps that are done, in [0, 1]."""
+        """Called with each line of metrics.
+
+        progress: the share of all steps that are done, in [0, 1].
+        """
 
 
 class OptionCounts:
-    """counts [D][K]: the forward and backward passes in which each option was open; ``passes`` of
-    them in all. In mixtures every option counts whose weight is not 0."""
+    """Counts the forward and backward passes in which each option was open.
+
+    counts: [D][K]; passes: their number in all. In mixtures every option counts whose weight is
+    not 0.
+    """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self.passes = 0
@@ -55,6 +61,7 @@ class OptionCounts:
 
     @property
     def counts(self) -> list[list[int]]:
+        """The passes that trained each option, [D][K]."""
         self.read()
         return self._counts
 
@@ -66,18 +73,19 @@ class OptionCounts:
         self._unread = []
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the counts as data."""
         return {"passes": self.passes, "counts": [list(row) for row in self.counts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of other decisions."""
+        """Continue from ``state``; raises ValueError where it is of other decisions."""
         self.passes, self._unread = int(state["passes"]), []
         self._counts = _numbers(state["counts"], self._counts, int)
 
 
 class OptionGradients:
-    """The share of the supernet's squared gradient norm, before clipping, that falls to the
-    weights of each option: [D][K], the mean over the ``samples`` steps that were looked at.
+    """Measures the share of each option's weights in the squared gradient norm of a supernet.
 
+    Before clipping; [D][K], the mean over the ``samples`` steps that were measured.
     A weight belongs to an option where nothing but that option uses it, as the supernet tells
     (``Supernet.option_modules``); stem, head and what options share belong to none. A weight on
     which two decisions must agree counts for both.
@@ -91,22 +99,24 @@ class OptionGradients:
         self._unread: list[tuple[list[list[tuple[int, int]]], Tensor]] = []
 
     def knows(self, decision: int) -> bool:
-        """Whether there are samples, and weights that belong to an option of that decision."""
+        """Whether there are samples, and weights that belong to options of ``decision``."""
         return self.samples > 0 and decision in self._known
 
     def begin(self, supernet: Supernet) -> None:
-        """Look at that supernet from now on."""
+        """Measure the gradients of ``supernet`` from now on."""
         owners = {
             id(parameter): places
             for module, places in supernet.option_modules()
             for parameter in module.parameters()
         }
-        self._parameters = [(one, owners.get(id(one), [])) for one in supernet.parameters()]
+        self._parameters = [
+            (parameter, owners.get(id(parameter), [])) for parameter in supernet.parameters()
+        ]
         self._known = {decision for places in owners.values() for decision, _ in places}
 
     @torch.no_grad()
     def look(self) -> None:
-        """At the gradients as they are."""
+        """Add a sample: the gradients as they are now."""
         active = [(p.grad, owners) for p, owners in self._parameters if p.grad is not None]
         if active and self._known:
             norms = torch.stack(torch._foreach_norm([gradient for gradient, _ in active]))
@@ -115,7 +125,7 @@ class OptionGradients:
 
     @property
     def sums(self) -> list[list[float]]:
-        """Of the shares in all samples; steps without a finite gradient are none."""
+        """Sums of the shares over all samples, [D][K]; each sample has finite gradients."""
         for owners, shares in self._unread:
             values = shares.tolist()
             if not shares.isfinite().all():
@@ -128,17 +138,18 @@ class OptionGradients:
         return self._sums
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of samples and the sums as data."""
         sums = [list(row) for row in self.sums]
         return {"samples": self.samples, "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of other decisions."""
+        """Continue from ``state``; raises ValueError where it is of other decisions."""
         self.samples, self._unread = int(state["samples"]), []
         self._sums = _numbers(state["sums"], self._sums, float)
 
 
 def _numbers(found: Any, own: Sequence[Sequence[Any]], kind: type) -> list[list[Any]]:
-    """``found`` as rows of numbers, as long as the rows of ``own``."""
+    """Return ``found`` as rows of numbers, as long as the rows of ``own``."""
     rows = [[kind(value) for value in row] for row in found]
     if [len(row) for row in rows] != [len(row) for row in own]:
         raise ValueError("what was counted is of another search space")

@@ -11,8 +11,9 @@ from nasrun.limits import Epochs, Strength
 
 
 class Schedule(BaseModel):
-    """kind: cosine, linear, polynomial, exponential or constant, from ``lr`` to ``lr_end``.
+    """The learning rate over the steps of a training, from ``lr`` to ``lr_end``.
 
+    kind: cosine, linear, polynomial, exponential or constant.
     spans: ``round`` starts afresh in each round of supernet training, ``run`` covers all rounds.
     cycle_epochs: epochs of the first cosine cycle, 0 for a single cycle over the whole span; each
     further cycle is cycle_factor times as long (warm restarts, Loshchilov & Hutter 2017).
@@ -33,8 +34,13 @@ class Schedule(BaseModel):
     decay: float = Field(gt=0, le=1)
     warmup_epochs: Epochs
 
-    def at(self, step: int, steps: int, steps_per_epoch: int, power: float | None = None) -> float:
-        """The learning rate of ``step`` in 0 .. steps - 1; power: instead of the schedule's own."""
+    def learning_rate(
+        self, step: int, steps: int, steps_per_epoch: int, power: float | None = None
+    ) -> float:
+        """Return the learning rate of ``step`` in 0 .. steps - 1.
+
+        power: of the polynomial schedule, instead of its own.
+        """
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return self.lr * (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""Rules of supernet training that look at the paths of a step: their sizes, or their options."""
+"""Rules of supernet training that depend on the paths of a step: their sizes or options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nasrun.values import Architecture, Problem
 
 
 class SizePower(BaseModel):
-    """The power of a polynomial schedule by the size of the path: small ones decay faster.
+    """The power of a polynomial schedule by the size of the path; small paths decay faster.
 
     smallest, largest: the power for the smallest and the largest architecture of the space; linear
     in log(size) between them.
@@ -33,7 +33,7 @@ class SizePower(BaseModel):
 
 @dataclass(frozen=True)
 class StepRules:
-    """What a training step does with its paths.
+    """The rules that a training step follows for its paths.
 
     distillation: the first path learns the labels, the others its soft outputs (Sandwich).
     power: of the polynomial schedule, by the paths of the step; None: the schedule's own.
@@ -41,7 +41,7 @@ class StepRules:
     ghost_batch: images that each path trains, the first ones the first path and so on (ghost batch
     norm, Hoffer et al. 2017); None: every path trains the whole batch.
     learner: of the gates, which takes a step of its own beside that of the weights.
-    watch: looks on.
+    watch: is told of every step and changes nothing.
     """
 
     distillation: bool = False
@@ -54,12 +54,12 @@ class StepRules:
 
 
 class PathRules:
-    """The rules as configured; ``over`` a space they become those of a step.
+    """The configured rules; ``bind`` turns them into those of a step in one search space.
 
     distillation: in-place distillation (Yu and Huang 2019, BigNAS 2020).
     size_power: the complexity-aware learning rate of DYNAS (CVPR 2025), from 4 to 1/4 by
-    parameters. separate_momentum: a momentum for each option of one decision, drawn at random for
-    the run (DYNAS: the operation on one random edge).
+    parameters. separate_momentum: a momentum for each option of one decision, which is sampled
+    once for the run (DYNAS: the operation on one random edge).
     """
 
     def __init__(
@@ -69,14 +69,18 @@ class PathRules:
         self.size_power = size_power
         self.separate_momentum = separate_momentum
 
-    def over(
+    def bind(
         self,
         space: SearchSpace,
         problem: Problem,
         streams: Streams,
         ghost_batch: int | None = None,
     ) -> StepRules:
-        """Raises UserError where distillation has no two paths that see the same images."""
+        """Return the rules of a step in ``space``.
+
+        ghost_batch: images that each path of a step trains; None: every path trains all.
+        Raises UserError where distillation has no two paths that see the same images.
+        """
         if self.distillation and ghost_batch is not None:
             raise UserError(
                 "path_rules.distillation=true: with ghost batches each path sees images of its "
@@ -102,11 +106,11 @@ class PathRules:
 def power_by_size(
     rule: SizePower, space: SearchSpace, problem: Problem, streams: Streams
 ) -> Callable[[Sequence[Gates]], float]:
-    """The power for the paths of a step: that of the mean of their log sizes.
+    """Return a function that gives the power for the paths of a step.
 
-    Where several options of a decision are open, the network counts as the largest.
+    It goes by the mean of their log sizes. Where several options of a decision are open, the
+    network counts as the largest.
     """
-
     size = space.sizer(rule.size, problem)
 
     def log_size(architecture: Architecture) -> float:

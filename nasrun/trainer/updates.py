@@ -1,17 +1,15 @@
-"""Gradient descent as supernets need it: on the weights that took part, and no others."""
+"""Gradient descent for supernets: it moves the weights that took part, and no others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nasrun.run.state import State, load_optimiser_state, optimiser_state
 from nasrun.trainer.nonfinite import gradient_norm
-
-if TYPE_CHECKING:
-    from nasrun.trainer.trainer import Trainer
+from nasrun.trainer.settings import TrainerSettings
 
 
 class Updates:
@@ -20,10 +18,10 @@ class Updates:
     momenta: how many momentum buffers each weight has; an update uses and changes one of them.
     """
 
-    def __init__(self, trainer: Trainer, network: nn.Module, momenta: int = 1) -> None:
-        self.clip = trainer.clip
+    def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:
+        self.clip = settings.clip
         self.parameters = list(network.parameters())
-        decay_all = trainer.decay_norm_and_bias
+        decay_all = settings.decay_norm_and_bias
         self.groups = [
             [parameter for parameter in self.parameters if decay_all or parameter.dim() >= 2],
             [parameter for parameter in self.parameters if not decay_all and parameter.dim() < 2],
@@ -31,20 +29,20 @@ class Updates:
         self.optimisers = [
             torch.optim.SGD(
                 [
-                    {"params": self.groups[0], "weight_decay": trainer.weight_decay},
+                    {"params": self.groups[0], "weight_decay": settings.weight_decay},
                     {"params": self.groups[1], "weight_decay": 0.0},
                 ],
-                lr=trainer.schedule.lr,
-                momentum=trainer.momentum,
-                nesterov=trainer.nesterov,
+                lr=settings.schedule.lr,
+                momentum=settings.momentum,
+                nesterov=settings.nesterov,
             )
             for _ in range(momenta)
         ]
 
     def update(self, lr: float, momentum: int = 0) -> None:
-        """Clip, step, and forget the gradients, of those parameters that have one.
+        """Clip the gradients, step, and forget them, for the parameters that have one.
 
-        Options that were not drawn have none: they get no update, no decay and no momentum. The
+        Options that were not sampled have none: they get no update, no decay and no momentum. The
         optimiser is shown the others only; a supernet has thousands that it would pass over.
         """
         optimiser = self.optimisers[momentum]
@@ -61,8 +59,11 @@ class Updates:
 
     @torch.no_grad()
     def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:
-        """Move all weights by a step with their gradients, decay and momentum, and forget the
-        gradients; the momentum stays. Returns each weight that can learn, and what it was."""
+        """Move all weights by a step with their gradients, decay and momentum.
+
+        The gradients are forgotten, the momentum stays. Returns each weight that can learn, in the
+        order of the network's parameters, and its value before.
+        """
         optimiser, moved = self.optimisers[0], []
         for group in optimiser.param_groups:
             for parameter in group["params"]:
@@ -80,7 +81,7 @@ class Updates:
         order = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         return sorted(moved, key=lambda pair: order[id(pair[0])])
 
-    def forget(self) -> None:
+    def forget_gradients(self) -> None:
         """Drop the gradients: there is no update."""
         for parameter in self.parameters:
             parameter.grad = None
@@ -90,8 +91,13 @@ class Updates:
         return gradient_norm([p for p in self.parameters if p.grad is not None])
 
     def state_dict(self) -> State:
-        return {str(i): optimiser_state(one) for i, one in enumerate(self.optimisers)}
+        """Return the state of each optimiser, by its number."""
+        return {
+            str(index): optimiser_state(optimiser)
+            for index, optimiser in enumerate(self.optimisers)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; raises ValueError where it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])

@@ -1,0 +1,202 @@
+"""The gradients of one training step: noise, microbatches, short memory, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nasrun.errors import UserError
+from nasrun.run.compute import Compute, is_out_of_memory
+from nasrun.search_space.base import Network
+from nasrun.search_space.gates import Gates
+from nasrun.streams import Streams
+from nasrun.trainer.nonfinite import Buffers
+from nasrun.trainer.settings import TrainerSettings
+from nasrun.trainer.step_rules import StepRules
+from nasrun.trainer.updates import Updates
+
+Paths = Sequence[tuple[Gates, ...]]
+"""The arguments of each forward pass of a step besides the images."""
+
+
+@dataclass(frozen=True)
+class StepPosition:
+    """The place of a step in its training.
+
+    name: of the training, for messages. step: number in its round. global_step: number over all
+    rounds, which names the random stream of the noise. progress: share of what the schedule spans
+    that is done with this step, in (0, 1].
+    """
+
+    name: str
+    step: int
+    global_step: int
+    progress: float
+
+
+class BatchGradients:
+    """Computes the gradients of the weights on the images of one step.
+
+    It changes no weight, and knows neither the loop nor the learning rate.
+    images_at_once: images that go through the network together; None: the whole batch. Where
+    memory is short and ``batch_size=auto``, it is halved until they fit.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        network: Network,
+        updates: Updates,
+        compute: Compute,
+        streams: Streams,
+        rules: StepRules,
+    ) -> None:
+        self.settings, self.network, self.updates = settings, network, updates
+        self.compute, self.streams, self.rules = compute, streams, rules
+        given = compute.batch_size
+        self.images_at_once = given if isinstance(given, int) else None
+        guarded = compute.on_nonfinite == "skip" or given == "auto"
+        self._buffers = Buffers(network) if guarded else None
+
+    def add(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        gates: Sequence[Gates] | None,
+        position: StepPosition,
+        inputs: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Add the gradients of the mean loss over all paths and microbatches to ``grad``.
+
+        images [B, C, H, W], labels [B]; gates: a path each, None: the network takes images alone.
+        inputs: the only tensors that get gradients, and then without noise; None: all weights that
+        take part. Returns the mean (loss, accuracy) [2].
+        Raises UserError where the memory is short and the batch must not be split further, as
+        ghost batches never are.
+        """
+        paths: Paths = [(path,) for path in gates] if gates else [()]
+        if self._buffers:
+            self._buffers.save()
+        images = self.compute.images(images)
+        while True:
+            try:
+                if inputs is None:
+                    self._begin_noise(position)
+                else:
+                    self.network.noise.stop()
+                measured = torch.zeros(2, device=self.compute.device)
+                for part, answers, trained in microbatches(
+                    images, labels, paths, self.images_at_once, self.rules.ghost_batch
+                ):
+                    share = len(part) / len(images) / len(trained)
+                    targets = answers
+                    for path in trained:
+                        with self.compute.autocast():
+                            logits = self.network(part, *path)
+                        loss = self._loss(logits, targets)
+                        torch.autograd.backward(loss * share, inputs=inputs)
+                        if self.rules.distillation and targets is answers:
+                            targets = logits.detach().float().softmax(1)
+                        correct = (logits.detach().argmax(1) == answers).float().mean()
+                        measured += torch.stack([loss.detach(), correct]) * share
+                return measured
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, whose traceback would keep the memory; so would these.
+            loss = logits = targets = labels
+            self.discard(inputs)
+            self._halve_images_at_once(len(images), position)
+
+    def are_finite(self, measured: Tensor) -> bool:
+        """Whether the loss in ``measured`` and all gradients are finite."""
+        return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
+
+    def discard(self, inputs: Sequence[Tensor] | None = None) -> None:
+        """Forget the gradients, and restore the batch norm statistics that ``add`` found.
+
+        inputs: the only tensors whose gradients are forgotten; None: all weights.
+        """
+        if inputs is None:
+            self.updates.forget_gradients()
+            if self.rules.learner:
+                self.rules.learner.drop_gradients()
+        for tensor in inputs or ():
+            tensor.grad = None
+        if self._buffers:
+            self._buffers.restore()
+
+    def _begin_noise(self, position: StepPosition) -> None:
+        self.network.noise.begin_step(
+            self.streams.torch("noise", position.global_step, device=self.compute.device),
+            progress=position.progress,
+            drop_path_keep=self.settings.drop_path_keep,
+            dropout_keep=self.settings.dropout_keep,
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy with label smoothing, auxiliary loss included, nats."""
+        loss = self._cross_entropy(logits, labels)
+        auxiliary = self.network.auxiliary_logits
+        if auxiliary is not None and self.settings.auxiliary:
+            loss = loss + self.settings.auxiliary_weight * self._cross_entropy(auxiliary, labels)
+        return loss
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing
+        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+    def _halve_images_at_once(self, batch: int, position: StepPosition) -> None:
+        where = f"{position.name}: out of memory on {self.compute.device} at step {position.step}"
+        if self.rules.ghost_batch is not None:
+            raise UserError(
+                f"{where}: ghost batches are not split: lower sampler.ghost_batch, take a larger "
+                "device, or a smaller network"
+            )
+        now = min(self.images_at_once or batch, batch)
+        if self.compute.batch_size != "auto" or now < 4:
+            advice = (
+                "take a larger device, or a smaller network"
+                if self.compute.batch_size == "auto"
+                else "lower the trainer's batch_size, or let batch_size=auto split the batches"
+            )
+            raise UserError(f"{where} with {now} images at once: {advice}")
+        self.images_at_once = now // 2
+        if self.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def microbatches(
+    images: Tensor,
+    labels: Tensor,
+    paths: Paths,
+    images_at_once: int | None,
+    ghost_batch: int | None,
+) -> Iterator[tuple[Tensor, Tensor, Paths]]:
+    """Yield images and labels that go through the network together, and the paths they take.
+
+    images_at_once: images at most; None: all. With ghost batches, of that size, each has a path of
+    its own, or all have the only one there is. Batch norm has no statistics of one image, so
+    microbatches are never so small.
+    """
+    if ghost_batch is None:
+        count = -(-len(images) // (images_at_once or len(images)))
+        count = max(min(count, len(images) // 2), 1)
+        for part, answers in zip(
+            images.tensor_split(count), labels.tensor_split(count), strict=True
+        ):
+            yield part, answers, paths
+        return
+    # The last batch of an epoch may be smaller, and then its last ghost batch; its lone image
+    # joins the one before.
+    starts = list(range(0, len(images), ghost_batch))
+    if len(images) - starts[-1] == 1 and len(starts) > 1:
+        starts.pop()
+    for index, (start, stop) in enumerate(pairwise([*starts, len(images)])):
+        path = paths[index] if len(paths) > 1 else paths[0]
+        yield images[start:stop], labels[start:stop], [path]

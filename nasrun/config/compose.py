@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nasrun.config.efforts import register_efforts
 from nasrun.config.groups import conf_dir, groups, read
 from nasrun.errors import UserError, nearest, shortened
 
@@ -43,9 +44,10 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> dict[str
     further = []
     if config_dir:
         further = [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).absolute()}')}]"]
+    register_efforts()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return plain(hydra.compose("config", [*overrides, *further]))
+        return plain(hydra.compose("config", [*map(without_null, overrides), *further]))
 
 
 def parse(override: str) -> Override:
@@ -70,6 +72,16 @@ def parse(override: str) -> Override:
         if any(len(name) > LONGEST_NAME for name in names):
             raise UserError(f"{shown}: there is nothing of so long a name")
     return parsed
+
+
+def without_null(override: str) -> str:
+    """Return ``GROUP=none`` for ``GROUP=null`` and ``~GROUP`` of a group with an option none.
+
+    Hydra takes no null for a group.
+    """
+    group, equals, value = override.removeprefix("~").partition("=")
+    removes = value == "null" if equals else override.startswith("~")
+    return f"{group}=none" if removes and "none" in groups().get(group, ()) else override
 
 
 def quote(value: str) -> str:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.config.compose import compose, flatten, one_line, parse
-from nasrun.config.groups import YAMLError, defaults, groups
+from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
 OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
@@ -49,6 +49,8 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
         return f"Hydra cannot take {said} ({type(error).__name__}: {text})"
     if text.startswith("Config group override must be"):
         return _no_option(text, overrides, config_dir)
+    if text.startswith("In 'experiment/") and "Could not override" in text:
+        return _other_task(overrides, config_dir) or text
     if unknown := re.match(r"Could not override '([^']*)'", str(error)):
         return _unknown_key(unknown[1], overrides, config_dir)
     if "requires --multirun" in text or text.startswith("Ambiguous value for argument"):
@@ -80,6 +82,16 @@ def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> s
         if options and not override.is_sweep_override() and not isinstance(override.value(), str):
             return f"{override.input_line}: must be an option; options: {', '.join(options)}"
     return text
+
+
+def _other_task(overrides: Sequence[str], config_dir: str | None) -> str | None:
+    """Explain a recipe that was given to a task which lacks groups that the recipe needs."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    for recipe in given.get("experiment", "").split(","):
+        task = task_of_recipe(recipe, config_dir)
+        if given.get("task", task) != task:
+            return f"experiment={recipe} is a recipe for `nasrun {task}`"
+    return None
 
 
 def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:

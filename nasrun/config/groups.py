@@ -63,12 +63,21 @@ def tasks() -> dict[str, str]:
     return {path.stem: first_comment(path) for path in files}
 
 
-def task_of_recipe(recipe: str) -> str:
-    """The task of an experiment: its first comment begins ``nasrun rank``, ``nasrun compare``, or
-    with other words, and then it is a search."""
-    words = first_comment(conf_dir() / "experiment" / f"{recipe}.yaml").split()
-    task = words[1].strip(":") if words[:1] == ["nasrun"] else ""
-    return task if task in ("rank", "compare") else "search"
+def task_of_recipe(recipe: str, config_dir: str | None = None) -> str:
+    """Return the task that a recipe is for, by its defaults list: ``- override /task: rank``.
+
+    Else it is that of a recipe on which it builds, else the default task. A recipe of another task
+    than the default one may need groups that only that task has.
+    """
+    files = files_of("experiment", config_dir)
+    names = [recipe]
+    for name in names:  # grows by the recipes on which each one builds
+        for entry in read(files[name]).get("defaults", []) if name in files else []:
+            if isinstance(entry, dict) and "override /task" in entry:
+                return str(entry["override /task"])
+            if isinstance(entry, str) and entry not in names:
+                names.append(entry)
+    return defaults()["task"]
 
 
 def first_comment(path: Path) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.config.build import build, build_setup, call, find_class
+from nasrun.config.allowed import find_class
+from nasrun.config.build import build, build_setup, call
 from nasrun.config.compose import (
     check_top_level,
     compose,
@@ -47,7 +48,7 @@ HOSTILE = [
     "nasrun.config.groups.Path",  # a class of another package
     "nasrun.config.build.UserError.__init__",
     "nasrun.config.build.find_class",  # a function
-    "nasrun.config.build.ALLOWED",  # a value
+    "nasrun.config.allowed.ALLOWED",  # a value
     "nasrun.config.build.__builtins__",
     "nasrun.config.build",  # a module
     "nasrun",

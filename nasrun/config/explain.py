@@ -1,4 +1,4 @@
-"""Explain what Hydra says of mistakes: one line that names the nearest thing that exists."""
+"""Explain Hydra's errors: one line that names the nearest thing that exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
 OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
-"""What Hydra raises where it has not thought of a mistake; the words are Python's."""
+"""Errors of Python's that Hydra raises over mistakes which it does not check for."""
 
 CONFIGURATION_ERRORS = (
     HydraException,
@@ -25,11 +25,15 @@ CONFIGURATION_ERRORS = (
     RecursionError,
     *OVERSIGHTS,
 )
-"""What Hydra raises over a configuration or an override that is wrong."""
+"""Errors that Hydra raises over a wrong configuration or a wrong override."""
 
 
 def explain(error: Exception, overrides: Sequence[str], config_dir: str | None) -> UserError:
-    """What the user did wrong, in one line; ``overrides`` are all of the command line's."""
+    """Return what the user did wrong, in one line.
+
+    overrides: all of the command line, with ``task=TASK`` if a task was given.
+    config_dir: the user's folder of options, if any.
+    """
     if isinstance(error, OverrideParseException):
         try:
             parse(error.override)
@@ -61,7 +65,7 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
 
 
 def _missing(error: MissingConfigException, config_dir: str | None) -> str:
-    """A group has no such option (or a -cd folder, a configuration file, is not there)."""
+    """Explain an option that a group lacks, or a folder or file that is not there."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     known = groups(config_dir).get(group, [])
     if not group:
@@ -75,7 +79,7 @@ def _missing(error: MissingConfigException, config_dir: str | None) -> str:
 
 
 def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """A group was given a number, or null."""
+    """Explain a group that was given a number, or null."""
     known = groups(config_dir)
     for override in filter(None, map(_lenient, overrides)):
         options = known.get(override.key_or_group)
@@ -95,6 +99,7 @@ def _other_task(overrides: Sequence[str], config_dir: str | None) -> str | None:
 
 
 def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """Explain a setting that does not exist: name a near one, or those beside it."""
     parsed = [o for o in map(_lenient, overrides) if o]
     others = [o for o in parsed if o.get_key_element().lstrip("+~") != key]
     kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
@@ -121,6 +126,7 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
 
 
 def _lenient(override: str) -> Override | None:
+    """Parse an override; None if Hydra cannot read it."""
     try:
         return parse(override)
     except UserError:

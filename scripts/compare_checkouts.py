@@ -69,15 +69,14 @@ gc.unfreeze()
 
 
 def task_of(recipe: Path) -> str:
-    """The task that a recipe is for, as its defaults list or its first comment says."""
-    text = recipe.read_text(encoding="utf-8")
-    for entry in (yaml.safe_load(text) or {}).get("defaults", []):
+    """The task that a recipe is for, by its defaults list or that of a recipe it builds on."""
+    entries = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    for entry in entries:
         if isinstance(entry, dict) and "override /task" in entry:
             return str(entry["override /task"])
-    comments = [line.removeprefix("#").strip() for line in text.splitlines() if line[:1] == "#"]
-    words = next((comment.split() for comment in comments if comment[:1] not in ("", "@")), [])
-    named = words[1].strip(":") if words[:1] == ["nasrun"] else ""
-    return named if named in ("rank", "compare") else "search"
+    bases = [recipe.with_stem(entry) for entry in entries if isinstance(entry, str)]
+    tasks = [task_of(base) for base in bases if base.exists()]
+    return next((task for task in tasks if task != "search"), "search")
 
 
 def lines_of(names: Sequence[str]) -> dict[str, list[str]]:

@@ -17,7 +17,8 @@ from hydra.errors import HydraException
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nasrun.config.build import build_setup, find_class
+from nasrun.config.allowed import find_class
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, quote
 from nasrun.config.groups import conf_dir, defaults, groups, read, tasks
 from nasrun.errors import UserError

@@ -12,10 +12,27 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.config.build import build, build_setup, call, find_class
-from nasrun.config.compose import check_top_level, compose, flatten, parse, quote, top_level_keys
+from nasrun.config.allowed import find_class
+from nasrun.config.build import build, build_setup, call
+from nasrun.config.compose import (
+    check_top_level,
+    compose,
+    flatten,
+    parse,
+    quote,
+    top_level_keys,
+    without_null,
+)
 from nasrun.config.explain import explain
-from nasrun.config.groups import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
+from nasrun.config.groups import (
+    conf_dir,
+    defaults,
+    first_comment,
+    groups,
+    read,
+    task_of_recipe,
+    tasks,
+)
 from nasrun.config.prune import leave_out
 from nasrun.errors import UserError
 
@@ -31,7 +48,7 @@ HOSTILE = [
     "nasrun.config.groups.Path",  # a class of another package
     "nasrun.config.build.UserError.__init__",
     "nasrun.config.build.find_class",  # a function
-    "nasrun.config.build.ALLOWED",  # a value
+    "nasrun.config.allowed.ALLOWED",  # a value
     "nasrun.config.build.__builtins__",
     "nasrun.config.build",  # a module
     "nasrun",
@@ -294,19 +311,42 @@ def test_every_default_exists() -> None:
             assert option in groups()[group.partition("@")[0]], group
 
 
-def test_smoke_files_name_options_that_exist() -> None:
-    """A smoke file of an option that was renamed would be passed over in silence."""
+def smoke_sections() -> dict[str, set[str]]:
+    """The options that each file ``conf/effort/smoke/GROUP.yaml`` has a section for."""
+    files = (conf_dir() / "effort" / "smoke").glob("[!_]*.yaml")
+    return {path.stem: {key for key in read(path) if key[0] != "_"} for path in files}
+
+
+def test_smoke_sections_name_options_that_exist() -> None:
+    """A section of an option that was renamed would be passed over in silence."""
     known = groups()
-    for group in known:
-        if group.startswith("effort/smoke/"):
-            # What a task brings with it, as compare does, has its name.
-            options = known.get(group.removeprefix("effort/smoke/"), tasks())
-            assert set(known[group]) <= set(options)
+    for group, options in smoke_sections().items():
+        assert options <= set(known[group]), group
 
 
-def test_every_dataset_has_a_smoke_file() -> None:
+def test_every_smoke_section_is_asked_for() -> None:
+    entries = read(conf_dir() / "effort" / "smoke" / "_by_option.yaml")["defaults"]
+    chosen = {value.strip("${}").rpartition("{")[2] for e in entries for value in e.values()}
+    assert chosen == smoke_sections().keys()
+
+
+def test_every_dataset_has_a_smoke_section() -> None:
     """Without one it would be downloaded."""
-    assert groups()["effort/smoke/dataset"] == groups()["dataset"]
+    assert smoke_sections()["dataset"] == set(groups()["dataset"])
+
+
+def test_own_options_need_no_smoke_file(tmp_path: Path) -> None:
+    (tmp_path / "search_algo").mkdir()
+    content = (
+        "_target_: nasrun.search_algo.random_search.RandomSearch\nevaluations: 60\nbatch: 50\n"
+    )
+    (tmp_path / "search_algo" / "mine.yaml").write_text(content)
+    words = ["search_algo=mine", "effort=smoke"]
+    assert compose(words, str(tmp_path))["search_algo"]["evaluations"] == 60
+    folder = tmp_path / "effort" / "smoke" / "search_algo"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("evaluations: 3\n")
+    assert compose(words, str(tmp_path))["search_algo"]["evaluations"] == 3
 
 
 @pytest.fixture
@@ -358,6 +398,75 @@ def test_the_three_trainers_are_small_in_a_smoke_run() -> None:
     smoke = flatten(compose(["effort=smoke"]))
     for trainer in ("trainer", "shortlist.trainer", "retrain.trainer"):
         assert smoke[f"{trainer}.epochs"] == 1
+
+
+def test_trainers_say_only_what_differs() -> None:
+    config = compose([])
+    trainers = config["trainer"], config["shortlist"]["trainer"], config["retrain"]["trainer"]
+    assert [trainer["epochs"] for trainer in trainers] == [8, 3, 10]
+    assert [trainer["schedule"]["lr_end"] for trainer in trainers] == [0.001, 0.001, 0.0]
+    assert len({tuple(flatten(trainer)) for trainer in trainers}) == 1
+    assert "_base" not in groups()["trainer"]
+
+
+@pytest.mark.parametrize("effort", ["full", "smoke"])
+@pytest.mark.parametrize("word", ["health=null", "~health", "health=none"])
+def test_health_is_left_out(word: str, effort: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    recipe = tmp_path / "experiment" / "mine.yaml"
+    recipe.write_text("# @package _global_\nhealth: { every: 2 }\n")
+    words = [word, f"effort={effort}", "experiment=mine"]
+    config = compose(words, str(tmp_path))
+    assert config["health"] is None
+    assert build_setup(config).health is None
+
+
+def test_null_of_a_group() -> None:
+    assert without_null("~health") == without_null("health=null") == "health=none"
+    for word in (
+        "sampler=null",
+        "~sampler",
+        "health.every=null",
+        "~health.every",
+        "seed=null",
+        "x",
+    ):
+        assert without_null(word) == word
+
+
+def test_options_of_small_groups_keep_their_dotted_overrides() -> None:
+    words = ["budget=mobile", "budget.params.max=1e6", "health.every=2", "warm_up.epochs=3"]
+    config = flatten(compose([*words, "path_rules=dynas", "path_rules.size_power.smallest=5"]))
+    assert config["budget.macs.max"] == 600e6
+    assert config["budget.params.max"] == 1e6
+    assert config["health.every"] == 2
+    assert config["warm_up.epochs"] == 3
+    assert config["path_rules.separate_momentum"] is True
+    assert config["path_rules.size_power.smallest"] == 5
+
+
+def test_task_of_a_recipe(tmp_path: Path) -> None:
+    for recipe, task in (
+        ("darts_cifar10", "search"),
+        ("rank_table6", "rank"),
+        ("rank_table2", "rank"),  # as rank_table6, on which it builds
+        ("shootout_nas_bench_201_nao", "compare"),
+    ):
+        assert task_of_recipe(recipe) == task
+        assert compose([f"experiment={recipe}"])["task"] == task
+    (tmp_path / "experiment").mkdir()
+    own = tmp_path / "experiment" / "own.yaml"
+    own.write_text("# @package _global_\ndefaults:\n  - rank_table2\n  - override /sampler: fair\n")
+    assert task_of_recipe("own", str(tmp_path)) == "rank"
+    assert task_of_recipe("own") == "search"
+
+
+def test_a_recipe_of_another_task_is_told() -> None:
+    words = ["experiment=rank_table2", "task=search"]
+    with pytest.raises(Exception) as raised:
+        compose(words)
+    told = str(explain(raised.value, words, None))  # type: ignore[arg-type]
+    assert told == "experiment=rank_table2 is a recipe for `nasrun rank`"
 
 
 def every_choice() -> list[list[str]]:

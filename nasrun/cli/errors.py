@@ -38,7 +38,7 @@ def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
     config_dir: the user's folder of options, if any.
     """
     if isinstance(error, MissingCapabilityError):
-        from nasrun.config.build import options_that
+        from nasrun.config.allowed import options_that
 
         options = options_that(error.group, error.has, config_dir)
         joint = "" if str(error).endswith(" or") else ":"

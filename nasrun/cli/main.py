@@ -109,12 +109,14 @@ def hydra_main(line: CommandLine) -> int:
     """Have Hydra compose the configuration and call ``job``, once or for each job of a sweep."""
     from hydra import main as hydra_decorator
 
-    from nasrun.config.compose import VERSION_BASE
+    from nasrun.config.compose import VERSION_BASE, without_null
+    from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain
     from nasrun.report.run_files import read_jobs
     from nasrun.report.sweep import exit_status
 
-    overrides = ready_overrides(line)
+    register_efforts()
+    overrides = [without_null(override) for override in ready_overrides(line)]
     overrides += place_of_auto(line, overrides)
     failures: list[Exception] = []
 

@@ -1,1 +1,1 @@
-"""The configuration: compose it, explain mistakes in it, build the objects that it names."""
+"""Compose a configuration, explain mistakes in it, and build the objects that it names."""

@@ -16,18 +16,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nasrun.config.efforts import register_efforts
 from nasrun.config.groups import conf_dir, groups, read
 from nasrun.errors import UserError, nearest, shortened
 
 VERSION_BASE = "1.3"
-"""The Hydra version whose defaults hold."""
+"""Version of Hydra whose defaults are used."""
 
-LONGEST_NAME = 200
-"""Characters; a group or an option is a name of a file."""
+MAX_NAME_CHARACTERS = 200
+"""Length of the name of a group or an option, which is the name of a file."""
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration resolved, as dicts, lists and values; raises UserError."""
+    """Return the resolved configuration as dicts, lists and values; raises UserError."""
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
@@ -36,20 +37,22 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
-    """What ``overrides`` mean, resolved, without running anything.
+    """Return the resolved configuration that ``overrides`` stand for, without running anything.
 
     config_dir: a further folder of configurations (Hydra's ``-cd``).
+    Raises what Hydra raises, see ``explain``.
     """
     further = []
     if config_dir:
         further = [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).absolute()}')}]"]
+    register_efforts()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return plain(hydra.compose("config", [*overrides, *further]))
+        return plain(hydra.compose("config", [*map(without_null, overrides), *further]))
 
 
 def parse(override: str) -> Override:
-    """Raises UserError where ``override`` is not ``KEY=VALUE`` in Hydra's grammar."""
+    """Parse ``KEY=VALUE`` by Hydra's grammar; raises UserError if ``override`` is none."""
     shown = repr(shortened(override))
     if override.startswith("="):
         raise UserError(f"{shown} lacks a name: write KEY=VALUE")
@@ -62,18 +65,28 @@ def parse(override: str) -> Override:
             f"cannot read {shown}: {shortened(one_line(error))}; put a value with special "
             "characters in quotes of its own, e.g. \"KEY='a=b'\""
         ) from error
-    if len(override) > LONGEST_NAME:
+    if len(override) > MAX_NAME_CHARACTERS:
         names = re.split("[/@.]", parsed.get_key_element())
         if parsed.key_or_group in groups() and not parsed.is_sweep_override():
             value = parsed.value()
             names += map(str, value if isinstance(value, list) else [value])
-        if any(len(name) > LONGEST_NAME for name in names):
+        if any(len(name) > MAX_NAME_CHARACTERS for name in names):
             raise UserError(f"{shown}: there is nothing of so long a name")
     return parsed
 
 
+def without_null(override: str) -> str:
+    """Return ``GROUP=none`` for ``GROUP=null`` and ``~GROUP`` of a group with an option none.
+
+    Hydra takes no null for a group.
+    """
+    group, equals, value = override.removeprefix("~").partition("=")
+    removes = value == "null" if equals else override.startswith("~")
+    return f"{group}=none" if removes and "none" in groups().get(group, ()) else override
+
+
 def quote(value: str) -> str:
-    """``value`` as Hydra's grammar reads it back, whatever characters it has."""
+    """Return ``value`` in quotes, so that Hydra's grammar reads it back, whatever it holds."""
     # A backslash escapes only where quotes follow, so only there it is doubled.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     trailing = len(value) - len(value.rstrip("\\"))
@@ -81,7 +94,7 @@ def quote(value: str) -> str:
 
 
 def flatten(node: Any, where: str = "") -> dict[str, Any]:
-    """Every key of a plain configuration in full, with its value: ``{"shortlist.count": 5}``."""
+    """Return every full key of a plain configuration with its value: ``{"shortlist.count": 5}``."""
     if not isinstance(node, Mapping) or not node:
         return {where: node}
     return {
@@ -92,9 +105,9 @@ def flatten(node: Any, where: str = "") -> dict[str, Any]:
 
 
 def check_top_level(config: Mapping[str, Any], task: str) -> None:
-    """Raises UserError over a key that belongs to nothing, e.g. a slip in an experiment file.
+    """Refuse a top-level key that nothing reads, e.g. a slip in an experiment file.
 
-    What lies deeper is checked when the parts are built.
+    Deeper keys are checked when the objects are built. Raises UserError.
     """
     known = top_level_keys(task)
     for key in config:
@@ -107,7 +120,7 @@ def check_top_level(config: Mapping[str, Any], task: str) -> None:
 
 @cache
 def top_level_keys(task: str) -> frozenset[str]:
-    """The keys that config.yaml, its groups and the task's own file bring."""
+    """Return the keys that config.yaml, its groups and the task's own file bring."""
     keys: set[str] = set()
     for name in ("config.yaml", f"task/{task}.yaml"):
         content = read(conf_dir() / name)
@@ -120,7 +133,7 @@ def top_level_keys(task: str) -> frozenset[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first paragraph of an error, or of its cause where it has no words of its own."""
+    """Return the first paragraph of an error, or of its cause if it has no text of its own."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     text = str(error).strip()

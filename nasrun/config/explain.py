@@ -1,4 +1,4 @@
-"""Explain what Hydra says of mistakes: one line that names the nearest thing that exists."""
+"""Explain Hydra's errors: one line that names the nearest thing that exists."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.config.compose import compose, flatten, one_line, parse
-from nasrun.config.groups import YAMLError, defaults, groups
+from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
 OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
-"""What Hydra raises where it has not thought of a mistake; the words are Python's."""
+"""Errors of Python's that Hydra raises over mistakes which it does not check for."""
 
 CONFIGURATION_ERRORS = (
     HydraException,
@@ -25,11 +25,15 @@ CONFIGURATION_ERRORS = (
     RecursionError,
     *OVERSIGHTS,
 )
-"""What Hydra raises over a configuration or an override that is wrong."""
+"""Errors that Hydra raises over a wrong configuration or a wrong override."""
 
 
 def explain(error: Exception, overrides: Sequence[str], config_dir: str | None) -> UserError:
-    """What the user did wrong, in one line; ``overrides`` are all of the command line's."""
+    """Return what the user did wrong, in one line.
+
+    overrides: all of the command line, with ``task=TASK`` if a task was given.
+    config_dir: the user's folder of options, if any.
+    """
     if isinstance(error, OverrideParseException):
         try:
             parse(error.override)
@@ -49,6 +53,8 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
         return f"Hydra cannot take {said} ({type(error).__name__}: {text})"
     if text.startswith("Config group override must be"):
         return _no_option(text, overrides, config_dir)
+    if text.startswith("In 'experiment/") and "Could not override" in text:
+        return _other_task(overrides, config_dir) or text
     if unknown := re.match(r"Could not override '([^']*)'", str(error)):
         return _unknown_key(unknown[1], overrides, config_dir)
     if "requires --multirun" in text or text.startswith("Ambiguous value for argument"):
@@ -59,7 +65,7 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
 
 
 def _missing(error: MissingConfigException, config_dir: str | None) -> str:
-    """A group has no such option (or a -cd folder, a configuration file, is not there)."""
+    """Explain an option that a group lacks, or a folder or file that is not there."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     known = groups(config_dir).get(group, [])
     if not group:
@@ -73,7 +79,7 @@ def _missing(error: MissingConfigException, config_dir: str | None) -> str:
 
 
 def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """A group was given a number, or null."""
+    """Explain a group that was given a number, or null."""
     known = groups(config_dir)
     for override in filter(None, map(_lenient, overrides)):
         options = known.get(override.key_or_group)
@@ -82,7 +88,18 @@ def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> s
     return text
 
 
+def _other_task(overrides: Sequence[str], config_dir: str | None) -> str | None:
+    """Explain a recipe that was given to a task which lacks groups that the recipe needs."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    for recipe in given.get("experiment", "").split(","):
+        task = task_of_recipe(recipe, config_dir)
+        if given.get("task", task) != task:
+            return f"experiment={recipe} is a recipe for `nasrun {task}`"
+    return None
+
+
 def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """Explain a setting that does not exist: name a near one, or those beside it."""
     parsed = [o for o in map(_lenient, overrides) if o]
     others = [o for o in parsed if o.get_key_element().lstrip("+~") != key]
     kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
@@ -109,6 +126,7 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
 
 
 def _lenient(override: str) -> Override | None:
+    """Parse an override; None if Hydra cannot read it."""
     try:
         return parse(override)
     except UserError:

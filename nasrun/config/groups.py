@@ -1,4 +1,4 @@
-"""The folder of configurations: which tasks, groups and options there are. Knows no Hydra."""
+"""List the tasks, groups and options in the folder of configurations, without Hydra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ YAMLError: type[Exception] = yaml.YAMLError
 
 @cache
 def conf_dir() -> Path:
-    """``conf`` inside the package (a wheel), or beside it (a checkout)."""
+    """Return the folder ``conf``: in the package (a wheel), or beside it (a checkout)."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -24,9 +24,11 @@ def conf_dir() -> Path:
 
 
 def groups(config_dir: str | None = None) -> dict[str, list[str]]:
-    """The options of every group, sorted; those of a further folder too (Hydra's ``-cd``).
+    """Return the options of every group, sorted.
 
-    A file whose name begins with an underscore is a piece of options, not one itself.
+    A file whose name begins with an underscore is no option: options are made from it.
+
+    config_dir: a further folder of options (Hydra's ``-cd``).
     """
     found: dict[str, set[str]] = {}
     for root in (conf_dir(), *([Path(config_dir)] if config_dir else [])):
@@ -46,15 +48,15 @@ def files_of(group: str, config_dir: str | None = None) -> dict[str, Path]:
 
 @cache
 def settings_of(group: str) -> frozenset[str]:
-    """The settings, at the first level, that any of our options of the group has."""
+    """Return the settings of the first level that any of our options of the group has."""
     files = sorted((conf_dir() / group).glob("*.yaml"))
     return frozenset(str(key) for path in files for key in read(path))
 
 
 def tasks() -> dict[str, str]:
-    """The tasks, each with its line of help: the first comment of conf/task/NAME.yaml.
+    """Return the tasks, the default one first, each with its line of help.
 
-    The default one comes first.
+    That is the first comment of conf/task/NAME.yaml.
     """
     default = defaults().get("task")
     files = sorted(
@@ -63,16 +65,25 @@ def tasks() -> dict[str, str]:
     return {path.stem: first_comment(path) for path in files}
 
 
-def task_of_recipe(recipe: str) -> str:
-    """The task of an experiment: its first comment begins ``nasrun rank``, ``nasrun compare``, or
-    with other words, and then it is a search."""
-    words = first_comment(conf_dir() / "experiment" / f"{recipe}.yaml").split()
-    task = words[1].strip(":") if words[:1] == ["nasrun"] else ""
-    return task if task in ("rank", "compare") else "search"
+def task_of_recipe(recipe: str, config_dir: str | None = None) -> str:
+    """Return the task that a recipe is for, by its defaults list: ``- override /task: rank``.
+
+    Else it is that of a recipe on which it builds, else the default task. A recipe of another task
+    than the default one may need groups that only that task has.
+    """
+    files = files_of("experiment", config_dir)
+    names = [recipe]
+    for name in names:  # grows by the recipes on which each one builds
+        for entry in read(files[name]).get("defaults", []) if name in files else []:
+            if isinstance(entry, dict) and "override /task" in entry:
+                return str(entry["override /task"])
+            if isinstance(entry, str) and entry not in names:
+                names.append(entry)
+    return defaults()["task"]
 
 
 def first_comment(path: Path) -> str:
-    """The first comment of a YAML file that is not a header for Hydra (``# @package``)."""
+    """Return the first comment of a YAML file that is no header for Hydra (``# @package``)."""
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.removeprefix("#").strip()
         if line.startswith("#") and text and not text.startswith("@"):
@@ -81,13 +92,13 @@ def first_comment(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One of our own YAML files as it stands; empty where it is absent or holds nothing."""
+    """Return the content of a YAML file as it stands; empty if it is absent or holds nothing."""
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return content if isinstance(content, dict) else {}
 
 
 def defaults() -> dict[str, str]:
-    """The option that config.yaml chooses for each group."""
+    """Return the option that config.yaml chooses for each group."""
     return {
         str(group): str(option)
         for entry in read(conf_dir() / "config.yaml")["defaults"]

@@ -1,7 +1,7 @@
-"""Recipes with another option: what an experiment says of an option that the user has replaced.
+"""Drop settings of a recipe that belong to an option which the user has replaced.
 
-``experiment=spos_cifar10 search_algo=random`` keeps what both algorithms know and leaves out what
-only the recipe's own had, so that methods are compared under one recipe with one word.
+``experiment=spos_cifar10 search_algo=random`` keeps the settings that both algorithms have and
+drops those that only the recipe's own has. So one word compares methods under one recipe.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel
 
-from nasrun.config.build import find_class
+from nasrun.config.allowed import find_class
 from nasrun.config.compose import parse
 from nasrun.config.groups import groups, settings_of
 
 
 def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Take settings out that the chosen options do not have and the user has not named.
+    """Remove settings that the chosen options do not have and that the user has not named.
 
-    overrides: of the command line. Of options that it chooses beside an experiment everything goes
-    that they do not know; of those that the experiment chooses, only what another option of the
-    group does know, as a recipe may speak of several. A setting that the command line names itself
-    stays, and is refused later. Returns what was taken out of the former.
+    An option that the command line chooses beside an experiment loses all settings that it does not
+    have. An option that the experiment chooses loses only those that another option of its group
+    has, as a recipe may speak of several. A setting that the command line names stays, and is
+    refused later.
+
+    settings: the plain configuration; changed.
+    overrides: those of the command line.
+    Returns the full keys that were removed from options of the command line.
     """
     parsed = [parse(override) for override in overrides]
     if not any(override.key_or_group == "experiment" for override in parsed):
@@ -50,7 +54,7 @@ def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 def _unknown(
     node: dict[str, Any], known: Mapping[str, Any], where: str, named: Container[str]
 ) -> Iterator[str]:
-    """Take out and name the keys of ``node`` that are not ``known``, by their hints also inside."""
+    """Remove the keys of ``node`` that are not ``known``, also inside by hints; yield them."""
     for key in list(node):
         place = f"{where}.{key}"
         hint = known.get(key)

@@ -1,0 +1,100 @@
+"""The list of packages whose classes a configuration may name, and the look-up of such a class.
+
+A configuration may come from a stranger, so it never decides what is safe: a ``_target_`` is built
+only if both its string and the module of the class that it resolves to are on the list.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+from nasrun.config.groups import files_of, read
+from nasrun.errors import UserError, nearest, shortened
+
+ALLOWED = ("nasrun", "torch.optim")
+"""Packages whose classes a configuration may name."""
+
+TRUST = "NASRUN_TRUST"
+"""Environment variable: further packages, comma separated. Never read from a configuration."""
+
+MAX_TARGET_CHARACTERS = 200
+"""Length of a ``_target_``; every dot in it is another import within an import."""
+
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+def trusted_packages() -> tuple[str, ...]:
+    """Return the packages that the user names in the environment."""
+    return tuple(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip())
+
+
+def is_allowed(module: object) -> bool:
+    """Tell whether ``module`` is the name of a module in a package of the list."""
+    return isinstance(module, str) and any(
+        module == package or module.startswith(f"{package}.")
+        for package in ALLOWED + trusted_packages()
+    )
+
+
+def find_class(target: object, where: str) -> type:
+    """Return the class that ``target`` names as ``module.Class``.
+
+    The name is looked up in the module itself: no walk through attributes (``nasrun.x.os.system``)
+    and no class that the module has merely imported (``nasrun.config.compose.Path``).
+
+    where: place of the node in the configuration, for messages.
+    Raises UserError if there is no such class, or if it must not be built.
+    """
+    shown = f"{place_of(where, '_target_')} = {shortened(repr(target))}"
+    too_long = isinstance(target, str) and len(target) > MAX_TARGET_CHARACTERS
+    if not isinstance(target, str) or too_long or not _TARGET.fullmatch(target):
+        raise UserError(f"{shown}: must be module.Class")
+    module_name, _, name = target.rpartition(".")
+    refusal = (
+        f"{shown}: only classes of {', '.join(ALLOWED + trusted_packages())} are built; name "
+        f"further packages that you trust in the environment: {TRUST}=PACKAGE,PACKAGE"
+    )
+    if not is_allowed(module_name):
+        raise UserError(refusal)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise UserError(f"{shown}: there is no module {error.name}") from error
+        raise
+    found = vars(module).get(name)
+    if isinstance(found, type) and not is_allowed(found.__module__):
+        raise UserError(refusal)
+    if not isinstance(found, type):
+        classes = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and is_allowed(value.__module__)
+        ]
+        raise UserError(f"{shown}: {module_name} has no such class{nearest(name, classes)}")
+    if inspect.isabstract(found) or getattr(found, "_is_protocol", False):
+        raise UserError(f"{shown}: is an interface, name one of its implementations")
+    return found
+
+
+def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
+    """Return the options of ``group`` whose class ``has`` something, a user's own too.
+
+    group: its place may follow, e.g. ``evaluator@rank.also``.
+    """
+    found = []
+    for option, path in files_of(group.partition("@")[0], config_dir).items():
+        with suppress(UserError):  # an option that is broken, or not trusted
+            if has(find_class(read(path).get("_target_"), group)):
+                found.append(option)
+    return found
+
+
+def place_of(where: str, key: object) -> str:
+    """Return the place of ``key`` inside the node at ``where``, for messages."""
+    return f"{where}.{shortened(str(key))}" if where else shortened(str(key))

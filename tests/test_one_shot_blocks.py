@@ -9,9 +9,7 @@ from helpers import space_of
 from networks import CIFAR, counted, random_architectures
 from torch import nn
 
-from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.search_space.gates import BINARY_SPACES, MIX_SPACES
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.one_shot_blocks import BlockScale, OneShotBlocks
 from nasrun.search_space.one_shot_blocks.network import Cell
@@ -258,12 +256,6 @@ def test_what_is_refused():
         space(stem="imagenet").cost(SPACE.parse("1" * 42), Problem(3, 31, 10))
     smallest = SPACE.network(SPACE.parse("1" * 42), Problem(1, 4, 3), "search")
     assert smallest(torch.randn(2, 1, 4, 4)).shape == (2, 3)
-
-
-def test_the_lists_of_spaces_by_their_gates():
-    spaces = {name: space_of(name) for name in groups()["search_space"]}
-    assert {name for name, one in spaces.items() if "mix" in one.gate_kinds} == set(MIX_SPACES)
-    assert {name for name, one in spaces.items() if one.binary} == set(BINARY_SPACES)
 
 
 def test_the_whole_space_opens_everything():

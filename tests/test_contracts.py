@@ -1,0 +1,68 @@
+"""Every option in conf/ keeps the public laws of its kind, and each law can be broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, a file each."""
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+
+
+def built(group: str, *words: str) -> Any:
+    """Build one part of a configuration of smoke size."""
+    from nasrun.config.build import build
+    from nasrun.config.compose import compose
+
+    return build(compose(["task=search", "effort=smoke", *words])[group], group)
+
+
+@pytest.mark.parametrize("name", options("search_space"))
+def test_spaces(name: str) -> None:
+    from nasrun.testing import check_space
+    from nasrun.values import Problem
+
+    space = built("search_space", f"search_space={name}")
+    check_space(space, Problem(3, 32, 5))
+    on_shapes = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
+    check_space(space, Problem(1, 9, 4), samples=1, seed=1, only=on_shapes)
+
+
+@pytest.mark.parametrize("name", options("search_space"))
+def test_bounds_of_additive_spaces_are_costs_of_architectures(name: str) -> None:
+    """So that sampling by rejection does not reject more than it must."""
+    from nasrun.streams import Streams
+    from nasrun.values import Problem
+
+    space, problem = built("search_space", f"search_space={name}"), Problem(3, 32, 5)
+    if space.additive is None:
+        return
+    for size in ("params", "macs"):
+        measure = space.sizer(size, problem)
+        _, largest = space.extremes(measure, Streams(0))
+        assert measure(largest) == getattr(space.cost_bound(problem), size)
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_datasets(name: str) -> None:
+    from nasrun.testing import check_dataset
+
+    check_dataset(built("dataset", f"dataset={name}"))
+
+
+@pytest.mark.parametrize("name", options("sampler"))
+@pytest.mark.parametrize("space", ["nas_bench_macro", "darts_cell", "one_shot_blocks"])
+def test_samplers(name: str, space: str) -> None:
+    """In a small space, one of rules of its own, and one of what is off or on."""
+    from nasrun.testing import check_sampler
+    from nasrun.values import Problem
+
+    words = (f"sampler={name}", f"search_space={space}")
+    sampler, chosen = built("sampler", *words), built("search_space", *words)
+    check_sampler(sampler, chosen, Problem(1, 8, 4))

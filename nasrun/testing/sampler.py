@@ -32,9 +32,15 @@ class SamplerCase:
 
     def gates(self, pool: Sequence[Architecture] | None = None, seed: int = 0) -> GatesOfStep:
         """The rule, over ``pool`` or the whole space."""
-        self.sampler.fit(self.batch_size, self.steps)
-        streams = Streams(self.seed + seed, "testing/")
-        return self.sampler.over(self.space, self.problem, pool, streams)
+        part = self.sampler.ghost_batch_of(self.batch_size) or self.batch_size
+        return self.sampler.bind(
+            self.space,
+            self.problem,
+            pool,
+            Streams(self.seed + seed, "testing/"),
+            steps=self.steps,
+            ghost_batches=self.batch_size // part,
+        )
 
     @property
     def pool(self) -> list[Architecture]:
@@ -92,7 +98,7 @@ def gates_depend_on_seed_and_step(case: SamplerCase) -> None:
 
 def the_batch_is_divided(case: SamplerCase) -> None:
     """Where each gates train a part of the batch, the parts are equal and make up the batch."""
-    part = case.sampler.fit(case.batch_size, case.steps)
+    part = case.sampler.ghost_batch_of(case.batch_size)
     if part is not None:
         count = len(case.gates()(0))
         require(count * part == case.batch_size, f"{count} gates of {part} images each")

@@ -1,4 +1,4 @@
-"""A second way to score the supernet that is ranked: beside the first, and against the truth."""
+"""Second scores of the supernet that is ranked, and their agreement with first and truth."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Axis:
 
 
 def axis_of(evaluator: Evaluator) -> Axis:
-    """Scores by divergence are exp(-D), and it is D that one wants to see."""
+    """Choose the axis: scores by divergence are exp(-D), and it is D that is plotted."""
     if isinstance(evaluator, KlEvaluator):
         return Axis("\N{MINUS SIGN} KL divergence from the whole supernet (nats)", True)
     return Axis("score by rank.also", False)
 
 
 class Also:
-    """The second scores of a ranking and how they agree with the first and with the truth."""
+    """The second scores of a ranking, and their agreement with the first and the truth."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator, self.axis = evaluator, axis_of(evaluator)
@@ -47,7 +47,7 @@ class Also:
 
     @staticmethod
     def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
-        """None where no second way is wanted; UserError where it cannot score this space."""
+        """Start the second evaluator; None: none wanted. UserError: it cannot score the space."""
         if wanted.also is None:
             return None
         try:

@@ -206,7 +206,7 @@ class Checkpoints:
             tensors = decode_tensors(data)
         state = unpack(stored.tree, tensors)
         if not isinstance(state, dict):
-            raise ValueError("the state of a part is a mapping")
+            raise ValueError("a state is a mapping")
         return state
 
     def write(

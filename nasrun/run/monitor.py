@@ -25,8 +25,8 @@ class Monitor(Protocol):
     def say(self, line: str = "", style: str | None = None) -> None:
         """Show a line on the screen; style: as rich names it, e.g. "yellow"."""
 
-    def keep(self, name: str, part: Stateful, label: str = "") -> None:
-        """Put the state of ``part`` into every checkpoint; a resumed run restores it now.
+    def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
+        """Put the state of ``stateful`` into every checkpoint; a resumed run restores it now.
 
         name: lower-case letters and underscores.
         label: tells apart objects that have the same name in turn; a state is restored only to an
@@ -59,7 +59,7 @@ class NullMonitor:
     def say(self, line: str = "", style: str | None = None) -> None:
         pass
 
-    def keep(self, name: str, part: Stateful, label: str = "") -> None:
+    def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
         pass
 
     def drop(self, name: str) -> None:

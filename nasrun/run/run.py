@@ -198,22 +198,22 @@ class Run:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
         self.logs.trials(trials, **context)
 
-    def keep(self, name: str, part: Stateful, label: str = "") -> None:
+    def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
         """Track a state (see Monitor); raises UserError where the stored one does not fit."""
-        self._tracked[name] = tracked = TrackedState(part, label)
+        self._tracked[name] = tracked = TrackedState(stateful, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
             return
-        limit = 4 * state_bytes(part.state_dict()) + SPARE_BYTES
+        limit = 4 * state_bytes(stateful.state_dict()) + SPARE_BYTES
         try:
-            part.load_state_dict(self._checkpoints.state(stored, limit))
+            stateful.load_state_dict(self._checkpoints.state(stored, limit))
         except MISFITS as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
-        tracked.mark, tracked.written = getattr(part, "mark", None), stored
+        tracked.mark, tracked.written = getattr(stateful, "mark", None), stored
 
     def drop(self, name: str) -> None:
         """Leave ``name`` out of later checkpoints (see Monitor)."""

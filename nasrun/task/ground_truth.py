@@ -101,8 +101,8 @@ class ShownOnly:
     def say(self, line: str = "", style: str | None = None) -> None:
         self.run.say(line, style)
 
-    def keep(self, name: str, part: Stateful, label: str = "") -> None:
-        self.run.keep(name, part, label)
+    def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
+        self.run.keep(name, stateful, label)
 
     def drop(self, name: str) -> None:
         self.run.drop(name)

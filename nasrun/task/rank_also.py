@@ -1,4 +1,4 @@
-"""A second way to score the supernet that is ranked: beside the first, and against the truth."""
+"""Second scores of the supernet that is ranked, and their agreement with first and truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Also:
-    """The second scores of a ranking and how they agree with the first and with the truth."""
+    """The second scores of a ranking, and their agreement with the first and the truth."""
 
     def __init__(self, scorer: Scorer, axis: ScoreAxis) -> None:
         self.scorer, self.axis = scorer, axis
@@ -30,7 +30,7 @@ class Also:
 
     @staticmethod
     def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
-        """None where no second way is wanted; UserError where it cannot score this space."""
+        """Start the second evaluator; None: none wanted. UserError: it cannot score the space."""
         if wanted.also is None:
             return None
         try:

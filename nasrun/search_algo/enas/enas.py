@@ -206,7 +206,7 @@ class EnasSearch(PoolSearch):
             number += 1
         if not found:
             self.monitor.say(
-                "the controller draws nothing within the budget: random architectures of the "
+                "the controller samples nothing within the budget: random architectures of the "
                 "budget are scored in its place; train for longer, or widen the budget",
                 "yellow",
             )

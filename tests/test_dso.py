@@ -265,6 +265,7 @@ def test_it_learns_gates_of_other_spaces_that_are_off_or_on(tmp_path):
     [
         (["search_space=nao_cell"], "take search_space=dso_block or one_shot_blocks"),
         (["search_space=one_shot_blocks"], "one_shot_blocks has no levels of operations"),
+        (["search_space=one_shot_blocks"], "adaptive_costs=none, or take search_space=dso_block"),
         (["search_algo.pretrain_epochs=1"], "leaves nothing of trainer.epochs to search in"),
         (["dataset.validation=0"], "dataset.validation = 0: must be greater than 0"),
         (["dataset=digits", "dataset.validation=5000"], "leaves none of the"),

@@ -431,7 +431,7 @@ def test_a_budget_that_the_policy_never_meets_is_met_at_random(monkeypatch):
     monkeypatch.setattr("nasrun.search_algo.enas.enas.MAX_FRUITLESS_BATCHES", 2)
     algo.monitor = monitor = Recorder()
     assert algo.ask() == [rare]
-    assert "the controller draws nothing within the budget" in monitor.lines[0]
+    assert "the controller samples nothing within the budget" in monitor.lines[0]
 
 
 def test_rewards_that_are_no_numbers_stop_or_count_as_the_worst():

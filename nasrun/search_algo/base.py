@@ -86,7 +86,7 @@ class Search(ABC):
                 search.tell(evaluator(architectures))
         search.best(5)
 
-    monitor: hears of the round under way.
+    monitor: takes the progress and the messages of the round under way.
     """
 
     def __init__(self, candidates: Candidates, streams: Streams) -> None:
@@ -96,7 +96,7 @@ class Search(ABC):
     def next_round(self, monitor: Monitor) -> Round | None:
         """The next round, or None when the search is over.
 
-        monitor: hears of the work until the round after it.
+        monitor: takes progress and messages until the round after it.
         """
         self.monitor = monitor
         return self.begin_round()

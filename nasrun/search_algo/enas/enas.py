@@ -95,7 +95,7 @@ class ControllerGates(GateLearner):
 
     def gates(self, step: int) -> list[Gates]:
         epoch, place = divmod(step, self.context.steps_per_epoch)
-        if epoch not in self._sampled:  # the policy rests for an epoch, and many at once are cheap
+        if epoch not in self._sampled:  # the policy changes between epochs alone
             count = self.context.steps_per_epoch
             self._sampled[epoch] = self.sample(self.context.streams, "weights", epoch, count)
         return [self._sampled[epoch][place].choices]
@@ -206,7 +206,7 @@ class EnasSearch(PoolSearch):
             number += 1
         if not found:
             self.monitor.say(
-                "the controller draws nothing within the budget: random architectures of the "
+                "the controller samples nothing within the budget: random architectures of the "
                 "budget are scored in its place; train for longer, or widen the budget",
                 "yellow",
             )

@@ -57,7 +57,7 @@ class Reinforce:
         """Take one step by N architectures and the accuracy of each, in [0, 1].
 
         Returns the means of reward and baseline, the mean entropy and the loss [4]. The baseline
-        takes a reward in before it is subtracted from it, as in the released code.
+        takes a reward in before it is subtracted from that reward, as in the released code.
         Raises UserError where the weights are no longer finite.
         """
         settings = self.settings

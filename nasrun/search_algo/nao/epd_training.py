@@ -65,7 +65,7 @@ class Examples:
 
 
 class PredictorTraining:
-    """One round's training of the predictor; ``epoch`` counts the epochs that are done.
+    """The training of the predictor in one round; ``epoch`` counts the epochs that are done.
 
     previous: the training of the round before, whose weights it goes on from where
     ``keep_weights`` says so; the optimiser is new in every round.

@@ -136,7 +136,7 @@ class NaoSearch(PoolSearch):
             found, random = self._first() if self.begun == 0 else self._improve()
             if not found:
                 return None
-            self._begin(found, random)
+            self._take_in(found, random)
         pool = list(self.pool.trials)
         if self.algo.train_on == "new":
             pool = pool[-self.new :]
@@ -168,7 +168,7 @@ class NaoSearch(PoolSearch):
             self.predictor = self._training(index)
             self.predictor.load_state_dict(state["predictor"])
 
-    def _begin(self, found: ByForm, random: int) -> None:
+    def _take_in(self, found: ByForm, random: int) -> None:
         """Take the new architectures in and line up those to be scored."""
         if self.begun > 0 and self.algo.replace == "worst":
             self.pool.drop_worst(len(found))

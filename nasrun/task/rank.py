@@ -118,7 +118,9 @@ def train_to(
         training.rest()
         return
     gates = setup.gates(
-        *(problem, None, run.streams),
+        problem,
+        None,
+        run.streams,
         steps=training.steps,
         steps_per_epoch=training.steps_per_epoch,
     )

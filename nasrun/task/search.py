@@ -196,7 +196,9 @@ def train_supernet(
             gates: GatesOfStep = learner.gates
         else:
             gates = setup.gates(
-                *(splits.problem, round_.pool, run.streams),
+                splits.problem,
+                round_.pool,
+                run.streams,
                 steps=training.steps,
                 steps_per_epoch=training.steps_per_epoch,
             )

@@ -270,7 +270,7 @@ def test_it_learns_gates_of_other_spaces_that_are_off_or_on(tmp_path):
         (["dataset.validation=0"], "dataset.validation = 0: must be greater than 0"),
         (["dataset=digits", "dataset.validation=5000"], "leaves none of the"),
         (["warm_up.epochs=1"], "sets the gates of every step itself; set warm_up.epochs=0"),
-        (["evaluator=size"], "choose evaluator=supernet"),
+        (["evaluator=size"], "take evaluator=kl or supernet"),
         (["search_space.final.params=50"], "not even one of 1 channels, of at most 50 params"),
         (["+search_algo.mac.conv=1"], "search_algo.mac needs a number for each of"),
         (["search_algo.momentum=1"], "search_algo.momentum = 1: "),

@@ -506,7 +506,7 @@ def test_the_papers_settings_stand_in_the_recipe():
         (["search_algo.reinforce.aggregate=0"], "search_algo.reinforce.aggregate = 0: must be"),
         (["search_algo.derive=0"], "search_algo.derive = 0: must be greater than 0"),
         (["search_algo.reinforce.step=3"], "did you mean 'search_algo.reinforce.steps'"),
-        (["evaluator=standalone"], "choose evaluator=supernet"),
+        (["evaluator=standalone"], "take evaluator=kl or supernet"),
         (["warm_up.epochs=1"], "sets the gates of every step itself; set warm_up.epochs=0"),
     ],
 )

@@ -496,7 +496,7 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
         (["search_algo=p_darts", "search_algo.rest_epochs=1"], "leaves nothing of a stage"),
         (["search_algo=darts", "search_algo.order=3"], "search_algo.order = 3: "),
         (["search_algo=darts", "budget.macs.max=1e9"], "budget (macs): search_algo Darts ends"),
-        (["search_algo=darts", "evaluator=size"], "choose evaluator=supernet"),
+        (["search_algo=darts", "evaluator=size"], "take evaluator=kl or supernet"),
         (["search_algo=snas", "search_algo.temperature_end=0"], "temperature_end = 0: "),
     ],
 )

@@ -83,7 +83,7 @@ def test_uniform_sampling_is_uniform_over_pool_and_space():
 
 
 @pytest.mark.parametrize("sampler", [Uniform(), Proportional(size="params", exponent=1.0)])
-def test_draws_are_named_by_seed_and_step(sampler):
+def test_samples_are_named_by_seed_and_step(sampler):
     search_space = space()
     gates = sampler.bind(search_space, TASK, None, Streams(3), steps=100)
     again = sampler.bind(search_space, TASK, None, Streams(3), steps=100)

@@ -173,7 +173,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 
 def test_a_batch_that_does_not_fit_is_split_and_the_update_is_that_of_the_whole():
-    """Known: without batch norm the gradient of the pieces is that of the batch."""
+    """Known: without batch norm the gradient of the microbatches is that of the batch."""
     monitor = Recorder()
     split = hungry(5)
     split.norm = torch.nn.Identity()
@@ -198,7 +198,7 @@ def test_a_failed_attempt_leaves_no_trace_in_batch_norm():
 
 @pytest.mark.parametrize("images", range(2, 12))
 @pytest.mark.parametrize("at_once", [2, 3, 4, 8])
-def test_pieces_are_never_too_small_for_batch_norm(images, at_once):
+def test_microbatches_are_never_too_small_for_batch_norm(images, at_once):
     network = hungry(99)
     training = faulty(network, replace(CPU, batch_size=at_once))
     batch = next(Images(64).train_batches(images, streams=Streams(0)))

@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -63,6 +63,10 @@ class LatencyTable:
             self.milliseconds[layer.name] = self.time(layer)
             self.write()
         return self.milliseconds[layer.name]
+
+    def sum_of(self, layers: Iterable[Piece]) -> float:
+        """Return the sum of the latencies of ``layers``, each as often as it is there."""
+        return math.fsum(map(self.milliseconds_of, layers))
 
     def write(self) -> None:
         """Write the table into all of its files."""
@@ -180,8 +184,7 @@ class Latencies:
         table = self.table
 
         def measure(architecture: Architecture) -> float:
-            layers = self.space.pieces(architecture, self.problem, "final") or []
-            return math.fsum(map(table.milliseconds_of, layers))
+            return table.sum_of(self.space.pieces(architecture, self.problem, "final") or [])
 
         return measure
 
@@ -246,8 +249,7 @@ class Latencies:
             def build(architecture: Architecture = architecture) -> nn.Module:
                 return space.network(architecture, problem, "final")
 
-            layers = space.pieces(architecture, problem, "final") or []
-            summed.append(math.fsum(map(table.milliseconds_of, layers)))
+            summed.append(table.sum_of(space.pieces(architecture, problem, "final") or []))
             whole.append(self.settings.time(Piece("network", shape, build), compute))
         return (
             f"against {count} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "

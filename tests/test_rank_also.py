@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import trainer
 
 from nasrun.cli.main import main
 from nasrun.evaluator.kl import KlEvaluator
@@ -17,7 +18,6 @@ from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.ranking import kendall
 from nasrun.report.ranking import SecondScores
 from nasrun.run.run import Run
-from nasrun.task.rank_also import axis_of
 
 TINY = [
     *("dataset=synthetic", "dataset.train_images=32", "dataset.validation=32"),
@@ -184,5 +184,5 @@ def test_a_value_without_an_interval_is_no_nan() -> None:
 
 
 def test_only_divergences_are_plotted_as_logarithms() -> None:
-    assert axis_of(KlEvaluator(images=4, batch_size=4)).logarithm
-    assert not axis_of(StandaloneEvaluator(trainer=None)).logarithm  # type: ignore[arg-type]
+    assert KlEvaluator(images=4, batch_size=4).axis("rank.also").logarithm
+    assert not StandaloneEvaluator(trainer=trainer()).axis("rank.also").logarithm

@@ -183,6 +183,8 @@ def ready_overrides(line: CommandLine) -> list[str]:
         overrides.append(override)
     if directory is None:
         return overrides
+    if not directory.expanduser().is_dir():  # before torch is imported, which takes seconds
+        raise UserError(f"from={directory}: there is no such directory")
     from nasrun.cli.from_run import with_earlier
     from nasrun.task.base import find_task
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -42,6 +43,11 @@ class SamplerCase:
             ghost_batches=self.batch_size // part,
         )
 
+    @cached_property
+    def rule(self) -> GatesOfStep:
+        """The rule over the whole space."""
+        return self.gates()
+
     @property
     def pool(self) -> list[Architecture]:
         """Some random architectures."""
@@ -56,7 +62,7 @@ class SamplerCase:
 
 def gates_are_those_of_the_space(case: SamplerCase) -> None:
     """Each step opens options that the decisions have, as the space's kinds of gates allow."""
-    gates, decisions = case.gates(), case.space.decisions
+    gates, decisions = case.rule, case.space.decisions
     for step in range(case.steps):
         opened = gates(step)
         require(opened, f"step {step} trains nothing")
@@ -77,7 +83,7 @@ def gates_are_those_of_the_space(case: SamplerCase) -> None:
 
 def the_supernet_takes_the_gates(case: SamplerCase) -> None:
     """The supernet gives finite logits with the gates of the first and of the last step."""
-    gates, problem = case.gates(), case.problem
+    gates, problem = case.rule, case.problem
     with Streams(case.seed, "testing/").default("supernet"):
         supernet = case.space.supernet(problem)
         images = torch.randn(2, problem.channels, problem.size, problem.size)
@@ -88,7 +94,7 @@ def the_supernet_takes_the_gates(case: SamplerCase) -> None:
 
 def gates_depend_on_seed_and_step(case: SamplerCase) -> None:
     """A step has the same gates again, whatever was asked for before; seeds and steps differ."""
-    gates, again, other = case.gates(), case.gates(), case.gates(seed=1)
+    gates, again, other = case.rule, case.gates(), case.gates(seed=1)
     steps = range(case.steps)
     found = [gates(step) for step in steps]
     require([again(step) for step in reversed(steps)] == found[::-1], "the order of steps matters")
@@ -97,10 +103,10 @@ def gates_depend_on_seed_and_step(case: SamplerCase) -> None:
 
 
 def the_batch_is_divided(case: SamplerCase) -> None:
-    """Where each gates train a part of the batch, the parts are equal and make up the batch."""
+    """If the gates of a step train a part of the batch each, the parts make up the batch."""
     part = case.sampler.ghost_batch_of(case.batch_size)
     if part is not None:
-        count = len(case.gates()(0))
+        count = len(case.rule(0))
         require(count * part == case.batch_size, f"{count} gates of {part} images each")
 
 

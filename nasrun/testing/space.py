@@ -75,7 +75,7 @@ def every_option_is_sampled(case: SpaceCase) -> None:
 
 
 def architectures_are_written_and_read(case: SpaceCase) -> None:
-    """What write and to_json give, parse and read give back."""
+    """Architectures that are written are read back by parse, and from JSON by read."""
     space = case.space
     for architecture in case.spread(20):
         text = space.write(architecture)
@@ -91,7 +91,7 @@ def architectures_are_written_and_read(case: SpaceCase) -> None:
 
 
 def strangers_are_refused(case: SpaceCase) -> None:
-    """What is no architecture of the space is refused with a UserError of one line."""
+    """Choices and words of no architecture are refused with a UserError of one line."""
     space, (architecture, *_) = case.space, case.architectures
     name, choices = space.name, list(architecture.choices)
     count = len(space.decisions[0].options)
@@ -182,7 +182,7 @@ def no_cost_exceeds_the_bound(case: SpaceCase) -> None:
 
 
 def costs_add_up(case: SpaceCase) -> None:
-    """Where the space is additive, a group's choices cost the same whatever the others are."""
+    """If the space is additive, a group's choices cost the same whatever the others are."""
     space, groups = case.space, case.space.additive
     if groups is None:
         return
@@ -242,6 +242,7 @@ def words_and_graphs_fit(case: SpaceCase) -> None:
 def small_images_are_refused(case: SpaceCase) -> None:
     """Images are large enough for cost, network and supernet alike, or refused by all of them."""
     space, (architecture, *_) = case.space, case.architectures
+    told: dict[str, str] = {}
     for size in range(1, case.problem.size + 1):
         problem = replace(case.problem, size=size)
         refusals: dict[str, str] = {}
@@ -264,11 +265,14 @@ def small_images_are_refused(case: SpaceCase) -> None:
                 built["supernet"](images, architecture.choices),
             ):
                 require(logits.isfinite().all(), f"the smallest images, {size}×{size}: {logits}")
+            for message in told.values():
+                words = f"{size - 1}×{size - 1} pixels are too small", f"at least {size}×{size}"
+                lacking = [word for word in words if word not in message]
+                require(not lacking, f"{message!r} does not say {lacking}")
             return
         refusing = " and ".join(refusals)
         require(not built, f"images of {size}×{size} pixels are refused by {refusing} alone")
-        for message in refusals.values():
-            require(f"{size}×{size}" in message, f"{message!r} names no {size}×{size}")
+        told = refusals
     require(False, f"all images up to {case.problem.size} pixels are refused")
 
 

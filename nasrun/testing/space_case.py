@@ -1,4 +1,4 @@
-"""What the laws of search spaces look at: architectures, networks, and a path of the supernet."""
+"""Subjects of the laws of search spaces: architectures, networks, paths of the supernet."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class SpaceCase:
 
     @property
     def sizes(self) -> list[SizeName]:
-        """What the costs of this space count."""
+        """The names of what the costs of this space count."""
         cost = self.space.cost(self.architectures[0], self.problem)
         return ["params", "macs"] if cost.bitops is None else ["params", "macs", "bitops"]
 

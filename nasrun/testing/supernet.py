@@ -86,7 +86,7 @@ def only_the_path_is_trained(case: SpaceCase) -> None:
 
 
 def _dots(name: str) -> list[int]:
-    """Where the names of modules end that ``name`` is in, and its own."""
+    """Find the ends of the names of all modules around ``name``, and its own end."""
     return [index for index, letter in enumerate(name) if letter == "."] + [len(name)]
 
 
@@ -206,7 +206,8 @@ def auxiliary_heads_are_extra(case: SpaceCase) -> None:
         with case.streams.default("network"):
             supernet = space.supernet(case.problem, auxiliary=True)
     except UserError as error:
-        require("auxiliary" in str(error), f"{str(error)!r} does not name the auxiliary head")
+        advice = "auxiliary_weight=0" in str(error)
+        require(advice, f"{str(error)!r} does not tell to set auxiliary_weight=0")
         told = refusal(lambda: space.network(architecture, case.problem, "final", auxiliary=True))
         require(told, "the supernet has no auxiliary head, but the network has")
         return

@@ -9,7 +9,7 @@ import torch
 from networks import (
     CIFAR,
     assert_latencies_add_up,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
@@ -217,18 +217,18 @@ def test_architectures_are_read_from_digits_and_from_files():
     assert search_space.describe(best)[3] == "layer3/op: mbconv_3x3_e3"
 
 
-def test_pieces_make_up_the_network():
-    assert_pieces_make_up_networks(space(), TASKS)
+def test_layers_make_up_the_network():
+    assert_layers_make_up_networks(space(), TASKS)
     assert_latencies_add_up(space())
 
 
-def test_pieces_one_after_the_other_are_the_network():
+def test_layers_one_after_the_other_are_the_network():
     torch.manual_seed(0)
     search_space = space()
     for architecture in random_architectures(search_space, 3):
         network = search_space.network(architecture, CIFAR, "search").eval()
-        pieces = [piece.build() for piece in search_space.pieces(architecture, CIFAR)]
-        chain = torch.nn.Sequential(*pieces).eval()
+        layers = [layer.build() for layer in search_space.layers(architecture, CIFAR)]
+        chain = torch.nn.Sequential(*layers).eval()
         weights = network.state_dict().values()  # in the order of the layers
         chain.load_state_dict(dict(zip(chain.state_dict(), weights, strict=True)))
         images = torch.randn(2, 3, 32, 32)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from networks import (
     CIFAR,
     assert_latencies_add_up,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
@@ -424,21 +424,21 @@ def test_the_configuration_is_the_published_space():
     ("depth", "stem", "tasks"),
     [(18, "cifar", [CIFAR, TINY]), (34, "imagenet", [Problem(1, 65, 7)])],
 )
-def test_pieces_make_up_the_network(depth, stem, tasks, norms):
+def test_layers_make_up_the_network(depth, stem, tasks, norms):
     search_space = space(depth=depth, stem=stem, norms=norms)
-    assert_pieces_make_up_networks(search_space, tasks)
+    assert_layers_make_up_networks(search_space, tasks)
     assert_latencies_add_up(search_space)
 
 
-def test_pieces_have_the_bits_of_their_layers(monkeypatch):
+def test_layers_have_the_bits_of_their_layers(monkeypatch):
     """Weights and inputs of few values, as in the whole network, and names that tell how many."""
     search_space = space()
     seen = observe(monkeypatch)
     (architecture,) = random_architectures(search_space, 1)
-    for piece in search_space.pieces(architecture, CIFAR):
+    for layer in search_space.layers(architecture, CIFAR):
         seen.clear()
-        piece.build()(6 * torch.rand(2, *piece.shape))
-        place = piece.name.removeprefix("spos_quantized/").split()
+        layer.build()(6 * torch.rand(2, *layer.shape))
+        place = layer.name.removeprefix("spos_quantized/").split()
         if place[0] in ("first", "second", "shortcut"):
             ((_, weights, inputs),) = seen
             (bits,) = parse_bits(place[-1:])

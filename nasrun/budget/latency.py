@@ -25,7 +25,8 @@ from nasrun.limits import Count
 from nasrun.run.compute import Compute
 from nasrun.run.files import read_bytes, write_atomic
 from nasrun.run.screen import Screen
-from nasrun.search_space.base import Measure, Piece, SearchSpace
+from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.search_space.layer import Layer
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 
@@ -44,22 +45,22 @@ class Table:
     milliseconds: dict[str, float]
     files: list[Path]
     source: str
-    time: Callable[[Piece], float] | None = None
+    time: Callable[[Layer], float] | None = None
 
-    def of(self, piece: Piece) -> float:
+    def of(self, layer: Layer) -> float:
         """Raises UserError where the operation is missing and cannot be measured."""
-        if piece.name not in self.milliseconds:
+        if layer.name not in self.milliseconds:
             if self.time is None:
-                raise UserError(f"{self.source} has no latency of operation {piece.name!r}")
-            self.milliseconds[piece.name] = self.time(piece)
+                raise UserError(f"{self.source} has no latency of operation {layer.name!r}")
+            self.milliseconds[layer.name] = self.time(layer)
             self.write()
-        return self.milliseconds[piece.name]
+        return self.milliseconds[layer.name]
 
     def measure(self, space: SearchSpace, problem: Problem) -> Measure:
         """The latency of an architecture's final network: the sum over its operations."""
 
         def measure(architecture: Architecture) -> float:
-            return math.fsum(map(self.of, space.pieces(architecture, problem, "final") or []))
+            return math.fsum(map(self.of, space.layers(architecture, problem, "final")))
 
         return measure
 
@@ -76,7 +77,7 @@ class Latency:
     where measured tables are kept, one for each device and setting, so that nothing is measured
     twice. device: on which it counts; batch_size: images at once; repeats: of which the median is
     taken, after ``warm_up`` further ones; networks: how many whole networks the sums are checked
-    against. The latency of a network is the sum over its operations (``SearchSpace.pieces``).
+    against. The latency of a network is the sum over its operations (``SearchSpace.layers``).
     """
 
     def __init__(
@@ -104,19 +105,15 @@ class Latency:
         Raises UserError over an absent device, a space without a list of operations, and a table
         that lacks one.
         """
-        if space.pieces(space.sample(np.random.default_rng(0)), problem, "final") is None:
-            raise UserError(
-                f"budget.latency_ms: {space.name} has no list of operations whose latencies could "
-                "be added up; set a budget of macs or params"
-            )
+        space.layers(space.sample(np.random.default_rng(0)), problem, "final")
         earlier = read_table(kept) if kept is not None and kept.exists() else {}
         if self.table is None:
             self.found = self._measured(space, problem, compute, earlier)
         else:
             file = kept if earlier and kept else Path(self.table).expanduser()
             self.found = Table(earlier or read_table(file), [], str(file))
-            for piece in _all_pieces(space, problem).values():
-                self.found.of(piece)  # raises now over one that is missing
+            for layer in _all_layers(space, problem).values():
+                self.found.of(layer)  # raises now over one that is missing
         return self.found.measure(space, problem)
 
     def keep(self, kept: Path) -> None:
@@ -152,15 +149,15 @@ class Latency:
         path = Path(self.store).expanduser() / f"{name}.csv"
         known = read_table(path) if path.exists() else {}
         known |= earlier
-        table = Table(known, [path], str(path), lambda piece: self.time(piece, compute))
-        wanted = _all_pieces(space, problem)
-        missing = [piece for name, piece in wanted.items() if name not in known]
+        table = Table(known, [path], str(path), lambda layer: self.time(layer, compute))
+        wanted = _all_layers(space, problem)
+        missing = [layer for name, layer in wanted.items() if name not in known]
         screen = Screen()
         if missing:
             with screen.stage("latency", len(missing)) as stage:
-                for piece in missing:
-                    known[piece.name] = self.time(piece, compute)
-                    stage.advance(1, {"ms": known[piece.name]})
+                for layer in missing:
+                    known[layer.name] = self.time(layer, compute)
+                    stage.advance(1, {"ms": known[layer.name]})
         try:
             table.write()
         except OSError as error:
@@ -187,7 +184,7 @@ class Latency:
                 return space.network(architecture, problem, "final")
 
             summed.append(measure(architecture))
-            whole.append(self.time(Piece("network", shape, build), compute))
+            whole.append(self.time(Layer("network", shape, build), compute))
         return (
             f"against {self.networks} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
             f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
@@ -196,11 +193,11 @@ class Latency:
         )
 
     @torch.inference_mode()
-    def time(self, piece: Piece, compute: Compute) -> float:
+    def time(self, layer: Layer, compute: Compute) -> float:
         """Milliseconds of a forward pass in evaluation mode, the median of ``repeats``."""
         with Streams(0).default("latency"):
-            module = compute.place(piece.build()).eval()
-        images = compute.images(torch.zeros(self.batch_size, *piece.shape, device=compute.device))
+            module = compute.place(layer.build()).eval()
+        images = compute.images(torch.zeros(self.batch_size, *layer.shape, device=compute.device))
 
         def once() -> float:
             began = time.perf_counter()
@@ -215,20 +212,23 @@ class Latency:
         return median(once() for _ in range(self.repeats))
 
 
-def _all_pieces(space: SearchSpace, problem: Problem) -> dict[str, Piece]:
+def _all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
     """Every operation that networks of the space have, by name.
 
     Those of some random architectures, each with every option of every group of decisions in turn:
     all, where an operation depends on one group; else nearly all, and the others follow when they
-    are met.
+    are met. Where decisions are off or on, the network with everything on has them all.
     """
-    found: dict[str, Piece] = {}
+    if space.binary:
+        everything = Architecture(space.name, (1,) * len(space.decisions))
+        return {layer.name: layer for layer in space.layers(everything, problem, "final")}
+    found: dict[str, Layer] = {}
     for index in range(8):
         start = space.sample(Streams(0).numpy("pieces", index))
         for group in space.groups:
             for architecture in space.variants(start, group):
-                for piece in space.pieces(architecture, problem, "final") or []:
-                    found.setdefault(piece.name, piece)
+                for layer in space.layers(architecture, problem, "final"):
+                    found.setdefault(layer.name, layer)
     return found
 
 

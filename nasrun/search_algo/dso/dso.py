@@ -20,7 +20,7 @@ from nasrun.search_algo.gates.learned import LearnedSearch
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.dso_block import DsoBlock
 from nasrun.search_space.dso_block.roles import OUTPUT
-from nasrun.search_space.dso_block.wiring import NAMES
+from nasrun.search_space.dso_block.wiring import OPERATION_NAMES
 from nasrun.search_space.gates import Gates, Weight, is_binary
 from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients, RunningMeans
 from nasrun.values import Architecture
@@ -170,9 +170,9 @@ class Dso(LearnedSearch):
         self.lr, self.momentum, self.clip, self.non_negative = lr, momentum, clip, non_negative
         self.penalty, self.prune_epochs = penalty, prune_epochs
         self.adaptive_flops, self.adaptive_costs = adaptive_flops, adaptive_costs
-        if set(mac) != {*NAMES, OUTPUT}:
+        if set(mac) != {*OPERATION_NAMES, OUTPUT}:
             raise UserError(
-                f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
+                f"search_algo.mac needs a number for each of {', '.join(OPERATION_NAMES)}, output"
             )
         self.mac, self.latency = mac, latency
         super().__init__()
@@ -201,10 +201,10 @@ class Dso(LearnedSearch):
             return None
         costs: list[Costs] | None = None
         if self.adaptive_costs == "mac":
-            costs = [self.mac] * len(space.parts)
+            costs = [self.mac] * len(space.sections)
         elif self.adaptive_costs == "latency":
             costs = latency_costs(
-                space, context.problem, lambda piece: self.latency.time(piece, context.compute)
+                space, context.problem, lambda layer: self.latency.time(layer, context.compute)
             )
         return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
 

@@ -17,7 +17,7 @@ from nasrun.search_algo.gates.learned import LearnedSearch
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.darts_cell import DartsCell
-from nasrun.search_space.darts_cell.operations import NAMES, SKIP
+from nasrun.search_space.darts_cell.operations import OPERATION_NAMES, SKIP
 from nasrun.trainer.gate_learner import GateContext, Gradients
 from nasrun.values import Architecture, Problem
 
@@ -166,7 +166,7 @@ class PDarts(LearnedSearch):
         while True:
             found = self.space.strongest(weights)
             skips = [edge for edge in range(half) if found.choices[edge] == SKIP]
-            if len(skips) <= self.skips or len(NAMES) < 3:
+            if len(skips) <= self.skips or len(OPERATION_NAMES) < 3:
                 return found
             lightest = min(skips, key=lambda edge: weights[edge][SKIP])
             weights[lightest][SKIP] = -1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tables
@@ -15,6 +17,7 @@ from networks import (
 )
 
 from nasrun.errors import UserError
+from nasrun.search_space.layer import Layer, count_layer
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
 from nasrun.search_space.nas_bench_macro.layers import LayerPlan, MBConv
 from nasrun.values import Architecture, Cost, Problem
@@ -105,7 +108,8 @@ def test_costs_hold_at_the_published_width():
 
 def test_costs_by_hand():
     """32 to 64 channels, 32×32 pixels, stride 2, kernel 3, expansion 3: 96 channels inside."""
-    cost = MBConv(3, 3).cost(LayerPlan(32, 64, 32, 2))
+    build = partial(MBConv(3, 3).module, LayerPlan(32, 64, 32, 2))
+    cost = count_layer(Layer("test/mbconv", (32, 32, 32), build))
     assert cost.params == (32 * 96 + 192) + (9 * 96 + 192) + (96 * 64 + 128)
     assert cost.macs == 32 * 96 * 1024 + 9 * 96 * 256 + 96 * 64 * 256
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.search_space.gates import BINARY_SPACES, MIX_SPACES
+from nasrun.search_space.gates import has_mixtures, is_binary
 from nasrun.search_space.layer import Layer, count_layer
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.one_shot_blocks import BlockScale, OneShotBlocks
@@ -264,10 +264,11 @@ def test_what_is_refused():
     assert smallest(torch.randn(2, 1, 4, 4)).shape == (2, 3)
 
 
-def test_the_lists_of_spaces_by_their_gates():
-    spaces = {name: space_of(name) for name in groups()["search_space"]}
-    assert {name for name, one in spaces.items() if "mix" in one.gate_kinds} == set(MIX_SPACES)
-    assert {name for name, one in spaces.items() if one.binary} == set(BINARY_SPACES)
+def test_classes_tell_their_gates():
+    for name in groups()["search_space"]:
+        found = space_of(name)
+        assert has_mixtures(type(found)) == ("mix" in found.gate_kinds)
+        assert is_binary(type(found)) == found.binary
 
 
 def test_the_whole_space_opens_everything():

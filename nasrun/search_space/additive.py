@@ -13,13 +13,13 @@ from nasrun.values import Architecture, Cost, Problem
 Choices = tuple[int, ...]
 
 
-class _Terms:
+class CostTerms:
     """Costs as those of one architecture plus a difference for the choices of each group."""
 
     def __init__(
         self, space: SearchSpace, problem: Problem, scale: Scale, groups: Sequence[Choices]
     ) -> None:
-        """groups: decisions by index, each in one group."""
+        """Take the cost of one random architecture; groups: decisions by index, each in one."""
         self.space, self.problem, self.scale, self.groups = space, problem, scale, groups
         self.start = space.sample(np.random.default_rng(0)).choices
         self.start_cost = self._count(self.start)
@@ -69,21 +69,21 @@ class AdditiveSpace(SearchSpace):
         return self.additive
 
     @cached_property
-    def _terms(self) -> dict[tuple[Problem, Scale], _Terms]:
+    def _terms(self) -> dict[tuple[Problem, Scale], CostTerms]:
         return {}
 
-    def terms(self, problem: Problem, scale: Scale) -> _Terms:
+    def terms(self, problem: Problem, scale: Scale) -> CostTerms:
         """The costs of the space's networks, in terms for each of ``cost_groups``."""
         found = self._terms.get((problem, scale))
         if found is None:
-            found = self._terms[problem, scale] = _Terms(self, problem, scale, self.cost_groups)
+            found = self._terms[problem, scale] = CostTerms(self, problem, scale, self.cost_groups)
         return found
 
     def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
         return self.terms(problem, scale).cost(architecture.choices)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The largest term of every group: one network of the space, or several, have them."""
+        """Add up the largest term of every group, for each size by itself."""
         terms = self.terms(problem, scale)
         start = Architecture(self.name, terms.start)
         params, macs, bitops = terms.start_cost.params, terms.start_cost.macs, 0

@@ -1,4 +1,4 @@
-"""The base of search spaces: decisions, costs, and the networks that architectures stand for."""
+"""The base of search spaces: decisions, costs, and the networks of architectures."""
 
 from __future__ import annotations
 

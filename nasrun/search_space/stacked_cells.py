@@ -20,7 +20,7 @@ AUXILIARY_CHANNELS = (128, 768)
 """Widths of the auxiliary head's two convolutions (NAO-V2's released code)."""
 
 StemKind = Literal["small", "imagenet"]
-"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for images of 64 and more."""
+"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for large images."""
 
 RunCell = Callable[[int, Tensor, Tensor, float], Tensor]
 """(index, output of cell k-2, output of cell k-1, depth in (0, 1]) -> output of the cell."""

@@ -1,4 +1,4 @@
-"""Stages of a network: sides, channels and stem, worked out once for all spaces that have them."""
+"""Stages of a network: sides, channels and stem, planned once for all spaces with stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations on edges of ``darts_cell``, and those that fit the inputs of cells together."""
+"""The operations on edges of ``darts_cell``, and those that fit inputs of cells together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nasrun.search_space.stacked_cells import CellPlan
 
 
 class ReluReduce(nn.Sequential):
-    """ReLU, then ``FactorizedReduce``; [B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)].
+    """ReLU, then ``FactorizedReduce``: [B, inputs, H, W] -> [B, outputs, H / 2, W / 2].
 
-    In the released code of DARTS both are one operation.
+    Sides are rounded up. In the released code of DARTS both are one operation.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -36,7 +36,7 @@ OPEN_EDGES = 2
 
 
 class DartsScale(BaseModel):
-    """cells: of the whole network; channels: C of the first stage."""
+    """The scale of a network. cells: of all stages; channels: C of the first stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

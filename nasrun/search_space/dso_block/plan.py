@@ -20,7 +20,7 @@ from nasrun.search_space.stages import Stage, StagePlan, reduced
 from nasrun.values import Cost
 
 StemKind = Literal["small", "imagenet"]
-"""``small``: one 3×3 convolution. ``imagenet``: two of stride 2, the first to half the channels."""
+"""``small``: one 3×3 convolution. ``imagenet``: two of stride 2, the first half as wide."""
 
 STEM_STRIDES: Mapping[StemKind, tuple[int, ...]] = {"small": (1,), "imagenet": (2, 2)}
 

@@ -42,7 +42,7 @@ Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
 
 
 class SearchScale(BaseModel):
-    """channels: C of the first stage."""
+    """The scale of the supernet. channels: C of the first stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ class FinalScale(SearchScale):
 
 
 class DsoBlock(SearchSpace):
-    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
+    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), as its code has it.
 
     A block has ``levels`` levels of four operations. Every operation above level 1 reads any sum of
     the block's input and of the operations of lower levels; the output is a sum over any of all

@@ -59,13 +59,16 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
 }
 
 MAX_OPERATIONS = 50_000
-"""Operations of a network, at most; the paper's supernet has 2,200. Python takes long over more."""
+"""Operations of a network, at most, since Python is slow; the paper's supernet has 2,200."""
 
 OperationSet = Literal["small", "middle", "large"]
 
 
 class CellScale(BaseModel):
-    """layers: N, normal cells of a stage (3N + 2 cells in all); channels: C of the first stage."""
+    """The scale of a network.
+
+    layers: N, normal cells of a stage (3N + 2 cells in all); channels: C of the first stage.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

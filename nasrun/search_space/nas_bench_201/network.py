@@ -103,7 +103,7 @@ def head(channels: int) -> nn.Sequential:
 
 
 class CellStack(Network):
-    """Stem, three stages of cells with reductions in between, BN, ReLU, pooling, dropout, linear.
+    """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
     Weights start as torch's own modules do, as in the released code.
     """

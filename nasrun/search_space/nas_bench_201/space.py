@@ -32,7 +32,7 @@ STAGE_COUNT = 3
 
 
 class Nb201Scale(BaseModel):
-    """channels: C of the first stage; cells: N, cells in each of the three stages."""
+    """The scale of a network. channels: C of the first stage; cells: N, cells of a stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -42,7 +42,11 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class MacroPlan:
-    """stem: channels of the stem; features: channels before the classifier; size: side there."""
+    """The whole chain.
+
+    stem: channels of the stem.
+    features: channels before the classifier; size: side there.
+    """
 
     stem: int
     layers: tuple[LayerPlan, ...]

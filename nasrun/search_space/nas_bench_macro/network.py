@@ -1,4 +1,4 @@
-"""The supernet of ``nas_bench_macro``, its stand-alone networks, and the list of their layers.
+"""The supernet of ``nas_bench_macro``, its stand-alone networks, and their lists of layers.
 
 All are one chain with more or fewer options in each layer.
 """

@@ -28,7 +28,7 @@ IDENTITY = 0
 
 
 class MacroScale(BaseModel):
-    """width: factor of all channels; 1 is the published network."""
+    """The scale of a network. width: factor of all channels; 1 is the published network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
 
 
 class NasBenchMacro(AdditiveSpace):
-    """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., CVPR 2021, arXiv 2103.11922).
+    """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., 2021, arXiv 2103.11922).
 
     Written down, an architecture is eight digits, one a layer: 0 identity, 1 MBConv of kernel 3
     and expansion 3, 2 MBConv of kernel 5 and expansion 6. An identity after the first layer of its

@@ -147,7 +147,7 @@ def stem(plan: StagePlan) -> nn.Sequential:
 
 
 class BlockStack(Network):
-    """Stem, three stages of cells with reductions in between, BN, ReLU, pooling, dropout, linear.
+    """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
     Both states go through a reduction of their own. The stem counts as cells -2 and -1. Cells that
     do not lead to the last one are not computed. Weights start as torch's own modules do.

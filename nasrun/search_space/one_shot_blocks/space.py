@@ -1,4 +1,4 @@
-"""Choice blocks as a search space: an on or off for each input and each operation of a block."""
+"""Choice blocks as a search space: an on or off for each input and operation of a block."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from nasrun.values import Architecture, Cost, Decision, Problem
 STAGE_COUNT = 3
 
 StemKind = Literal["small", "imagenet"]
-"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for images of 64 and more."""
+"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for large images."""
 
 STEM_STRIDES: Mapping[StemKind, tuple[int, ...]] = {"small": (1,), "imagenet": (2, 2, 2)}
 """Strides of the stem's convolutions: of C channels each, and C / 2 the first of several."""
 
 
 class BlockScale(BaseModel):
-    """channels: C of the first stage; cells: those of each of the three stages."""
+    """The scale of a network. channels: C of the first stage; cells: of each stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

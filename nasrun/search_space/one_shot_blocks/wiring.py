@@ -1,4 +1,4 @@
-"""The open decisions of a cell, and which of them are computed; for networks and costs alike.
+"""The open decisions of a cell, and which of them are computed, for networks and costs.
 
 The states of a cell are numbered: 0 is the output of cell k-2, 1 that of cell k-1, and b + 2 that
 of choice block b.

@@ -1,4 +1,4 @@
-"""The supernets of the SPOS spaces, their stand-alone networks, and the list of their layers."""
+"""The supernets of the SPOS spaces, their stand-alone networks, and their lists of layers."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from nasrun.values import Architecture, Decision, Problem
 
 
 class SposScale(BaseModel):
-    """width: factor of all channels; 1 is the published network."""
+    """The scale of a network. width: factor of all channels; 1 is the published network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""The supernet of ``spos_quantized``, its stand-alone networks, and the list of their layers.
+"""The supernet of ``spos_quantized``, its stand-alone networks, and their lists of layers.
 
 All are one ResNet, whose weights are kept in full precision and quantised with the bits that a
 layer has chosen.

@@ -1,4 +1,4 @@
-"""Numbers of few bits, simulated in floating point, and the gradients that pass through them."""
+"""Numbers of few bits, simulated in floating point, and gradients that pass through them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from nasrun.values import Architecture, Decision, Problem
 
 
 class WidthScale(BaseModel):
-    """width: factor of all channels; 1 is the published network."""
+    """The scale of a network. width: factor of all channels; 1 is the published network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

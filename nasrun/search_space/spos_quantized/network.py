@@ -242,10 +242,10 @@ def list_layers(
         )
     ]
     for block, (first, second) in zip(plan.blocks, pairs(bits), strict=True):
-        layers.append(_convolution(block.first, first, "first", alpha))
-        layers.append(_convolution(block.second, second, "second", alpha))
+        layers.append(convolution_layer(block.first, first, "first", alpha))
+        layers.append(convolution_layer(block.second, second, "second", alpha))
         if block.shortcut:
-            layers.append(_convolution(block.shortcut, first, "shortcut", alpha))
+            layers.append(convolution_layer(block.shortcut, first, "shortcut", alpha))
     head = Layer(
         f"spos_quantized/head {features}-{problem.classes} {size}",
         (features, size, size),
@@ -254,7 +254,8 @@ def list_layers(
     return [*layers, head]
 
 
-def _convolution(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Layer:
+def convolution_layer(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Layer:
+    """A convolution of a block by itself; alpha: clipping value of its input at the start."""
     channels = f"{plan.inputs}-{plan.outputs}"
     return Layer(
         f"spos_quantized/{role} {channels} {plan.size} s{plan.stride} {bits}",

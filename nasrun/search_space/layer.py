@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -46,9 +48,19 @@ _COUNTED: dict[str, Cost] = {}
 """Costs by the name of the layer: thousands of architectures share a few hundred layers."""
 
 
-def count_layers(layers: Iterable[Layer]) -> Cost:
+def count_layers(layers: Sequence[Layer]) -> Cost:
     """Parameters and multiply-adds of a list of layers; each distinct one is built once."""
-    return sum_costs(_COUNTED.get(layer.name) or count_layer(layer) for layer in layers)
+    params = macs = 0
+    bitops = None
+    for name, times in Counter(map(attrgetter("name"), layers)).items():
+        cost = _COUNTED.get(name)
+        if cost is None:
+            cost = count_layer(next(layer for layer in layers if layer.name == name))
+        params += times * cost.params
+        macs += times * cost.macs
+        if cost.bitops is not None:
+            bitops = times * cost.bitops + (bitops or 0)
+    return Cost(params, macs, bitops)
 
 
 def count_layer(layer: Layer) -> Cost:

@@ -1,4 +1,4 @@
-"""What tests of several search spaces share: another counter of networks, and laws of pieces."""
+"""What tests of several search spaces share: another counter of networks, and laws of layers."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def counted(network: torch.nn.Module, problem: Problem) -> tuple[int, int]:
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
 
-def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> None:
-    """Pieces have the weights of the whole network, all of them, and its cost; what is called alike
+def assert_layers_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> None:
+    """Layers have the weights of the whole network, all of them, and its cost; what is called alike
     is alike, over all tasks and both scales; nothing is built before it is asked for."""
     built: dict[str, tuple[tuple[int, ...], tuple[int, int], Counter[torch.Size]]] = {}
 
     def no_module(*_: object, **__: object) -> None:
-        pytest.fail("a list of pieces has built a module")
+        pytest.fail("a list of layers has built a module")
 
     for problem in tasks:
         for scale in ("search", "final"):
             for architecture in random_architectures(space, 3):
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(torch.nn.Module, "__init__", no_module)
-                    pieces = space.pieces(architecture, problem, scale)
+                    layers = space.layers(architecture, problem, scale)
                 weights: Counter[torch.Size] = Counter()
                 params = macs = 0
-                for piece in pieces:
-                    if piece.name not in built:
-                        module = piece.build()
-                        module(torch.randn(2, *piece.shape))
-                        cost = counted(module, Problem(*piece.shape[:2], 0))
+                for layer in layers:
+                    if layer.name not in built:
+                        module = layer.build()
+                        module(torch.randn(2, *layer.shape))
+                        cost = counted(module, Problem(*layer.shape[:2], 0))
                         shapes = Counter(p.shape for p in module.state_dict().values())
-                        built[piece.name] = piece.shape, cost, shapes
-                    shape, (own_params, own_macs), shapes = built[piece.name]
-                    assert piece.shape == shape
+                        built[layer.name] = layer.shape, cost, shapes
+                    shape, (own_params, own_macs), shapes = built[layer.name]
+                    assert layer.shape == shape
                     params, macs = params + own_params, macs + own_macs
                     weights += shapes
                 cost = space.cost(architecture, problem, scale)
@@ -62,13 +62,13 @@ def assert_pieces_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> 
 
 
 def assert_latencies_add_up(space: SearchSpace) -> None:
-    """With random times for the pieces: those of an architecture are those of any other one and
+    """With random times for the layers: those of an architecture are those of any other one and
     the differences that the choices of each group make to it."""
     rng, table = np.random.default_rng(0), {}
 
     def latency(choices: list[int]) -> float:
-        pieces = space.pieces(Architecture(space.name, tuple(choices)), CIFAR, "final")
-        return sum(table.setdefault(piece.name, rng.random()) for piece in pieces)
+        layers = space.layers(Architecture(space.name, tuple(choices)), CIFAR, "final")
+        return sum(table.setdefault(layer.name, rng.random()) for layer in layers)
 
     one, *others = (list(a.choices) for a in random_architectures(space, 6))
     for other in others:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from networks import (
     CIFAR,
     assert_latencies_add_up,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
@@ -247,7 +247,7 @@ def test_drop_path_spares_plain_skips_and_is_alike_in_all_cells():
 def test_partial_channels_by_hand():
     """C = 4, K = 2: the first two channels are skipped through, the others go round."""
     x = torch.randn(3, 4, 6, 6)
-    edge = PartialEdge(4, 1, range(8), parts=2).eval()
+    edge = PartialEdge(4, 1, range(8), divisor=2).eval()
     assert shuffled(torch.arange(6.0).view(1, 6, 1, 1), 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
     assert torch.equal(edge(x, SKIP, SILENT), x[:, [0, 2, 1, 3]])
     assert edge(x, NONE, SILENT) is None and edge(x, {NONE: 0.3}, SILENT) is None
@@ -256,7 +256,7 @@ def test_partial_channels_by_hand():
     mixed = 0.3 * x[:, :2] + 0.1 * pooled
     expected = torch.cat([mixed, 0.6 * x[:, 2:]], dim=1)[:, [0, 2, 1, 3]]
     torch.testing.assert_close(edge(x, gate, SILENT), expected)
-    strided = PartialEdge(4, 2, range(8), parts=2).eval()
+    strided = PartialEdge(4, 2, range(8), divisor=2).eval()
     out = strided(x, DIL3, SILENT)
     assert torch.equal(out[:, 1::2], F.max_pool2d(x[:, 2:], 2)) and out.shape == (3, 4, 3, 3)
 
@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused():
             )
 
 
-def test_pieces_make_up_the_network():
-    assert_pieces_make_up_networks(SPACE, TASKS[:3])
-    assert_pieces_make_up_networks(space(stem="imagenet"), [Problem(3, 48, 10)])
+def test_layers_make_up_the_network():
+    assert_layers_make_up_networks(SPACE, TASKS[:3])
+    assert_layers_make_up_networks(space(stem="imagenet"), [Problem(3, 48, 10)])
     assert_latencies_add_up(SPACE)

@@ -26,7 +26,7 @@ from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
-from nasrun.search_space.darts_cell.operations import NAMES
+from nasrun.search_space.darts_cell.operations import OPERATION_NAMES
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Trial
 
@@ -237,7 +237,7 @@ def test_words():
         "normal/node1/node 0/op",
         "normal/node2/cell k-2/op",
     ]
-    assert {decision.options for decision in SPACE.decisions} == {NAMES}
+    assert {decision.options for decision in SPACE.decisions} == {OPERATION_NAMES}
     empty = SPACE.describe(Architecture(SPACE.name, (NONE,) * 28))
     assert empty[1] == "  node 0 = zeros"
 

@@ -113,9 +113,9 @@ def test_eq_10_by_operation():
 def test_latencies_are_relative_to_the_slowest_and_summed_where_blocks_share():
     milliseconds = {"sep_conv_3x3": 3.0, "sep_conv_5x5": 4.0, "max_pool_3x3": 1.0}
 
-    def time(piece) -> float:
-        stage = int(piece.name.split()[-1])
-        return milliseconds.get(piece.name.split("/")[1].split()[0], 2.0) * (
+    def time(layer) -> float:
+        stage = int(layer.name.split()[-1])
+        return milliseconds.get(layer.name.split("/")[1].split()[0], 2.0) * (
             10 if stage == 8 else 1
         )
 
@@ -126,15 +126,15 @@ def test_latencies_are_relative_to_the_slowest_and_summed_where_blocks_share():
     assert len(own) == 3 and own[0] == pytest.approx(shared)
 
 
-def test_the_pieces_that_are_timed_are_modules_of_those_shapes():
+def test_the_layers_that_are_timed_are_modules_of_those_shapes():
     space = parts().search_space
     assert isinstance(space, DsoBlock)
-    for blocks in space.pieces_of_blocks(TASK):
+    for blocks in space.layers_of_blocks(TASK):
         for block in blocks:
             assert tuple(block) == COSTS
-            for piece in block.values():
-                x = torch.zeros(2, *piece.shape)
-                assert piece.build()(x).shape == x.shape
+            for layer in block.values():
+                x = torch.zeros(2, *layer.shape)
+                assert layer.build()(x).shape == x.shape
 
 
 def test_gates_rest_while_the_network_is_pre_trained_and_weights_while_gates_learn():

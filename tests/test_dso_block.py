@@ -9,7 +9,7 @@ from networks import CIFAR, counted, random_architectures
 
 from nasrun.errors import UserError
 from nasrun.search_space.dso_block import DsoBlock, FinalScale, SearchScale
-from nasrun.search_space.dso_block.wiring import INPUT, NAMES, Edges, open_edges, wire
+from nasrun.search_space.dso_block.wiring import INPUT, OPERATION_NAMES, Edges, open_edges, wire
 from nasrun.values import Architecture, Problem
 
 IMAGENET = Problem(3, 224, 1000)
@@ -83,9 +83,9 @@ def brute_force(opened: list[int], edges: Edges) -> set[int]:
     """The operations on any way from the input to the output, by walking."""
     after: dict[int, set[int]] = {index: set() for index in (INPUT, *edges.operations)}
     for index in edges.operations:
-        if index < len(NAMES):
+        if index < len(OPERATION_NAMES):
             after[INPUT].add(index)
-        sources = [INPUT, *range(index // len(NAMES) * len(NAMES))]
+        sources = [INPUT, *range(index // len(OPERATION_NAMES) * len(OPERATION_NAMES))]
         for source, decision in zip(sources, edges.inputs(index), strict=False):
             if opened[decision]:
                 after[source].add(index)

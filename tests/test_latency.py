@@ -17,7 +17,8 @@ from nasrun.budget.latency import Latencies, Latency, read_table, write_table
 from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.run.screen import Screen
-from nasrun.search_space.base import Piece, SearchSpace
+from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.layer import Layer
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 from tests.helpers import CPU, TASK, space_of
@@ -43,7 +44,7 @@ def bind(
 
 
 def names(space: SearchSpace, architecture: Architecture, problem: Problem = TASK) -> list[str]:
-    return [piece.name for piece in space.pieces(architecture, problem, "final") or []]
+    return [layer.name for layer in space.layers(architecture, problem, "final")]
 
 
 def all_names(space: SearchSpace, problem: Problem = TASK) -> list[str]:
@@ -68,7 +69,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is measured, by name; the times are made up, with all their digits."""
     measured: list[str] = []
 
-    def time(self: Latency, layer: Piece, compute: Any) -> float:
+    def time(self: Latency, layer: Layer, compute: Any) -> float:
         measured.append(layer.name)
         return 1 / (3 + len(measured))
 
@@ -81,7 +82,7 @@ def never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.MonkeyPatch.setattr(monkeypatch, Latency, "time", no_time)
 
 
-def no_time(self: Latency, layer: Piece, compute: Any) -> float:
+def no_time(self: Latency, layer: Layer, compute: Any) -> float:
     raise AssertionError(f"{layer.name} is measured")
 
 
@@ -249,8 +250,8 @@ def test_what_cannot_be_measured(
 
 def test_a_space_without_a_list_of_operations(tmp_path: Path, monkeypatch: Any) -> None:
     space = space_of("spos_blocks")
-    monkeypatch.setattr(type(space), "pieces", lambda *arguments: None)
-    with pytest.raises(UserError, match="has no list of operations"):
+    monkeypatch.setattr(type(space), "layers", SearchSpace.layers)
+    with pytest.raises(UserError, match="has no list of layers"):
         _ = bind(latency(tmp_path), space).measure
 
 
@@ -266,8 +267,8 @@ def test_a_run_goes_by_the_table_that_it_began_with(
     front = json.loads(Path("run/front.json").read_text())
     table = read_table(kept)
     for point in front:
-        pieces = names(space, space.read(point["architecture"]), SYNTHETIC)
-        assert point["latency_ms"] == math.fsum(table[name] for name in pieces)
+        layers = names(space, space.read(point["architecture"]), SYNTHETIC)
+        assert point["latency_ms"] == math.fsum(table[name] for name in layers)
     # Others measure in the same store meanwhile: what the run has kept counts.
     write_table(stored, {name: 2 * ms for name, ms in table.items()})
     monkeypatch.setattr(Latency, "time", no_time)
@@ -289,8 +290,8 @@ def test_a_resumed_run_reads_its_own_copy_of_a_users_table(
     assert main([*WORDS, *bound]) == 0
     trials, result = Path("run/trials.jsonl").read_bytes(), Path("run/result.json")
     for line in trials.splitlines():
-        pieces = names(space, space.read(json.loads(line)["architecture"]), SYNTHETIC)
-        assert math.fsum(table[name] for name in pieces) <= middle
+        layers = names(space, space.read(json.loads(line)["architecture"]), SYNTHETIC)
+        assert math.fsum(table[name] for name in layers) <= middle
     assert read_table(Path("run/latency.csv")) == table
     with mine.open("w") as file:  # it has changed since, beyond use
         csv.writer(file).writerows([("operation", "ms"), ("x", 1)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from networks import (
     CIFAR,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
@@ -17,7 +17,8 @@ from networks import (
 from nasrun.errors import UserError
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
-from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced
+from nasrun.search_space.operation import OPERATIONS, Pointwise
+from nasrun.search_space.stages import reduced
 from nasrun.values import Architecture, Problem
 
 NAONET_V2 = "1 1 0 1 2 4 0 0 0 0 2 1 0 0 0 2 0 3 0 0 | 0 2 0 2 2 2 1 0 0 0 0 1 0 0 0 3 0 0 0 1"
@@ -93,18 +94,18 @@ def test_costs_hold_at_the_papers_scale():
     ("stem", "tasks"),
     [("small", [CIFAR, Problem(1, 11, 3)]), ("imagenet", [Problem(3, 65, 7)])],
 )
-def test_pieces_make_up_the_network(operations, stem, tasks):
+def test_layers_make_up_the_network(operations, stem, tasks):
     """All parameters, the auxiliary head's aside, which networks of use have not."""
     search_space = space(operations, stem=stem)
-    assert_pieces_make_up_networks(search_space, tasks)
+    assert_layers_make_up_networks(search_space, tasks)
     assert search_space.additive is None  # widths hang on how many states nothing reads
 
 
-def test_pieces_of_naonet_v2():
+def test_layers_of_naonet_v2():
     """By hand: 20 cells of two inputs and ten operations, four states of which nothing reads."""
-    pieces = paper().pieces(paper().read(NAONET_V2), CIFAR, "final")
-    found = Counter(piece.name.removeprefix("nao_cell/") for piece in pieces)
-    assert len(pieces) == 1 + 20 * (2 + 10) + 1
+    layers = paper().layers(paper().read(NAONET_V2), CIFAR, "final")
+    found = Counter(layer.name.removeprefix("nao_cell/") for layer in layers)
+    assert len(layers) == 1 + 20 * (2 + 10) + 1
     for name, count in {
         "stem_small 3-108 32": 1,
         "relu_conv_1x1 108-36 32": 3,  # both inputs of the first cell, one of the second

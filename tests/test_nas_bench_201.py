@@ -12,14 +12,14 @@ import torch
 from networks import (
     CIFAR,
     assert_latencies_add_up,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
 
 from nasrun.errors import UserError
 from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
-from nasrun.search_space.nas_bench_201.cell import EDGES, NAMES, meaning
+from nasrun.search_space.nas_bench_201.cell import EDGES, OPERATION_NAMES, meaning
 from nasrun.search_space.nas_bench_201.network import Cell
 from nasrun.search_space.noise import Noise
 from nasrun.values import Architecture, Cost, Problem
@@ -64,7 +64,7 @@ def published_form(choices: tuple[int, ...]) -> str:
         terms = []
         for (target, source), choice in zip(EDGES, choices, strict=True):
             if target == node:
-                name, inputs = NAMES[choice], nodes[source]
+                name, inputs = OPERATION_NAMES[choice], nodes[source]
                 zero = name == "none" or inputs == "#"
                 terms.append(
                     "#" if zero else inputs if name == "skip_connect" else f"({inputs})@{name}"
@@ -355,13 +355,13 @@ def test_strange_words_are_refused(text, message):
             read(text)
 
 
-def test_pieces_make_up_the_network():
-    assert_pieces_make_up_networks(SPACE, TASKS)
+def test_layers_make_up_the_network():
+    assert_layers_make_up_networks(SPACE, TASKS)
     assert_latencies_add_up(SPACE)
 
 
 def test_edges_without_an_operation_have_no_piece():
-    one = [piece.name for piece in SPACE.pieces(SPACE.parse("003001"), CIFAR, "final")]
+    one = [layer.name for layer in SPACE.layers(SPACE.parse("003001"), CIFAR, "final")]
     assert one == [
         "nas_bench_201/stem 3-6 32",
         *["nas_bench_201/nor_conv_3x3 6 32", "nas_bench_201/skip_connect 6 32"] * 2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tables
@@ -9,12 +11,13 @@ import torch
 from networks import (
     CIFAR,
     assert_latencies_add_up,
-    assert_pieces_make_up_networks,
+    assert_layers_make_up_networks,
     counted,
     random_architectures,
 )
 
 from nasrun.errors import UserError
+from nasrun.search_space.layer import Layer, count_layer
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
 from nasrun.search_space.nas_bench_macro.layers import LayerPlan, MBConv
 from nasrun.values import Architecture, Cost, Problem
@@ -105,7 +108,8 @@ def test_costs_hold_at_the_published_width():
 
 def test_costs_by_hand():
     """32 to 64 channels, 32×32 pixels, stride 2, kernel 3, expansion 3: 96 channels inside."""
-    cost = MBConv(3, 3).cost(LayerPlan(32, 64, 32, 2))
+    build = partial(MBConv(3, 3).module, LayerPlan(32, 64, 32, 2))
+    cost = count_layer(Layer("test/mbconv", (32, 32, 32), build))
     assert cost.params == (32 * 96 + 192) + (9 * 96 + 192) + (96 * 64 + 128)
     assert cost.macs == 32 * 96 * 1024 + 9 * 96 * 256 + 96 * 64 * 256
 
@@ -217,18 +221,18 @@ def test_architectures_are_read_from_digits_and_from_files():
     assert search_space.describe(best)[3] == "layer3/op: mbconv_3x3_e3"
 
 
-def test_pieces_make_up_the_network():
-    assert_pieces_make_up_networks(space(), TASKS)
+def test_layers_make_up_the_network():
+    assert_layers_make_up_networks(space(), TASKS)
     assert_latencies_add_up(space())
 
 
-def test_pieces_one_after_the_other_are_the_network():
+def test_layers_one_after_the_other_are_the_network():
     torch.manual_seed(0)
     search_space = space()
     for architecture in random_architectures(search_space, 3):
         network = search_space.network(architecture, CIFAR, "search").eval()
-        pieces = [piece.build() for piece in search_space.pieces(architecture, CIFAR)]
-        chain = torch.nn.Sequential(*pieces).eval()
+        layers = [layer.build() for layer in search_space.layers(architecture, CIFAR)]
+        chain = torch.nn.Sequential(*layers).eval()
         weights = network.state_dict().values()  # in the order of the layers
         chain.load_state_dict(dict(zip(chain.state_dict(), weights, strict=True)))
         images = torch.randn(2, 3, 32, 32)

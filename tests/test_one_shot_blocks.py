@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from networks import CIFAR, counted, random_architectures
 from torch import nn
 
 from nasrun.errors import UserError
+from nasrun.search_space.layer import Layer, count_layer
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.one_shot_blocks import BlockScale, OneShotBlocks
 from nasrun.search_space.one_shot_blocks.network import Cell
-from nasrun.search_space.one_shot_blocks.operations import NAMES, OPTIONS
+from nasrun.search_space.one_shot_blocks.operations import BLOCK_OPERATIONS, OPERATION_NAMES
 from nasrun.search_space.one_shot_blocks.wiring import input_at, operation_at, wire
 from nasrun.values import Architecture, Problem
 
@@ -80,11 +83,12 @@ def test_costs_with_the_stem_for_large_images():
         assert (cost.params, cost.macs) == counted(network, problem)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPERATION_NAMES)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_operations(name, stride):
-    module = OPTIONS[name].module(4, stride)
-    cost = OPTIONS[name].cost(4, 9, stride)
+    module = BLOCK_OPERATIONS[name].module(4, stride)
+    build = partial(BLOCK_OPERATIONS[name].module, 4, stride)
+    cost = count_layer(Layer(f"test/{name} s{stride}", (4, 9, 9), build))
     assert (cost.params, cost.macs) == counted(module, Problem(4, 9, 0))
     side = 9 if stride == 1 else 5
     assert module(torch.randn(2, 4, 9, 9)).shape == (2, 4, side, side)

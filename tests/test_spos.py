@@ -16,10 +16,10 @@ from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistics
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.operation import total
+from nasrun.search_space.layer import count_layer, sum_costs
 from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposChannels, SposScale
-from nasrun.search_space.spos.layers import Choice, block_cost
-from nasrun.search_space.spos.network import Block
+from nasrun.search_space.spos.layers import Choice
+from nasrun.search_space.spos.network import Block, block_layer
 from nasrun.search_space.spos.plan import BlockPlan, plan_network
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
 from nasrun.streams import Streams
@@ -122,11 +122,11 @@ def test_costs_are_those_of_the_built_network(name, stem, problem, width):
 
 def test_costs_by_hand():
     """64 to 160 channels, 16×16 pixels, stride 2; then 160 to 160, stride 1, 100 inside."""
-    down = block_cost(BlockPlan(64, 160, 16, 2), Choice(1, 80))
+    down = count_layer(block_layer(BlockPlan(64, 160, 16, 2), Choice(1, 80)))
     main = 64 * 80 + 25 * 80 + 80 * 96
     assert down.params == main + 2 * (80 + 80 + 96) + 25 * 64 + 64 * 64 + 4 * 64
     assert down.macs == 64 * 80 * 256 + (25 * 80 + 80 * 96 + 25 * 64 + 64 * 64) * 64
-    same = block_cost(BlockPlan(160, 160, 8, 1), Choice(3, 100))
+    same = count_layer(block_layer(BlockPlan(160, 160, 8, 1), Choice(3, 100)))
     weights = 9 * 80 + 80 * 100 + 9 * 100 + 100 * 100 + 9 * 100 + 100 * 80
     assert same == Cost(weights + 2 * (80 + 4 * 100 + 80), weights * 64)
 
@@ -347,7 +347,7 @@ def test_even_channels_go_through_at_stride_1():
     ("name", "stem", "size"),
     [("spos_blocks", "imagenet", 33), *((name, "cifar", 8) for name in CHANNELS)],
 )
-def test_pieces_make_up_the_network(name, stem, size):
+def test_layers_make_up_the_network(name, stem, size):
     torch.manual_seed(0)
     space, problem = spos(name, stem=stem), Problem(3, size, 4)
     built: dict[str, tuple[tuple[int, ...], dict[str, torch.Size]]] = {}
@@ -357,20 +357,20 @@ def test_pieces_make_up_the_network(name, stem, size):
         own.append(network.head)
         x = images = torch.randn(2, 3, size, size)
         costs = []
-        for piece, theirs in zip(space.pieces(architecture, problem), own, strict=True):
-            module = piece.build().eval()
-            assert type(module) is type(theirs) and x.shape[1:] == piece.shape
+        for layer, theirs in zip(space.layers(architecture, problem), own, strict=True):
+            module = layer.build().eval()
+            assert type(module) is type(theirs) and x.shape[1:] == layer.shape
             module.load_state_dict(theirs.state_dict())
             shapes = {key: value.shape for key, value in module.state_dict().items()}
-            found = (piece.shape, shapes)
-            assert built.setdefault(piece.name, found) == found
-            costs.append(Cost(*counted(module, Problem(*piece.shape[:2], 0))))
+            found = (layer.shape, shapes)
+            assert built.setdefault(layer.name, found) == found
+            costs.append(Cost(*counted(module, Problem(*layer.shape[:2], 0))))
             x = module.eval()(x)
         assert torch.equal(x, network(images))
-        assert total(costs) == space.cost(architecture, problem)
+        assert sum_costs(costs) == space.cost(architecture, problem)
     # Names tell scales and tasks apart, too.
-    others = space.pieces(architecture, Problem(3, 2 * size, 5), "final")
-    assert not {piece.name for piece in others} & set(built)
+    others = space.layers(architecture, Problem(3, 2 * size, 5), "final")
+    assert not {layer.name for layer in others} & set(built)
 
 
 def test_widths_inside_are_the_ratios_of_half_the_outputs():

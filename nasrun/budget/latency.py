@@ -25,7 +25,8 @@ from nasrun.limits import Count
 from nasrun.run.compute import Compute
 from nasrun.run.files import read_bytes, write_atomic
 from nasrun.run.screen import Screen
-from nasrun.search_space.base import Measure, Piece, SearchSpace
+from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.search_space.layer import Layer
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 
@@ -50,9 +51,9 @@ class LatencyTable:
     milliseconds: dict[str, float]
     files: list[Path]
     source: str
-    time: Callable[[Piece], float] | None = None
+    time: Callable[[Layer], float] | None = None
 
-    def milliseconds_of(self, layer: Piece) -> float:
+    def milliseconds_of(self, layer: Layer) -> float:
         """Return the latency of ``layer``; a new one is kept.
 
         Raises UserError where it is missing and cannot be measured.
@@ -64,7 +65,7 @@ class LatencyTable:
             self.write()
         return self.milliseconds[layer.name]
 
-    def sum_of(self, layers: Iterable[Piece]) -> float:
+    def sum_of(self, layers: Iterable[Layer]) -> float:
         """Return the sum of the latencies of ``layers``, each as often as it is there."""
         return math.fsum(map(self.milliseconds_of, layers))
 
@@ -82,7 +83,7 @@ class Latency:
     where measured tables are kept, one for each device and setting, so that nothing is measured
     twice. device: on which it counts; batch_size: images at once; repeats: of which the median is
     taken, after ``warm_up`` further ones; networks: how many whole networks the sums are checked
-    against. The latency of a network is the sum over its layers (``SearchSpace.pieces``).
+    against. The latency of a network is the sum over its layers (``SearchSpace.layers``).
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Latency:
         return Latencies(self, space, problem, compute, screen, kept)
 
     @torch.inference_mode()
-    def time(self, layer: Piece, compute: Compute) -> float:
+    def time(self, layer: Layer, compute: Compute) -> float:
         """Return the milliseconds of a forward pass in evaluation mode, the median of repeats."""
         with Streams(0).default("latency"):
             module = compute.place(layer.build()).eval()
@@ -164,11 +165,7 @@ class Latencies:
 
     def _find_table(self) -> LatencyTable:
         some = self.space.sample(np.random.default_rng(0))
-        if self.space.pieces(some, self.problem, "final") is None:
-            raise UserError(
-                f"budget.latency_ms: {self.space.name} has no list of operations whose latencies "
-                "could be added up; set a budget of macs or params"
-            )
+        self.space.layers(some, self.problem, "final")  # raises where it has no list of them
         known = read_table(self.kept) if self.kept is not None and self.kept.exists() else {}
         if self.settings.table is None:
             return self._measure_missing(known)
@@ -184,7 +181,7 @@ class Latencies:
         table = self.table
 
         def measure(architecture: Architecture) -> float:
-            return table.sum_of(self.space.pieces(architecture, self.problem, "final") or [])
+            return table.sum_of(self.space.layers(architecture, self.problem, "final"))
 
         return measure
 
@@ -249,8 +246,8 @@ class Latencies:
             def build(architecture: Architecture = architecture) -> nn.Module:
                 return space.network(architecture, problem, "final")
 
-            summed.append(table.sum_of(space.pieces(architecture, problem, "final") or []))
-            whole.append(self.settings.time(Piece("network", shape, build), compute))
+            summed.append(table.sum_of(space.layers(architecture, problem, "final")))
+            whole.append(self.settings.time(Layer("network", shape, build), compute))
         return (
             f"against {count} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
             f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
@@ -259,19 +256,22 @@ class Latencies:
         )
 
 
-def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Piece]:
+def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
     """Return every layer that networks of the space have, by name.
 
     Those of some random architectures, each with every option of every group of decisions in turn:
     all, where a layer depends on one group; else nearly all, and the others follow when they are
-    met.
+    met. Where decisions are off or on, the network with everything on has them all.
     """
-    found: dict[str, Piece] = {}
+    if space.binary:
+        everything = Architecture(space.name, (1,) * len(space.decisions))
+        return {layer.name: layer for layer in space.layers(everything, problem, "final")}
+    found: dict[str, Layer] = {}
     for index in range(SAMPLES_FOR_LAYERS):
         start = space.sample(Streams(0).numpy("pieces", index))
         for group in space.groups:
             for architecture in space.variants(start, group):
-                for layer in space.pieces(architecture, problem, "final") or []:
+                for layer in space.layers(architecture, problem, "final"):
                     found.setdefault(layer.name, layer)
     return found
 

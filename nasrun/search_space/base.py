@@ -1,11 +1,10 @@
-"""What a search space is: decisions, costs, and the networks that architectures stand for."""
+"""The base of search spaces: decisions, costs, and the networks of architectures."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -17,34 +16,25 @@ from torch import Tensor, nn
 from nasrun.errors import UserError
 from nasrun.search_space.gates import GateKind, Gates
 from nasrun.search_space.graph import Graph
+from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 SizeName = Literal["params", "macs", "bitops"]
-"""What ``Cost`` counts."""
+"""A size that ``Cost`` counts."""
 
 Measure = Callable[[Architecture], float]
 """A number of an architecture: a size, a latency in ms."""
 
 PARAMETER_FREE = re.compile(r"none|zero|identity|skip_connect|(avg|max)_pool_\d+x\d+")
-"""The operations without parameters, by their names; where one must change the shape of what it
-passes on, as an identity of stride 2, it has some all the same."""
+"""Names of the operations without parameters.
+
+Where one must change the shape of its input, as an identity of stride 2, it has some all the same.
+"""
 
 Scale = Literal["search", "final"]
 """``search``: width and depth of the supernet; ``final``: those of the retrained winner."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One operation of a network. Equal names: equal operations on inputs of equal shape.
-
-    shape: of its input, [channels, height, width]; build: the module, randomly initialised.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    build: Callable[[], nn.Module] = field(compare=False)
 
 
 class Network(nn.Module):
@@ -68,18 +58,25 @@ class Supernet(Network):
     """
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-        """Modules that are used where certain options are open and nowhere else, with these, as
-        (decision, option) by index; none of a supernet that cannot tell."""
+        """Yield the modules that are used only where certain options are open.
+
+        With each come these options, as (decision, option) by index. A supernet that does not know
+        yields none.
+        """
         yield from ()
 
 
 class SearchSpace(ABC):
-    """A search space; architectures are values, networks are built from them."""
+    """A search space; architectures are values, networks are built from them.
+
+    A subclass gives ``decisions``, ``supernet``, ``network``, ``cost_bound``, and ``layers`` (or
+    ``cost``).
+    """
 
     name: str
     gate_kinds: frozenset[GateKind]
     binary: ClassVar[bool] = False
-    """Whether every decision is one of off or on."""
+    """True where every decision is one of off or on."""
 
     @cached_property
     @abstractmethod
@@ -120,39 +117,54 @@ class SearchSpace(ABC):
     ) -> Network:
         """The stand-alone network of ``architecture``, randomly initialised."""
 
-    @abstractmethod
+    def refuse_auxiliary(self, auxiliary: bool) -> None:
+        """Raise UserError where an auxiliary head is wanted: for spaces without one."""
+        if auxiliary:
+            raise UserError(
+                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
+            )
+
     def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        """Exact cost of the stand-alone network, counted without building it."""
+        """Return the exact cost of the stand-alone network: the sum over its layers."""
+        return count_layers(self.layers(architecture, problem, scale))
 
     @abstractmethod
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """Upper bounds that no architecture of the space exceeds."""
+        """Return upper bounds that no architecture of the space exceeds."""
 
-    @property
+    @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...] | None:
-        """Groups of decisions, by index, whose costs add up: the cost of an architecture is a
-        constant and one term for the choices of each group. None where costs are more than that."""
+        """Groups of decisions, by index, whose costs add up; None where they do not.
+
+        Then the cost of an architecture is a constant and one term for the choices of each group.
+        """
         return None
 
-    def pieces(
+    def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece] | None:
-        """What the stand-alone network computes one after the other, stem and head included, for
-        tables of latency; None where the space cannot tell."""
-        return None
+    ) -> list[Layer]:
+        """List the layers that the stand-alone network computes, stem and head included.
+
+        Costs and latencies are sums over them. Raises UserError where the space has no such list.
+        """
+        raise UserError(
+            f"{self.name} has no list of layers whose latencies could be added up; set a budget of "
+            "macs or params"
+        )
 
     def limit(self, name: str) -> float | None:
-        """What every network of the final scale keeps to by its width, whatever its architecture;
-        None: nothing of that name."""
+        """Return the size that every final network keeps to by its width; None: no such limit."""
         return None
 
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Pictures of the architecture's cells or blocks, by name; none where there is no graph."""
+        """Return the architecture's cells or blocks as graphs, by name; none without a picture."""
         return {}
 
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
-        """The cost of each block of the stand-alone network of the search, by name; none where the
-        space has no blocks that differ."""
+        """Return the cost of each block of the network at the scale of the search, by name.
+
+        None where the space has no blocks that differ.
+        """
         return {}
 
     def describe(self, architecture: Architecture) -> list[str]:
@@ -177,13 +189,16 @@ class SearchSpace(ABC):
         return free / len(names) if names else 0.0
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Every decision drawn independently and uniformly."""
+        """Sample every decision independently and uniformly."""
         choices = rng.integers([len(decision.options) for decision in self.decisions])
         return Architecture(self.name, tuple(int(choice) for choice in choices))
 
     def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """The architecture itself, or one near to it where its choices, each allowed by itself, are
-        together none of the space: what changes decisions one by one asks for this."""
+        """Return the architecture itself, or a near one that is in the space.
+
+        Some spaces allow choices that are together no architecture; methods that change decisions
+        one by one repair the result.
+        """
         return architecture
 
     def sizer(self, name: SizeName, problem: Problem, scale: Scale = "search") -> Measure:
@@ -200,10 +215,15 @@ class SearchSpace(ABC):
 
         return measure
 
+    @cached_property
+    def singles(self) -> tuple[tuple[int, ...], ...]:
+        """Every decision as a group of its own, by index."""
+        return tuple((index,) for index in range(len(self.decisions)))
+
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Decisions that are best changed together, by index."""
-        return self.additive or tuple((index,) for index in range(len(self.decisions)))
+        return self.additive or self.singles
 
     def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
         """``start`` with every combination of options of the decisions of ``group``."""
@@ -239,8 +259,10 @@ class SearchSpace(ABC):
         )
 
     def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
-        """The architecture that learned gates favour, given a weight for every option of every
-        decision: the heaviest options."""
+        """Return the architecture that learned gates favour: the heaviest options.
+
+        weights: for every option of every decision.
+        """
         choices = [
             max(range(len(decision.options)), key=row.__getitem__)
             for decision, row in zip(self.decisions, weights, strict=True)

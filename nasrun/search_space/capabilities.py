@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from nasrun.search_space.base import Piece, SearchSpace
+from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.dso_block.roles import Role
+from nasrun.search_space.layer import Layer
 from nasrun.values import Architecture, Problem
 
 
@@ -29,19 +30,19 @@ class DeeperCells(Protocol):
 class OperationLevels(Protocol):
     """Blocks of on-off edges to levels of operations with costs of their own (for DSO-NAS).
 
-    The operations have the names of ``dso_block``: ``wiring.NAMES``, and ``roles.OUTPUT``.
+    The operations have the names ``wiring.OPERATION_NAMES`` and ``roles.OUTPUT`` of ``dso_block``.
     """
 
     @property
-    def parts(self) -> Mapping[str, int]:
-        """Decisions of each part that has its own: the blocks, then the reductions."""
+    def sections(self) -> Mapping[str, int]:
+        """Decisions of each section that has its own: the blocks, then the reductions."""
 
     @property
     def roles(self) -> Sequence[Role]:
         """The purpose of each decision, in order."""
 
-    def pieces_of_blocks(self, problem: Problem) -> list[list[dict[str, Piece]]]:
-        """For each part the blocks that follow it, and of each block its operations by name."""
+    def layers_of_blocks(self, problem: Problem) -> list[list[Mapping[str, Layer]]]:
+        """For each section the blocks that follow it, and of each block its operations by name."""
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ def has_deeper_cells(space: type) -> bool:
 
 def has_operation_levels(space: type) -> bool:
     """Return whether a class of search spaces meets ``OperationLevels``."""
-    return _has_all(space, "parts", "roles", "pieces_of_blocks")
+    return _has_all(space, "sections", "roles", "layers_of_blocks")
 
 
 def _has_all(space: type, *members: str) -> bool:

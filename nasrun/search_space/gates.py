@@ -1,4 +1,4 @@
-"""Gates: how much of each option flows. Every method is a rule for setting them."""
+"""Gates: how much of each option flows; every method is a rule for setting them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GateKind = Literal["path", "mix"]
 """``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
 
 BINARY = ("off", "on")
-"""The options of a decision whether something is there; what is off adds nothing."""
+"""The options of a decision whether something is there; where it is off, it adds nothing."""
 
 
 def has_mixtures(space: type) -> bool:
@@ -57,8 +57,15 @@ def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
     return total
 
 
+def gate_without(gate: Gate, option: int) -> Gate | None:
+    """Return the gate without an option that adds nothing; None: no other one is open."""
+    if isinstance(gate, int):
+        return None if gate == option else gate
+    return {other: weight for other, weight in gate.items() if other != option} or None
+
+
 def weight_of_on(gate: Gate) -> Weight | None:
-    """By how much a ``BINARY`` decision's subject counts; None: it is off, and not computed."""
+    """Return the weight of a ``BINARY`` decision's subject; None: off, and not computed."""
     if isinstance(gate, int):
         return 1.0 if gate else None
     return gate.get(1)

@@ -17,7 +17,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """edges: pairs of indices of nodes, and the operation on the edge, or an empty string."""
+    """A graph.
+
+    edges: pairs of indices of nodes, and the operation on the edge, or an empty string.
+    """
 
     nodes: Sequence[Node]
     edges: Sequence[tuple[int, int, str]]

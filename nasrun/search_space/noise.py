@@ -1,4 +1,4 @@
-"""Dropout and drop-path with an explicit generator, so that a step's noise is named by the step."""
+"""Dropout and drop-path with an explicit generator, which is named by the training step."""
 
 from __future__ import annotations
 
@@ -27,20 +27,24 @@ class Noise:
         drop_path_keep: float,
         dropout_keep: float,
     ) -> None:
-        """progress: (step + 1) / steps in (0, 1]; drop-path grows with it linearly from none."""
+        """Make the noise of a step.
+
+        progress: (step + 1) / steps in (0, 1]; drop-path grows with it linearly from none.
+        """
         self._generator: torch.Generator | None = generator
         self._drop_path = progress * (1.0 - drop_path_keep)
         self._dropout_keep = dropout_keep
 
     def stop(self) -> None:
-        """No noise: what evaluation sees."""
+        """Make no noise, as in evaluation."""
         self._generator = None
         self._drop_path = 0.0
         self._dropout_keep = 1.0
 
     def drop_path(self, x: Tensor, depth: float) -> Tensor:
-        """x [B, C, H, W]: whole samples set to 0 with probability progress·depth·(1 - keep),
-        the others rescaled. depth: (cell + 1) / cells in (0, 1].
+        """Set whole samples of x [B, C, H, W] to 0, and rescale the others.
+
+        The probability is progress·depth·(1 - keep); depth: (cell + 1) / cells in (0, 1].
 
         Source: scheduled drop-path as in NAO-V2 (FractalNet's drop-path, linear in cell and step).
         """
@@ -52,11 +56,11 @@ class Noise:
         return x * (mask.to(x.dtype) / keep)
 
     def dropout(self, x: Tensor) -> Tensor:
-        """x [B, F]: elements set to 0 with probability 1 - keep, the others rescaled."""
+        """Set elements of x [B, F] to 0 with probability 1 - keep, and rescale the others."""
         return self._thinned(x, self._dropout_keep)
 
     def skip(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W]: elements set to 0 with probability ``skip_dropout`` (P-DARTS, §3.3)."""
+        """Set elements of x [B, C, H, W] to 0 with probability ``skip_dropout`` (P-DARTS, §3.3)."""
         return self._thinned(x, 1.0 - self.skip_dropout)
 
     def _thinned(self, x: Tensor, keep: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Candidate operations of cell-based spaces: each as a module and as an exact cost, side by side.
+"""Candidate operations of cell-based spaces.
 
 Every operation maps [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)].
 """
@@ -6,32 +6,16 @@ Every operation maps [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasrun.values import Cost
-
-
-def reduced(size: int, stride: int = 2) -> int:
-    """The side of a feature map after a padded layer of that stride."""
-    return -(-size // stride)
-
-
-def total(costs: Iterable[Cost]) -> Cost:
-    """The sum of all costs, of a space without bits."""
-    params = macs = 0
-    for cost in costs:
-        params += cost.params
-        macs += cost.macs
-    return Cost(params, macs)
-
 
 def remove_affine(module: nn.Module) -> None:
-    """All batch norms inside lose their learned scale and shift."""
+    """Take the learned scale and shift from all batch norms inside."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.affine = False
@@ -60,10 +44,6 @@ class ReluConvNorm(nn.Sequential):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.ReLU(), Pointwise(inputs, outputs), nn.BatchNorm2d(outputs))
 
-    @staticmethod
-    def cost(inputs: int, outputs: int, size: int) -> Cost:
-        return Cost(inputs * outputs + 2 * outputs, inputs * outputs * size**2)
-
 
 class FactorizedReduce(nn.Module):
     """Halves the resolution: [B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)].
@@ -83,28 +63,21 @@ class FactorizedReduce(nn.Module):
         out: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
         return out
 
-    @staticmethod
-    def cost(inputs: int, outputs: int, size: int) -> Cost:
-        """size: side of the input."""
-        return Cost(inputs * outputs + 2 * outputs, inputs * outputs * reduced(size) ** 2)
-
 
 class Operation(ABC):
-    """One candidate operation; ``module`` and ``cost`` speak of the same network."""
+    """One candidate operation: makes its module for any width and stride."""
 
     @abstractmethod
     def module(self, channels: int, stride: int) -> nn.Module:
         """The operation with weights of its own."""
 
-    @abstractmethod
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        """size: side of the input."""
-
 
 @dataclass(frozen=True)
 class SeparableConv(Operation):
-    """(ReLU, depthwise k×k, pointwise 1×1, batch norm), ``times`` in a row; the first depthwise is
-    strided."""
+    """(ReLU, depthwise k×k, pointwise 1×1, batch norm), ``times`` in a row.
+
+    The first depthwise convolution has the stride.
+    """
 
     kernel: int
     dilation: int = 1
@@ -132,12 +105,6 @@ class SeparableConv(Operation):
         strides = [stride] + [1] * (self.times - 1)
         return nn.Sequential(*(layer for each in strides for layer in once(each)))
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        weights = channels * (self.kernel**2 + channels)
-        return Cost(
-            self.times * (weights + 2 * channels), self.times * weights * reduced(size, stride) ** 2
-        )
-
 
 @dataclass(frozen=True)
 class Conv(Operation):
@@ -149,7 +116,7 @@ class Conv(Operation):
     kernels: tuple[tuple[int, int], ...]
 
     def _strides(self, stride: int) -> list[tuple[int, int]]:
-        """Stride of each kernel: a lone kernel has it on both axes, a pair one axis each."""
+        """List the strides of the kernels: a lone one has both axes, a pair one axis each."""
         if len(self.kernels) == 1:
             return [(stride, stride)]
         return [(1, stride) if width > 1 else (stride, 1) for _, width in self.kernels]
@@ -164,14 +131,6 @@ class Conv(Operation):
             for (h, w), strides in zip(self.kernels, self._strides(stride), strict=True)
         ]
         return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(channels))
-
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        params, macs, height, width = 2 * channels, 0, size, size
-        for (h, w), (down, across) in zip(self.kernels, self._strides(stride), strict=True):
-            height, width = reduced(height, down), reduced(width, across)
-            params += channels**2 * h * w
-            macs += channels**2 * h * w * height * width
-        return Cost(params, macs)
 
 
 class _Pool(nn.Module):
@@ -205,9 +164,6 @@ class Pool(Operation):
     def module(self, channels: int, stride: int) -> nn.Module:
         return _Pool(self.kind, self.kernel, stride)
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        return Cost(0, 0)
-
 
 @dataclass(frozen=True)
 class Identity(Operation):
@@ -216,11 +172,10 @@ class Identity(Operation):
     def module(self, channels: int, stride: int) -> nn.Module:
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        return Cost(0, 0) if stride == 1 else FactorizedReduce.cost(channels, channels, size)
-
 
 class _Zeros(nn.Module):
+    """Zeros of the input's shape, its sides divided by the stride."""
+
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
@@ -235,9 +190,6 @@ class Zero(Operation):
 
     def module(self, channels: int, stride: int) -> nn.Module:
         return _Zeros(stride)
-
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        return Cost(0, 0)
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -1,8 +1,8 @@
-"""What spaces of stacked cells share: plans, stems, heads, and the stack itself."""
+"""Stacks of cells, for several spaces: plans, stems, heads, and the stack itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Network, Piece
-from nasrun.search_space.operation import reduced, total
-from nasrun.values import Cost, Problem
+from nasrun.search_space.base import Network
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.stages import pooled_classifier, reduced, require_size
+from nasrun.values import Problem
 
 AUXILIARY_CHANNELS = (128, 768)
 """Widths of the auxiliary head's two convolutions (NAO-V2's released code)."""
 
 StemKind = Literal["small", "imagenet"]
-"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for images of 64 and more."""
+"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for large images."""
 
 RunCell = Callable[[int, Tensor, Tensor, float], Tensor]
 """(index, output of cell k-2, output of cell k-1, depth in (0, 1]) -> output of the cell."""
@@ -27,7 +28,7 @@ RunCell = Callable[[int, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """channels: C; size: H = W, in pixels."""
+    """A feature map. channels: C; size: H = W, in pixels."""
 
     channels: int
     size: int
@@ -53,13 +54,66 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """stem: outputs of the stem, as cells -2 and -1; auxiliary: index of the cell it reads."""
+    """A stack of cells.
 
-    cells: tuple[CellPlan, ...]
+    kind: of the stem.
+    stem: outputs of the stem, which stand for cells -2 and -1.
+    output: of the last cell.
+    auxiliary: the feature map that the auxiliary head reads, of cell ``auxiliary_index``.
+    """
+
+    problem: Problem
+    kind: StemKind
     stem: tuple[FeatureMap, FeatureMap]
+    cells: tuple[CellPlan, ...]
     output: FeatureMap
     auxiliary: FeatureMap
     auxiliary_index: int
+
+
+def stack_cells(
+    problem: Problem,
+    kind: StemKind,
+    channels: int,
+    cells: int,
+    reductions: Collection[int],
+    states: tuple[int, int],
+    *,
+    margin: int = 1,
+) -> NetworkPlan:
+    """Plan ``cells`` cells, with channels doubled and sides halved at each reduction.
+
+    channels: C of the first stage.
+    reductions: indices of the reduction cells; the auxiliary head reads the last one.
+    states: how many states of C channels a normal and a reduction cell put out.
+    margin: least side of the last feature map, in pixels.
+    Raises UserError for images too small for that.
+    """
+    halvings = (3 if kind == "imagenet" else 0) + len(reductions)
+    require_size(
+        problem,
+        "the reductions of this network",
+        halvings,
+        smallest=margin * 2**halvings,
+        where=f" with search_space.stem={kind}",
+    )
+    if kind == "imagenet":
+        quarter = reduced(reduced(problem.size))
+        stem = (FeatureMap(channels, quarter), FeatureMap(channels, reduced(quarter)))
+    else:
+        stem = (FeatureMap(3 * channels, problem.size),) * 2
+    plans: list[CellPlan] = []
+    outputs = [*stem]
+    for index in range(cells):
+        reduction = index in reductions
+        channels *= 2 if reduction else 1
+        cell = CellPlan(reduction, (outputs[-2], outputs[-1]), channels)
+        plans.append(cell)
+        outputs.append(FeatureMap(channels * states[reduction], cell.size_out))
+    last = max(reductions)
+    return NetworkPlan(
+        problem, kind, stem, tuple(plans), outputs[-1], outputs[last + len(stem)], last
+    )
 
 
 class SmallStem(nn.Module):
@@ -75,11 +129,6 @@ class SmallStem(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.layers(x)
         return x, x
-
-    @staticmethod
-    def cost(problem: Problem, channels: int) -> Cost:
-        weights = problem.channels * 3 * channels * 9
-        return Cost(weights + 6 * channels, weights * problem.size**2)
 
 
 class ImageNetStem(nn.Module):
@@ -107,15 +156,6 @@ class ImageNetStem(nn.Module):
         x = self.quarter(x)
         return x, self.eighth(x)
 
-    @staticmethod
-    def cost(problem: Problem, channels: int) -> Cost:
-        half, size, params, macs = channels // 2, problem.size, 0, 0
-        for inputs, outputs in ((problem.channels, half), (half, channels), (channels, channels)):
-            size = reduced(size)
-            params += 9 * inputs * outputs + 2 * outputs
-            macs += 9 * inputs * outputs * size**2
-        return Cost(params, macs)
-
 
 STEMS: dict[StemKind, type[SmallStem] | type[ImageNetStem]] = {
     "small": SmallStem,
@@ -123,32 +163,24 @@ STEMS: dict[StemKind, type[SmallStem] | type[ImageNetStem]] = {
 }
 
 
-def ends_cost(plan: NetworkPlan, problem: Problem, stem: StemKind) -> Cost:
-    """Of the stem and of the classifier."""
-    features = plan.output.channels
-    head = Cost((features + 1) * problem.classes, features * problem.classes)
-    return total([STEMS[stem].cost(problem, plan.cells[0].channels), head])
-
-
-def stem_piece(space: str, plan: NetworkPlan, problem: Problem, stem: StemKind) -> Piece:
-    """The stem by itself; space: the name its own name begins with."""
-    return Piece(
-        f"{space}/stem_{stem} {problem.channels}-{plan.stem[1].channels} {problem.size}",
+def stem_layer(space: str, plan: NetworkPlan) -> Layer:
+    """The stem by itself; space: the beginning of the layer's name."""
+    problem = plan.problem
+    return Layer(
+        f"{space}/stem_{plan.kind} {problem.channels}-{plan.stem[1].channels} {problem.size}",
         (problem.channels, problem.size, problem.size),
-        partial(STEMS[stem], problem, plan.cells[0].channels),
+        partial(STEMS[plan.kind], problem, plan.cells[0].channels),
     )
 
 
-def head_piece(space: str, source: FeatureMap, problem: Problem) -> Piece:
-    """Pooling and classifier by themselves; space: the name their own name begins with."""
-
-    def build() -> nn.Module:
-        return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source.channels, problem.classes)
-        )
-
-    name = f"{space}/head {source.channels}-{problem.classes} {source.size}"
-    return Piece(name, (source.channels, source.size, source.size), build)
+def head_layer(space: str, plan: NetworkPlan) -> Layer:
+    """Pooling and classifier by themselves; space: the beginning of the layer's name."""
+    channels, size, classes = plan.output.channels, plan.output.size, plan.problem.classes
+    return Layer(
+        f"{space}/head {channels}-{classes} {size}",
+        (channels, size, size),
+        partial(pooled_classifier, channels, classes),
+    )
 
 
 class AuxiliaryHead(nn.Module):
@@ -159,7 +191,7 @@ class AuxiliaryHead(nn.Module):
     """
 
     def __init__(self, source: FeatureMap, classes: int, *, last_norm: bool = True) -> None:
-        """last_norm: whether there is the second batch norm."""
+        """Build the head on a feature map; last_norm: whether there is the second batch norm."""
         super().__init__()
         if source.size < 7:
             raise UserError(
@@ -191,25 +223,22 @@ class CellStack(Network):
     def __init__(
         self,
         plan: NetworkPlan,
-        problem: Problem,
         cells: Iterable[nn.Module],
         *,
-        stem: StemKind,
         auxiliary: bool,
         auxiliary_last_norm: bool = True,
     ) -> None:
-        """cells: one module for each cell of the plan."""
+        """Build the stack; cells: one module for each cell of the plan."""
         super().__init__()
-        self.stem = STEMS[stem](problem, plan.cells[0].channels)
+        classes = plan.problem.classes
+        self.stem = STEMS[plan.kind](plan.problem, plan.cells[0].channels)
         self.cells = nn.ModuleList(cells)
-        self.classifier = nn.Linear(plan.output.channels, problem.classes)
+        self.classifier = nn.Linear(plan.output.channels, classes)
         self.reductions = [cell.reduction for cell in plan.cells]
         self.auxiliary_index = plan.auxiliary_index
         self.auxiliary = None
         if auxiliary:
-            self.auxiliary = AuxiliaryHead(
-                plan.auxiliary, problem.classes, last_norm=auxiliary_last_norm
-            )
+            self.auxiliary = AuxiliaryHead(plan.auxiliary, classes, last_norm=auxiliary_last_norm)
 
     def logits(self, x: Tensor, run_cell: RunCell) -> Tensor:
         """x [B, C, H, W] -> [B, K]; sets ``auxiliary_logits`` in training mode."""

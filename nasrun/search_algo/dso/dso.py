@@ -22,7 +22,7 @@ from nasrun.search_algo.gates.learned import ArchitectureLearner, LearnedAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.capabilities import OperationLevels, has_operation_levels
 from nasrun.search_space.dso_block.roles import OUTPUT
-from nasrun.search_space.dso_block.wiring import NAMES
+from nasrun.search_space.dso_block.wiring import OPERATION_NAMES
 from nasrun.search_space.gates import Gates, Weight, is_binary
 from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans
 from nasrun.values import Architecture
@@ -59,9 +59,9 @@ class Dso(LearnedAlgo):
     latency: Latency
 
     def __post_init__(self) -> None:
-        if set(self.mac) != {*NAMES, OUTPUT}:
+        if set(self.mac) != {*OPERATION_NAMES, OUTPUT}:
             raise UserError(
-                f"search_algo.mac needs a number for each of {', '.join(NAMES)}, output"
+                f"search_algo.mac needs a number for each of {', '.join(OPERATION_NAMES)}, output"
             )
 
     def check(self, space: SearchSpace) -> None:
@@ -91,10 +91,10 @@ class Dso(LearnedAlgo):
             return None
         costs: list[Costs] | None = None
         if self.adaptive_costs == "mac":
-            costs = [self.mac] * len(space.parts)
+            costs = [self.mac] * len(space.sections)
         elif self.adaptive_costs == "latency":
             costs = latency_costs(
-                space, context.problem, lambda piece: self.latency.time(piece, context.compute)
+                space, context.problem, lambda layer: self.latency.time(layer, context.compute)
             )
         return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
 

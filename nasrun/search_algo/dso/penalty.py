@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nasrun.search_space.base import Piece
 from nasrun.search_space.capabilities import OperationLevels
 from nasrun.search_space.dso_block.roles import OUTPUT, Role
-from nasrun.search_space.dso_block.wiring import CONVOLUTIONS, NAMES
+from nasrun.search_space.dso_block.wiring import CONVOLUTION_COUNT, OPERATION_NAMES
+from nasrun.search_space.layer import Layer
 from nasrun.values import Problem
 
 Costs = Mapping[str, float]
@@ -46,7 +46,7 @@ class Penalty:
         self.by_flops = by_flops
         convolutions: dict[tuple[int, int], list[int]] = {}
         for index, role in enumerate(space.roles):
-            if role.operation is not None and role.name in NAMES[:CONVOLUTIONS]:
+            if role.operation is not None and role.name in OPERATION_NAMES[:CONVOLUTION_COUNT]:
                 assert role.block is not None  # noqa: S101
                 convolutions.setdefault((role.block, role.operation), []).append(index)
         self._inputs = self._long([i for group in convolutions.values() for i in group])
@@ -54,7 +54,7 @@ class Penalty:
         self._group_block = self._long([block for block, _ in convolutions])
         outputs = [index for index, role in enumerate(space.roles) if role.name == OUTPUT]
         self._outputs = self._long(outputs)
-        self._all = 1.0 + CONVOLUTIONS + (len(convolutions) + len(outputs)) / self.count
+        self._all = 1.0 + CONVOLUTION_COUNT + (len(convolutions) + len(outputs)) / self.count
 
     def _long(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
@@ -71,7 +71,7 @@ class Penalty:
         alive = (values.detach() != 0).float()
         fed = torch.zeros(len(self._group_block), device=self.device)
         fed.index_add_(0, self._group, alive[self._inputs])
-        count = torch.full((self.count,), 1.0 + CONVOLUTIONS, device=self.device)
+        count = torch.full((self.count,), 1.0 + CONVOLUTION_COUNT, device=self.device)
         count.index_add_(0, self._group_block, (fed > 0).float())
         count.index_add_(0, self.block_of[self._outputs], alive[self._outputs])
         return count / self._all
@@ -82,7 +82,7 @@ def _cost(role: Role, costs: list[Costs] | None) -> float:
 
 
 def latency_costs(
-    space: OperationLevels, problem: Problem, milliseconds: Callable[[Piece], float]
+    space: OperationLevels, problem: Problem, milliseconds: Callable[[Layer], float]
 ) -> list[Costs]:
     """Measured times of the operations, relative to the slowest one.
 
@@ -91,13 +91,13 @@ def latency_costs(
     """
     known: dict[str, float] = {}
 
-    def time_of(piece: Piece) -> float:
-        if piece.name not in known:
-            known[piece.name] = milliseconds(piece)
-        return known[piece.name]
+    def time_of(layer: Layer) -> float:
+        if layer.name not in known:
+            known[layer.name] = milliseconds(layer)
+        return known[layer.name]
 
     found: list[Costs] = []
-    for blocks in space.pieces_of_blocks(problem):
+    for blocks in space.layers_of_blocks(problem):
         sums = {name: sum(time_of(block[name]) for block in blocks) for name in blocks[0]}
         slowest = max(sums.values())
         found.append({name: time / slowest for name, time in sums.items()})

@@ -7,8 +7,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from nasrun.search_space.darts_cell.operations import NAMES, NONE, OPTIONS, POOLS, SKIP
-from nasrun.search_space.gates import Gate, Weight, mixed
+from nasrun.search_space.darts_cell.operations import (
+    EDGE_OPERATIONS,
+    NONE,
+    OPERATION_NAMES,
+    POOLS,
+    SKIP,
+)
+from nasrun.search_space.gates import Gate, Weight, gate_without, mixed
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS
 
@@ -22,23 +28,26 @@ class Edge(nn.Module):
     def __init__(
         self, channels: int, stride: int, options: Iterable[int], *, norm_pools: bool
     ) -> None:
-        """options: those that the edge has; norm_pools: whether a batch norm without scale and
-        shift follows the pools, as in the supernet of DARTS."""
+        """Build the options that the edge has.
+
+        norm_pools: whether a batch norm without scale and shift follows the pools, as in the
+        supernet of DARTS.
+        """
         super().__init__()
         self.options = nn.ModuleDict()
         for option in options:
-            module = OPTIONS[NAMES[option]].module(channels, stride)
+            module = EDGE_OPERATIONS[OPERATION_NAMES[option]].module(channels, stride)
             if norm_pools and option in POOLS:
                 module = nn.Sequential(module, nn.BatchNorm2d(channels, affine=False))
             if option != NONE:
                 self.options[str(option)] = module
 
     def forward(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor | None:
-        open_ = _without_none(gate)
+        open_ = gate_without(gate, NONE)
         return None if open_ is None else self.mix(x, open_, noise)
 
     def mix(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor:
-        """What the open options make of x; drop-path spares the plain skip (released code)."""
+        """Mix the open options' outputs; drop-path spares the plain skip (released code)."""
 
         def run(option: int) -> Tensor:
             operation = self.options[str(option)]
@@ -52,7 +61,7 @@ class Edge(nn.Module):
 
 
 class PartialEdge(Edge):
-    """An edge whose operations see the first C / parts channels; the others go round them.
+    """An edge whose operations see the first C / divisor channels; the others go round them.
 
     At stride 2 these are pooled by their maximum over 2×2. All are then shuffled, so that the next
     edges see others. The bypass counts as much as all options of the gate, ``none`` included: where
@@ -61,13 +70,13 @@ class PartialEdge(Edge):
     Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
     """
 
-    def __init__(self, channels: int, stride: int, options: Iterable[int], *, parts: int) -> None:
-        super().__init__(channels // parts, stride, options, norm_pools=True)
-        self.parts = parts
+    def __init__(self, channels: int, stride: int, options: Iterable[int], *, divisor: int) -> None:
+        super().__init__(channels // divisor, stride, options, norm_pools=True)
+        self.divisor = divisor
         self.bypass = OPERATIONS["max_pool_2x2"].module(channels, 2) if stride == 2 else None
 
     def forward(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor | None:
-        width = x.shape[1] // self.parts
+        width = x.shape[1] // self.divisor
         out = super().forward(x[:, :width], gate, noise)
         if out is None:
             return None
@@ -78,18 +87,11 @@ class PartialEdge(Edge):
             weights = list(gate.values())
             whole: Weight = sum(weights[1:], start=weights[0])
             rest = whole * rest
-        return shuffled(torch.cat([out, rest], dim=1), self.parts)
+        return shuffled(torch.cat([out, rest], dim=1), self.divisor)
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
-    """[B, C, H, W] with the channels of the groups taken in turns (ShuffleNet)."""
+    """Take the channels of the groups in turns: [B, C, H, W] -> the same shape (ShuffleNet)."""
     batch, channels, height, width = x.shape
     apart = x.reshape(batch, groups, channels // groups, height, width)
     return apart.transpose(1, 2).reshape(x.shape)
-
-
-def _without_none(gate: Gate) -> Gate | None:
-    """The gate without ``none``, whose zeros add nothing; None: nothing flows."""
-    if isinstance(gate, int):
-        return None if gate == NONE else gate
-    return {option: weight for option, weight in gate.items() if option != NONE} or None

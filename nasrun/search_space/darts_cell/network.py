@@ -1,5 +1,7 @@
-"""The supernet of ``darts_cell`` and its stand-alone networks: one stack of cells, more or fewer
-operations on each edge."""
+"""The supernet of ``darts_cell`` and its stand-alone networks.
+
+Both are one stack of cells with more or fewer operations on each edge.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from torch import Tensor, nn
 
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge
-from nasrun.search_space.darts_cell.operations import NAMES, calibrations
+from nasrun.search_space.darts_cell.operations import OPERATION_NAMES, calibrations
 from nasrun.search_space.darts_cell.wiring import edges_of
 from nasrun.search_space.gates import Gates
 from nasrun.search_space.noise import Noise
-from nasrun.search_space.operation import reduced, remove_affine
-from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import Problem
+from nasrun.search_space.operation import remove_affine
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
+from nasrun.search_space.stages import reduced
 
 MakeEdge = Callable[[int, int, Iterable[int]], Edge]
 """(channels, stride, options) -> the module of an edge."""
@@ -31,7 +33,7 @@ class Cell(nn.Module):
     def __init__(
         self, plan: CellPlan, nodes: int, options: Sequence[Iterable[int]], make_edge: MakeEdge
     ) -> None:
-        """options: those that each edge has."""
+        """Build the options that each edge has."""
         super().__init__()
         self.nodes = nodes
         self.stride = 2 if plan.reduction else 1
@@ -59,8 +61,15 @@ class Cell(nn.Module):
 
 
 class DartsStack(CellStack):
-    """All cells of a kind have the same gates. Weights start as torch's own modules do, as in the
-    released code, which on ImageNet also has one batch norm less in the auxiliary head."""
+    """A stack whose cells of a kind have the same gates.
+
+    Weights start as torch's own modules do, as in the released code, which on ImageNet also has one
+    batch norm less in the auxiliary head.
+    """
+
+    def __init__(self, plan: NetworkPlan, cells: Iterable[nn.Module], *, auxiliary: bool) -> None:
+        last_norm = plan.kind != "imagenet"
+        super().__init__(plan, cells, auxiliary=auxiliary, auxiliary_last_norm=last_norm)
 
     def run(self, x: Tensor, gates: Gates) -> Tensor:
         """x [B, C, H, W] and the gates of both cells -> [B, K]."""
@@ -81,11 +90,9 @@ class DartsNetwork(DartsStack):
     def __init__(
         self,
         plan: NetworkPlan,
-        problem: Problem,
         choices: Sequence[int],
         nodes: int,
         *,
-        stem: StemKind,
         auxiliary: bool,
     ) -> None:
         def make_edge(channels: int, stride: int, options: Iterable[int]) -> Edge:
@@ -97,10 +104,7 @@ class DartsNetwork(DartsStack):
             Cell(cell, nodes, [(choice,) for choice in of_kind[cell.reduction]], make_edge)
             for cell in plan.cells
         )
-        last_norm = stem != "imagenet"
-        super().__init__(
-            plan, problem, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
-        )
+        super().__init__(plan, cells, auxiliary=auxiliary)
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,31 +120,29 @@ class DartsSupernet(DartsStack, Supernet):
     def __init__(
         self,
         plan: NetworkPlan,
-        problem: Problem,
         nodes: int,
         *,
-        stem: StemKind,
         auxiliary: bool,
         affine: bool,
         partial_channels: int,
     ) -> None:
-        """affine: whether the batch norms of the cells scale and shift; partial_channels: K, of
-        whose shares of the channels one goes through the operations."""
+        """Build all operations on every edge.
+
+        affine: whether the batch norms of the cells scale and shift.
+        partial_channels: K; one K-th of the channels goes through the operations.
+        """
 
         def make_edge(channels: int, stride: int, options: Iterable[int]) -> Edge:
             if partial_channels == 1:
                 return Edge(channels, stride, options, norm_pools=True)
-            return PartialEdge(channels, stride, options, parts=partial_channels)
+            return PartialEdge(channels, stride, options, divisor=partial_channels)
 
-        every = [range(len(NAMES))] * len(edges_of(nodes))
+        every = [range(len(OPERATION_NAMES))] * len(edges_of(nodes))
         cells = [Cell(cell, nodes, every, make_edge) for cell in plan.cells]
         if not affine:
             for cell in cells:
                 remove_affine(cell)
-        last_norm = stem != "imagenet"
-        super().__init__(
-            plan, problem, cells, stem=stem, auxiliary=auxiliary, auxiliary_last_norm=last_norm
-        )
+        super().__init__(plan, cells, auxiliary=auxiliary)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cell, reduction in zip(self.cells, self.reductions, strict=True):

@@ -1,4 +1,4 @@
-"""What may stand on an edge of ``darts_cell``, and what fits the inputs of a cell together."""
+"""The operations on edges of ``darts_cell``, and those that fit inputs of cells together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from torch import nn
 
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, Operation, ReluConvNorm
 from nasrun.search_space.stacked_cells import CellPlan
-from nasrun.values import Cost
 
 
 class ReluReduce(nn.Sequential):
-    """ReLU, then ``FactorizedReduce``; [B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)].
+    """ReLU, then ``FactorizedReduce``: [B, inputs, H, W] -> [B, outputs, H / 2, W / 2].
 
-    In the released code of DARTS both are one operation.
+    Sides are rounded up. In the released code of DARTS both are one operation.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -29,11 +28,8 @@ class Skip(Operation):
     def module(self, channels: int, stride: int) -> nn.Module:
         return nn.Identity() if stride == 1 else ReluReduce(channels, channels)
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        return OPERATIONS["identity"].cost(channels, size, stride)
 
-
-OPTIONS: Mapping[str, Operation] = {
+EDGE_OPERATIONS: Mapping[str, Operation] = {
     "none": OPERATIONS["zero"],
     "max_pool_3x3": OPERATIONS["max_pool_3x3"],
     "avg_pool_3x3": OPERATIONS["avg_pool_3x3"],
@@ -45,7 +41,7 @@ OPTIONS: Mapping[str, Operation] = {
 }
 """The operations by their published names, in the published order."""
 
-NAMES = tuple(OPTIONS)
+OPERATION_NAMES = tuple(EDGE_OPERATIONS)
 NONE = 0
 POOLS = (1, 2)
 SKIP = 3
@@ -57,15 +53,5 @@ def calibrations(plan: CellPlan) -> list[nn.Module]:
         ReluReduce(source.channels, plan.channels)
         if source.size != plan.size_in
         else ReluConvNorm(source.channels, plan.channels)
-        for source in plan.inputs
-    ]
-
-
-def calibration_cost(plan: CellPlan) -> list[Cost]:
-    """What ``calibrations`` costs."""
-    return [
-        FactorizedReduce.cost(source.channels, plan.channels, source.size)
-        if source.size != plan.size_in
-        else ReluConvNorm.cost(source.channels, plan.channels, source.size)
         for source in plan.inputs
     ]

@@ -1,41 +1,78 @@
-"""Channels and resolutions of the stack of cells, for networks and costs alike."""
+"""The stack of ``darts_cell``: channels and resolutions, and the layers of its networks."""
 
 from __future__ import annotations
 
-from nasrun.errors import UserError
-from nasrun.search_space.operation import reduced
-from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from nasrun.search_space.darts_cell.operations import (
+    EDGE_OPERATIONS,
+    NONE,
+    OPERATION_NAMES,
+    ReluReduce,
+)
+from nasrun.search_space.darts_cell.wiring import edges_of
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.operation import ReluConvNorm
+from nasrun.search_space.stacked_cells import (
+    CellPlan,
+    FeatureMap,
+    NetworkPlan,
+    StemKind,
+    head_layer,
+    stack_cells,
+    stem_layer,
+)
 from nasrun.values import Problem
 
 
+@lru_cache(maxsize=64)
 def plan_network(
     problem: Problem, *, cells: int, channels: int, stem: StemKind, nodes: int
 ) -> NetworkPlan:
-    """``cells`` cells with reductions at a third and at two thirds, channels doubled at each.
+    """Plan ``cells`` cells with reductions at a third and at two thirds.
 
     channels: C of the first stage; nodes: of a cell, which make its output together.
     Source: the released code of DARTS. Raises UserError for images too small.
     """
-    smallest = 32 if stem == "imagenet" else 4
-    if problem.size < smallest:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are "
-            "too small for the reductions of this "
-            f"network (at least {smallest}×{smallest} with search_space.stem={stem})"
-        )
-    if stem == "imagenet":
-        quarter = reduced(reduced(problem.size))
-        stem_maps = (FeatureMap(channels, quarter), FeatureMap(channels, reduced(quarter)))
-    else:
-        stem_maps = (FeatureMap(3 * channels, problem.size), FeatureMap(3 * channels, problem.size))
-    reductions = (cells // 3, 2 * cells // 3)
-    plans: list[CellPlan] = []
-    before, last = stem_maps
-    for index in range(cells):
-        channels *= 2 if index in reductions else 1
-        cell = CellPlan(index in reductions, (before, last), channels)
-        plans.append(cell)
-        before, last = last, FeatureMap(nodes * channels, cell.size_out)
-        if index == reductions[1]:
-            auxiliary = last
-    return NetworkPlan(tuple(plans), stem_maps, last, auxiliary, reductions[1])
+    return stack_cells(problem, stem, channels, cells, (cells // 3, 2 * cells // 3), (nodes, nodes))
+
+
+def list_layers(plan: NetworkPlan, choices: Sequence[int], nodes: int) -> list[Layer]:
+    """List stem, cells and head, in the order of the network."""
+    layers = [stem_layer("darts_cell", plan)]
+    half = len(choices) // 2
+    of_kind = choices[:half], choices[half:]
+    edges = edges_of(nodes)
+    for cell in plan.cells:
+        layers += [_calibration(source, cell) for source in cell.inputs]
+        for (_, state), choice in zip(edges, of_kind[cell.reduction], strict=True):
+            if choice != NONE:
+                size = cell.size_in if state < 2 else cell.size_out
+                stride = 2 if cell.reduction and state < 2 else 1
+                layers.append(_operation(OPERATION_NAMES[choice], cell.channels, size, stride))
+    return [*layers, head_layer("darts_cell", plan)]
+
+
+# A network has some hundred layers, most of them alike, and a search asks for thousands of
+# networks: each layer is made once.
+
+
+@lru_cache(maxsize=4096)
+def _calibration(source: FeatureMap, cell: CellPlan) -> Layer:
+    halves = source.size != cell.size_in
+    kind, build = ("reduce", ReluReduce) if halves else ("relu_conv_1x1", ReluConvNorm)
+    return Layer(
+        f"darts_cell/{kind} {source.channels}-{cell.channels} {source.size}",
+        (source.channels, source.size, source.size),
+        partial(build, source.channels, cell.channels),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _operation(name: str, channels: int, size: int, stride: int) -> Layer:
+    return Layer(
+        f"darts_cell/{name} {channels} {size} s{stride}",
+        (channels, size, size),
+        partial(EDGE_OPERATIONS[name].module, channels, stride),
+    )

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import combinations, product
 from math import comb, prod
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Piece, Scale, SearchSpace
-from nasrun.search_space.darts_cell.costs import Costs, count
+from nasrun.search_space.additive import AdditiveSpace
+from nasrun.search_space.base import Scale
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
-from nasrun.search_space.darts_cell.operations import NAMES, NONE, SKIP
-from nasrun.search_space.darts_cell.pieces import list_pieces
-from nasrun.search_space.darts_cell.plan import plan_network
+from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES, SKIP
+from nasrun.search_space.darts_cell.plan import list_layers, plan_network
 from nasrun.search_space.darts_cell.wiring import (
     CELLS,
     INPUTS,
@@ -28,15 +27,16 @@ from nasrun.search_space.darts_cell.wiring import (
 )
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import Graph, Node
+from nasrun.search_space.layer import Layer
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
 from nasrun.values import Architecture, Cost, Decision, Problem
 
-OPEN = 2
-"""Edges that end in each node of an architecture."""
+OPEN_EDGES = 2
+"""The number of edges that end in each node of an architecture."""
 
 
 class DartsScale(BaseModel):
-    """cells: of the whole network; channels: C of the first stage."""
+    """The scale of a network. cells: of all stages; channels: C of the first stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +44,7 @@ class DartsScale(BaseModel):
     channels: Annotated[int, Field(ge=2, le=4096)]
 
 
-class DartsCell(SearchSpace):
+class DartsCell(AdditiveSpace):
     """``darts_cell``: the space of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
 
     A decision is an edge: what stands on it, or ``none``. Supernet and networks take any edges;
@@ -80,13 +80,12 @@ class DartsCell(SearchSpace):
         self.affine = affine
         self.partial_channels = partial_channels
         self.scales: dict[Scale, DartsScale] = {"search": search, "final": final}
-        self._costs: dict[tuple[Problem, Scale], Costs] = {}
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         inputs = self._states()
         return tuple(
-            Decision(f"{cell}/node{node}/{inputs[state]}/op", NAMES)
+            Decision(f"{cell}/node{node}/{inputs[state]}/op", OPERATION_NAMES)
             for cell in CELLS
             for node, state in edges_of(self.nodes)
         )
@@ -94,9 +93,9 @@ class DartsCell(SearchSpace):
     def _states(self) -> list[str]:
         return ["cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes))]
 
-    @property
+    @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...]:
-        """The edges of each node: what they cost adds up, and they are open two at a time."""
+        """The edges of each node, which are open two at a time."""
         half = len(self.decisions) // 2
         return tuple(
             tuple(range(start + edges_before(node), start + edges_before(node + 1)))
@@ -105,74 +104,83 @@ class DartsCell(SearchSpace):
         )
 
     @property
+    def cost_groups(self) -> tuple[tuple[int, ...], ...]:
+        """Every edge by itself: of a node, too, the costs of the edges add up."""
+        return self.singles
+
+    @property
     def size(self) -> int:
-        pairs = prod(comb(node + INPUTS, OPEN) for node in range(self.nodes))
-        return int((pairs * (len(NAMES) - 1) ** (OPEN * self.nodes)) ** len(CELLS))
+        pairs = prod(comb(node + INPUTS, OPEN_EDGES) for node in range(self.nodes))
+        return int((pairs * (len(OPERATION_NAMES) - 1) ** (OPEN_EDGES * self.nodes)) ** len(CELLS))
 
     def every(self) -> Iterator[Architecture]:
         for nodes in product(*(list(self._ways(len(group))) for group in self.groups)):
             yield Architecture(self.name, tuple(choice for node in nodes for choice in node))
 
     def _ways(self, edges: int) -> Iterator[tuple[int, ...]]:
-        """All choices for a node of so many edges."""
-        for chosen in combinations(range(edges), OPEN):
-            for options in product(range(1, len(NAMES)), repeat=OPEN):
+        """Yield all choices for a node of so many edges."""
+        for chosen in combinations(range(edges), OPEN_EDGES):
+            for options in product(range(1, len(OPERATION_NAMES)), repeat=OPEN_EDGES):
                 choices = [NONE] * edges
                 for edge, option in zip(chosen, options, strict=True):
                     choices[edge] = option
                 yield tuple(choices)
 
     def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
-        """``start`` with all that a node may have; ``group`` is one of ``groups``."""
+        """Yield ``start`` with all choices of a node; ``group`` is one of ``groups``."""
         before, after = start.choices[: group[0]], start.choices[group[-1] + 1 :]
         for choices in self._ways(len(group)):
             yield Architecture(self.name, (*before, *choices, *after))
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """For every node two of its inputs and an operation on each, all alike."""
+        """Sample two inputs of every node and an operation on each, uniformly."""
         return self.repair(Architecture(self.name, (NONE,) * len(self.decisions)), rng)
 
     def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Random ones of too many open edges of a node are closed; where there are too few, random
-        ones are opened with random operations."""
+        """Close random edges of nodes with too many open ones, and open random ones elsewhere.
+
+        Those opened get random operations.
+        """
         choices = list(architecture.choices)
         for group in self.groups:
             opened = [edge for edge in group if choices[edge] != NONE]
-            if len(opened) > OPEN:
-                for edge in rng.permutation(opened)[OPEN:].tolist():
+            if len(opened) > OPEN_EDGES:
+                for edge in rng.permutation(opened)[OPEN_EDGES:].tolist():
                     choices[edge] = NONE
-            elif len(opened) < OPEN:
+            elif len(opened) < OPEN_EDGES:
                 closed = [edge for edge in group if choices[edge] == NONE]
-                for edge in rng.permutation(closed)[: OPEN - len(opened)].tolist():
-                    choices[edge] = int(rng.integers(1, len(NAMES)))
+                for edge in rng.permutation(closed)[: OPEN_EDGES - len(opened)].tolist():
+                    choices[edge] = int(rng.integers(1, len(OPERATION_NAMES)))
         return Architecture(self.name, tuple(choices))
 
     def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
-        """At every node the two edges whose heaviest operation, ``none`` aside, weighs most, each
-        with that operation (DARTS, §2.4)."""
+        """Take the two heaviest edges of every node and their heaviest operations (DARTS, §2.4).
+
+        An edge weighs as much as its heaviest operation, ``none`` aside.
+        """
         choices = [NONE] * len(self.decisions)
-        operations = range(NONE + 1, len(NAMES))
+        operations = range(NONE + 1, len(OPERATION_NAMES))
         heaviest = [max(operations, key=row.__getitem__) for row in weights]
         for group in self.groups:
             by_weight = sorted(group, key=lambda edge: -weights[edge][heaviest[edge]])
-            for edge in by_weight[:OPEN]:
+            for edge in by_weight[:OPEN_EDGES]:
                 choices[edge] = heaviest[edge]
         return Architecture(self.name, tuple(choices))
 
     def operations_of(self, architecture: Architecture) -> list[str]:
-        """Those on open edges."""
-        return [NAMES[choice] for choice in architecture.choices if choice != NONE]
+        """List the operations on open edges."""
+        return [OPERATION_NAMES[choice] for choice in architecture.choices if choice != NONE]
 
     def check(self, architecture: Architecture) -> Architecture:
         """Raises UserError also where some node has not exactly two open edges."""
         super().check(architecture)
         for place, group in enumerate(self.groups):
             found = sum(architecture.choices[edge] != NONE for edge in group)
-            if found != OPEN:
+            if found != OPEN_EDGES:
                 cell, node = divmod(place, self.nodes)
                 raise UserError(
                     f"node {node} of the {CELLS[cell]} cell has {found} open edges; an "
-                    f"architecture of {self.name} has {OPEN} at each node"
+                    f"architecture of {self.name} has {OPEN_EDGES} at each node"
                 )
         return architecture
 
@@ -201,9 +209,7 @@ class DartsCell(SearchSpace):
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> DartsSupernet:
         return DartsSupernet(
             self._plan(problem, "search"),
-            problem,
             self.nodes,
-            stem=self.stem,
             auxiliary=auxiliary,
             affine=self.affine,
             partial_channels=self.partial_channels,
@@ -212,33 +218,40 @@ class DartsCell(SearchSpace):
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> DartsNetwork:
-        """Of any edges, not of genotypes alone."""
+        """Build the network of any edges, also of choices that are no genotype."""
         choices = super().check(architecture).choices
         plan = self._plan(problem, scale)
-        return DartsNetwork(plan, problem, choices, self.nodes, stem=self.stem, auxiliary=auxiliary)
-
-    def _counted(self, problem: Problem, scale: Scale) -> Costs:
-        if (problem, scale) not in self._costs:
-            plan = self._plan(problem, scale)
-            self._costs[problem, scale] = count(plan, problem, self.nodes, stem=self.stem)
-        return self._costs[problem, scale]
-
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        return self._counted(problem, scale).of(architecture.choices)
+        return DartsNetwork(plan, choices, self.nodes, auxiliary=auxiliary)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        return self._counted(problem, scale).bound(self.nodes)
+        """Add up the two most expensive edges of every node, by parameters and by multiply-adds."""
+        terms = self.terms(problem, scale)
+        fixed = terms.cost((NONE,) * len(self.decisions))
 
-    def pieces(
+        def bound(size: Literal["params", "macs"]) -> int:
+            total: int = getattr(fixed, size)
+            for group in self.groups:
+                costs = (
+                    [
+                        getattr(terms.difference(edge, (option,)), size)
+                        for option in range(len(OPERATION_NAMES))
+                    ]
+                    for edge in group
+                )
+                total += sum(sorted(max(edge) - edge[NONE] for edge in costs)[-OPEN_EDGES:])
+            return total
+
+        return Cost(bound("params"), bound("macs"))
+
+    def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece]:
-        """Stem, what fits the inputs of cells together, the operations on open edges, and head.
+    ) -> list[Layer]:
+        """List stem, operations that fit inputs of cells together or are on open edges, and head.
 
         Names tell the operation, its channels, the input's side and, of operations on edges, the
         stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
         """
-        plan = self._plan(problem, scale)
-        return list_pieces(plan, problem, architecture.choices, self.nodes, stem=self.stem)
+        return list_layers(self._plan(problem, scale), architecture.choices, self.nodes)
 
     def describe(self, architecture: Architecture) -> list[str]:
         lines = []
@@ -250,7 +263,7 @@ class DartsCell(SearchSpace):
             lines.append(title)
             for node in range(self.nodes):
                 terms = [
-                    f"{NAMES[choice]}({states[state]})"
+                    f"{OPERATION_NAMES[choice]}({states[state]})"
                     for (target, state), choice in zip(edges_of(self.nodes), choices, strict=True)
                     if target == node and choice != NONE
                 ]
@@ -270,7 +283,7 @@ class DartsCell(SearchSpace):
             CELLS, (architecture.choices[:half], architecture.choices[half:]), strict=True
         ):
             edges = [
-                (state, node + INPUTS, NAMES[choice])
+                (state, node + INPUTS, OPERATION_NAMES[choice])
                 for (node, state), choice in zip(edges_of(self.nodes), choices, strict=True)
                 if choice != NONE
             ]

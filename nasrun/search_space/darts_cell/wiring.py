@@ -1,4 +1,4 @@
-"""The edges of a cell, and genotypes: what people write down who exchange DARTS' cells."""
+"""The edges of a cell, and genotypes, the notation in which DARTS' cells are exchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from nasrun.errors import UserError
-from nasrun.search_space.darts_cell.operations import NAMES, NONE
+from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES
 
 INPUTS = 2
 """Cells k-2 and k-1: states 0 and 1 of a cell; node i is state i + 2."""
@@ -14,7 +14,7 @@ INPUTS = 2
 CELLS = ("normal", "reduce")
 
 ENTRY = re.compile(r"""\(\s*(['"])(\w{1,80})\1\s*,\s*([0-9]{1,9})\s*\)""")
-"""('sep_conv_3x3', 1): the operation, and the state that it reads."""
+"""An entry ('sep_conv_3x3', 1): the operation, and the state that it reads."""
 
 CONCAT = r"(?:range\([^()\]]*\)|\[[^\]]*\])"
 GENOTYPE = re.compile(
@@ -28,23 +28,23 @@ GENOTYPE = re.compile(
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
-    """(node, the state that it reads) for all edges of a cell, in the published order."""
+    """List (node, the state that it reads) for all edges of a cell, in the published order."""
     return [(node, state) for node in range(nodes) for state in range(node + INPUTS)]
 
 
 def edges_before(node: int) -> int:
-    """How many edges end in the nodes before that node: the index of its first edge."""
+    """Count the edges that end in earlier nodes: the index of the node's first edge."""
     return node * (node - 1) // 2 + INPUTS * node
 
 
 def write_genotype(choices: Sequence[int], nodes: int) -> str:
-    """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...)``."""
+    """Write ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)``."""
     half = len(choices) // 2
     fields = []
-    for cell, part in zip(CELLS, (choices[:half], choices[half:]), strict=True):
+    for cell, own in zip(CELLS, (choices[:half], choices[half:]), strict=True):
         entries = [
-            (NAMES[choice], state)
-            for (_, state), choice in zip(edges_of(nodes), part, strict=True)
+            (OPERATION_NAMES[choice], state)
+            for (_, state), choice in zip(edges_of(nodes), own, strict=True)
             if choice != NONE
         ]
         fields.append(f"{cell}={entries}, {cell}_concat=range({INPUTS}, {nodes + INPUTS})")
@@ -52,7 +52,7 @@ def write_genotype(choices: Sequence[int], nodes: int) -> str:
 
 
 def read_genotype(text: str, nodes: int) -> list[int]:
-    """The choices of both cells. Nothing is evaluated.
+    """Read the choices of both cells from a genotype; nothing is evaluated.
 
     Raises UserError where the text is no genotype of cells of so many nodes.
     """
@@ -95,10 +95,10 @@ def _read_cell(text: str, cell: str, nodes: int) -> list[int]:
     for place, (name, state) in enumerate(entries):
         node = place // 2
         where = f"{cell}, entry {place + 1} ({name!r}, {state})"
-        if name not in NAMES[1:]:
+        if name not in OPERATION_NAMES[1:]:
             raise UserError(
                 f"{where}: there is no operation {name!r} for an edge; there are "
-                f"{', '.join(NAMES[1:])}"
+                f"{', '.join(OPERATION_NAMES[1:])}"
             )
         if state >= node + INPUTS:
             raise UserError(
@@ -108,5 +108,5 @@ def _read_cell(text: str, cell: str, nodes: int) -> list[int]:
         edge = edges_before(node) + state
         if choices[edge] != NONE:
             raise UserError(f"{where}: node {node} reads {state} twice; its two inputs differ")
-        choices[edge] = NAMES.index(name)
+        choices[edge] = OPERATION_NAMES.index(name)
     return choices

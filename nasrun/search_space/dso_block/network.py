@@ -1,5 +1,7 @@
-"""The supernet of ``dso_block`` and its stand-alone networks: one stack of blocks, with more or
-fewer of the edges of each."""
+"""The supernet of ``dso_block`` and its stand-alone networks.
+
+Both are one stack of blocks with more or fewer of the edges of each.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.dso_block.plan import KERNELS, Plan
+from nasrun.search_space.dso_block.plan import KERNELS
 from nasrun.search_space.dso_block.wiring import (
-    CONVOLUTIONS,
+    CONVOLUTION_COUNT,
     INPUT,
-    NAMES,
+    OPERATION_NAMES,
     REDUCTIONS,
     Edges,
     Wiring,
@@ -24,10 +26,11 @@ from nasrun.search_space.gates import Gates, Weights, weight_of_on, weighted
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.stacked_cells import AuxiliaryHead, FeatureMap
+from nasrun.search_space.stages import StagePlan
 
 
-def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Build [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
     convolution = (
         Pointwise(inputs, outputs, stride)
         if kernel == 1
@@ -37,17 +40,17 @@ def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> 
 
 
 def operation(index: int, channels: int, *, fixed_scale: bool) -> nn.Sequential:
-    """[B, C, H, W] -> the same shape: depthwise and pointwise convolution or pool, BN, ReLU."""
-    kind = index % len(NAMES)
+    """Build depthwise and pointwise convolution or pool, BN, ReLU: [B, C, H, W] -> same shape."""
+    kind = index % len(OPERATION_NAMES)
     layers: list[nn.Module]
-    if kind < CONVOLUTIONS:
-        kernel = KERNELS[NAMES[kind]]
+    if kind < CONVOLUTION_COUNT:
+        kernel = KERNELS[OPERATION_NAMES[kind]]
         padding = kernel // 2
         layers = [
             nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False),
             Pointwise(channels, channels),
         ]
-    elif NAMES[kind].startswith("max"):
+    elif OPERATION_NAMES[kind].startswith("max"):
         layers = [nn.MaxPool2d(3, 1, 1)]
     else:
         layers = [nn.AvgPool2d(3, 1, 1, count_include_pad=False)]
@@ -57,8 +60,21 @@ def operation(index: int, channels: int, *, fixed_scale: bool) -> nn.Sequential:
     return nn.Sequential(*layers, norm, nn.ReLU())
 
 
+def stem(plan: StagePlan) -> nn.Sequential:
+    """Build the stem: [B, C, H, W] -> [B, channels of the first stage, H', W']."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in plan.stem:
+        layers += conv_norm_relu(inputs, outputs, 3, stride)
+    return nn.Sequential(*layers)
+
+
+def head(channels: int) -> nn.Sequential:
+    """Build batch norm and ReLU before the pooling: [B, C, H, W] -> the same shape."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+
 class Block(nn.Module):
-    """[B, C, H, W] -> the same shape.
+    """A block: [B, C, H, W] -> the same shape.
 
     The output is a 1×1 convolution of the concatenated operations, which is the sum of a 1×1
     convolution of each, then batch norm, ReLU, and the shortcut, which has a convolution of its own
@@ -80,12 +96,12 @@ class Block(nn.Module):
             {str(node.index): Pointwise(channels, channels) for node in wiring.nodes if node.output}
         )
         self.norm = nn.BatchNorm2d(channels) if wiring.nodes else nn.Identity()
-        self.shortcut = _conv_norm_relu(channels, channels, 1) if first else nn.Identity()
+        self.shortcut = conv_norm_relu(channels, channels, 1) if first else nn.Identity()
 
     def forward(
         self, x: Tensor, wiring: Wiring, weights: Weights, noise: Noise, depth: float
     ) -> Tensor:
-        """weights: of the block's decisions. Drop-path acts on what is summed."""
+        """Compute the block; weights: of its decisions. Drop-path acts on the summands."""
         values = {INPUT: x}
         out: Tensor | None = None
         for node in wiring.nodes:
@@ -109,7 +125,7 @@ class Block(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """The weighted sum of what an operation reads; those of level 1 read the input as it is."""
+        """Sum the weighted sources of an operation; those of level 1 read the input as it is."""
         decisions = dict(zip(sources_of(index), self.edges.inputs(index), strict=False))
         if not decisions:
             return values[INPUT]
@@ -123,7 +139,7 @@ class Block(nn.Module):
 
 
 class Reduction(nn.Module):
-    """[B, C, H, W] -> [B, 2C, ceil(H / 2), ceil(W / 2)]: a sum of convolutions of stride 2.
+    """A sum of convolutions of stride 2: [B, C, H, W] -> [B, 2C, ceil(H / 2), ceil(W / 2)].
 
     Where none is left: every second pixel, and zeros for the new channels.
     """
@@ -132,7 +148,7 @@ class Reduction(nn.Module):
         super().__init__()
         self.operations = nn.ModuleDict(
             {
-                name: _conv_norm_relu(channels, 2 * channels, KERNELS[name], 2)
+                name: conv_norm_relu(channels, 2 * channels, KERNELS[name], 2)
                 for name, on in zip(REDUCTIONS, opened, strict=True)
                 if on
             }
@@ -159,7 +175,7 @@ class BlockStack(Network):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: StagePlan,
         edges: Edges,
         places: Sequence[slice],
         wirings: Sequence[Wiring],
@@ -168,16 +184,14 @@ class BlockStack(Network):
         auxiliary: bool,
         fixed_scales: bool = False,
     ) -> None:
-        """places: where the decisions of each block stand, then those of each reduction.
+        """Build the stack.
 
+        places: where the decisions of each block stand, then those of each reduction.
         fixed_scales: the batch norms of the operations shift but do not scale.
         """
         super().__init__()
         self.plan, self.edges, self.places = plan, edges, places
-        layers: list[nn.Module] = []
-        for inputs, outputs, stride in plan.stem:
-            layers += _conv_norm_relu(inputs, outputs, 3, stride)
-        self.stem = nn.Sequential(*layers)
+        self.stem = stem(plan)
         self.blocks = nn.ModuleList(
             Block(stage.channels, wiring, edges, first=first, fixed_scales=fixed_scales)
             for (stage, first), wiring in zip(plan.blocks(), wirings, strict=True)
@@ -187,7 +201,7 @@ class BlockStack(Network):
             for before, opened in zip(plan.stages, reductions, strict=False)
         )
         last = plan.stages[-1]
-        self.head = nn.Sequential(nn.BatchNorm2d(last.channels), nn.ReLU())
+        self.head = head(last.channels)
         self.classifier = nn.Linear(last.channels, plan.problem.classes)
         self.auxiliary_after = min(2, len(plan.stages) - 1) if auxiliary else 0
         if auxiliary:
@@ -254,7 +268,7 @@ class BlockSupernet(BlockStack, Supernet):
     """
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-        """Those of the edges to outputs, and of reductions; several edges feed an operation."""
+        """Yield modules of edges to outputs and of reductions; several edges feed an operation."""
         count = len(self.blocks)
         for place, block in zip(self.places, self.blocks, strict=False):
             for index, module in block.outputs.items():  # type: ignore[union-attr,operator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Annotated
@@ -12,13 +12,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Measure, Piece, Scale, SearchSpace
+from nasrun.search_space.base import Measure, Scale, SearchSpace
+from nasrun.search_space.dso_block.layers import list_layers, stage_layers
 from nasrun.search_space.dso_block.network import BlockNetwork, BlockSupernet
-from nasrun.search_space.dso_block.plan import Plan, StemKind, block_cost, network_cost, plan_stages
-from nasrun.search_space.dso_block.roles import Role, block_roles, stage_pieces
+from nasrun.search_space.dso_block.plan import STEM_STRIDES, StemKind, block_cost, network_cost
+from nasrun.search_space.dso_block.roles import Role, block_roles
 from nasrun.search_space.dso_block.wiring import (
     INPUT,
-    NAMES,
+    OPERATION_NAMES,
     REDUCTIONS,
     Edges,
     Wiring,
@@ -29,17 +30,19 @@ from nasrun.search_space.dso_block.wiring import (
 )
 from nasrun.search_space.gates import BINARY, GateKind
 from nasrun.search_space.graph import Graph
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.stages import StagePlan, plan_stages
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, Problem
 
-WIDEST = 2048
+MAX_CHANNELS = 2048
 """Channels of the first stage, at most."""
 
-Channels = Annotated[int, Field(gt=0, le=WIDEST)]
+Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
 
 
 class SearchScale(BaseModel):
-    """channels: C of the first stage."""
+    """The scale of the supernet. channels: C of the first stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,8 +50,11 @@ class SearchScale(BaseModel):
 
 
 class FinalScale(SearchScale):
-    """params, macs: what the network may have at most; then C is the largest multiple of ``step``
-    that keeps to both (the width multiplier), and ``channels`` is not used. null: no limit."""
+    """Channels of the final network, or limits to which they are fitted (the width multiplier).
+
+    params, macs: limits of the network; null: no limit. With one, C is the largest multiple of
+    ``step`` that keeps to both, and ``channels`` is not used.
+    """
 
     step: Channels
     params: PositiveFloat | None
@@ -56,13 +62,13 @@ class FinalScale(SearchScale):
 
 
 class DsoBlock(SearchSpace):
-    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
+    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), as its code has it.
 
     A block has ``levels`` levels of four operations. Every operation above level 1 reads any sum of
     the block's input and of the operations of lower levels; the output is a sum over any of all
     operations. ``blocks`` are those of each stage; between two stages stands a reduction, a sum of
     two convolutions. share: all blocks have the same edges; else each its own. What leads nowhere
-    is no part of a network. density: the probability of an edge in random architectures.
+    is no section of a network. density: the probability of an edge in random architectures.
     """
 
     name = "dso_block"
@@ -86,8 +92,8 @@ class DsoBlock(SearchSpace):
         self._fitted: dict[tuple[Architecture, Problem], int] = {}
 
     @cached_property
-    def parts(self) -> dict[str, int]:
-        """What has decisions of its own, and how many: the blocks, then the reductions."""
+    def sections(self) -> dict[str, int]:
+        """The number of decisions of each block and reduction that has its own, by name."""
         names = ["block"]
         if not self.share:
             names = [
@@ -102,8 +108,8 @@ class DsoBlock(SearchSpace):
 
     @cached_property
     def places(self) -> tuple[slice, ...]:
-        """Where the decisions of each block stand, then those of each reduction."""
-        bounds = accumulate(self.parts.values(), initial=0)
+        """The places of the decisions of each block, then of each reduction."""
+        bounds = accumulate(self.sections.values(), initial=0)
         found = [slice(start, stop) for start, stop in pairwise(bounds)]
         if self.share:
             return (*found[:1] * sum(self.blocks), *found[1:])
@@ -112,42 +118,44 @@ class DsoBlock(SearchSpace):
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         names: list[str] = []
-        for part in self.parts:
-            inner = REDUCTIONS if part.startswith("reduction") else self.edges.names()
-            names += [f"{part}/{name}" for name in inner]
+        for section in self.sections:
+            inner = REDUCTIONS if section.startswith("reduction") else self.edges.names()
+            names += [f"{section}/{name}" for name in inner]
         return tuple(Decision(name, BINARY) for name in names)
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
-        """What each decision pays for, in order."""
+        """The role of each decision, in order."""
         found: list[Role] = []
-        for index, (part, count) in enumerate(self.parts.items()):
-            if part.startswith("reduction"):
+        for index, (section, count) in enumerate(self.sections.items()):
+            if section.startswith("reduction"):
                 found += [Role(None, None, "reduction")] * count
             else:
                 found += block_roles(index, self.edges)
         return tuple(found)
 
-    def pieces_of_blocks(self, problem: Problem) -> list[list[dict[str, Piece]]]:
-        """For each set of decisions the blocks that follow it, and of each block its operations by
-        the name of their role, at the scale of the search."""
-        blocks = [
-            stage_pieces(stage) for stage, _ in self._plan(problem, self.search.channels).blocks()
-        ]
+    def layers_of_blocks(self, problem: Problem) -> list[list[Mapping[str, Layer]]]:
+        """List the blocks that follow each set of decisions, at the scale of the search.
+
+        A block is given as its operations by the name of their role.
+        """
+        plan = self._plan(problem, self.search.channels)
+        blocks = [stage_layers(stage) for stage, _ in plan.blocks()]
         return [blocks] if self.share else [[block] for block in blocks]
 
     def _wirings(self, opened: Sequence[int]) -> tuple[list[Wiring], list[Sequence[bool]]]:
-        """What the choices leave of each block, and of each reduction."""
+        """Find what is computed in each block, and what is open in each reduction."""
         count = sum(self.blocks)
         own = [[choice == 1 for choice in opened[place]] for place in self.places]
-        first = wire(own[0], self.edges)
-        wirings = [first] * count
-        if not self.share:
-            wirings[1:] = [wire(one, self.edges) for one in own[1:count]]
+        if self.share:
+            wirings = [wire(own[0], self.edges)] * count
+        else:
+            wirings = [wire(choices, self.edges) for choices in own[:count]]
         return wirings, list(own[count:])
 
-    def _plan(self, problem: Problem, channels: int) -> Plan:
-        return plan_stages(problem, self.stem, channels, self.blocks)
+    def _plan(self, problem: Problem, channels: int) -> StagePlan:
+        network = f"dso_block with stem={self.stem} and {len(self.blocks)} stages"
+        return plan_stages(problem, network, channels, self.blocks, STEM_STRIDES[self.stem])
 
     def _check_auxiliary(self, *, auxiliary: bool) -> None:
         if auxiliary and len(self.blocks) == 1:
@@ -216,7 +224,7 @@ class DsoBlock(SearchSpace):
                 f"{self.final.step} channels, of at most {found}; raise the budget, or lower "
                 "search_space.final.step"
             )
-        low, high = 1, max(WIDEST // self.final.step, 1) + 1  # low fits, high does not count
+        low, high = 1, max(MAX_CHANNELS // self.final.step, 1) + 1  # low fits, high does not count
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if exceeded(middle) is None else (low, middle)
@@ -226,12 +234,23 @@ class DsoBlock(SearchSpace):
         plan = self._plan(problem, self.channels(architecture, problem, scale))
         return network_cost(plan, *self._wirings(architecture.choices))
 
+    def layers(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
+    ) -> list[Layer]:
+        """List stem, operations, 1×1 convolutions, norms, shortcuts and reductions, and head.
+
+        Names tell the operation, its channels and the input's side:
+        ``dso_block/sep_conv_3x3 48 32``. Sums are in none of them.
+        """
+        plan = self._plan(problem, self.channels(architecture, problem, scale))
+        return list_layers(plan, *self._wirings(architecture.choices))
+
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The complete network; of the widest kind where the width goes by a limit."""
         channels = self.search.channels
         if scale == "final":
             fitted = self.final.params is not None or self.final.macs is not None
-            channels = WIDEST if fitted else self.final.channels
+            channels = MAX_CHANNELS if fitted else self.final.channels
         return network_cost(
             self._plan(problem, channels), *self._wirings((1,) * len(self.decisions))
         )
@@ -242,11 +261,11 @@ class DsoBlock(SearchSpace):
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
         """Levels from below to above, between the block's input and its output."""
         found, start = {}, 0
-        for part, count in self.parts.items():
+        for section, count in self.sections.items():
             opened = [choice == 1 for choice in architecture.choices[start : start + count]]
             start += count
-            if not part.startswith("reduction"):
-                found[part] = graph_of(wire(opened, self.edges), self.edges)
+            if not section.startswith("reduction"):
+                found[section] = graph_of(wire(opened, self.edges), self.edges)
         return found
 
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
@@ -259,19 +278,19 @@ class DsoBlock(SearchSpace):
         }
 
     def extremes(self, measure: Measure, streams: Streams) -> tuple[Architecture, Architecture]:
-        """Nothing open, and everything: more edges never cost less at one width."""
+        """Compare nothing open and everything: more edges never cost less at one width."""
         count = len(self.decisions)
         both = [Architecture(self.name, (choice,) * count) for choice in (0, 1)]
         low, high = sorted(both, key=measure)
         return low, high
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Every edge independently with probability ``density``."""
-        drawn = rng.random(len(self.decisions)) < self.density
-        return Architecture(self.name, tuple(drawn.astype(int).tolist()))
+        """Sample every edge independently with probability ``density``."""
+        opened = rng.random(len(self.decisions)) < self.density
+        return Architecture(self.name, tuple(opened.astype(int).tolist()))
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Edges from and to what is dead are off."""
+        """Shut the edges from and to dead operations."""
         choices = list(architecture.choices)
         for place in self.places[: 1 if self.share else sum(self.blocks)]:
             opened = [choice == 1 for choice in choices[place]]
@@ -279,26 +298,32 @@ class DsoBlock(SearchSpace):
         return Architecture(self.name, tuple(choices))
 
     def operations_of(self, architecture: Architecture) -> list[str]:
-        """Those of the blocks that are computed, of every block."""
+        """List the operations that are computed, of every block."""
         wirings, _ = self._wirings(self.check(architecture).choices)
-        return [NAMES[node.index % len(NAMES)] for wiring in wirings for node in wiring.nodes]
+        return [
+            OPERATION_NAMES[node.index % len(OPERATION_NAMES)]
+            for wiring in wirings
+            for node in wiring.nodes
+        ]
 
     def describe(self, architecture: Architecture) -> list[str]:
-        """``level2/max_pool_3x3 of input + level1/sep_conv_3x3``; a line a block where each block
-        has edges of its own."""
+        """Write lines like ``level2/max_pool_3x3 of input + level1/sep_conv_3x3``.
+
+        Where each block has edges of its own, a line a block.
+        """
         lines: list[str] = []
         start = 0
-        for part, count in self.parts.items():
+        for section, count in self.sections.items():
             own = [choice == 1 for choice in architecture.choices[start : start + count]]
             start += count
-            if part.startswith("reduction"):
+            if section.startswith("reduction"):
                 names = [name for name, on in zip(REDUCTIONS, own, strict=True) if on]
-                lines.append(f"{part} = {' + '.join(names) or 'every second pixel'}")
+                lines.append(f"{section} = {' + '.join(names) or 'every second pixel'}")
                 continue
             nodes = wire(own, self.edges).nodes
             if not self.share:
                 lines.append(
-                    f"{part}: {len(nodes)} operations, "
+                    f"{section}: {len(nodes)} operations, "
                     f"{sum(len(node.inputs) + node.output for node in nodes)} edges"
                 )
                 continue
@@ -312,7 +337,7 @@ class DsoBlock(SearchSpace):
     def write(self, architecture: Architecture) -> str:
         """Hexadecimal digits of four edges each, hyphens between blocks and reductions."""
         words, start = [], 0
-        for count in self.parts.values():
+        for count in self.sections.values():
             bits = "".join(map(str, architecture.choices[start : start + count]))
             start += count
             padded = bits + "0" * (-len(bits) % 4)
@@ -320,9 +345,9 @@ class DsoBlock(SearchSpace):
         return "-".join(words)
 
     def parse(self, text: str) -> Architecture:
-        """As ``write`` has it; raises UserError for anything else."""
+        """Read the notation of ``write``; raises UserError for anything else."""
         words = text.strip().lower().split("-")
-        counts = list(self.parts.values())
+        counts = list(self.sections.values())
         digits = [-(-count // 4) for count in counts]
         if [len(word) for word in words] != digits or re.search("[^0-9a-f]", "".join(words)):
             raise UserError(

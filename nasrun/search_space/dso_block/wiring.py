@@ -1,7 +1,7 @@
-"""What is open in a block, and what of it is computed; pure, so that networks and costs agree.
+"""The open edges of a block, and which of them are computed; for networks and costs alike.
 
-Operations are numbered level by level, ``len(NAMES)`` of them in each; source ``INPUT`` is the
-input of the block.
+Operations are numbered level by level, ``len(OPERATION_NAMES)`` of them in each; source ``INPUT``
+is the input of the block.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cached_property
 
 from nasrun.search_space import graph
 
-NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3")
+OPERATION_NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3")
 """The operations of a level, in the order of the released code."""
 
-CONVOLUTIONS = 2
-"""How many of them, the first ones, are convolutions."""
+CONVOLUTION_COUNT = 2
+"""The first so many operations of a level are convolutions."""
 
 REDUCTIONS = ("conv_1x1", "conv_3x3")
 """The operations of a reduction, which are summed."""
@@ -25,20 +25,22 @@ INPUT = -1
 
 
 def operation_of(index: int) -> str:
-    """``level2/sep_conv_3x3`` of operation 4."""
-    level, kind = divmod(index, len(NAMES))
-    return f"level{level + 1}/{NAMES[kind]}"
+    """Name an operation by level and kind: ``level2/sep_conv_3x3`` of operation 4."""
+    level, kind = divmod(index, len(OPERATION_NAMES))
+    return f"level{level + 1}/{OPERATION_NAMES[kind]}"
 
 
 def sources_of(index: int) -> range:
-    """What an operation may read: the block's input, and every operation of the levels before."""
-    return range(INPUT, index // len(NAMES) * len(NAMES))
+    """List the possible sources of an operation: the input, and all of the levels before."""
+    return range(INPUT, index // len(OPERATION_NAMES) * len(OPERATION_NAMES))
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Where the decisions of a block stand: every input of every operation above level 1, then
-    whether each operation reaches the output. Operations of level 1 always read the input.
+    """The places of a block's decisions.
+
+    Every input of every operation above level 1 comes first, then whether each operation reaches
+    the output. Operations of level 1 always read the input.
 
     For four levels 4·(5 + 9 + 13) + 16 = 124.
     """
@@ -47,14 +49,16 @@ class Edges:
 
     @cached_property
     def operations(self) -> range:
-        return range(self.levels * len(NAMES))
+        return range(self.levels * len(OPERATION_NAMES))
 
     @cached_property
     def _first(self) -> list[int]:
         """The index of each operation's first input, and at the end that of the first output."""
         first = [0]
         for index in self.operations:
-            first.append(first[-1] + (len(sources_of(index)) if index >= len(NAMES) else 0))
+            first.append(
+                first[-1] + (len(sources_of(index)) if index >= len(OPERATION_NAMES) else 0)
+            )
         return first
 
     @property
@@ -62,8 +66,10 @@ class Edges:
         return self._first[-1] + len(self.operations)
 
     def inputs(self, index: int) -> range:
-        """The decisions on the inputs of an operation above level 1, in the order of its sources;
-        none for one of level 1."""
+        """List the decisions on the inputs of an operation, in the order of its sources.
+
+        There are none for one of level 1.
+        """
         return range(self._first[index], self._first[index + 1])
 
     def output(self, index: int) -> int:
@@ -71,9 +77,11 @@ class Edges:
         return self._first[-1] + index
 
     def names(self) -> Iterator[str]:
-        """``level2/sep_conv_3x3/level1/max_pool_3x3``, ..., ``output/level1/sep_conv_3x3``, ...;
-        dots within a part, so that what is summed up differs in the last part alone."""
-        for index in self.operations[len(NAMES) :]:
+        """Yield ``level2.sep_conv_3x3/level1.max_pool_3x3``, then ``output/level1.sep_conv_3x3``.
+
+        Names of summands of one sum differ after the last slash alone.
+        """
+        for index in self.operations[len(OPERATION_NAMES) :]:
             for source in sources_of(index):
                 name = "input" if source == INPUT else operation_of(source).replace("/", ".")
                 yield f"{operation_of(index).replace('/', '.')}/{name}"
@@ -98,14 +106,14 @@ class Wiring:
 
 
 def wire(opened: Sequence[bool], edges: Edges) -> Wiring:
-    """What the open decisions of a block leave of it.
+    """Find the operations of a block that are computed, from its open decisions.
 
     An operation is dead, and all of its edges with it, where nothing comes in or where nothing
     that goes out reaches the output.
     """
     sources: dict[int, tuple[int, ...]] = {}
     for index in edges.operations:
-        if index < len(NAMES):
+        if index < len(OPERATION_NAMES):
             sources[index] = (INPUT,)
             continue
         pairs = zip(sources_of(index), edges.inputs(index), strict=True)
@@ -132,7 +140,7 @@ def open_edges(wiring: Wiring, edges: Edges) -> list[int]:
     return opened
 
 
-SHORT = {
+SHORT_NAMES = {
     "sep_conv_3x3": "sep 3×3",
     "sep_conv_5x5": "sep 5×5",
     "max_pool_3x3": "max 3×3",
@@ -142,13 +150,13 @@ SHORT = {
 
 def graph_of(wiring: Wiring, edges: Edges) -> graph.Graph:
     """Input below, a row for each level, output above; operations that are dead are left out."""
-    middle = (len(NAMES) - 1) / 2
+    middle = (len(OPERATION_NAMES) - 1) / 2
     nodes = [graph.Node("input", middle, 0)]
     places = {INPUT: 0}
     for node in wiring.nodes:
         places[node.index] = len(nodes)
-        level, kind = divmod(node.index, len(NAMES))
-        nodes.append(graph.Node(SHORT[NAMES[kind]], kind, level + 1))
+        level, kind = divmod(node.index, len(OPERATION_NAMES))
+        nodes.append(graph.Node(SHORT_NAMES[OPERATION_NAMES[kind]], kind, level + 1))
     nodes.append(graph.Node("output", middle, edges.levels + 1))
     lines = [(places[s], places[node.index], "") for node in wiring.nodes for s in node.inputs]
     lines += [(places[node.index], len(nodes) - 1, "") for node in wiring.nodes if node.output]

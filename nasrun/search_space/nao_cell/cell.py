@@ -1,4 +1,4 @@
-"""What the stand-alone cell and the supernet's cell share: genes, calibration, first weights."""
+"""Cells of NAO, stand-alone and in the supernet: genes, calibration, first weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import nn
 
 from nasrun.search_space.operation import FactorizedReduce, ReluConvNorm
 from nasrun.search_space.stacked_cells import CellPlan
-from nasrun.values import Cost
 
 
 class Branch(NamedTuple):
@@ -48,20 +47,8 @@ def calibrations(plan: CellPlan) -> list[nn.Module]:
     ]
 
 
-def calibration_cost(plan: CellPlan) -> list[Cost]:
-    """What ``calibrations`` costs."""
-    return [
-        FactorizedReduce.cost(source.channels, plan.channels, source.size)
-        if source.size != plan.size_in
-        else ReluConvNorm.cost(source.channels, plan.channels, source.size)
-        if source.channels != plan.channels
-        else Cost(0, 0)
-        for source in plan.inputs
-    ]
-
-
 def initialise(network: nn.Module) -> None:
-    """Kaiming-normal for every parameter of two or more dimensions (NAO-V2's released code)."""
+    """Initialise every parameter of two or more dimensions Kaiming-normal (NAO-V2's code)."""
     for parameter in network.parameters():
         if parameter.dim() >= 2:
             nn.init.kaiming_normal_(parameter)

@@ -15,8 +15,7 @@ from nasrun.search_space.nao_cell.cell import (
 )
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
-from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import Problem
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
 
 
 class Cell(nn.Module):
@@ -65,16 +64,14 @@ class NaoNetwork(CellStack):
     def __init__(
         self,
         plan: NetworkPlan,
-        problem: Problem,
         cells: tuple[Sequence[Node], Sequence[Node]],
         operations: Sequence[str],
         *,
-        stem: StemKind,
         auxiliary: bool,
     ) -> None:
-        """cells: nodes of the normal and of the reduction cell."""
+        """Build the network; cells: nodes of the normal and of the reduction cell."""
         modules = (Cell(cell, cells[cell.reduction], operations) for cell in plan.cells)
-        super().__init__(plan, problem, modules, stem=stem, auxiliary=auxiliary)
+        super().__init__(plan, modules, auxiliary=auxiliary)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,43 +1,108 @@
-"""How cells are stacked: channels and resolutions, worked out once for networks and costs alike."""
+"""The stack of ``nao_cell``: channels and resolutions, and the layers of its networks."""
 
 from __future__ import annotations
 
-from nasrun.errors import UserError
-from nasrun.search_space.operation import reduced
-from nasrun.search_space.stacked_cells import CellPlan, FeatureMap, NetworkPlan, StemKind
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.nao_cell.cell import Node, unused_states
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, ReluConvNorm
+from nasrun.search_space.stacked_cells import (
+    CellPlan,
+    NetworkPlan,
+    StemKind,
+    head_layer,
+    stack_cells,
+    stem_layer,
+)
 from nasrun.values import Problem
 
 
+@lru_cache(maxsize=256)
 def plan_network(
     problem: Problem, *, layers: int, channels: int, stem: StemKind, concat: tuple[int, int]
 ) -> NetworkPlan:
-    """3·layers + 2 cells with reductions at layers and 2·layers + 1, channels doubled at each.
+    """Plan 3·layers + 2 cells with reductions at layers and 2·layers + 1.
 
     layers: N, normal cells of a stage; channels: C of the first stage;
     concat: how many states the output of a normal and of a reduction cell is made of.
     Source: the search network of NAO-V2's released code. Raises UserError for images too small.
     """
-    if stem == "imagenet":
-        quarter = reduced(reduced(problem.size))
-        stem_maps = (FeatureMap(channels, quarter), FeatureMap(channels, reduced(quarter)))
-        smallest = 64
-    else:
-        stem_maps = (FeatureMap(3 * channels, problem.size), FeatureMap(3 * channels, problem.size))
-        smallest = 8
-    if problem.size < smallest:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are "
-            "too small for the reductions of this "
-            f"network (at least {smallest}×{smallest} with search_space.stem={stem})"
-        )
-    cells: list[CellPlan] = []
-    before, last = stem_maps
-    for index in range(3 * layers + 2):
-        reduction = index in (layers, 2 * layers + 1)
-        channels *= 2 if reduction else 1
-        cell = CellPlan(reduction, (before, last), channels)
-        cells.append(cell)
-        before, last = last, FeatureMap(channels * concat[reduction], cell.size_out)
-        if index == 2 * layers + 1:
-            auxiliary = last
-    return NetworkPlan(tuple(cells), stem_maps, last, auxiliary, 2 * layers + 1)
+    reductions = (layers, 2 * layers + 1)
+    return stack_cells(problem, stem, channels, 3 * layers + 2, reductions, concat, margin=2)
+
+
+def list_layers(
+    plan: NetworkPlan, cells: tuple[Sequence[Node], Sequence[Node]], operations: Sequence[str]
+) -> list[Layer]:
+    """List stem, cells and head, in the order of the network.
+
+    cells: nodes of the normal and of the reduction cell.
+    """
+    layers = [stem_layer("nao_cell", plan)]
+    halved = sum(state < 2 for state in unused_states(cells[True]))
+    branches = [
+        [(operations[branch.op], branch.input) for node in nodes for branch in node]
+        for nodes in cells
+    ]
+    for cell in plan.cells:
+        layers += calibration_layers(cell)
+        layers += [branch_layer(cell, name, source) for name, source in branches[cell.reduction]]
+        if cell.reduction:
+            layers += [reduce_layer(cell)] * halved
+    return [*layers, head_layer("nao_cell", plan)]
+
+
+def calibration_layers(plan: CellPlan) -> list[Layer]:
+    """List the operations of ``cell.calibrations``; an input that fits needs none."""
+    return [
+        _factorized_reduce(source.channels, plan.channels, source.size)
+        if source.size != plan.size_in
+        else _relu_conv_norm(source.channels, plan.channels, source.size)
+        for source in plan.inputs
+        if source.size != plan.size_in or source.channels != plan.channels
+    ]
+
+
+def branch_layer(cell: CellPlan, name: str, source: int) -> Layer:
+    """The operation of a branch that reads ``source``: 0 and 1 are the inputs of the cell."""
+    if source < 2:
+        return _operation(name, cell.channels, cell.size_in, 2 if cell.reduction else 1)
+    return _operation(name, cell.channels, cell.size_out, 1)
+
+
+def reduce_layer(cell: CellPlan) -> Layer:
+    """The operation that halves an input which a reduction cell puts out."""
+    return _factorized_reduce(cell.channels, cell.channels, cell.size_in)
+
+
+# A network has some hundred layers, most of them alike, and a search asks for thousands of
+# networks: each layer is made once.
+
+
+@lru_cache(maxsize=4096)
+def _operation(name: str, channels: int, size: int, stride: int) -> Layer:
+    return Layer(
+        f"nao_cell/{name} {channels} {size} s{stride}",
+        (channels, size, size),
+        partial(OPERATIONS[name].module, channels, stride),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _factorized_reduce(inputs: int, outputs: int, size: int) -> Layer:
+    return Layer(
+        f"nao_cell/factorized_reduce {inputs}-{outputs} {size}",
+        (inputs, size, size),
+        partial(FactorizedReduce, inputs, outputs),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _relu_conv_norm(inputs: int, outputs: int, size: int) -> Layer:
+    return Layer(
+        f"nao_cell/relu_conv_1x1 {inputs}-{outputs} {size}",
+        (inputs, size, size),
+        partial(ReluConvNorm, inputs, outputs),
+    )

@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
 from nasrun.limits import Width
-from nasrun.search_space.base import Piece, Scale, SearchSpace
+from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.nao_cell.cell import (
-    Node,
-    calibration_cost,
-    nodes_of,
-    unused_states,
-)
+from nasrun.search_space.layer import Layer, count_layers, sum_costs
+from nasrun.search_space.nao_cell.cell import Node, nodes_of, unused_states
 from nasrun.search_space.nao_cell.network import NaoNetwork
-from nasrun.search_space.nao_cell.pieces import list_pieces
-from nasrun.search_space.nao_cell.plan import plan_network
+from nasrun.search_space.nao_cell.plan import (
+    branch_layer,
+    calibration_layers,
+    list_layers,
+    plan_network,
+    reduce_layer,
+)
 from nasrun.search_space.nao_cell.supernet import NaoSupernet
-from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, total
-from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, ends_cost
+from nasrun.search_space.stacked_cells import NetworkPlan, StemKind, head_layer, stem_layer
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
@@ -58,14 +58,17 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-LARGEST = 50_000
-"""Operations of a network; the supernet of the paper has 2,200. Python takes long over more."""
+MAX_OPERATIONS = 50_000
+"""Operations of a network, at most, since Python is slow; the paper's supernet has 2,200."""
 
 OperationSet = Literal["small", "middle", "large"]
 
 
 class CellScale(BaseModel):
-    """layers: N, normal cells of a stage (3N + 2 cells in all); channels: C of the first stage."""
+    """The scale of a network.
+
+    layers: N, normal cells of a stage (3N + 2 cells in all); channels: C of the first stage.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,11 +103,11 @@ class NaoCell(SearchSpace):
         in_a_cell = {"search": nodes * (nodes + 3) * len(self.operations), "final": 2 * nodes}
         for scale, size in self.scales.items():
             count = (3 * size.layers + 2) * in_a_cell[scale]
-            if count > LARGEST:
+            if count > MAX_OPERATIONS:
                 raise UserError(
                     f"search_space.{scale}.layers = {size.layers} with search_space.nodes = "
-                    f"{nodes} makes a network of {count:,} operations; at most {LARGEST:,} are "
-                    "built: lower one of them"
+                    f"{nodes} makes a network of {count:,} operations; at most "
+                    f"{MAX_OPERATIONS:,} are built: lower one of them"
                 )
 
     @cached_property
@@ -140,37 +143,24 @@ class NaoCell(SearchSpace):
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> NaoSupernet:
         plan = self._plan(problem, "search", (1, 1))
-        return NaoSupernet(
-            plan, problem, self.nodes, self.operations, stem=self.stem, auxiliary=auxiliary
-        )
+        return NaoSupernet(plan, self.nodes, self.operations, auxiliary=auxiliary)
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> NaoNetwork:
         plan = self._plan_of(self.check(architecture), problem, scale)
-        cells = self.cells(architecture)
-        return NaoNetwork(
-            plan, problem, cells, self.operations, stem=self.stem, auxiliary=auxiliary
-        )
+        return NaoNetwork(plan, self.cells(architecture), self.operations, auxiliary=auxiliary)
 
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        cells = self.cells(architecture)
-        unused = [unused_states(nodes) for nodes in cells]
-        operations = [OPERATIONS[name] for name in self.operations]
+    def layers(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
+    ) -> list[Layer]:
+        """List stem, operations of nodes and those that fit inputs and outputs together, and head.
+
+        Names tell the operation, its channels, the input's side and, of the nodes' operations, the
+        stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
+        """
         plan = self._plan_of(architecture, problem, scale)
-        costs = [ends_cost(plan, problem, self.stem)]
-        for cell in plan.cells:
-            costs += calibration_cost(cell)
-            for node in cells[cell.reduction]:
-                for branch in node:
-                    strided = cell.reduction and branch.input < 2
-                    size = cell.size_in if branch.input < 2 else cell.size_out
-                    operation = operations[branch.op]
-                    costs.append(operation.cost(cell.channels, size, 2 if strided else 1))
-            if cell.reduction:
-                reduce = FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in)
-                costs += [reduce for state in unused[True] if state < 2]
-        return total(costs)
+        return list_layers(plan, self.cells(architecture), self.operations)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """Every branch at its most expensive option and every cell at its widest output.
@@ -179,42 +169,24 @@ class NaoCell(SearchSpace):
         """
         widest = self.nodes + 1
         plan = self._plan(problem, scale, (widest, widest))
-        params, macs = [], []
+        costs = [count_layers([stem_layer("nao_cell", plan), head_layer("nao_cell", plan)])]
         for cell in plan.cells:
+            costs.append(count_layers(calibration_layers(cell)))
+            if cell.reduction:
+                costs.append(count_layers([reduce_layer(cell)]))
             for node in range(self.nodes):
                 options = [
-                    OPERATIONS[name].cost(
-                        cell.channels,
-                        cell.size_in if source < 2 else cell.size_out,
-                        2 if cell.reduction and source < 2 else 1,
-                    )
+                    count_layers([branch_layer(cell, name, source)])
                     for source in range(node + 2)
                     for name in self.operations
                 ]
-                params.append(2 * max(option.params for option in options))
-                macs.append(2 * max(option.macs for option in options))
-        rest = [ends_cost(plan, problem, self.stem)]
-        for cell in plan.cells:
-            rest += calibration_cost(cell)
-            if cell.reduction:
-                rest.append(FactorizedReduce.cost(cell.channels, cell.channels, cell.size_in))
-        fixed = total(rest)
-        return Cost(fixed.params + sum(params), fixed.macs + sum(macs))
-
-    def pieces(
-        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece]:
-        """Stem, operations of the nodes, what fits inputs and outputs of cells together, and head.
-
-        Names tell the operation, its channels, the input's side and, of the nodes' operations, the
-        stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
-        """
-        plan = self._plan_of(architecture, problem, scale)
-        cells = self.cells(architecture)
-        return list_pieces(plan, problem, cells, self.operations, stem=self.stem)
+                params = max(option.params for option in options)
+                macs = max(option.macs for option in options)
+                costs += [Cost(params, macs)] * 2
+        return sum_costs(costs)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The two branches of a node are summed, so their order is free: the smaller one first."""
+        """Put the smaller branch of a node first: they are summed, so their order is free."""
         choices: list[int] = []
         for nodes in self.cells(architecture):
             for node in nodes:

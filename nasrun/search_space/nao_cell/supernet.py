@@ -19,8 +19,7 @@ from nasrun.search_space.nao_cell.cell import (
 )
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, FactorizedReduce
-from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan, StemKind
-from nasrun.values import Problem
+from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
 
 
 class SupernetBranch(nn.Module):
@@ -103,19 +102,17 @@ class NaoSupernet(CellStack, Supernet):
     def __init__(
         self,
         plan: NetworkPlan,
-        problem: Problem,
         nodes: int,
         operations: Sequence[str],
         *,
-        stem: StemKind,
         auxiliary: bool,
     ) -> None:
         modules = (SupernetCell(cell, nodes, operations) for cell in plan.cells)
-        super().__init__(plan, problem, modules, stem=stem, auxiliary=auxiliary)
+        super().__init__(plan, modules, auxiliary=auxiliary)
         initialise(self)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-        """Every operation of a branch belongs to an input and to an operation."""
+        """Yield every operation of a branch with its choices of input and of operation."""
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             branches = cell.branches
             start = 2 * len(branches) if reduction else 0  # type: ignore[arg-type]

@@ -1,5 +1,4 @@
-"""The cell: four nodes, an operation on each of the six edges; how it is written down, and which
-cells are one and the same."""
+"""The cell of NAS-Bench-201: four nodes, six edges, its notation, and equality of cells."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ from typing import NamedTuple
 
 from nasrun.search_space.operation import OPERATIONS, Operation
 
-NODES = 4
-EDGES = tuple((node, source) for node in range(1, NODES) for source in range(node))
+NODE_COUNT = 4
+EDGES = tuple((node, source) for node in range(1, NODE_COUNT) for source in range(node))
 """(node, the earlier node that it reads): 1←0, 2←0, 2←1, 3←0, 3←1, 3←2."""
 
-OPTIONS: Mapping[str, Operation] = {
+EDGE_OPERATIONS: Mapping[str, Operation] = {
     "none": OPERATIONS["zero"],
     "skip_connect": OPERATIONS["identity"],
     "nor_conv_1x1": OPERATIONS["conv_1x1"],
@@ -23,29 +22,29 @@ OPTIONS: Mapping[str, Operation] = {
 }
 """The operations by their published names, in the order of the digits 0 to 4."""
 
-NAMES = tuple(OPTIONS)
-NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(len(OPTIONS))
+OPERATION_NAMES = tuple(EDGE_OPERATIONS)
+NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(len(EDGE_OPERATIONS))
 
 
 def write_string(choices: Sequence[int]) -> str:
     """The published notation: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
     nodes = (
         "".join(
-            f"{NAMES[choice]}~{source}|"
+            f"{OPERATION_NAMES[choice]}~{source}|"
             for (target, source), choice in zip(EDGES, choices, strict=True)
             if target == node
         )
-        for node in range(1, NODES)
+        for node in range(1, NODE_COUNT)
     )
     return "+".join(f"|{terms}" for terms in nodes)
 
 
 def read_string(text: str) -> list[int] | None:
-    """The choices that ``write_string`` has written; None where the text is not of that form."""
+    """Read the choices from a string of ``write_string``; None where it is of another form."""
     names = re.findall(r"(\w+)~", text)
-    if len(names) != len(EDGES) or not OPTIONS.keys() >= set(names):
+    if len(names) != len(EDGES) or not EDGE_OPERATIONS.keys() >= set(names):
         return None
-    choices = [NAMES.index(name) for name in names]
+    choices = [OPERATION_NAMES.index(name) for name in names]
     return choices if write_string(choices) == text else None
 
 
@@ -65,7 +64,9 @@ Meaning = tuple[str, tuple[tuple[str, int], ...]]
 
 
 def meaning(choices: Sequence[int]) -> Meaning:
-    """Equal for two cells if and only if their outputs are the same expression of x.
+    """Return a value that is equal for two cells exactly if their outputs are equal in x.
+
+    Equal are outputs that are the same expression of the cell's input x.
 
     Skips, missing connections, dead ends and the order of summands make no difference. Whether two
     convolutions of the same text are one, used twice, or two of different weights does: hence the
@@ -75,7 +76,7 @@ def meaning(choices: Sequence[int]) -> Meaning:
     """
     nodes: list[list[Term]] = [[Term("x", Counter())]]
     texts: dict[int, str] = {}
-    for node in range(1, NODES):
+    for node in range(1, NODE_COUNT):
         terms: list[Term] = []
         for edge, ((target, source), choice) in enumerate(zip(EDGES, choices, strict=True)):
             inputs = nodes[source] if target == node else []
@@ -84,7 +85,7 @@ def meaning(choices: Sequence[int]) -> Meaning:
             if choice == SKIP:
                 terms += inputs
             elif choice != POOL or inputs:
-                text = f"{NAMES[choice]}({' + '.join(term.text for term in inputs)})"
+                text = f"{OPERATION_NAMES[choice]}({' + '.join(term.text for term in inputs)})"
                 uses = sum((term.uses for term in inputs), Counter[int]())
                 if choice != POOL:
                     uses[edge] += 1

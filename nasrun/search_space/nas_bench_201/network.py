@@ -1,47 +1,30 @@
-"""The supernet of ``nas_bench_201`` and its stand-alone networks: one stack of cells, more or
-fewer operations on each edge."""
+"""The supernet of ``nas_bench_201``, its stand-alone networks, and the list of their layers.
+
+All are one stack of cells with more or fewer operations on each edge.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from nasrun.errors import UserError
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.gates import Gate, Gates, mixed
-from nasrun.search_space.nas_bench_201.cell import EDGES, NAMES, NODES, NONE, OPTIONS
+from nasrun.search_space.gates import Gates, gate_without, mixed
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.nas_bench_201.cell import (
+    EDGE_OPERATIONS,
+    EDGES,
+    NODE_COUNT,
+    NONE,
+    OPERATION_NAMES,
+)
 from nasrun.search_space.noise import Noise
-from nasrun.search_space.operation import OPERATIONS, Pointwise, reduced, remove_affine
-from nasrun.values import Cost, Problem
-
-STAGES = 3
-
-
-@dataclass(frozen=True)
-class Stage:
-    """``cells`` equal cells of ``channels`` on feature maps of ``size``×``size`` pixels."""
-
-    channels: int
-    size: int
-    cells: int
-
-
-def plan_stages(problem: Problem, channels: int, cells: int) -> list[Stage]:
-    """Channels doubled and sizes halved twice. Raises UserError for images too small for that."""
-    smallest = 2 ** (STAGES - 1)
-    if problem.size < smallest:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are "
-            "too small for nas_bench_201, which "
-            f"halves them {STAGES - 1} times (at least {smallest}×{smallest})"
-        )
-    stages = [Stage(channels, problem.size, cells)]
-    while len(stages) < STAGES:
-        stages.append(Stage(2 * stages[-1].channels, reduced(stages[-1].size), cells))
-    return stages
+from nasrun.search_space.operation import OPERATIONS, Pointwise, remove_affine
+from nasrun.search_space.stages import Stage, StagePlan, pooled_classifier
+from nasrun.values import Problem
 
 
 class Cell(nn.Module):
@@ -51,11 +34,14 @@ class Cell(nn.Module):
     """
 
     def __init__(self, channels: int, options: Sequence[Iterable[int]], *, affine: bool) -> None:
-        """options: those that each edge has; affine: whether their batch norms scale and shift."""
+        """Build the options that each edge has; affine: their batch norms scale and shift."""
         super().__init__()
         self.edges = nn.ModuleList(
             nn.ModuleDict(
-                {str(choice): OPTIONS[NAMES[choice]].module(channels, 1) for choice in present}
+                {
+                    str(choice): EDGE_OPERATIONS[OPERATION_NAMES[choice]].module(channels, 1)
+                    for choice in present
+                }
             )
             for present in options
         )
@@ -64,10 +50,10 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates, noise: Noise, depth: float) -> Tensor:
         nodes = [x]
-        for node in range(1, NODES):
+        for node in range(1, NODE_COUNT):
             total: Tensor | None = None
             for edge, (target, source) in enumerate(EDGES):
-                gate = _without_none(gates[edge])
+                gate = gate_without(gates[edge], NONE)
                 if target != node or gate is None:
                     continue
 
@@ -79,13 +65,6 @@ class Cell(nn.Module):
                 total = term if total is None else total + term
             nodes.append(torch.zeros_like(x) if total is None else total)
         return nodes[-1]
-
-
-def _without_none(gate: Gate) -> Gate | None:
-    """The gate of an edge without ``none``, whose zeros add nothing; None: nothing flows."""
-    if isinstance(gate, int):
-        return None if gate == NONE else gate
-    return {option: weight for option, weight in gate.items() if option != NONE} or None
 
 
 class Reduction(nn.Module):
@@ -111,51 +90,44 @@ class Reduction(nn.Module):
         out: Tensor = self.body(x) + self.shortcut(x)
         return out
 
-    @staticmethod
-    def cost(channels: int, size: int) -> Cost:
-        """size: side of the input."""
-        wide = 2 * channels
-        weights = 9 * channels * wide + 9 * wide**2 + channels * wide
-        return Cost(weights + 4 * wide, weights * reduced(size) ** 2)
-
 
 def stem(problem: Problem, channels: int) -> nn.Sequential:
-    """[B, C, H, W] -> [B, channels, H, W]."""
+    """3×3 convolution and batch norm: [B, C, H, W] -> [B, channels, H, W]."""
     convolution = nn.Conv2d(problem.channels, channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels))
 
 
 def head(channels: int) -> nn.Sequential:
-    """What comes before the pooling: [B, channels, H, W] -> [B, channels, H, W]."""
+    """Batch norm and ReLU before the pooling: [B, channels, H, W] -> the same shape."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
 
 
 class CellStack(Network):
-    """Stem, three stages of cells with reductions in between, BN, ReLU, pooling, dropout, linear.
+    """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
     Weights start as torch's own modules do, as in the released code.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
-        problem: Problem,
+        plan: StagePlan,
         options: Sequence[Iterable[int]],
         *,
         affine: bool,
     ) -> None:
-        """options: those that each edge has; affine: whether their batch norms scale and shift."""
+        """Build the options that each edge has; affine: their batch norms scale and shift."""
         super().__init__()
+        stages, problem = plan.stages, plan.problem
         first, last = stages[0], stages[-1]
         self.stem = stem(problem, first.channels)
         self.stages = nn.ModuleList(
-            nn.ModuleList(Cell(stage.channels, options, affine=affine) for _ in range(stage.cells))
+            nn.ModuleList(Cell(stage.channels, options, affine=affine) for _ in range(stage.depth))
             for stage in stages
         )
         self.reductions = nn.ModuleList(Reduction(stage.channels) for stage in stages[:-1])
         self.head = head(last.channels)
         self.classifier = nn.Linear(last.channels, problem.classes)
-        self.count = sum(stage.cells for stage in stages)
+        self.count = plan.depth
 
     def logits(self, x: Tensor, gates: Gates) -> Tensor:
         """x [B, C, H, W] -> [B, K]; every cell has the same gates."""
@@ -175,8 +147,8 @@ class CellStack(Network):
 class Nb201Network(CellStack):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
-    def __init__(self, stages: Sequence[Stage], problem: Problem, choices: Sequence[int]) -> None:
-        super().__init__(stages, problem, [(choice,) for choice in choices], affine=True)
+    def __init__(self, plan: StagePlan, choices: Sequence[int]) -> None:
+        super().__init__(plan, [(choice,) for choice in choices], affine=True)
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,9 +161,9 @@ class Nb201Supernet(CellStack, Supernet):
     The weights have the names that they have in a stand-alone network.
     """
 
-    def __init__(self, stages: Sequence[Stage], problem: Problem, *, affine: bool) -> None:
-        every = range(len(OPTIONS))
-        super().__init__(stages, problem, [every] * len(EDGES), affine=affine)
+    def __init__(self, plan: StagePlan, *, affine: bool) -> None:
+        every = range(len(OPERATION_NAMES))
+        super().__init__(plan, [every] * len(EDGES), affine=affine)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cells in self.stages:
@@ -202,3 +174,46 @@ class Nb201Supernet(CellStack, Supernet):
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
+
+
+def list_layers(plan: StagePlan, choices: Sequence[int]) -> list[Layer]:
+    """List stem, the operations of all cells with the reductions in between, and head."""
+    problem, stages = plan.problem, plan.stages
+    channels, last = stages[0].channels, stages[-1]
+    layers = [
+        Layer(
+            f"nas_bench_201/stem {problem.channels}-{channels} {problem.size}",
+            (problem.channels, problem.size, problem.size),
+            partial(stem, problem, channels),
+        )
+    ]
+    for index, stage in enumerate(stages):
+        if index > 0:
+            layers.append(_reduction(stages[index - 1]))
+        # all cells of a stage are alike, so one list does for them
+        cell = [_operation(choice, stage) for choice in choices if choice != NONE]
+        layers += cell * stage.depth
+
+    def build_head() -> nn.Module:
+        return pooled_classifier(last.channels, problem.classes, *head(last.channels))
+
+    name = f"nas_bench_201/head {last.channels}-{problem.classes} {last.size}"
+    return [*layers, Layer(name, (last.channels, last.size, last.size), build_head)]
+
+
+def _operation(choice: int, stage: Stage) -> Layer:
+    name = OPERATION_NAMES[choice]
+    return Layer(
+        f"nas_bench_201/{name} {stage.channels} {stage.size}",
+        (stage.channels, stage.size, stage.size),
+        partial(EDGE_OPERATIONS[name].module, stage.channels, 1),
+    )
+
+
+def _reduction(stage: Stage) -> Layer:
+    """Return the reduction that follows the stage."""
+    return Layer(
+        f"nas_bench_201/reduction {stage.channels}-{2 * stage.channels} {stage.size}",
+        (stage.channels, stage.size, stage.size),
+        partial(Reduction, stage.channels),
+    )

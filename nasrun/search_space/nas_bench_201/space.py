@@ -9,34 +9,30 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.base import Piece, Scale, SearchSpace
+from nasrun.search_space.additive import AdditiveSpace
+from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_201.cell import (
     CONV_3X3,
     EDGES,
-    NAMES,
-    NODES,
+    NODE_COUNT,
     NONE,
-    OPTIONS,
+    OPERATION_NAMES,
     Meaning,
     meaning,
     read_string,
     write_string,
 )
-from nasrun.search_space.nas_bench_201.network import (
-    Nb201Network,
-    Nb201Supernet,
-    Reduction,
-    Stage,
-    plan_stages,
-)
-from nasrun.search_space.nas_bench_201.pieces import list_pieces
-from nasrun.search_space.operation import total
-from nasrun.values import Architecture, Cost, Decision, Problem
+from nasrun.search_space.nas_bench_201.network import Nb201Network, Nb201Supernet, list_layers
+from nasrun.search_space.stages import StagePlan, plan_stages
+from nasrun.values import Architecture, Decision, Problem
+
+STAGE_COUNT = 3
 
 
 class Nb201Scale(BaseModel):
-    """channels: C of the first stage; cells: N, cells in each of the three stages."""
+    """The scale of a network. channels: C of the first stage; cells: N, cells of a stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +40,7 @@ class Nb201Scale(BaseModel):
     cells: Annotated[int, Field(gt=0, le=100)]
 
 
-class NasBench201(SearchSpace):
+class NasBench201(AdditiveSpace):
     """``nas_bench_201``: the space of NAS-Bench-201 (Dong & Yang, ICLR 2020, arXiv 2001.00326).
 
     Written down, an architecture is six digits, for the edges 1←0, 2←0, 2←1, 3←0, 3←1, 3←2: 0
@@ -66,66 +62,41 @@ class NasBench201(SearchSpace):
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        return tuple(Decision(f"node{node}/from{source}/op", NAMES) for node, source in EDGES)
+        return tuple(
+            Decision(f"node{node}/from{source}/op", OPERATION_NAMES) for node, source in EDGES
+        )
 
-    def _stages(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> list[Stage]:
-        if auxiliary:
-            raise UserError(
-                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
-            )
-        return plan_stages(problem, self.scales[scale].channels, self.scales[scale].cells)
+    def _plan(self, problem: Problem, scale: Scale) -> StagePlan:
+        size = self.scales[scale]
+        return plan_stages(problem, self.name, size.channels, [size.cells] * STAGE_COUNT)
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Nb201Supernet:
-        stages = self._stages(problem, "search", auxiliary=auxiliary)
-        return Nb201Supernet(stages, problem, affine=self.affine)
+        self.refuse_auxiliary(auxiliary)
+        return Nb201Supernet(self._plan(problem, "search"), affine=self.affine)
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> Nb201Network:
-        stages = self._stages(problem, scale, auxiliary=auxiliary)
-        return Nb201Network(stages, problem, self.check(architecture).choices)
+        self.refuse_auxiliary(auxiliary)
+        return Nb201Network(self._plan(problem, scale), self.check(architecture).choices)
 
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        stages, operations = self._stages(problem, scale), tuple(OPTIONS.values())
-        channels = stages[0].channels
-        stem = 9 * problem.channels * channels
-        costs = [Cost(stem + 2 * channels, stem * problem.size**2)]
-        for stage in stages:
-            cell = total(
-                operations[choice].cost(stage.channels, stage.size, 1)
-                for choice in architecture.choices
-            )
-            costs.append(Cost(stage.cells * cell.params, stage.cells * cell.macs))
-        costs += [Reduction.cost(stage.channels, stage.size) for stage in stages[:-1]]
-        features = stages[-1].channels
-        head = Cost(2 * features + (features + 1) * problem.classes, features * problem.classes)
-        return total([*costs, head])
-
-    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The network of 3×3 convolutions alone, which is one of the space."""
-        return self.cost(Architecture(self.name, (CONV_3X3,) * len(EDGES)), problem, scale)
-
-    @cached_property
-    def _alike(self) -> dict[Meaning, list[Architecture]]:
-        """The architectures of each meaning; about half a second once."""
-        found: dict[Meaning, list[Architecture]] = {}
-        for architecture in self.every():
-            found.setdefault(meaning(architecture.choices), []).append(architecture)
-        return found
-
-    @property
-    def additive(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((index,) for index in range(len(self.decisions)))
-
-    def pieces(
+    def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece]:
-        """Stem, the operation of each edge of each cell but ``none``, reductions and head.
+    ) -> list[Layer]:
+        """List stem, the operation of each edge of each cell but ``none``, reductions and head.
 
         Names tell the operation, its channels and the input's side:
         ``nas_bench_201/nor_conv_3x3 16 32``. The sums of the nodes are in none of them.
         """
-        return list_pieces(self._stages(problem, scale), problem, architecture.choices)
+        return list_layers(self._plan(problem, scale), architecture.choices)
+
+    @cached_property
+    def _alike(self) -> dict[Meaning, list[Architecture]]:
+        """Architectures by the meaning of their cells; takes half a second, once."""
+        found: dict[Meaning, list[Architecture]] = {}
+        for architecture in self.every():
+            found.setdefault(meaning(architecture.choices), []).append(architecture)
+        return found
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The first architecture, in the order of ``every``, whose cell is the same function.
@@ -137,20 +108,20 @@ class NasBench201(SearchSpace):
         return self._alike[meaning(architecture.choices)][0]
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Any architecture whose cell is the same function, all alike."""
+        """Sample from the architectures whose cell is the same function, all equally likely."""
         alike = self._alike[meaning(architecture.choices)]
         return alike[rng.integers(len(alike))]
 
     def describe(self, architecture: Architecture) -> list[str]:
         lines = [write_string(architecture.choices)]
         edges = list(zip(EDGES, architecture.choices, strict=True))
-        for node in range(1, NODES):
+        for node in range(1, NODE_COUNT):
             terms = [
-                f"{NAMES[choice]}({f'node {source}' if source else 'input'})"
+                f"{OPERATION_NAMES[choice]}({f'node {source}' if source else 'input'})"
                 for (target, source), choice in edges
                 if target == node and choice != NONE
             ]
-            name = f"node {node}" if node < NODES - 1 else "output"
+            name = f"node {node}" if node < NODE_COUNT - 1 else "output"
             lines.append(f"  {name} = {' + '.join(terms) or 'zeros'}")
         return lines
 
@@ -169,6 +140,6 @@ class NasBench201(SearchSpace):
             example = write_string((CONV_3X3,) * len(EDGES))
             raise UserError(
                 f"{text.strip()[:200]!r} is no cell of {self.name}; one is written {example} with "
-                f"{', '.join(NAMES)}"
+                f"{', '.join(OPERATION_NAMES)}"
             )
         return Architecture(self.name, tuple(choices))

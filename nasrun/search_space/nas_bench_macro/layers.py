@@ -1,4 +1,4 @@
-"""The three options of a layer, each as a module and as an exact cost, and how layers follow."""
+"""The three options of a layer as modules, and the channels and strides of the chain."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nasrun.errors import UserError
-from nasrun.search_space.operation import Pointwise, reduced, total
-from nasrun.values import Cost, Problem
+from nasrun.search_space.operation import Pointwise
+from nasrun.search_space.stages import reduced, require_size
+from nasrun.values import Problem
 
-STEM = 32
+STEM_CHANNELS = 32
 """Channels of the stem at width 1."""
 
-STAGES = ((2, 64), (3, 128), (3, 256))
+STAGE_WIDTHS = ((2, 64), (3, 128), (3, 256))
 """Layers and channels of each stage at width 1; the first layer of a stage has stride 2."""
 
-FEATURES = 1280
+FEATURE_CHANNELS = 1280
 """Channels before the classifier at width 1."""
 
 
@@ -42,7 +42,11 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class MacroPlan:
-    """stem: channels of the stem; features: channels before the classifier; size: side there."""
+    """The whole chain.
+
+    stem: channels of the stem.
+    features: channels before the classifier; size: side there.
+    """
 
     stem: int
     layers: tuple[LayerPlan, ...]
@@ -51,20 +55,15 @@ class MacroPlan:
 
 
 def plan_network(problem: Problem, width: float) -> MacroPlan:
-    """All channels times ``width``. Raises UserError for images too small for the three strides."""
-    smallest = 2 ** len(STAGES)
-    if problem.size < smallest:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are "
-            "too small for nas_bench_macro, which "
-            f"halves them {len(STAGES)} times (at least {smallest}×{smallest})"
-        )
+    """Multiply all channels by ``width``. Raises UserError for images too small for the strides."""
+    require_size(problem, "nas_bench_macro", len(STAGE_WIDTHS))
     stem, *stages, features = (
-        max(1, round(width * channels)) for channels in (STEM, *(c for _, c in STAGES), FEATURES)
+        max(1, round(width * channels))
+        for channels in (STEM_CHANNELS, *(c for _, c in STAGE_WIDTHS), FEATURE_CHANNELS)
     )
     layers: list[LayerPlan] = []
     inputs, size = stem, problem.size
-    for (count, _), channels in zip(STAGES, stages, strict=True):
+    for (count, _), channels in zip(STAGE_WIDTHS, stages, strict=True):
         for index in range(count):
             layer = LayerPlan(inputs, channels, size, 1 if index else 2)
             layers.append(layer)
@@ -73,7 +72,7 @@ def plan_network(problem: Problem, width: float) -> MacroPlan:
 
 
 class Option(ABC):
-    """One option of a layer; ``module`` and ``cost`` speak of the same network.
+    """One option of a layer: makes its module for the channels and the stride of the layer.
 
     residual: whether the layer's input is added to the output where both have one shape.
     """
@@ -83,10 +82,6 @@ class Option(ABC):
     @abstractmethod
     def module(self, layer: LayerPlan) -> nn.Module:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-
-    @abstractmethod
-    def cost(self, layer: LayerPlan) -> Cost:
-        """What the module costs."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +96,6 @@ class Identity(Option):
         return nn.Sequential(
             Pointwise(layer.inputs, layer.outputs, layer.stride), nn.BatchNorm2d(layer.outputs)
         )
-
-    def cost(self, layer: LayerPlan) -> Cost:
-        if layer.keeps_shape:
-            return Cost(0, 0)
-        return pointwise_cost(layer.inputs, layer.outputs, layer.size_out)
 
 
 @dataclass(frozen=True)
@@ -136,26 +126,10 @@ class MBConv(Option):
             *(Pointwise(hidden, layer.outputs), nn.BatchNorm2d(layer.outputs)),
         )
 
-    def cost(self, layer: LayerPlan) -> Cost:
-        hidden = self.expansion * layer.inputs
-        weights = self.kernel**2 * hidden
-        return total(
-            [
-                pointwise_cost(layer.inputs, hidden, layer.size),
-                Cost(weights + 2 * hidden, weights * layer.size_out**2),
-                pointwise_cost(hidden, layer.outputs, layer.size_out),
-            ]
-        )
 
-
-def pointwise_cost(inputs: int, outputs: int, size: int) -> Cost:
-    """A 1×1 convolution and its batch norm; size: side of the output."""
-    return Cost(inputs * outputs + 2 * outputs, inputs * outputs * size**2)
-
-
-OPTIONS: Mapping[str, Option] = {
+LAYER_OPTIONS: Mapping[str, Option] = {
     "identity": Identity(),
     "mbconv_3x3_e3": MBConv(3, 3),
     "mbconv_5x5_e6": MBConv(5, 6),
 }
-"""In the order of the published digits 0, 1 and 2."""
+"""The options in the order of the published digits 0, 1 and 2."""

@@ -1,23 +1,30 @@
-"""The supernet of ``nas_bench_macro`` and its stand-alone networks: one chain, more or fewer
-options in each layer."""
+"""The supernet of ``nas_bench_macro``, its stand-alone networks, and their lists of layers.
+
+All are one chain with more or fewer options in each layer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
 from nasrun.search_space.gates import Gate, Gates, mixed
-from nasrun.search_space.nas_bench_macro.layers import OPTIONS, LayerPlan, MacroPlan
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.nas_bench_macro.layers import LAYER_OPTIONS, LayerPlan, MacroPlan
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise, remove_affine
+from nasrun.search_space.stages import pooled_classifier
 from nasrun.values import Problem
 
-_OPTIONS = tuple(OPTIONS.values())
+OPTION_NAMES = tuple(LAYER_OPTIONS)
+
+_OPTIONS = tuple(LAYER_OPTIONS.values())
 
 
-class Layer(nn.Module):
+class ChoiceLayer(nn.Module):
     """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W']."""
 
     def __init__(self, plan: LayerPlan, options: Iterable[int], *, affine: bool) -> None:
@@ -40,13 +47,13 @@ class Layer(nn.Module):
 
 
 def stem(plan: MacroPlan, problem: Problem) -> nn.Sequential:
-    """[B, C, H, W] -> [B, stem, H, W]."""
+    """3×3 convolution, batch norm, ReLU: [B, C, H, W] -> [B, stem, H, W]."""
     convolution = nn.Conv2d(problem.channels, plan.stem, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), nn.ReLU())
 
 
 def features(plan: MacroPlan) -> nn.Sequential:
-    """[B, outputs of the last layer, H, W] -> [B, features, H, W]."""
+    """1×1 convolution, batch norm, ReLU: [B, last outputs, H, W] -> [B, features, H, W]."""
     convolution = Pointwise(plan.layers[-1].outputs, plan.features)
     return nn.Sequential(convolution, nn.BatchNorm2d(plan.features), nn.ReLU())
 
@@ -60,11 +67,11 @@ class Chain(Network):
     def __init__(
         self, plan: MacroPlan, problem: Problem, options: Sequence[Iterable[int]], *, affine: bool
     ) -> None:
-        """options: those that each layer has; affine: whether their batch norms scale and shift."""
+        """Build the options that each layer has; affine: their batch norms scale and shift."""
         super().__init__()
         self.stem = stem(plan, problem)
         self.layers = nn.ModuleList(
-            Layer(layer, present, affine=affine)
+            ChoiceLayer(layer, present, affine=affine)
             for layer, present in zip(plan.layers, options, strict=True)
         )
         self.features = features(plan)
@@ -98,7 +105,7 @@ class MacroSupernet(Chain, Supernet):
     """
 
     def __init__(self, plan: MacroPlan, problem: Problem, *, affine: bool) -> None:
-        every = range(len(OPTIONS))
+        every = range(len(OPTION_NAMES))
         super().__init__(plan, problem, [every] * len(plan.layers), affine=affine)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
@@ -108,3 +115,45 @@ class MacroSupernet(Chain, Supernet):
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
+
+
+class LoneLayer(ChoiceLayer):
+    """A layer with one option, its residual included: [B, inputs, H, W] -> [B, outputs, H', W']."""
+
+    def __init__(self, plan: LayerPlan, option: int) -> None:
+        super().__init__(plan, (option,), affine=True)
+        self.option, self.noise = option, Noise()
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, self.option, self.noise, 1.0)
+
+
+def list_layers(plan: MacroPlan, problem: Problem, choices: Sequence[int]) -> list[Layer]:
+    """List stem, layers and head, in the order of the network."""
+    inputs = plan.layers[-1].outputs
+
+    def build_head() -> nn.Module:
+        return pooled_classifier(plan.features, problem.classes, *features(plan))
+
+    return [
+        Layer(
+            f"nas_bench_macro/stem {problem.channels}-{plan.stem} {problem.size}",
+            (problem.channels, problem.size, problem.size),
+            partial(stem, plan, problem),
+        ),
+        *(_lone_layer(layer, option) for layer, option in zip(plan.layers, choices, strict=True)),
+        Layer(
+            f"nas_bench_macro/head {inputs}-{plan.features}-{problem.classes} {plan.size}",
+            (inputs, plan.size, plan.size),
+            build_head,
+        ),
+    ]
+
+
+def _lone_layer(plan: LayerPlan, option: int) -> Layer:
+    channels = f"{plan.inputs}-{plan.outputs}"
+    return Layer(
+        f"nas_bench_macro/{OPTION_NAMES[option]} {channels} {plan.size} s{plan.stride}",
+        (plan.inputs, plan.size, plan.size),
+        partial(LoneLayer, plan, option),
+    )

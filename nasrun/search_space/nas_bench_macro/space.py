@@ -10,27 +10,25 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from nasrun.errors import UserError
-from nasrun.search_space.base import Piece, Scale, SearchSpace
+from nasrun.search_space.additive import AdditiveSpace
+from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.nas_bench_macro.layers import (
-    OPTIONS,
-    STAGES,
-    MacroPlan,
-    plan_network,
-    pointwise_cost,
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.nas_bench_macro.layers import STAGE_WIDTHS, MacroPlan, plan_network
+from nasrun.search_space.nas_bench_macro.network import (
+    OPTION_NAMES,
+    MacroNetwork,
+    MacroSupernet,
+    list_layers,
 )
-from nasrun.search_space.nas_bench_macro.network import MacroNetwork, MacroSupernet
-from nasrun.search_space.nas_bench_macro.pieces import list_pieces
-from nasrun.search_space.operation import total
-from nasrun.values import Architecture, Cost, Decision, Problem
+from nasrun.values import Architecture, Decision, Problem
 
-LAYERS = sum(count for count, _ in STAGES)
+LAYER_COUNT = sum(count for count, _ in STAGE_WIDTHS)
 IDENTITY = 0
 
 
 class MacroScale(BaseModel):
-    """width: factor of all channels; 1 is the published network."""
+    """The scale of a network. width: factor of all channels; 1 is the published network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,14 +36,14 @@ class MacroScale(BaseModel):
 
 
 def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
-    """The choices of each stage: that of its first layer, and those of the others."""
+    """Yield the choice of each stage's first layer, and those of its other layers."""
     choices = iter(architecture.choices)
-    for count, _ in STAGES:
+    for count, _ in STAGE_WIDTHS:
         yield next(choices), list(islice(choices, count - 1))
 
 
-class NasBenchMacro(SearchSpace):
-    """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., CVPR 2021, arXiv 2103.11922).
+class NasBenchMacro(AdditiveSpace):
+    """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., 2021, arXiv 2103.11922).
 
     Written down, an architecture is eight digits, one a layer: 0 identity, 1 MBConv of kernel 3
     and expansion 3, 2 MBConv of kernel 5 and expansion 6. An identity after the first layer of its
@@ -66,57 +64,34 @@ class NasBenchMacro(SearchSpace):
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        return tuple(Decision(f"layer{layer}/op", tuple(OPTIONS)) for layer in range(LAYERS))
+        return tuple(Decision(f"layer{layer}/op", OPTION_NAMES) for layer in range(LAYER_COUNT))
 
-    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> MacroPlan:
-        if auxiliary:
-            raise UserError(
-                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
-            )
+    def _plan(self, problem: Problem, scale: Scale) -> MacroPlan:
         return plan_network(problem, self.scales[scale].width)
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> MacroSupernet:
-        plan = self._plan(problem, "search", auxiliary=auxiliary)
-        return MacroSupernet(plan, problem, affine=self.affine)
+        self.refuse_auxiliary(auxiliary)
+        return MacroSupernet(self._plan(problem, "search"), problem, affine=self.affine)
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> MacroNetwork:
-        plan = self._plan(problem, scale, auxiliary=auxiliary)
-        return MacroNetwork(plan, problem, self.check(architecture).choices)
+        self.refuse_auxiliary(auxiliary)
+        choices = self.check(architecture).choices
+        return MacroNetwork(self._plan(problem, scale), problem, choices)
 
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        plan, options = self._plan(problem, scale), tuple(OPTIONS.values())
-        stem = 9 * problem.channels * plan.stem
-        return total(
-            [
-                Cost(stem + 2 * plan.stem, stem * problem.size**2),
-                *(
-                    options[choice].cost(layer)
-                    for layer, choice in zip(plan.layers, architecture.choices, strict=True)
-                ),
-                pointwise_cost(plan.layers[-1].outputs, plan.features, plan.size),
-                Cost((plan.features + 1) * problem.classes, plan.features * problem.classes),
-            ]
-        )
-
-    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The network that has the largest option everywhere, which is one of the space."""
-        return self.cost(Architecture(self.name, (len(OPTIONS) - 1,) * LAYERS), problem, scale)
-
-    @property
-    def additive(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((index,) for index in range(len(self.decisions)))
-
-    def pieces(
+    def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece]:
-        """Stem, layers and head. Names tell the operation, its channels, the input's side and the
-        stride: ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``."""
-        return list_pieces(self._plan(problem, scale), problem, architecture.choices)
+    ) -> list[Layer]:
+        """List stem, layers and head.
+
+        Names tell the operation, its channels, the input's side and the stride:
+        ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``.
+        """
+        return list_layers(self._plan(problem, scale), problem, architecture.choices)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Identities that do nothing come last in their stage."""
+        """Put identities that do nothing last in their stage."""
         choices: list[int] = []
         for first, rest in _stages(architecture):
             blocks = [choice for choice in rest if choice != IDENTITY]
@@ -124,7 +99,7 @@ class NasBenchMacro(SearchSpace):
         return Architecture(self.name, tuple(choices))
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Identities that do nothing stand anywhere in their stage, all places alike."""
+        """Put identities that do nothing anywhere in their stage, all places equally likely."""
         choices: list[int] = []
         for first, rest in _stages(architecture):
             blocks = iter([choice for choice in rest if choice != IDENTITY])

@@ -1,5 +1,7 @@
-"""The supernet of ``one_shot_blocks`` and its stand-alone networks: one stack of equal cells, with
-more or fewer of the inputs and operations of each choice block."""
+"""The supernet of ``one_shot_blocks`` and its stand-alone networks.
+
+Both are one stack of equal cells with more or fewer of the inputs and operations of each block.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,13 @@ from torch import Tensor, nn
 from nasrun.search_space.base import Network, Supernet
 from nasrun.search_space.gates import Gates, Weights, weight_of_on, weighted
 from nasrun.search_space.noise import Noise
-from nasrun.search_space.one_shot_blocks.operations import NAMES, OPTIONS, norm_relu
-from nasrun.search_space.one_shot_blocks.plan import Plan
+from nasrun.search_space.one_shot_blocks.operations import (
+    BLOCK_OPERATIONS,
+    OPERATION_NAMES,
+    norm_relu,
+)
 from nasrun.search_space.one_shot_blocks.wiring import (
-    BEFORE,
+    PREVIOUS_CELLS,
     Block,
     Needs,
     Wiring,
@@ -22,7 +27,8 @@ from nasrun.search_space.one_shot_blocks.wiring import (
     operation_at,
     wire,
 )
-from nasrun.search_space.operation import Pointwise, reduced
+from nasrun.search_space.operation import Pointwise
+from nasrun.search_space.stages import StagePlan, reduced
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
@@ -42,7 +48,10 @@ class ChoiceBlock(nn.Module):
             {str(state): Pointwise(channels, channels) for state in block.inputs}
         )
         self.operations = nn.ModuleDict(
-            {str(op): OPTIONS[NAMES[op]].module(channels, 1) for op in block.operations}
+            {
+                str(op): BLOCK_OPERATIONS[OPERATION_NAMES[op]].module(channels, 1)
+                for op in block.operations
+            }
         )
         self.output = Pointwise(channels, channels)
 
@@ -55,7 +64,7 @@ class ChoiceBlock(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """inputs, operations: the weights by state and by operation."""
+        """Compute the block; inputs, operations: weights by state and by operation."""
         x: Tensor | None = None
         for state in wiring.inputs:
             x = _plus(x, weighted(inputs[state], self.inputs[str(state)](states[state])))
@@ -81,7 +90,11 @@ class Cell(nn.Module):
             {str(state): nn.Sequential(*norm_relu(channels)) for state in wiring.states}
         )
         self.blocks = nn.ModuleDict(
-            {str(b): ChoiceBlock(channels, one) for b, one in enumerate(wiring.blocks) if one.on}
+            {
+                str(index): ChoiceBlock(channels, block)
+                for index, block in enumerate(wiring.blocks)
+                if block.on
+            }
         )
 
     def forward(
@@ -92,40 +105,40 @@ class Cell(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """before: the outputs of cells k-2 and k-1, None where no block reads them."""
+        """Compute the cell; before: cells k-2 and k-1, None where no block reads them."""
         states: dict[int, Tensor] = {}
         for state, x in enumerate(before):
             if x is not None and state in wiring.states:
                 states[state] = self.norms[str(state)](x)
         total: Tensor | None = None
-        for index, one in enumerate(wiring.blocks):
-            if not one.on:
+        for index, opened in enumerate(wiring.blocks):
+            if not opened.on:
                 continue
             block = self.blocks[str(index)]
             first, operations = input_at(index, 0), operation_at(index, 0)
             out = block(
                 states,
-                one,
+                opened,
                 weights[first:operations],
-                weights[operations : operations + len(NAMES)],
+                weights[operations : operations + len(OPERATION_NAMES)],
                 noise,
                 depth,
             )
-            state = index + len(BEFORE)
+            state = index + len(PREVIOUS_CELLS)
             states[state] = self.norms[str(state)](out)
             total = _plus(total, block.output(states[state]))  # type: ignore[operator]
         assert total is not None  # a cell is run where it is on  # noqa: S101
         return total
 
 
-def _reduction(channels: int) -> nn.Sequential:
-    """[B, C, H, W] -> [B, 2C, ceil(H / 2), ceil(W / 2)], of one state between two stages."""
+def reduction(channels: int) -> nn.Sequential:
+    """Build the reduction of one state: [B, C, H, W] -> [B, 2C, ceil(H / 2), ceil(W / 2)]."""
     convolution = nn.Conv2d(channels, 2 * channels, 3, 2, padding=1, bias=False)
     return nn.Sequential(*norm_relu(channels), convolution)
 
 
-def _stem(plan: Plan) -> nn.Sequential:
-    """[B, C, H, W] -> [B, channels of the first stage, H', W']."""
+def stem(plan: StagePlan) -> nn.Sequential:
+    """Build the stem: [B, C, H, W] -> [B, channels of the first stage, H', W']."""
     layers: list[nn.Module] = []
     for index, (inputs, outputs, stride) in enumerate(plan.stem):
         layers += norm_relu(inputs) if index else []
@@ -134,29 +147,29 @@ def _stem(plan: Plan) -> nn.Sequential:
 
 
 class BlockStack(Network):
-    """Stem, three stages of cells with reductions in between, BN, ReLU, pooling, dropout, linear.
+    """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
     Both states go through a reduction of their own. The stem counts as cells -2 and -1. Cells that
     do not lead to the last one are not computed. Weights start as torch's own modules do.
     """
 
-    def __init__(self, plan: Plan, wiring: Wiring) -> None:
-        """wiring: what every cell has."""
+    def __init__(self, plan: StagePlan, wiring: Wiring) -> None:
+        """Build the stack; wiring: of every cell."""
         super().__init__()
         self.plan, self.block_count = plan, len(wiring.blocks)
-        needs = needs_of(wiring, plan.cells)
-        self.stem = _stem(plan)
+        needs = needs_of(wiring, plan.depth)
+        self.stem = stem(plan)
         cells: dict[str, nn.Module] = {}
         reductions: dict[str, nn.Module] = {}
         for index, stage in enumerate(plan.stages):
-            start = index * stage.cells
+            start = index * stage.depth
             if index > 0:
                 channels = plan.stages[index - 1].channels
                 wanted = {"older": needs[start].older, "newer": needs[start].newer}
                 reductions[str(index)] = nn.ModuleDict(
-                    {name: _reduction(channels) for name, need in wanted.items() if need}
+                    {name: reduction(channels) for name, need in wanted.items() if need}
                 )
-            for k in range(start, start + stage.cells):
+            for k in range(start, start + stage.depth):
                 if needs[k].cell:
                     cells[str(k)] = Cell(stage.channels, wiring)
         self.cells, self.reductions = nn.ModuleDict(cells), nn.ModuleDict(reductions)
@@ -181,7 +194,7 @@ class BlockStack(Network):
 
     def _run(self, x: Tensor, wiring: Wiring, weights: Weights) -> Tensor:
         """The cells, from the stem's output to the last cell's."""
-        count, a_stage = self.plan.cells, self.plan.stages[0].cells
+        count, a_stage = self.plan.depth, self.plan.stages[0].depth
         older: Tensor | None = x
         newer: Tensor | None = x
         for k, need in enumerate(needs_of(wiring, count)):
@@ -209,7 +222,7 @@ class BlockStack(Network):
 class BlockNetwork(BlockStack):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
-    def __init__(self, plan: Plan, wiring: Wiring, choices: Sequence[int]) -> None:
+    def __init__(self, plan: StagePlan, wiring: Wiring, choices: Sequence[int]) -> None:
         super().__init__(plan, wiring)
         self.choices = tuple(choices)
 

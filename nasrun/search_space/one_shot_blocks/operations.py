@@ -1,4 +1,4 @@
-"""The operations of a choice block, each as a module and as an exact cost.
+"""The operations of a choice block.
 
 Convolutions come in the order batch norm, ReLU, convolution, so that the sum of a block is one of
 plain convolutions, identity and pools. Source: Bender et al. 2018, by general knowledge.
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from nasrun.search_space.operation import OPERATIONS as COMMON
-from nasrun.search_space.operation import Operation, Pointwise, reduced
-from nasrun.values import Cost
+from nasrun.search_space.operation import Operation, Pointwise
 
 
 def norm_relu(channels: int) -> list[nn.Module]:
@@ -37,10 +36,6 @@ class NormSeparableConv(Operation):
 
         return nn.Sequential(*half(stride), *half(1))
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        weights = channels * (self.kernel**2 + channels)
-        return Cost(2 * (weights + 2 * channels), 2 * weights * reduced(size, stride) ** 2)
-
 
 @dataclass(frozen=True)
 class NormConvPair(Operation):
@@ -54,12 +49,8 @@ class NormConvPair(Operation):
         down = nn.Conv2d(channels, channels, (k, 1), (stride, 1), (half, 0), bias=False)
         return nn.Sequential(*norm_relu(channels), across, *norm_relu(channels), down)
 
-    def cost(self, channels: int, size: int, stride: int) -> Cost:
-        weights, small = channels**2 * self.kernel, reduced(size, stride)
-        return Cost(2 * (weights + 2 * channels), weights * small * (size + small))
 
-
-OPTIONS: Mapping[str, Operation] = {
+BLOCK_OPERATIONS: Mapping[str, Operation] = {
     "identity": COMMON["identity"],
     "sep_conv_3x3": NormSeparableConv(3),
     "sep_conv_5x5": NormSeparableConv(5),
@@ -68,6 +59,6 @@ OPTIONS: Mapping[str, Operation] = {
     "max_pool_3x3": COMMON["max_pool_3x3"],
     "avg_pool_3x3": COMMON["avg_pool_3x3"],
 }
-"""In the order of the decisions."""
+"""The operations by name, in the order of the decisions."""
 
-NAMES = tuple(OPTIONS)
+OPERATION_NAMES = tuple(BLOCK_OPERATIONS)

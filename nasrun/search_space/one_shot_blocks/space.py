@@ -1,34 +1,43 @@
-"""Choice blocks as a search space: an on or off for each input and each operation of a block."""
+"""Choice blocks as a search space: an on or off for each input and operation of a block."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from nasrun.errors import UserError
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import BINARY, GateKind
+from nasrun.search_space.layer import Layer
+from nasrun.search_space.one_shot_blocks.layers import list_layers
 from nasrun.search_space.one_shot_blocks.network import BlockNetwork, BlockSupernet
-from nasrun.search_space.one_shot_blocks.operations import NAMES
-from nasrun.search_space.one_shot_blocks.plan import Plan, StemKind, network_cost, plan_stages
+from nasrun.search_space.one_shot_blocks.operations import OPERATION_NAMES
 from nasrun.search_space.one_shot_blocks.wiring import (
-    BEFORE,
+    PREVIOUS_CELLS,
     Wiring,
     input_at,
     operation_at,
     state_names,
     wire,
 )
+from nasrun.search_space.stages import StagePlan, plan_stages
 from nasrun.values import Architecture, Cost, Decision, Problem
+
+STAGE_COUNT = 3
+
+StemKind = Literal["small", "imagenet"]
+"""``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for large images."""
+
+STEM_STRIDES: Mapping[StemKind, tuple[int, ...]] = {"small": (1,), "imagenet": (2, 2, 2)}
+"""Strides of the stem's convolutions: of C channels each, and C / 2 the first of several."""
 
 
 class BlockScale(BaseModel):
-    """channels: C of the first stage; cells: those of each of the three stages."""
+    """The scale of a network. channels: C of the first stage; cells: of each stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,8 +54,8 @@ class OneShotBlocks(SearchSpace):
     it; a cell without blocks is zeros. Cells whose output leads nowhere are no part of a network.
 
     density: the probability with which random architectures have an input or an operation; each
-    block draws its inputs, and its operations, again until it has one. stem: small, or imagenet for
-    images of 64 pixels and more. Batch norms always scale and shift.
+    block samples its inputs, and its operations, again until it has one.
+    stem: small, or imagenet for images of 64 pixels and more. Batch norms always scale and shift.
     """
 
     name = "one_shot_blocks"
@@ -73,61 +82,66 @@ class OneShotBlocks(SearchSpace):
             Decision(f"block{block}/{name}", BINARY)
             for block in range(self.blocks)
             for name in (
-                *(f"input/{state}" for state in states[: len(BEFORE) + block]),
-                *(f"op/{operation}" for operation in NAMES),
+                *(f"input/{state}" for state in states[: len(PREVIOUS_CELLS) + block]),
+                *(f"op/{operation}" for operation in OPERATION_NAMES),
             )
         )
 
     def _wiring(self, architecture: Architecture) -> Wiring:
         return wire([choice == 1 for choice in architecture.choices], self.blocks)
 
-    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> Plan:
-        if auxiliary:
-            raise UserError(
-                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
-            )
+    def _plan(self, problem: Problem, scale: Scale) -> StagePlan:
         size = self.scales[scale]
-        return plan_stages(problem, self.stem, size.channels, size.cells)
+        network = f"{self.name} with stem={self.stem}"
+        depths = [size.cells] * STAGE_COUNT
+        return plan_stages(problem, network, size.channels, depths, STEM_STRIDES[self.stem])
 
     def _everything(self) -> Architecture:
         return Architecture(self.name, (1,) * len(self.decisions))
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> BlockSupernet:
-        plan = self._plan(problem, "search", auxiliary=auxiliary)
-        return BlockSupernet(plan, self._wiring(self._everything()))
+        self.refuse_auxiliary(auxiliary)
+        return BlockSupernet(self._plan(problem, "search"), self._wiring(self._everything()))
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> BlockNetwork:
-        plan = self._plan(problem, scale, auxiliary=auxiliary)
+        self.refuse_auxiliary(auxiliary)
         wiring = self._wiring(self.check(architecture))
-        return BlockNetwork(plan, wiring, architecture.choices)
+        return BlockNetwork(self._plan(problem, scale), wiring, architecture.choices)
 
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        return network_cost(self._plan(problem, scale), self._wiring(architecture))
+    def layers(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
+    ) -> list[Layer]:
+        """List stem, the layers of the cells that are computed, reductions and head.
+
+        Names tell the operation, its channels and the input's side:
+        ``one_shot_blocks/sep_conv_3x3 16 32``. Sums are in none of them.
+        """
+        return list_layers(self._plan(problem, scale), self._wiring(architecture))
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """The network that has everything, which is one of the space."""
         return self.cost(self._everything(), problem, scale)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Inputs and operations independently with probability ``density``; a block has some."""
+        """Sample inputs and operations with probability ``density``; a block has some of both."""
         choices: list[int] = []
         for size in self._sizes():
-            drawn = rng.random(size) < self.density
-            while not drawn.any():
-                drawn = rng.random(size) < self.density
-            choices += drawn.astype(int).tolist()
+            opened = rng.random(size) < self.density
+            while not opened.any():
+                opened = rng.random(size) < self.density
+            choices += opened.astype(int).tolist()
         return Architecture(self.name, tuple(choices))
 
     def _sizes(self) -> Iterator[int]:
-        """How many inputs and how many operations each block decides on, in order."""
+        """Yield the number of inputs and of operations that each block decides on, in order."""
         for block in range(self.blocks):
-            yield len(BEFORE) + block
-            yield len(NAMES)
+            yield len(PREVIOUS_CELLS) + block
+            yield len(OPERATION_NAMES)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Blocks that are off have nothing, and nothing reads them."""
+        """Shut everything in blocks that are off, and all inputs from them."""
         choices = [0] * len(self.decisions)
         for index, block in enumerate(self._wiring(architecture).blocks):
             for state in block.inputs:
@@ -137,27 +151,27 @@ class OneShotBlocks(SearchSpace):
         return Architecture(self.name, tuple(choices))
 
     def operations_of(self, architecture: Architecture) -> list[str]:
-        """Those of the blocks that are on."""
+        """List the operations of the blocks that are on."""
         blocks = self._wiring(architecture).blocks
-        return [NAMES[operation] for block in blocks for operation in block.operations]
+        return [OPERATION_NAMES[operation] for block in blocks for operation in block.operations]
 
     def describe(self, architecture: Architecture) -> list[str]:
-        """``block 1 = identity + sep_conv_3x3 of cell k-1 + block 0``."""
+        """Write lines like ``block 1 = identity + sep_conv_3x3 of cell k-1 + block 0``."""
         states, lines = state_names(self.blocks), []
         for index, block in enumerate(self._wiring(architecture).blocks):
-            operations = " + ".join(NAMES[operation] for operation in block.operations)
+            operations = " + ".join(OPERATION_NAMES[operation] for operation in block.operations)
             inputs = " + ".join(states[state] for state in block.inputs)
-            what = f"= {operations} of {inputs}" if block.on else "is off"
-            lines.append(f"block {index} {what}")
+            state = f"= {operations} of {inputs}" if block.on else "is off"
+            lines.append(f"block {index} {state}")
         return lines
 
     def write(self, architecture: Architecture) -> str:
         """Zeros and ones, hyphens between the inputs and the operations of each block."""
-        bits, parts = "".join(map(str, architecture.choices)), []
+        bits, words = "".join(map(str, architecture.choices)), []
         for size in self._sizes():
-            parts.append(bits[:size])
+            words.append(bits[:size])
             bits = bits[size:]
-        return "-".join(parts)
+        return "-".join(words)
 
     def parse(self, text: str) -> Architecture:
         """Zeros and ones, hyphens anywhere; raises UserError for anything else."""

@@ -1,4 +1,4 @@
-"""What is open in a cell, and what of it is computed; pure, so that networks and costs agree.
+"""The open decisions of a cell, and which of them are computed, for networks and costs.
 
 The states of a cell are numbered: 0 is the output of cell k-2, 1 that of cell k-1, and b + 2 that
 of choice block b.
@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from nasrun.search_space.one_shot_blocks.operations import NAMES
+from nasrun.search_space.one_shot_blocks.operations import OPERATION_NAMES
 
-BEFORE = ("cell k-2", "cell k-1")
+PREVIOUS_CELLS = ("cell k-2", "cell k-1")
 
 
 def state_names(blocks: int) -> tuple[str, ...]:
-    """What the states of a cell of so many blocks are called, in order."""
-    return (*BEFORE, *(f"block {block}" for block in range(blocks)))
+    """List the names of the states of a cell of so many blocks, in order."""
+    return (*PREVIOUS_CELLS, *(f"block {block}" for block in range(blocks)))
 
 
 def first_of(block: int) -> int:
-    """The index of the block's first decision: those of all blocks before it come first.
+    """Return the index of the block's first decision, after those of all blocks before it.
 
     A block decides on each of its inputs, states 0 to block + 1, and then on each operation.
     """
-    return block * (len(BEFORE) + len(NAMES)) + block * (block - 1) // 2
+    return block * (len(PREVIOUS_CELLS) + len(OPERATION_NAMES)) + block * (block - 1) // 2
 
 
 def input_at(block: int, state: int) -> int:
@@ -35,7 +35,7 @@ def input_at(block: int, state: int) -> int:
 
 def operation_at(block: int, operation: int) -> int:
     """The index of the decision whether the block has that operation."""
-    return first_of(block) + len(BEFORE) + block + operation
+    return first_of(block) + len(PREVIOUS_CELLS) + block + operation
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Wiring:
     @cached_property
     def states(self) -> tuple[int, ...]:
         """The states that anything reads: blocks that are on are read by the cell's output."""
-        on = {index + len(BEFORE) for index, block in enumerate(self.blocks) if block.on}
+        on = {index + len(PREVIOUS_CELLS) for index, block in enumerate(self.blocks) if block.on}
         return tuple(sorted(on | {state for block in self.blocks for state in block.inputs}))
 
     @property
@@ -69,18 +69,20 @@ class Wiring:
 
 
 def wire(opened: Sequence[bool], blocks: int) -> Wiring:
-    """What the open decisions make of a cell.
+    """Find the blocks of a cell that are on, with their open inputs and operations.
 
     A block without an open operation, or without an open input that is on itself, is off: it adds
     nothing and is not computed.
     """
-    on = [True] * len(BEFORE)
+    on = [True] * len(PREVIOUS_CELLS)
     found = []
     for block in range(blocks):
         inputs = tuple(
             state for state in range(len(on)) if on[state] and opened[input_at(block, state)]
         )
-        operations = tuple(op for op in range(len(NAMES)) if opened[operation_at(block, op)])
+        operations = tuple(
+            op for op in range(len(OPERATION_NAMES)) if opened[operation_at(block, op)]
+        )
         found.append(Block(inputs, operations) if inputs and operations else Block())
         on.append(found[-1].on)
     return Wiring(tuple(found))
@@ -88,8 +90,11 @@ def wire(opened: Sequence[bool], blocks: int) -> Wiring:
 
 @dataclass(frozen=True)
 class Needs:
-    """cell: whether the cell is computed; older, newer: whether its inputs, the outputs of cells
-    k-2 and k-1, are needed, by itself or later."""
+    """Needs of the network's output at one cell.
+
+    cell: whether the cell is computed.
+    older, newer: whether the outputs of cells k-2 and k-1 are needed, by the cell or later.
+    """
 
     cell: bool
     older: bool
@@ -97,7 +102,7 @@ class Needs:
 
 
 def needs_of(wiring: Wiring, cells: int) -> list[Needs]:
-    """For each cell what the last one's output depends on.
+    """Find for each cell whether the last one's output depends on it and on its inputs.
 
     Where no block reads cell k-1, every second cell leads nowhere. A cell that is zeros needs
     nothing.

@@ -13,7 +13,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import SlicedSupernet
-from nasrun.search_space.spos.plan import BLOCKS, BlockPlan, SposPlan, StemKind
+from nasrun.search_space.spos.plan import BLOCK_COUNT, BlockPlan, SposPlan, StemKind
 from nasrun.search_space.spos.space import SposBlocks, SposScale, SposSpace, op_of
 from nasrun.values import Decision
 
@@ -21,12 +21,15 @@ Ratios = Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1
 """Channels inside a block, as factors of half of its output channels."""
 
 
-Blocks = str | Annotated[int, Field(ge=0, lt=10**BLOCKS)]
-"""Digits; of those that do not begin with 0 Hydra makes a number."""
+Blocks = str | Annotated[int, Field(ge=0, lt=10**BLOCK_COUNT)]
+"""Digits; Hydra makes a number of them if they do not begin with 0."""
 
 
 class _ChannelSpace(SposSpace):
-    """ratios: the options of each block's ratio, rising."""
+    """The base of spaces that decide on ratios.
+
+    ratios: the options of each block's ratio, rising.
+    """
 
     gate_kinds: frozenset[GateKind] = frozenset({"path"})
 
@@ -86,11 +89,7 @@ class SposChannels(_ChannelSpace):
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        return tuple(self._ratio_of(block) for block in range(BLOCKS))
-
-    @property
-    def additive(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((block,) for block in range(BLOCKS))
+        return tuple(self._ratio_of(block) for block in range(BLOCK_COUNT))
 
     def _choice(self, index: int, options: Sequence[int], block: BlockPlan) -> Choice:
         (ratio,) = options
@@ -101,7 +100,7 @@ class SposChannels(_ChannelSpace):
 
 
 def _read_blocks(blocks: str | int, space: SposBlocks) -> tuple[int, ...]:
-    """The operations of the blocks; raises UserError, naming the argument, where there are none."""
+    """Return the operations of the blocks; raises UserError that names the argument."""
     text = str(blocks)
     try:
         return space.parse(text).choices
@@ -123,13 +122,13 @@ class SposBlocksChannels(_ChannelSpace):
     def decisions(self) -> tuple[Decision, ...]:
         return tuple(
             decision
-            for block in range(BLOCKS)
+            for block in range(BLOCK_COUNT)
             for decision in (op_of(block), self._ratio_of(block))
         )
 
-    @property
+    @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((2 * block, 2 * block + 1) for block in range(BLOCKS))
+        return tuple((2 * block, 2 * block + 1) for block in range(BLOCK_COUNT))
 
     def _choice(self, index: int, options: Sequence[int], block: BlockPlan) -> Choice:
         op, ratio = options

@@ -1,36 +1,28 @@
-"""The four operations of a block: lists of layers that are read as modules and as exact costs."""
+"""The four operations of a block, as lists of convolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import nn
 
-from nasrun.search_space.operation import Pointwise, reduced, total
+from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.spos.plan import BlockPlan
-from nasrun.values import Cost
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConvPlan:
     """A convolution without bias, its batch norm, and a ReLU or none.
 
-    kernel: 1 is a pointwise convolution, any other a depthwise one; size: side of the input.
+    kernel: 1 is a pointwise convolution, any other a depthwise one.
     """
 
     inputs: int
     outputs: int
     kernel: int
     stride: int
-    size: int
     relu: bool
-
-    @property
-    def weights(self) -> int:
-        """Of the convolution."""
-        return self.outputs * (self.inputs if self.kernel == 1 else self.kernel**2)
 
     def convolution(self) -> nn.Conv2d:
         if self.kernel == 1:
@@ -45,65 +37,61 @@ class Layer:
             bias=False,
         )
 
-    def cost(self) -> Cost:
-        size = reduced(self.size, self.stride)
-        return Cost(self.weights + 2 * self.outputs, self.weights * size**2)
-
 
 class ConvNorm(nn.Sequential):
-    """A layer as a module: [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ...]."""
+    """A convolution as a module: [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ...]."""
 
-    def __init__(self, layer: Layer) -> None:
-        relu = [nn.ReLU()] if layer.relu else []
-        super().__init__(layer.convolution(), nn.BatchNorm2d(layer.outputs), *relu)
+    def __init__(self, plan: ConvPlan) -> None:
+        relu = [nn.ReLU()] if plan.relu else []
+        super().__init__(plan.convolution(), nn.BatchNorm2d(plan.outputs), *relu)
 
 
-def _shuffle(kernel: int) -> Callable[[BlockPlan, int], list[Layer]]:
+def _shuffle(kernel: int) -> Callable[[BlockPlan, int], list[ConvPlan]]:
     """1×1 to ``mid`` channels, depthwise k×k with the stride, 1×1."""
 
-    def layers(block: BlockPlan, mid: int) -> list[Layer]:
-        size = block.size_out
+    def main(block: BlockPlan, mid: int) -> list[ConvPlan]:
         return [
-            Layer(block.branch_inputs, mid, 1, 1, block.size, relu=True),
-            Layer(mid, mid, kernel, block.stride, block.size, relu=False),
-            Layer(mid, block.branch_outputs, 1, 1, size, relu=True),
+            ConvPlan(block.branch_inputs, mid, 1, 1, relu=True),
+            ConvPlan(mid, mid, kernel, block.stride, relu=False),
+            ConvPlan(mid, block.branch_outputs, 1, 1, relu=True),
         ]
 
-    return layers
+    return main
 
 
-def _xception(block: BlockPlan, mid: int) -> list[Layer]:
+def _xception(block: BlockPlan, mid: int) -> list[ConvPlan]:
     """Depthwise 3×3, the first with the stride, and 1×1, three times."""
-    inputs, size = block.branch_inputs, block.size_out
+    inputs = block.branch_inputs
     return [
-        Layer(inputs, inputs, 3, block.stride, block.size, relu=False),
-        Layer(inputs, mid, 1, 1, size, relu=True),
-        Layer(mid, mid, 3, 1, size, relu=False),
-        Layer(mid, mid, 1, 1, size, relu=True),
-        Layer(mid, mid, 3, 1, size, relu=False),
-        Layer(mid, block.branch_outputs, 1, 1, size, relu=True),
+        ConvPlan(inputs, inputs, 3, block.stride, relu=False),
+        ConvPlan(inputs, mid, 1, 1, relu=True),
+        ConvPlan(mid, mid, 3, 1, relu=False),
+        ConvPlan(mid, mid, 1, 1, relu=True),
+        ConvPlan(mid, mid, 3, 1, relu=False),
+        ConvPlan(mid, block.branch_outputs, 1, 1, relu=True),
     ]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """main: the layers of the main branch with ``mid`` channels inside.
+    """An operation of a block.
 
+    main: the convolutions of the main branch with ``mid`` channels inside.
     kernel: of the depthwise convolution in the other branch, where that has one.
     """
 
     name: str
     kernel: int
-    main: Callable[[BlockPlan, int], list[Layer]]
+    main: Callable[[BlockPlan, int], list[ConvPlan]]
 
-    def projection(self, block: BlockPlan) -> list[Layer]:
-        """The other branch: at stride 1 the channels as they are, else depthwise k×k and 1×1."""
+    def projection(self, block: BlockPlan) -> list[ConvPlan]:
+        """List the other branch: at stride 1 nothing, else depthwise k×k and 1×1."""
         if block.stride == 1:
             return []
         channels = block.branch_inputs
         return [
-            Layer(channels, channels, self.kernel, block.stride, block.size, relu=False),
-            Layer(channels, channels, 1, 1, block.size_out, relu=True),
+            ConvPlan(channels, channels, self.kernel, block.stride, relu=False),
+            ConvPlan(channels, channels, 1, 1, relu=True),
         ]
 
 
@@ -113,22 +101,14 @@ OPERATIONS = (
     Operation("shuffle_7x7", 7, _shuffle(7)),
     Operation("xception", 3, _xception),
 )
-"""In the order of the published digits 0 to 3."""
+"""The operations in the order of the published digits 0 to 3."""
 
-NAMES = tuple(operation.name for operation in OPERATIONS)
+OPERATION_NAMES = tuple(operation.name for operation in OPERATIONS)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen in a block. op: index of the operation; mid: channels inside it."""
+    """The choice in a block. op: index of the operation; mid: channels inside it."""
 
     op: int
     mid: int
-
-
-@lru_cache(maxsize=4096)  # a search asks for some hundreds of blocks again and again
-def block_cost(block: BlockPlan, choice: Choice) -> Cost:
-    """Both branches, counted from the layers that ``network.Block`` is made of."""
-    operation = OPERATIONS[choice.op]
-    layers = [*operation.main(block, choice.mid), *operation.projection(block)]
-    return total(layer.cost() for layer in layers)

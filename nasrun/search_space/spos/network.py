@@ -1,17 +1,19 @@
-"""The supernets of the SPOS spaces and their stand-alone networks: one chain."""
+"""The supernets of the SPOS spaces, their stand-alone networks, and their lists of layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
 from nasrun.search_space.gates import Gate, Gates, mixed, single_path
+from nasrun.search_space.layer import Layer
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise, remove_affine
-from nasrun.search_space.spos.layers import OPERATIONS, Choice, ConvNorm
+from nasrun.search_space.spos.layers import OPERATION_NAMES, OPERATIONS, Choice, ConvNorm
 from nasrun.search_space.spos.plan import BlockPlan, SposPlan
 from nasrun.search_space.spos.sliced import SlicedConvNorm
 
@@ -66,7 +68,7 @@ class Options(nn.Module):
 
 
 def stem(plan: SposPlan) -> nn.Sequential:
-    """[B, C, H, W] -> [B, stem, ceil(H / stride), ceil(W / stride)]."""
+    """Build convolution, norm, activation: [B, C, H, W] -> [B, stem, H / stride, W / stride]."""
     convolution = nn.Conv2d(
         plan.problem.channels, plan.stem, 3, plan.stem_stride, padding=1, bias=False
     )
@@ -74,7 +76,7 @@ def stem(plan: SposPlan) -> nn.Sequential:
 
 
 def activation(plan: SposPlan) -> nn.Module:
-    """That of the stem and of the head; those of the blocks are always ReLU."""
+    """Build the activation of stem and head; blocks always have ReLU."""
     return nn.ReLU6() if plan.kind == "cifar" else nn.ReLU()
 
 
@@ -112,7 +114,7 @@ class Chain(Network):
         affine: bool,
         sliced: bool = False,
     ) -> None:
-        """choices: those that each block has; affine: whether batch norms scale and shift."""
+        """Build the choices that each block has; affine: batch norms scale and shift."""
         super().__init__()
         self.stem = stem(plan)
         self.blocks = nn.ModuleList(
@@ -128,8 +130,10 @@ class Chain(Network):
                 nn.init.normal_(weight, std=0.01 if small else 1 / weight.shape[1])
 
     def logits(self, x: Tensor, gates: Gates, *mids: Sequence[int]) -> Tensor:
-        """x [B, C, H, W] -> [B, K]. gates: of the blocks; mids: where they are sliced, the channels
-        inside them."""
+        """x [B, C, H, W] -> [B, K].
+
+        gates: of the blocks; mids: where they are sliced, the channels inside them.
+        """
         x = self.stem(x)
         for block, *arguments in zip(self.blocks, gates, *mids, strict=True):
             x = block(x, *arguments)
@@ -140,7 +144,7 @@ class Chain(Network):
 def _operations(
     blocks: Iterable[nn.Module], apart: int
 ) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-    """Of all blocks, whose decisions on their operation stand ``apart``."""
+    """Yield the operations of all blocks, whose decisions on them stand ``apart``."""
     for index, block in enumerate(blocks):
         for option, module in block.options.items():  # type: ignore[union-attr,operator]
             yield module, [(apart * index, int(option))]
@@ -191,8 +195,12 @@ class SlicedSupernet(Chain, Supernet):
         *,
         affine: bool,
     ) -> None:
-        """mids: channels inside each block for its options; ops: the operations of the blocks, or
-        None where every block has all of them and gates of its own for them before the others."""
+        """Build blocks for the largest of their widths.
+
+        mids: channels inside each block, for its options.
+        ops: the operations of the blocks; None: every block has all of them, and gates of its own
+        for them before the others.
+        """
         present = [range(len(OPERATIONS))] * len(mids) if ops is None else [(op,) for op in ops]
         choices = [
             [Choice(op, max(options)) for op in of_block]
@@ -202,7 +210,7 @@ class SlicedSupernet(Chain, Supernet):
         self.mids, self.ops = mids, ops
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-        """Those of the operations; channels are slices of one and the same weight."""
+        """Yield the operations; channels are slices of one and the same weight."""
         if self.ops is None:
             yield from _operations(self.blocks, 2)
 
@@ -211,3 +219,35 @@ class SlicedSupernet(Chain, Supernet):
         ops, ratios = (path[::2], path[1::2]) if self.ops is None else (self.ops, path)
         mids = [options[ratio] for options, ratio in zip(self.mids, ratios, strict=True)]
         return self.logits(x, ops, mids)
+
+
+def list_layers(plan: SposPlan, choices: Sequence[Choice]) -> list[Layer]:
+    """List stem, blocks and head, in the order of the network."""
+    return [_stem_layer(plan), *map(block_layer, plan.blocks, choices), _head_layer(plan)]
+
+
+def _stem_layer(plan: SposPlan) -> Layer:
+    problem = plan.problem
+    name = (
+        f"spos/stem_{plan.kind} {problem.channels}-{plan.stem} {problem.size} s{plan.stem_stride}"
+    )
+    return Layer(name, (problem.channels, problem.size, problem.size), partial(stem, plan))
+
+
+@lru_cache(maxsize=4096)  # a search asks for some hundreds of blocks again and again
+def block_layer(block: BlockPlan, choice: Choice) -> Layer:
+    """The block of that plan, with its choice."""
+    channels = f"{block.branch_inputs}-{choice.mid}-{block.branch_outputs}"
+    name = f"spos/{OPERATION_NAMES[choice.op]} {channels} {block.size} s{block.stride}"
+    return Layer(name, (block.inputs, block.size, block.size), partial(Block, block, choice))
+
+
+def _head_layer(plan: SposPlan) -> Layer:
+    inputs = plan.blocks[-1].outputs
+
+    def build() -> nn.Module:
+        return Head(plan, Noise())
+
+    channels = f"{inputs}-{plan.features}-{plan.problem.classes}"
+    name = f"spos/head_{plan.kind} {channels} {plan.size}"
+    return Layer(name, (inputs, plan.size, plan.size), build)

@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from nasrun.errors import UserError
-from nasrun.search_space.operation import reduced
+from nasrun.search_space.stages import reduced, require_size
 from nasrun.values import Problem
 
-STEM = 16
+STEM_CHANNELS = 16
 """Channels of the stem at width 1."""
 
-STAGES = ((4, 64), (4, 160), (8, 320), (4, 640))
+STAGE_WIDTHS = ((4, 64), (4, 160), (8, 320), (4, 640))
 """Blocks and channels of each stage at width 1."""
 
-FEATURES = 1024
+FEATURE_CHANNELS = 1024
 """Channels before the classifier at width 1."""
 
-BLOCKS = sum(count for count, _ in STAGES)
+BLOCK_COUNT = sum(count for count, _ in STAGE_WIDTHS)
 
 StemKind = Literal["imagenet", "cifar"]
 """``imagenet``: as published. ``cifar``: for images of about 32 pixels, see ``REDUCTIONS``."""
@@ -67,8 +66,14 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class SposPlan:
-    """kind and channels of the stem; features: channels before the classifier; size: side there,
-    in pixels; stem_size: side after the stem."""
+    """The whole chain.
+
+    kind: of the stem.
+    stem: channels of the stem.
+    stem_size: side after the stem, in pixels.
+    features: channels before the classifier.
+    size: side before the classifier, in pixels.
+    """
 
     kind: StemKind
     problem: Problem
@@ -85,21 +90,16 @@ class SposPlan:
 
 @lru_cache(maxsize=64)
 def plan_network(problem: Problem, kind: StemKind, width: float) -> SposPlan:
-    """All channels times ``width``, even numbers where blocks split them.
+    """Multiply all channels by ``width``, to even numbers where blocks split them.
 
     Raises UserError for images too small for the reductions.
     """
     stride, reductions = REDUCTIONS[kind]
-    smallest = stride * 2 ** len(reductions)
-    if problem.size < smallest:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are too small for stem={kind}, which "
-            f"halves them {smallest.bit_length() - 1} times (at least {smallest}×{smallest})"
-        )
-    stem = inputs = max(2, 2 * round(width * STEM / 2))
+    require_size(problem, f"stem={kind}", (stride == 2) + len(reductions))
+    stem = inputs = max(2, 2 * round(width * STEM_CHANNELS / 2))
     stem_size = size = reduced(problem.size, stride)
     blocks: list[BlockPlan] = []
-    for count, channels in STAGES:
+    for count, channels in STAGE_WIDTHS:
         # At tiny widths rounding must not make stages equally wide: the main branch of a block of
         # stride 2 has the channels that the stage has more than the one before.
         outputs = max(inputs + 2, 2 * round(width * channels / 2))
@@ -107,5 +107,5 @@ def plan_network(problem: Problem, kind: StemKind, width: float) -> SposPlan:
             block = BlockPlan(inputs, outputs, size, 2 if len(blocks) in reductions else 1)
             blocks.append(block)
             inputs, size = outputs, block.size_out
-    features = max(1, round(width * FEATURES))
+    features = max(1, round(width * FEATURE_CHANNELS))
     return SposPlan(kind, problem, stem, stem_size, tuple(blocks), features, size)

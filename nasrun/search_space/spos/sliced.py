@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasrun.search_space.spos.layers import Layer
+from nasrun.search_space.spos.layers import ConvPlan
 
 
 class SlicedBatchNorm(nn.BatchNorm2d):
@@ -49,9 +49,9 @@ class SlicedConvNorm(nn.ModuleList):
     weights of the first channels on both sides.
     """
 
-    def __init__(self, layer: Layer) -> None:
-        relu = [nn.ReLU()] if layer.relu else []
-        super().__init__([SlicedConv(layer), SlicedBatchNorm(layer.outputs), *relu])
+    def __init__(self, plan: ConvPlan) -> None:
+        relu = [nn.ReLU()] if plan.relu else []
+        super().__init__([SlicedConv(plan), SlicedBatchNorm(plan.outputs), *relu])
 
     def forward(self, x: Tensor, outputs: int) -> Tensor:
         convolution, *others = self
@@ -62,13 +62,13 @@ class SlicedConvNorm(nn.ModuleList):
 
 
 class SlicedConv(nn.Module):
-    """The convolution of a layer: x [B, C, H, W] -> [B, outputs, H', W']."""
+    """A convolution at its largest width: x [B, C, H, W] -> [B, outputs, H', W']."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, plan: ConvPlan) -> None:
         super().__init__()
-        self.stride, self.depthwise = layer.stride, layer.kernel > 1
-        self.padding = layer.kernel // 2
-        self.weight = layer.convolution().weight
+        self.stride, self.depthwise = plan.stride, plan.kernel > 1
+        self.padding = plan.kernel // 2
+        self.weight = plan.convolution().weight
 
     def forward(self, x: Tensor, outputs: int) -> Tensor:
         channels = x.shape[1]

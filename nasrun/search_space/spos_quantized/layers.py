@@ -1,4 +1,4 @@
-"""The shape of a ResNet, counted: its convolutions, and what bits they may have."""
+"""Channels, sides and strides of a ResNet's convolutions, and the bits that they may have."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nasrun.errors import UserError
-from nasrun.search_space.operation import reduced
+from nasrun.search_space.stages import reduced, require_size
 from nasrun.values import Problem
 
-Stem = Literal["imagenet", "cifar"]
+StemKind = Literal["imagenet", "cifar"]
 """``imagenet``: 7×7 of stride 2 and max pooling; ``cifar``: 3×3 of stride 1."""
 
-BLOCKS: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS_OF_DEPTH: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Blocks of each stage, for each depth (He et al. 2016, arXiv 1512.03385, Table 1)."""
 
-CHANNELS = (64, 128, 256, 512)
+STAGE_CHANNELS = (64, 128, 256, 512)
 """Channels of each stage at width 1."""
 
 
@@ -33,7 +33,10 @@ class Bits:
 
 
 def parse_bits(names: Iterable[str]) -> tuple[Bits, ...]:
-    """``w2a4``: two bits for weights, four for activations; raises UserError for other words."""
+    """Read names like ``w2a4``: two bits for weights, four for activations.
+
+    Raises UserError for other words.
+    """
     found: list[Bits] = []
     for name in names:
         match = re.fullmatch("w([1-8])a([1-8])", name)
@@ -65,16 +68,6 @@ class ConvPlan:
     def size_out(self) -> int:
         return reduced(self.size, self.stride)
 
-    @property
-    def params(self) -> int:
-        """Its weights and the scale and shift of the batch norm that follows."""
-        return self.inputs * self.outputs * self.kernel**2 + 2 * self.outputs
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image."""
-        return self.inputs * self.outputs * self.kernel**2 * self.size_out**2
-
 
 @dataclass(frozen=True)
 class BlockPlan:
@@ -84,22 +77,10 @@ class BlockPlan:
     second: ConvPlan
     shortcut: ConvPlan | None
 
-    @property
-    def convolutions(self) -> tuple[ConvPlan, ...]:
-        return (self.first, self.second, *([self.shortcut] if self.shortcut else []))
-
-    def bitops(self, first: Bits, second: Bits) -> int:
-        """Multiply-adds × bits × bits, the shortcut with the bits of ``first``."""
-        early = self.first.macs + (self.shortcut.macs if self.shortcut else 0)
-        late = self.second.macs
-        return (
-            early * first.weights * first.activations + late * second.weights * second.activations
-        )
-
 
 @dataclass(frozen=True)
 class ResNetPlan:
-    """pool: whether max pooling follows the stem; features: channels before the classifier."""
+    """A ResNet. pool: whether max pooling follows the stem; features: channels at its end."""
 
     stem: ConvPlan
     pool: bool
@@ -110,22 +91,17 @@ class ResNetPlan:
         return self.blocks[-1].second.outputs
 
 
-def plan_network(problem: Problem, depth: int, stem: Stem, width: float) -> ResNetPlan:
-    """All channels times ``width``. Raises UserError for images too small for the strides."""
+def plan_network(problem: Problem, depth: int, stem: StemKind, width: float) -> ResNetPlan:
+    """Multiply all channels by ``width``. Raises UserError for images too small for the strides."""
     pool = stem == "imagenet"
-    halvings = len(CHANNELS) - 1 + (2 if pool else 0)
-    if problem.size < 2**halvings:
-        raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are too small for spos_quantized with "
-            f"stem={stem}, which halves them {halvings} times (at least "
-            f"{2**halvings}×{2**halvings})"
-        )
-    channels = [max(1, round(width * count)) for count in CHANNELS]
+    halvings = len(STAGE_CHANNELS) - 1 + (2 if pool else 0)
+    require_size(problem, f"spos_quantized with stem={stem}", halvings)
+    channels = [max(1, round(width * count)) for count in STAGE_CHANNELS]
     kernel, stride = (7, 2) if pool else (3, 1)
     first = ConvPlan(problem.channels, channels[0], kernel, stride, problem.size)
     blocks: list[BlockPlan] = []
     inputs, size = channels[0], reduced(first.size_out) if pool else first.size_out
-    for stage, (count, outputs) in enumerate(zip(BLOCKS[depth], channels, strict=True)):
+    for stage, (count, outputs) in enumerate(zip(BLOCKS_OF_DEPTH[depth], channels, strict=True)):
         for index in range(count):
             block = _plan_block(inputs, outputs, 2 if stage and not index else 1, size)
             blocks.append(block)
@@ -141,5 +117,5 @@ def _plan_block(inputs: int, outputs: int, stride: int, size: int) -> BlockPlan:
 
 
 def pairs(bits: Sequence[Bits]) -> Iterator[tuple[Bits, Bits]]:
-    """The bits of each block's two convolutions, from those of all layers."""
+    """Pair the bits of all layers: those of each block's two convolutions."""
     return zip(bits[::2], bits[1::2], strict=True)

@@ -1,10 +1,14 @@
-"""The supernet of ``spos_quantized`` and its stand-alone networks: one ResNet, whose weights are
-kept in full precision and quantised with the bits that a layer has chosen."""
+"""The supernet of ``spos_quantized``, its stand-alone networks, and their lists of layers.
+
+All are one ResNet, whose weights are kept in full precision and quantised with the bits that a
+layer has chosen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
 from nasrun.search_space.gates import Gates, single_path
+from nasrun.search_space.layer import Layer
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import remove_affine
 from nasrun.search_space.spos_quantized.layers import (
@@ -20,9 +25,11 @@ from nasrun.search_space.spos_quantized.layers import (
     BlockPlan,
     ConvPlan,
     ResNetPlan,
+    StemKind,
     pairs,
 )
 from nasrun.search_space.spos_quantized.quantise import quantise_activation, quantise_weight
+from nasrun.search_space.stages import pooled_classifier
 from nasrun.values import Problem
 
 Norms = Literal["shared", "per_option"]
@@ -32,8 +39,13 @@ SHARED = "shared"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How layers are made. alpha: clipping values at the start; affine: of the blocks' norms."""
+class BlockSettings:
+    """Settings of the blocks' layers.
+
+    alpha: clipping values at the start.
+    norms: shared by the options of a layer, or one each.
+    affine: whether batch norms scale and shift.
+    """
 
     alpha: float
     norms: Norms
@@ -41,8 +53,10 @@ class Recipe:
 
 
 class Pact(nn.Module):
-    """Clips and quantises the input of a layer, [B, C, H, W]; a clipping value for each number of
-    bits, since fewer bits want a narrower range."""
+    """Clips and quantises the input of a layer, [B, C, H, W].
+
+    There is a clipping value for each number of bits, since fewer bits want a narrower range.
+    """
 
     def __init__(self, bits: Iterable[int], alpha: float) -> None:
         super().__init__()
@@ -92,16 +106,22 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, plan: BlockPlan, first: Sequence[Bits], second: Sequence[Bits], recipe: Recipe
+        self,
+        plan: BlockPlan,
+        first: Sequence[Bits],
+        second: Sequence[Bits],
+        settings: BlockSettings,
     ) -> None:
-        """first, second: the options that the two convolutions have."""
+        """Build the options that the first and the second convolution have."""
         super().__init__()
-        self.first_input = Pact((bits.activations for bits in first), recipe.alpha)
-        self.first = QuantisedConv(plan.first, first, recipe.norms)
-        self.second_input = Pact((bits.activations for bits in second), recipe.alpha)
-        self.second = QuantisedConv(plan.second, second, recipe.norms)
-        self.shortcut = QuantisedConv(plan.shortcut, first, recipe.norms) if plan.shortcut else None
-        if not recipe.affine:
+        self.first_input = Pact((bits.activations for bits in first), settings.alpha)
+        self.first = QuantisedConv(plan.first, first, settings.norms)
+        self.second_input = Pact((bits.activations for bits in second), settings.alpha)
+        self.second = QuantisedConv(plan.second, second, settings.norms)
+        self.shortcut = (
+            QuantisedConv(plan.shortcut, first, settings.norms) if plan.shortcut else None
+        )
+        if not settings.affine:
             remove_affine(self)
 
     def forward(self, x: Tensor, first: Bits, second: Bits, noise: Noise, depth: float) -> Tensor:
@@ -113,7 +133,7 @@ class Block(nn.Module):
 
 
 def stem(plan: ResNetPlan) -> nn.Sequential:
-    """In full precision: [B, C, H, W] -> what the first block takes."""
+    """Build the stem in full precision: [B, C, H, W] -> the input of the first block."""
     first = plan.stem
     convolution = nn.Conv2d(
         first.inputs, first.outputs, first.kernel, first.stride, first.kernel // 2, bias=False
@@ -134,13 +154,13 @@ class ResNet(Network):
         plan: ResNetPlan,
         problem: Problem,
         options: Sequence[Sequence[Bits]],
-        recipe: Recipe,
+        settings: BlockSettings,
     ) -> None:
-        """options: those that each layer has, two layers a block."""
+        """Build the options that each layer has, two layers a block."""
         super().__init__()
         self.stem = stem(plan)
         self.blocks = nn.ModuleList(
-            Block(block, first, second, recipe)
+            Block(block, first, second, settings)
             for block, first, second in zip(plan.blocks, options[::2], options[1::2], strict=True)
         )
         self.classifier = nn.Linear(plan.features, problem.classes)
@@ -160,9 +180,9 @@ class QuantizedNetwork(ResNet):
     """The network of one architecture: [B, C, H, W] -> [B, K]."""
 
     def __init__(
-        self, plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], recipe: Recipe
+        self, plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], settings: BlockSettings
     ) -> None:
-        super().__init__(plan, problem, [(one,) for one in bits], recipe)
+        super().__init__(plan, problem, [(of_layer,) for of_layer in bits], settings)
         self.bits = tuple(bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,10 +196,70 @@ class QuantizedSupernet(ResNet, Supernet):
     """
 
     def __init__(
-        self, plan: ResNetPlan, problem: Problem, options: Sequence[Bits], recipe: Recipe
+        self, plan: ResNetPlan, problem: Problem, options: Sequence[Bits], settings: BlockSettings
     ) -> None:
-        super().__init__(plan, problem, [options] * (2 * len(plan.blocks)), recipe)
+        super().__init__(plan, problem, [options] * (2 * len(plan.blocks)), settings)
         self.options = tuple(options)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, [self.options[choice] for choice in single_path(gates)])
+
+
+Role = Literal["first", "second", "shortcut"]
+"""The place of a convolution in its block."""
+
+
+class LoneConv(nn.Module):
+    """One convolution of a block: [B, inputs, H, W] -> [B, outputs, H', W'].
+
+    ``first`` and ``second`` quantise their input, ``shortcut`` shares that of ``first``. With
+    ``second`` goes what ends the block, addition and ReLU; its own input, which is of that shape,
+    stands in for the shortcut. So each convolution depends on the bits of one decision.
+    """
+
+    def __init__(self, plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> None:
+        super().__init__()
+        self.bits, self.ends = bits, role == "second"
+        self.input = None if role == "shortcut" else Pact((bits.activations,), alpha)
+        self.convolution = QuantisedConv(plan, (bits,), "shared")
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantised = x if self.input is None else self.input(x, self.bits.activations)
+        out: Tensor = self.convolution(quantised, self.bits)
+        return F.relu(x + out) if self.ends else out
+
+
+def list_layers(
+    plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], *, kind: StemKind, alpha: float
+) -> list[Layer]:
+    """List stem, the convolutions of the blocks, and head; kind: of the stem."""
+    features, size = plan.features, plan.blocks[-1].second.size_out
+    layers = [
+        Layer(
+            f"spos_quantized/stem_{kind} {problem.channels}-{plan.stem.outputs} {problem.size}",
+            (problem.channels, problem.size, problem.size),
+            partial(stem, plan),
+        )
+    ]
+    for block, (first, second) in zip(plan.blocks, pairs(bits), strict=True):
+        layers.append(convolution_layer(block.first, first, "first", alpha))
+        layers.append(convolution_layer(block.second, second, "second", alpha))
+        if block.shortcut:
+            layers.append(convolution_layer(block.shortcut, first, "shortcut", alpha))
+    head = Layer(
+        f"spos_quantized/head {features}-{problem.classes} {size}",
+        (features, size, size),
+        partial(pooled_classifier, features, problem.classes),
+    )
+    return [*layers, head]
+
+
+def convolution_layer(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Layer:
+    """A convolution of a block by itself; alpha: clipping value of its input at the start."""
+    channels = f"{plan.inputs}-{plan.outputs}"
+    return Layer(
+        f"spos_quantized/{role} {channels} {plan.size} s{plan.stride} {bits}",
+        (plan.inputs, plan.size, plan.size),
+        partial(LoneConv, plan, bits, role, alpha),
+        bits.weights * bits.activations,
+    )

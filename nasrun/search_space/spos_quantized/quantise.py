@@ -1,4 +1,4 @@
-"""Numbers of few bits, simulated in floating point, and the gradients that pass through them."""
+"""Numbers of few bits, simulated in floating point, and gradients that pass through them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-SMALLEST = 1e-6
-"""What a divisor is at least, so that a weight or a clipping value at zero gives no NaN."""
+MIN_DIVISOR = 1e-6
+"""Lower bound of divisors, so that a weight or a clipping value at zero gives no NaN."""
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The first tensor's values with the second's gradient; both of one shape."""
+    """The first tensor's values with the second's gradient; both have one shape."""
 
     @staticmethod
     def forward(ctx: Any, exact: Tensor, smooth: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
-    """``exact``, with the gradient of ``smooth``; source: Bengio et al. 2013, arXiv 1308.3432.
+    """Return ``exact`` with the gradient of ``smooth`` (Bengio et al. 2013, arXiv 1308.3432).
 
     Not ``smooth + (exact - smooth).detach()``, which rounds: k bits would give more values than
     2^k.
@@ -33,7 +33,7 @@ def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
 
 
 def levels(x: Tensor, bits: int) -> Tensor:
-    """x in [0, 1], any shape: the nearest of 2^bits evenly spaced values from 0 to 1.
+    """Round x in [0, 1], any shape, to the nearest of 2^bits evenly spaced values.
 
     The gradient is that of x. Source: quantize_k of DoReFa-Net, Eq. 5.
     """
@@ -42,7 +42,7 @@ def levels(x: Tensor, bits: int) -> Tensor:
 
 
 def quantise_weight(weight: Tensor, bits: int) -> Tensor:
-    """Any shape: at most 2^bits values, those of a tensor of its own.
+    """Quantise a weight of any shape to at most 2^bits values, by its own range.
 
     One bit: the sign times the mean magnitude, which counts as a constant; the gradient passes as
     it is. More: tanh, divided by its largest magnitude, on an even grid from -1 to 1; the gradient
@@ -54,18 +54,18 @@ def quantise_weight(weight: Tensor, bits: int) -> Tensor:
             signed = torch.where(weight < 0, -1.0, 1.0) * weight.abs().mean()
         return straight_through(signed, weight)
     squashed = weight.tanh()
-    normal = squashed / (2 * squashed.abs().amax().clamp_min(SMALLEST)) + 0.5
+    normal = squashed / (2 * squashed.abs().amax().clamp_min(MIN_DIVISOR)) + 0.5
     return 2 * levels(normal, bits) - 1
 
 
 def quantise_activation(x: Tensor, alpha: Tensor, bits: int) -> Tensor:
-    """x [B, C, H, W] clipped to [0, alpha], on an even grid of 2^bits values.
+    """Clip x [B, C, H, W] to [0, alpha] and round it to an even grid of 2^bits values.
 
     alpha: broadcasts over x. The gradient goes to x where 0 < x < alpha, and to alpha where
     x >= alpha. Source: PACT (Choi et al. 2018, arXiv 1805.06085, Eq. 1 to 3).
     """
     # A large step must not carry alpha to zero for good: it still gets its gradient there.
-    top = straight_through(alpha.clamp_min(SMALLEST), alpha)
+    top = straight_through(alpha.clamp_min(MIN_DIVISOR), alpha)
     clipped = torch.where(x < top, x.relu(), top)
     with torch.no_grad():
         exact = levels(clipped / top, bits) * top

@@ -7,44 +7,45 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nasrun.errors import UserError
-from nasrun.search_space.base import Piece, Scale, SearchSpace
+from nasrun.search_space.additive import AdditiveSpace
+from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.layer import Layer
 from nasrun.search_space.spos_quantized.layers import (
-    BLOCKS,
+    BLOCKS_OF_DEPTH,
     Bits,
     ResNetPlan,
-    Stem,
-    pairs,
+    StemKind,
     parse_bits,
     plan_network,
 )
 from nasrun.search_space.spos_quantized.network import (
+    BlockSettings,
     Norms,
     QuantizedNetwork,
     QuantizedSupernet,
-    Recipe,
+    list_layers,
 )
-from nasrun.search_space.spos_quantized.pieces import list_pieces
-from nasrun.values import Architecture, Cost, Decision, Problem
+from nasrun.values import Architecture, Decision, Problem
 
 
 class WidthScale(BaseModel):
-    """width: factor of all channels; 1 is the published network."""
+    """The scale of a network. width: factor of all channels; 1 is the published network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: Annotated[float, Field(gt=0, le=16)]
 
 
-class SposQuantized(SearchSpace):
-    """``spos_quantized``: bits for each convolution of a ResNet, as in SPOS (Guo et al. 2020,
-    arXiv 1904.00420, section 4.3), whose search over channels is no part of it.
+class SposQuantized(AdditiveSpace):
+    """``spos_quantized``: the bits of each convolution of a ResNet, as in SPOS.
+
+    Source: Guo et al. 2020, arXiv 1904.00420, section 4.3; its search over channels is left out.
 
     A decision for each 3×3 convolution of the blocks; the 1×1 convolution of a shortcut has the
     bits of its block's first one, whose input it shares. The stem and the linear layer stay in
     full precision. Arithmetic of few bits is simulated on floats, so a latency measured here says
-    nothing of hardware that has it: for that, ``pieces`` want a table from there.
+    nothing of hardware that has it: for that, give a table from there.
 
     Options differ in ``Cost.bitops`` alone: a stand-alone network has one clipping value a
     decision, whatever its bits. On 3×224×224 images of 1000 classes, with the ImageNet stem and
@@ -59,7 +60,7 @@ class SposQuantized(SearchSpace):
         self,
         *,
         depth: Literal[18, 34],
-        stem: Stem,
+        stem: StemKind,
         bits: Annotated[list[str], Field(max_length=64)],
         alpha: Annotated[float, Field(gt=0, le=1e6)],
         norms: Norms,
@@ -67,12 +68,15 @@ class SposQuantized(SearchSpace):
         search: WidthScale,
         final: WidthScale,
     ) -> None:
-        """bits: the options, ``w2a4`` for 2 bits of weights and 4 of activations; alpha: clipping
-        values of activations at the start; norms: batch norms of the supernet's layers, ``shared``
-        by the options or one ``per_option``; affine: whether those scale and shift, as those of
-        stand-alone networks always do."""
+        """Take the settings of the space.
+
+        bits: the options, ``w2a4`` for 2 bits of weights and 4 of activations.
+        alpha: clipping values of activations at the start.
+        norms: batch norms of the supernet's layers, ``shared`` by the options or ``per_option``.
+        affine: whether those scale and shift, as those of stand-alone networks always do.
+        """
         self.depth = depth
-        self.stem: Stem = stem
+        self.stem: StemKind = stem
         self.bits = parse_bits(bits)
         self.alpha, self.norms, self.affine = alpha, norms, affine
         self.scales: dict[Scale, WidthScale] = {"search": search, "final": final}
@@ -80,61 +84,39 @@ class SposQuantized(SearchSpace):
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         options = tuple(map(str, self.bits))
-        layers = 2 * sum(BLOCKS[self.depth])
+        layers = 2 * sum(BLOCKS_OF_DEPTH[self.depth])
         return tuple(Decision(f"layer{layer:02}/bits", options) for layer in range(layers))
 
     def bits_of(self, architecture: Architecture) -> tuple[Bits, ...]:
         """The bits of each layer."""
         return tuple(self.bits[choice] for choice in architecture.choices)
 
-    def _plan(self, problem: Problem, scale: Scale, *, auxiliary: bool = False) -> ResNetPlan:
-        if auxiliary:
-            raise UserError(
-                f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
-            )
+    def _plan(self, problem: Problem, scale: Scale) -> ResNetPlan:
         return plan_network(problem, self.depth, self.stem, self.scales[scale].width)
 
-    def _recipe(self, *, affine: bool) -> Recipe:
-        return Recipe(self.alpha, self.norms, affine)
+    def _settings(self, *, affine: bool) -> BlockSettings:
+        return BlockSettings(self.alpha, self.norms, affine)
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> QuantizedSupernet:
-        plan = self._plan(problem, "search", auxiliary=auxiliary)
-        return QuantizedSupernet(plan, problem, self.bits, self._recipe(affine=self.affine))
+        self.refuse_auxiliary(auxiliary)
+        plan = self._plan(problem, "search")
+        return QuantizedSupernet(plan, problem, self.bits, self._settings(affine=self.affine))
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> QuantizedNetwork:
-        plan = self._plan(problem, scale, auxiliary=auxiliary)
+        self.refuse_auxiliary(auxiliary)
         bits = self.bits_of(self.check(architecture))
-        return QuantizedNetwork(plan, problem, bits, self._recipe(affine=True))
+        plan = self._plan(problem, scale)
+        return QuantizedNetwork(plan, problem, bits, self._settings(affine=True))
 
-    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
-        plan, bits = self._plan(problem, scale), self.bits_of(architecture)
-        layers = [plan.stem, *(conv for block in plan.blocks for conv in block.convolutions)]
-        linear = plan.features * problem.classes
-        return Cost(
-            # one clipping value a decision
-            params=sum(conv.params for conv in layers) + len(bits) + linear + problem.classes,
-            macs=sum(conv.macs for conv in layers) + linear,
-            bitops=sum(
-                block.bitops(*pair) for block, pair in zip(plan.blocks, pairs(bits), strict=True)
-            ),
-        )
-
-    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The network that has the most bits everywhere, which is one of the space."""
-        products = [one.weights * one.activations for one in self.bits]
-        largest = products.index(max(products))
-        return self.cost(Architecture(self.name, (largest,) * len(self.decisions)), problem, scale)
-
-    @property
-    def additive(self) -> tuple[tuple[int, ...], ...]:
-        return tuple((index,) for index in range(len(self.decisions)))
-
-    def pieces(
+    def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Piece]:
-        """Stem, convolutions of the blocks and head. Names tell a convolution's place in its block,
-        channels, the input's side, stride and bits: ``spos_quantized/first 64-128 32 s2 w2a4``."""
+    ) -> list[Layer]:
+        """List stem, convolutions of the blocks, and head.
+
+        Names tell a convolution's place in its block, channels, the input's side, stride and bits:
+        ``spos_quantized/first 64-128 32 s2 w2a4``.
+        """
         plan, bits = self._plan(problem, scale), self.bits_of(architecture)
-        return list_pieces(plan, problem, bits, kind=self.stem, alpha=self.alpha)
+        return list_layers(plan, problem, bits, kind=self.stem, alpha=self.alpha)

@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 SAMPLE ?=
 DATE ?=
-QUICK := $(addprefix tests/, test_layers.py test_config.py test_cli.py test_recipes.py \
-	test_run_files.py test_state.py test_checkpoints.py test_streams.py test_metrics.py \
-	test_gates.py test_search_algo.py test_commands.py) -k "not smoke and not wheel"
+QUICK := $(addprefix tests/, test_layers.py test_commands.py test_cli.py test_run_files.py \
+	test_state.py test_checkpoints.py test_streams.py test_metrics.py test_search_algo.py \
+	test_gates.py test_recipes.py::test_the_run_directory_is_complete) -k "not wheel"
 TIMED := TIMEFORMAT='took %0lR, and %0U s of CPU time'; time
 
 SHELL := bash

@@ -3,8 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+SAMPLE ?=
+DATE ?=
+QUICK := $(addprefix tests/, test_layers.py test_commands.py test_cli.py test_run_files.py \
+	test_state.py test_checkpoints.py test_streams.py test_metrics.py test_search_algo.py \
+	test_gates.py test_recipes.py::test_the_run_directory_is_complete) -k "not wheel"
+TIMED := TIMEFORMAT='took %0lR, and %0U s of CPU time'; time
+
+SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help search test lint types check clean
+.PHONY: help search test quick soak lint types check clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -12,8 +21,14 @@ help: ## list the commands
 search: $(VENV)/installed ## search an architecture for real images of digits: about two minutes
 	$(BIN)/nasrun search
 
-test: $(VENV)/installed ## run the tests
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal --durations 20
+test: $(VENV)/installed ## run the tests: at most five minutes on two cores
+	@$(TIMED) $(PYTEST) --durations 25
+
+quick: $(VENV)/installed ## run a few tests that cover much: under a minute
+	@$(TIMED) $(PYTEST) $(QUICK)
+
+soak: $(VENV)/installed ## run the long tests, hours; SAMPLE=8 runs eight of today, DATE=... of a day
+	@export NASRUN_SOAK_SAMPLE=$(SAMPLE) NASRUN_SOAK_DATE=$(DATE); $(TIMED) $(PYTEST) --durations 10 tests/soak
 
 lint: $(VENV)/installed ## ruff: rules and format
 	$(BIN)/ruff check .

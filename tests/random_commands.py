@@ -1,0 +1,133 @@
+"""Random command lines in this process: a valid run, or one clear line and exit status 2.
+
+tests/ holds a few of them, tests/soak/ many.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra._internal.hydra import Hydra
+from hypothesis import HealthCheck, settings
+from random_lines import small_run
+
+from nasrun.budget.candidates import Candidates
+from nasrun.cli.main import main
+from nasrun.config.groups import tasks
+from nasrun.task.setup import Setup
+
+LONGEST_LINE = 600
+CPU_SECONDS = 600  # after which a command counts as hanging
+MEMORY = 4 * 2**30  # bytes that a command may take
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder to work in, and a bound on memory."""
+    before, limits = Path.cwd(), resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (soft, limits[1]))
+    place = tmp_path_factory.mktemp("random")
+    os.chdir(place)
+    yield place
+    os.chdir(before)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def too_long(number: int, frame: Any) -> None:
+    raise AssertionError(f"has not ended after {CPU_SECONDS} s of computing")
+
+
+def run(words: list[str], place: Path) -> int:
+    """The exit status of the command in an empty folder; it must be 0, or 2 with one clear line."""
+    for path in place.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    architecture = {"space": "nao_cell/small/5", "choices": [0] * 40}
+    (place / "a.json").write_text(json.dumps(architecture))
+    screen, errors = io.StringIO(), io.StringIO()
+    signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        with (
+            redirect_stdout(screen),
+            redirect_stderr(errors),
+            warnings.catch_warnings(record=True) as warned,
+        ):
+            status = main(words)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    told = errors.getvalue()
+    assert status in (0, 2), (words, status, told)
+    assert Path.cwd() == place, words
+    if status == 2:
+        assert told.startswith("nasrun: error: ") and len(told) > 20, (words, told)
+        assert told.endswith("\n") and len(told.splitlines()) == 1, (words, told)
+        assert len(told) < LONGEST_LINE and "Traceback" not in told + screen.getvalue(), words
+        assert "out of memory" not in told, (words, told)
+        assert not warned, (words, warned[0].message)
+    return status
+
+
+@pytest.fixture
+def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything up to the task itself, which only looks at its parts."""
+
+    def stub(real: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(real)  # with its signature
+        def look(parts: Any, run: Any, **further: Any) -> None:
+            if isinstance(parts, Setup):
+                parts.check_algo()
+                parts.search_algo.start(
+                    Candidates(parts.search_space), run.streams, run.compute.device
+                )
+
+        return look
+
+    for task in tasks():
+        module = import_module(f"nasrun.task.{task}")
+        monkeypatch.setattr(module, task, stub(getattr(module, task)))
+    # Hydra would compose everything once more, only to learn that it is no sweep.
+    monkeypatch.setattr(Hydra, "get_mode", lambda self, **arguments: None)
+
+
+def each_of(count: int) -> settings:
+    """Settings of Hypothesis: always the same ``count`` lines, however long they take."""
+    return settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def check_line(words: list[str], place: Path) -> None:
+    """A line that is refused leaves nothing on the disk."""
+    if run(words, place) == 2:
+        assert [path.name for path in place.iterdir()] == ["a.json"], words
+
+
+def check_small_run(number: int, place: Path) -> None:
+    """The first line from seed ``number`` that is not refused runs to its end."""
+    rng = np.random.default_rng(number)
+    refused = 0
+    while run(small_run(rng), place) == 2:
+        refused += 1
+        assert refused < 20
+    (path,) = place.glob("outputs/search/*/result.json")
+    assert json.loads(path.read_text())["status"] == "done"

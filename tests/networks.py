@@ -1,4 +1,4 @@
-"""What tests of several search spaces share: another counter of networks, and laws of layers."""
+"""Helpers of the tests of several search spaces: a counter, and laws of layers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def counted(network: torch.nn.Module, problem: Problem) -> tuple[int, int]:
 
 
 def assert_layers_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> None:
-    """Layers have the weights of the whole network, all of them, and its cost; what is called alike
-    is alike, over all tasks and both scales; nothing is built before it is asked for."""
+    """Layers have all weights of the whole network, and its cost.
+
+    Layers of one name are alike, over all tasks and both scales; no module is built before it is
+    asked for.
+    """
     built: dict[str, tuple[tuple[int, ...], tuple[int, int], Counter[torch.Size]]] = {}
 
     def no_module(*_: object, **__: object) -> None:
@@ -62,8 +65,10 @@ def assert_layers_make_up_networks(space: SearchSpace, tasks: list[Problem]) -> 
 
 
 def assert_latencies_add_up(space: SearchSpace) -> None:
-    """With random times for the layers: those of an architecture are those of any other one and
-    the differences that the choices of each group make to it."""
+    """The latencies of architectures differ by a term for the choices of each group.
+
+    The times of the layers are random.
+    """
     rng, table = np.random.default_rng(0), {}
 
     def latency(choices: list[int]) -> float:

@@ -12,10 +12,8 @@ import resource
 import shutil
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,8 @@ from random_lines import small_run
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
 from nasrun.config.groups import tasks
+from nasrun.run.run import Run
+from nasrun.task.base import Task, find_task
 from nasrun.task.setup import Setup
 
 LONGEST_LINE = 600
@@ -85,22 +85,15 @@ def run(words: list[str], place: Path) -> int:
 
 @pytest.fixture
 def no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything up to the task itself, which only looks at its parts."""
+    """Everything up to the task itself, which only looks at its setup."""
 
-    def stub(real: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(real)  # with its signature
-        def look(parts: Any, run: Any, **further: Any) -> None:
-            if isinstance(parts, Setup):
-                parts.check_algo()
-                parts.search_algo.start(
-                    Candidates(parts.search_space), run.streams, run.compute.device
-                )
+    def look(task: Task, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
+        setup.check_algo()
+        setup.search_algo.bind(Candidates(setup.search_space), run.streams, run.compute.device)
+        return {}
 
-        return look
-
-    for task in tasks():
-        module = import_module(f"nasrun.task.{task}")
-        monkeypatch.setattr(module, task, stub(getattr(module, task)))
+    for name in tasks():
+        monkeypatch.setattr(find_task(name), "run", look)
     # Hydra would compose everything once more, only to learn that it is no sweep.
     monkeypatch.setattr(Hydra, "get_mode", lambda self, **arguments: None)
 

@@ -12,7 +12,6 @@ from networks import (
     CIFAR,
     assert_latencies_add_up,
     assert_layers_make_up_networks,
-    counted,
     random_architectures,
 )
 
@@ -22,6 +21,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.darts_cell import DartsCell, DartsScale
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge, shuffled
 from nasrun.search_space.noise import Noise
+from nasrun.testing import check_space, count_cost
 from nasrun.values import Architecture, Problem
 
 TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 27, 7)]
@@ -95,26 +95,6 @@ def test_the_supernet_and_the_imagenet_network_have_the_published_sizes():
     large = space(final=(14, 48), stem="imagenet")
     cost = large.cost(large.parse(DARTS_V2), Problem(3, 224, 1000), "final")
     assert round(cost.params / 1e6, 1) == 4.7
-
-
-@pytest.mark.parametrize("problem", TASKS)
-def test_costs_are_those_of_the_built_network(problem):
-    for architecture in [*random_architectures(SPACE, 4), *any_edges(2)]:
-        for scale in ("search", "final"):
-            cost = SPACE.cost(architecture, problem, scale)
-            network = SPACE.network(architecture, problem, scale)
-            assert (cost.params, cost.macs) == counted(network, problem)
-
-
-@pytest.mark.parametrize("problem", [Problem(3, 64, 20), Problem(3, 37, 20)])
-def test_costs_hold_with_the_imagenet_stem(problem):
-    large = space((3, 4), (5, 6), stem="imagenet")
-    for architecture in random_architectures(large, 3):
-        for scale in ("search", "final"):
-            cost = large.cost(architecture, problem, scale)
-            assert (cost.params, cost.macs) == counted(
-                large.network(architecture, problem, scale), problem
-            )
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -274,20 +254,7 @@ def test_a_supernet_of_partial_channels_is_smaller_and_learns(size):
     assert part.cost(architecture, problem) == whole.cost(architecture, problem)
 
 
-@pytest.mark.parametrize("problem", [*TASKS, Problem(1, 4, 3)])
-def test_all_sizes_of_images_go_through(problem):
-    supernet = SPACE.supernet(problem).train()
-    images = torch.randn(2, problem.channels, problem.size, problem.size)
-    for gates in (random_architectures(SPACE, 1)[0].choices, SPACE.whole, [NONE] * 28):
-        logits = supernet(images, gates)
-        assert logits.shape == (2, problem.classes) and logits.isfinite().all()
-        F.cross_entropy(logits, torch.tensor([0, 1])).backward()
-
-
 def test_auxiliary_heads():
-    network = SPACE.network(SPACE.parse(DARTS_V2), CIFAR, "final", auxiliary=True)
-    network(torch.randn(2, 3, 32, 32))
-    assert network.auxiliary_logits.shape == (2, 10)
     large = space(stem="imagenet")
     problem = Problem(3, 224, 10)
     network = large.network(large.parse(DARTS_V2), problem, "search", auxiliary=True)
@@ -298,14 +265,10 @@ def test_auxiliary_heads():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(UserError, match=r"3×3 pixels are too small .* \(at least 4×4 .*small"):
-        SPACE.supernet(Problem(3, 3, 10))
     with pytest.raises(UserError, match=r"at least 32×32 with search_space.stem=imagenet"):
         space(stem="imagenet").supernet(Problem(3, 28, 10))
     with pytest.raises(UserError, match=r"partial_channels=3 does not divide .*channels=4"):
         space(parts=3)
-    with pytest.raises(UserError, match="auxiliary_weight=0"):
-        SPACE.supernet(Problem(3, 8, 10), auxiliary=True)
     for setting in ("nodes=0", "search.cells=2", "partial_channels=0", "stem=large"):
         with pytest.raises(UserError, match=setting.partition("=")[0].rpartition(".")[2]):
             build_setup(
@@ -317,3 +280,18 @@ def test_layers_make_up_the_network():
     assert_layers_make_up_networks(SPACE, TASKS[:3])
     assert_layers_make_up_networks(space(stem="imagenet"), [Problem(3, 48, 10)])
     assert_latencies_add_up(SPACE)
+
+
+@pytest.mark.parametrize("problem", [CIFAR, Problem(3, 27, 7)])
+def test_costs_of_any_edges_are_those_of_the_built_network(problem):
+    for architecture, scale in zip(any_edges(2), ("search", "final"), strict=True):
+        cost = SPACE.cost(architecture, problem, scale)
+        assert cost == count_cost(SPACE.network(architecture, problem, scale), problem)
+
+
+def test_laws_with_the_imagenet_stem_and_with_partial_channels():
+    laws = ["costs_are_counted", "a_path_is_its_network", "small_images_are_refused"]
+    check_space(space((3, 4), (5, 6), stem="imagenet"), Problem(3, 37, 20), only=laws)
+    # Not mixtures_are_sums: beside a mixture that has none, the other channels go through.
+    gates = ["gates_are_those_of_the_claims", "only_the_path_is_trained", "logits_are_finite"]
+    check_space(space(parts=2), Problem(1, 9, 3), only=gates)

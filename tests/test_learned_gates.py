@@ -24,8 +24,8 @@ from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.operations import SKIP
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
-from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.step import BatchGradients
+from nasrun.trainer.step_rules import StepRules
 from nasrun.values import Architecture
 
 ALGORITHMS = ("darts", "snas", "proxyless", "p_darts")

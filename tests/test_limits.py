@@ -1,4 +1,4 @@
-"""Sizes beyond all use, and beyond the memory of the machine, are refused before it is taken."""
+"""Sizes beyond all use, or beyond the memory of the machine, are refused at once."""
 
 from __future__ import annotations
 

@@ -440,8 +440,9 @@ def test_a_dataset_that_breaks_a_law_is_caught(kind: type[Changed], law: str) ->
 class Rule(Sampler):
     """``my_sampler``, whose gates a subclass may change."""
 
-    def over(self, space, problem, pool, streams):
-        gates = MySampler(candidates=2, size="params").over(space, problem, pool, streams)
+    def bind(self, space, problem, pool, streams, **further):
+        sampler = MySampler(candidates=2, size="params")
+        gates = sampler.bind(space, problem, pool, streams, **further)
         return lambda step: self.change(gates(step))
 
     def change(self, paths):
@@ -478,18 +479,18 @@ class Counting(Rule):
 
 
 class Seedless(Rule):
-    def over(self, space, problem, pool, streams):
-        return super().over(space, problem, pool, Streams(0))
+    def bind(self, space, problem, pool, streams, **further):
+        return super().bind(space, problem, pool, Streams(0), **further)
 
 
 class HalfOfTheBatch(Rule):
-    def fit(self, batch_size, steps):
+    def ghost_batch_of(self, batch_size):
         return batch_size // 2
 
 
 class ForgetsThePool(Rule):
-    def over(self, space, problem, pool, streams):
-        return super().over(space, problem, None, streams)
+    def bind(self, space, problem, pool, streams, **further):
+        return super().bind(space, problem, None, streams, **further)
 
 
 class SaysNothingOfPools(ForgetsThePool):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import ge
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,10 @@ class SpaceCase:
             for which in ("weight", "bias")
             if f"{name}.{which}" not in shared
         }
-        known = state.keys() - absent <= shared.keys()
+        known = all(
+            name in absent or (name in shared and _holds(shared[name], value))
+            for name, value in state.items()
+        )
         if known:
             for name, value in state.items():
                 if name not in absent:
@@ -212,6 +216,11 @@ class SpaceCase:
 def _first(value: Tensor, like: Tensor) -> Tensor:
     """The first entries of ``value``, as many in each dimension as ``like`` has."""
     return value[tuple(slice(length) for length in like.shape)]
+
+
+def _holds(value: Tensor, like: Tensor) -> bool:
+    """Whether ``value`` is at least as large as ``like`` in every dimension."""
+    return value.dim() == like.dim() and all(map(ge, value.shape, like.shape))
 
 
 def _has_state(module: nn.Module) -> bool:

@@ -28,7 +28,8 @@ quick: $(VENV)/installed ## run a few tests that cover much: under a minute
 	@$(TIMED) $(PYTEST) $(QUICK)
 
 soak: $(VENV)/installed ## run the long tests, hours; SAMPLE=8 runs eight of today, DATE=... of a day
-	@export NASRUN_SOAK_SAMPLE=$(SAMPLE) NASRUN_SOAK_DATE=$(DATE); $(TIMED) $(PYTEST) --durations 10 tests/soak
+	@export NASRUN_SOAK=1 NASRUN_SOAK_SAMPLE=$(SAMPLE) NASRUN_SOAK_DATE=$(DATE); \
+		$(TIMED) $(PYTEST) --durations 10 tests/soak tests/test_*.py
 
 lint: $(VENV)/installed ## ruff: rules and format
 	$(BIN)/ruff check .

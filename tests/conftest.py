@@ -1,4 +1,8 @@
-"""Tests run side by side on few cores: one thread each, set before torch starts its own."""
+"""Tests run side by side on few cores: one thread each, set before torch starts its own.
+
+``make test`` leaves out what is marked ``soak``, and of a parametrised test that is marked
+``few(n)`` all but n cases, evenly spread; ``make soak`` runs what was left out, and tests/soak/.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +12,28 @@ import pytest
 from processes import SEARCH, Processes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+SOAK = "NASRUN_SOAK"
+"""Environment variable: whether the long tests are run, and they alone."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = {item.nodeid for item in items if item.get_closest_marker("soak")}
+    long |= {item.nodeid for item in items if "soak" in item.path.parts}
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for family in families.values():
+        marker = family[0].get_closest_marker("few")
+        assert marker is not None
+        count = min(marker.args[0], len(family))
+        kept = {index * len(family) // count for index in range(count)}
+        long |= {item.nodeid for index, item in enumerate(family) if index not in kept}
+    soak = bool(os.environ.get(SOAK))
+    config.hook.pytest_deselected(items=[i for i in items if (i.nodeid in long) != soak])
+    items[:] = [item for item in items if (item.nodeid in long) == soak]
 
 
 @pytest.fixture(scope="session")

@@ -348,6 +348,7 @@ class Stopping(NullMonitor):
             raise UserError("stopped here")
 
 
+@pytest.mark.soak
 def test_a_training_that_goes_on_ends_with_the_same_bits():
     algo, training = started(epochs=2)
     train(algo, training)

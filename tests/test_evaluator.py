@@ -43,6 +43,7 @@ def scores(made, pool, network):
     return [trial.score for trial in made.score(pool, network, NullMonitor())]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_scoring_leaves_no_trace_and_the_order_does_not_matter(trained, protocol):
     search_space, network, pool = trained

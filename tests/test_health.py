@@ -172,6 +172,7 @@ def test_a_fair_sampler_is_fair_and_looking_changes_nothing(
     assert len(found["architectures"]) == 2
 
 
+@pytest.mark.soak
 def test_rankings_are_looked_at_too_and_stay_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,6 +243,7 @@ def test_gates_rest_while_the_weights_learn_alone():
     assert not torch.equal(algo.learner.logits, logits)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_training_that_goes_on_ends_with_the_same_bits(name):
     space = "darts_cell" if name == "p_darts" else "nas_bench_201"
@@ -472,6 +473,7 @@ def test_methods_with_one_seed_see_the_same_images_in_the_same_order(tmp_path, m
     assert len(first) == len({total for _, total in first}) > 3
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
     run = tmp_path / "run"

@@ -147,6 +147,7 @@ def test_in_distillation_the_others_learn_the_first():
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_all_rules_together_go_on_to_the_same_bits():
     step_rules = rules(size_power=POWER, separate_momentum=True, distillation=True)
     gates = Sandwich(random=1, size="macs").bind(space(), TASK, None, Streams(0), steps=100)

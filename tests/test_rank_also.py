@@ -102,6 +102,7 @@ def test_the_first_way_again_agrees_with_itself() -> None:
     assert found["also_with_truth"] == found["kendall"]
 
 
+@pytest.mark.soak
 def test_an_interrupted_run_ends_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between two second scores of the first epoch."""
     words = [*KL, "rank.epochs=[1]", "checkpoint.steps=1"]
@@ -124,6 +125,7 @@ def test_an_interrupted_run_ends_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         assert Path("stopped", name).read_bytes() == Path("whole", name).read_bytes(), name
 
 
+@pytest.mark.soak
 def test_a_sweep_in_one_command(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sampler.rate=0.01,0.5", "hydra.sweep.dir=sweep", "dataset=digits", *KL]
     kept = [word for word in TINY if not word.startswith("dataset")]

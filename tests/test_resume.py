@@ -26,6 +26,7 @@ from resuming import (
 )
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("number", "method", "stage", "count"),
     [
@@ -176,6 +177,7 @@ def test_the_clock_is_set(days: int, place: Path, processes: Processes, undistur
     assert points(place / "run") == points(undisturbed)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "fault",
     [

@@ -76,6 +76,7 @@ def test_a_named_directory_is_continued_only_by_the_same_line(
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
+@pytest.mark.soak
 def test_a_sweep_does_only_what_is_left(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:

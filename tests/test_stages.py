@@ -73,6 +73,7 @@ def test_the_points_of_a_front_are_retrained(capsys: pytest.CaptureFixture[str])
     assert "it needs from=RUN_DIR" in capsys.readouterr().err
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("algo", ["random", "evolution", "nsga2"])
 def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> None:
     bound = 85_000  # of 55,320 to 118,440
@@ -90,6 +91,7 @@ def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> 
         assert params == result["params"]
 
 
+@pytest.mark.soak
 def test_another_seed_keeps_the_split_of_the_supernet() -> None:
     """Else a supernet would be scored on images that it was trained on."""
     run("supernet", "supernet", *WORDS, "seed=3")

@@ -115,6 +115,7 @@ def table(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.soak
 def test_a_sweep_ends_with_winners_that_were_looked_up(table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [

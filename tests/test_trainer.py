@@ -95,6 +95,7 @@ def trained(rounds: int, stop_after: int | None, **changes):
     return training, monitor
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("spans", ["round", "run"])
 def test_a_resumed_training_gives_the_same_bits(spans):
     whole, metrics = trained(3, None, schedule=schedule(spans=spans))
@@ -195,6 +196,7 @@ def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
     assert network.noise.drop_path(x, 1.0) is x and network.noise.dropout(x) is x
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("stop", range(1, 12))
 def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     def started(seed):
@@ -222,6 +224,7 @@ def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.soak
 def test_more_epochs_train_on_and_fewer_than_done_are_refused():
     def started(epochs):
         return trainer(epochs=epochs).bind(Probe(), Images(64), CPU, Streams(0))

@@ -20,7 +20,7 @@ from nasrun import __version__
 from nasrun.cli import arguments, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
-from nasrun.config.groups import conf_dir, tasks
+from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
 from nasrun.run.layout import RECORD, RESULT
@@ -181,17 +181,14 @@ def ready_overrides(line: CommandLine) -> list[str]:
                 override = f"{key}={quote(bare)}"
         parse(override)
         overrides.append(override)
-    if directory is None:
-        return overrides
+    if directory is None or "from" not in read(conf_dir() / "task" / f"{line.task}.yaml"):
+        return overrides  # of a task that takes no run, Hydra says that there is no such setting
     if not directory.expanduser().is_dir():  # before torch is imported, which takes seconds
         raise UserError(f"from={directory}: there is no such directory")
     from nasrun.cli.from_run import with_earlier
     from nasrun.task.base import find_task
 
-    task = find_task(str(line.task))
-    if task.takes is None:
-        return overrides  # Hydra knows no such setting, and says so
-    return with_earlier(directory, task, overrides, config_dir)
+    return with_earlier(directory, find_task(str(line.task)), overrides, config_dir)
 
 
 def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:

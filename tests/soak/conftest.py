@@ -29,6 +29,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"soak: {count} tests chosen by DATE={date}" if count else "soak: all tests"
 
 
+@pytest.hookimpl(trylast=True)  # of what tests/conftest.py has left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if count := os.environ.get(SAMPLE):
         chosen = sample([item.nodeid for item in items], int(count), os.environ[DATE])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.run import files, lock, logs
+from nasrun.run.layout import EVENTS_PREFIX
 from nasrun.run.run import Run
 from nasrun.trainer.training import Training
 
@@ -67,7 +68,7 @@ class Events:
         def call(path: Path, **named: Any) -> Any:
             file = original(path, **named)
             # TensorBoard's points are many, and follow each line of metrics at once.
-            return file if path.name.startswith(logs.PREFIX) else Halves(file, self.happen)
+            return file if path.name.startswith(EVENTS_PREFIX) else Halves(file, self.happen)
 
         return call
 

@@ -25,6 +25,7 @@ import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 from faults import ENDINGS, FAULTS
+from hydra._internal.hydra import Hydra
 
 import nasrun.cli.main
 
@@ -47,6 +48,8 @@ def child(order: dict[str, Any]) -> int:
 
 
 def serve() -> None:
+    # Hydra would compose everything once more, only to learn that it is no sweep.
+    Hydra.get_mode = lambda self, **arguments: None  # type: ignore[method-assign]
     for module in walk_packages(nasrun.__path__, "nasrun."):
         if not module.name.endswith("__main__"):
             import_module(module.name)

@@ -132,6 +132,7 @@ def test_what_it_writes(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) 
         assert Path(f"run/compare.{suffix}").stat().st_size > 5000
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "algo", ["random", "regularized_evolution", "evolution"], ids=lambda name: name
 )
@@ -169,6 +170,7 @@ def test_a_search_is_that_of_nasrun_search(algo: str) -> None:
     assert float(first["score"]) == result["score"]
 
 
+@pytest.mark.soak
 def test_stopped_and_continued_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the first search, within a later one, and between two."""
     assert compare(*TRUTH, "hydra.run.dir=whole") == 0

@@ -17,7 +17,7 @@ def test_any_override_is_valid_or_gets_one_clear_line(words: list[str], place: P
     check_line(words, place)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("number", range(3))
 def test_small_runs_of_every_kind(number: int, place: Path) -> None:  # noqa: F811
     check_small_run(number, place)

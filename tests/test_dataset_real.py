@@ -60,6 +60,7 @@ def moments(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, (square - mean.square()).sqrt()
 
 
+@pytest.mark.soak
 def test_cifar10_is_complete_and_normalised(cifar10: Path) -> None:
     splits = load("cifar10", root=str(cifar10), download=False)
     assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (3, 32, 10)

@@ -202,6 +202,7 @@ def test_without_a_penalty_nothing_is_removed():
     assert all(algo.learner.opened)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_training_that_goes_on_ends_with_the_same_bits(stop):
     words = ("search_algo.penalty=0.1", "search_algo.lr=0.2")

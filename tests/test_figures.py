@@ -118,6 +118,7 @@ def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) 
         assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_panels(count: int, tmp_path: Path) -> None:
     """As many as asked for, each with its words; none has a colour scale of its own."""

@@ -290,6 +290,7 @@ def test_retrain_from_no_plain_file(
     assert str(done) in refused("retrain", f"from={done}")
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard link"])
 @pytest.mark.parametrize(
     "name",
@@ -318,6 +319,7 @@ def test_no_plain_files_to_pass_over(kind: str, run: Path, outside: Path, goes_o
 # retrain from=RUN_DIR
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize(
     "override",
     [

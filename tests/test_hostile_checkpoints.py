@@ -88,10 +88,10 @@ def misfit(run: Path, part: str, taken: Run) -> str:
         "logs": [[], None],
         "logs/metrics.jsonl": [-1, math.inf, math.nan, [1]],
         "parts": [
-            *([], {"tally": 1}),
+            *([], {"scores": 1}),
             {str(part): {"label": "", "tree": {}, "tensors": None} for part in range(5000)},
         ],
-        "parts/tally/tree": [nested(200), nested(900)],
+        "parts/scores/tree": [nested(200), nested(900)],
         "parts/supernet/tensors": ["x", {"name": "000002-supernet.safetensors"}],
         "parts/supernet/tensors/size": ["9", None, -1, math.inf, 10**400],
         "parts/supernet/tensors/digest": [["x"], None],
@@ -202,6 +202,7 @@ def put_into_state(
     misfit(run, part, taken_up[phase])
 
 
+@pytest.mark.few(12)
 @each(
     {
         "supernet:supernet": [[], None, {}],
@@ -215,9 +216,7 @@ def put_into_state(
             *({str(10**9): {}}, {"-1": {}}, {"0": {}}, {"0": []}, {"0": {"momentum_buffer": 1.0}}),
             {"0": {"momentum_buffer": {"$tensor": "measured"}}},
         ],
-        "supernet:tally": [[]],
-        "supernet:tally/round": [math.inf],
-        "supernet:tally/count": ["x"],
+        "supernet:scores": [[], 3, {"round0": 3}, {"round0": ["x"]}, {"round0": [TRIAL]}],
         "supernet:images": [{}],
         "supernet:images/training": [ESCAPE],
         "supernet:search_algo/pool/architectures/0": [OTHER, "x"],
@@ -228,9 +227,9 @@ def put_into_state(
         "supernet:search_algo/filled": [3],
         "predictor:search_algo/predictor": [3],
         "predictor:search_algo/predictor/model": [{}],
-        "retrain:shortlist/trials": [3, [TRIAL]],
-        "retrain:shortlist/trials/0/score": ["x"],
-        "retrain:shortlist/trials/0/cost": [{"params": 1}],
+        "retrain:scores/shortlist": [3, [TRIAL]],
+        "retrain:scores/shortlist/0/score": ["x"],
+        "retrain:scores/shortlist/0/cost": [{"params": 1}],
         "retrain:retrain/step": [10**9],
     }
 )

@@ -277,6 +277,7 @@ def test_a_run_goes_by_the_table_that_it_began_with(
         assert measure(space.read(point["architecture"])) == point["latency_ms"]
 
 
+@pytest.mark.soak
 def test_a_resumed_run_reads_its_own_copy_of_a_users_table(
     tmp_path: Path, never_timed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

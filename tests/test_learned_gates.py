@@ -409,6 +409,7 @@ def test_proxyless_cost_factor_by_hand():
     assert factor.factor_of(torch.tensor(50.0)).item() == pytest.approx(expected)
 
 
+@pytest.mark.soak
 def test_p_darts_grows_and_keeps_the_heaviest_options():
     algo, training = started("p_darts", epochs=3)
     assert isinstance(training.network, StagedSupernet)
@@ -520,6 +521,7 @@ def test_darts_is_what_pc_darts_is_made_of():
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("name", ["darts", "snas", "proxyless", "dso"])
 def test_a_loss_that_is_no_number_stops_in_one_short_line_or_is_skipped(name, tmp_path, capsys):

@@ -83,6 +83,7 @@ def test_second_scores_are_what_the_evaluator_alone_gives(
     assert all(Path(f"both/also.{suffix}").stat().st_size > 5000 for suffix in ("png", "svg"))
 
 
+@pytest.mark.soak
 def test_the_first_way_again_agrees_with_itself() -> None:
     """The scores of the first are none other for there being a second."""
     assert rank("without") == 0

@@ -257,6 +257,7 @@ def test_a_member_without_a_score_is_refused() -> None:
         start(aging(), Cell()).load_state_dict(state | {"members": [unseen.to_json()]})
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", groups()["search_space"])
 @pytest.mark.parametrize("algo", [aging(evaluations=30), RandomSearch(evaluations=30, batch=9)])
 def test_every_space_is_searched(name: str, algo: Any) -> None:

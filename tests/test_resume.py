@@ -26,7 +26,7 @@ from resuming import (
 )
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("number", "method", "stage", "count"),
     [
@@ -177,7 +177,7 @@ def test_the_clock_is_set(days: int, place: Path, processes: Processes, undistur
     assert points(place / "run") == points(undisturbed)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -190,6 +190,7 @@ def test_a_full_disk(fault: Fault, processes: Processes, undisturbed: Path, tmp_
     check_full_disk(processes, tmp_path, undisturbed, fault)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", [("largest_file", [20_000]), ("no_space", [1])], ids=str)
 def test_a_disk_that_is_still_full(
     fault: Fault, place: Path, processes: Processes, undisturbed: Path

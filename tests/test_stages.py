@@ -45,6 +45,7 @@ def test_in_stages_or_at_once_the_bits_are_the_same() -> None:
     assert results[0]["params"] == results[1]["params"]
 
 
+@pytest.mark.soak
 def test_the_points_of_a_front_are_retrained(capsys: pytest.CaptureFixture[str]) -> None:
     found = run("search", "found", *WORDS, "search_algo=nsga2")
     front = json.loads((found / "front.json").read_text())

@@ -149,6 +149,7 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_trains(table, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.soak
 def test_a_recipe_may_speak_of_several_options_but_makes_no_slips(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "conf/experiment"

@@ -95,7 +95,7 @@ def trained(rounds: int, stop_after: int | None, **changes):
     return training, monitor
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("spans", ["round", "run"])
 def test_a_resumed_training_gives_the_same_bits(spans):
     whole, metrics = trained(3, None, schedule=schedule(spans=spans))
@@ -196,7 +196,7 @@ def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
     assert network.noise.drop_path(x, 1.0) is x and network.noise.dropout(x) is x
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("stop", range(1, 12))
 def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     def started(seed):

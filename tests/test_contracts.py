@@ -60,14 +60,18 @@ def test_samplers(name: str, space: str) -> None:
 
 
 CASE_OF_ALGO = {
-    "dso": ["search_space=dso_block"],
+    "dso": ["search_space=dso_block", "search_algo.lr=1.5"],
+    "enas": ["search_space=nao_cell", "search_space.nodes=1"],
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
     "p_darts": [
         *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
         *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),
     ],
 }
-"""Spaces and settings of the algorithms for which the smallest space is none, or too slow."""
+"""Spaces and settings of the algorithms that the smallest space does not suit.
+
+DSO-NAS removes edges, and ENAS samples inputs by attention; P-DARTS and NAO are slow otherwise.
+"""
 
 
 @pytest.mark.parametrize("name", options("search_algo"))

@@ -819,7 +819,10 @@ class NothingForNaN(Judge):
 
 
 class PublishesOthers(Judge):
-    published = {key: [0.99] for key in (Architecture("my_space", (i,) * 4) for i in range(4))}
+    def __init__(self) -> None:
+        super().__init__()
+        options = range(4)
+        self.published = {Architecture("my_space", (option,) * 4): [0.99] for option in options}
 
 
 BROKEN_EVALUATORS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -99,8 +100,11 @@ def the_same_is_asked_until_told(case: AlgoCase) -> None:
             require(search.ask() == architectures, "asked twice, others are asked for")
             again = search.next_round(NullMonitor())
             require(again is not None, "the round is over before its scores are told")
+            assert again is not None  # noqa: S101
             require(search.ask() == architectures, "begun again, a round asks for others")
-            if again is not None and case.space.size >= ROOMY * begun.evaluations:
+            like = replace(begun, evaluations=again.evaluations)
+            require(again == like, f"begun again, a round is {again}, not {like}")
+            if case.space.size >= ROOMY * begun.evaluations:
                 require(again.evaluations == left, f"{again.evaluations} are left, not {left}")
             search.tell([scores[one] for one in architectures])
             left -= len(architectures)

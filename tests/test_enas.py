@@ -27,7 +27,6 @@ from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
-from nasrun.values import Architecture, Cost, Trial
 
 DEVICE = torch.device("cpu")
 RELEASED = ControllerSettings(
@@ -286,10 +285,6 @@ def train(
     algo: EnasSearch, training: Training, monitor: NullMonitor | None = None, **changed
 ) -> None:
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
-
-
-def told(algo: EnasSearch, architectures: list[Architecture]) -> None:
-    algo.tell([Trial(one, 0.1 + sum(one.choices) / 1000, Cost(1, 1), 0) for one in architectures])
 
 
 def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_alone(monkeypatch):

@@ -188,13 +188,12 @@ def saved(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class Recorder(NullMonitor):
-    """A monitor that keeps the metrics, and takes states as a checkpointing run would."""
+    """A monitor that keeps the metrics."""
 
-    def __init__(self, snapshot: Any = None) -> None:
+    def __init__(self) -> None:
         self.metrics: dict[str, list[dict[str, float]]] = {}
         self.steps: dict[str, int] = {}
         self.totals: dict[str, int] = {}
-        self.snapshot = snapshot
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Any]:
@@ -204,8 +203,6 @@ class Recorder(NullMonitor):
             def advance(self, steps: int = 1, **metrics: float) -> None:
                 recorder.steps[name] = recorder.steps.get(name, 0) + steps
                 recorder.metrics.setdefault(name, []).append(metrics)
-                if recorder.snapshot:
-                    recorder.snapshot(name)
 
         self.totals[name] = total
         yield Stage()

@@ -1,6 +1,7 @@
-"""Checks of one's own spaces, datasets, samplers, algorithms, evaluators, as scikit-learn has.
+"""Checks of one's own spaces, datasets, samplers, algorithms and evaluators.
 
-Each check holds the laws of its kind and raises AssertionError over the first that is broken::
+Each check holds the laws of its kind, in the manner of scikit-learn's, and raises AssertionError
+over the first that is broken::
 
     def test_my_space():
         check_space(MySpace(channels=4), Problem(channels=3, size=16, classes=10))

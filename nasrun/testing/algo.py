@@ -164,6 +164,7 @@ def a_search_goes_on_from_its_state(case: AlgoCase) -> None:
 
         with suppress(StoppedError):
             case.drive(resumed, single=True, take=stop)
+        require(len(found) == len(following), f"{place}, it goes on for longer, or not at all")
         right = [same(now, then) for now, (then, _) in zip(found, following, strict=True)]
         require(all(right), f"{place}, the next state is another")
     require(resumed.front() == search.front(), "from the last state on, the front is another")
@@ -179,6 +180,9 @@ def a_budget_is_kept(case: AlgoCase) -> None:
     record = case.drive(case.search(candidates))
     outside = [one for one in _asked(record) if not candidates.allows(one)]
     require(not outside, f"{len(outside)} architectures are outside the budget")
+    for round_, asked in zip(record.rounds, record.asked, strict=True):
+        if case.space.size >= ROOMY * round_.evaluations:
+            require(len(asked) == round_.evaluations, f"{len(asked)} evaluations are too few")
     pooled = [one for round_ in record.rounds for one in round_.pool or ()]
     require(all(map(candidates.allows, pooled)), "the pool is not within the budget")
 

@@ -1,4 +1,4 @@
-"""Subjects of the laws of search algorithms: searches, the scores they are told, their records."""
+"""Subjects of the laws of search algorithms: searches, their scores, their records."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Record:
 
     @property
     def outcome(self) -> tuple[Any, ...]:
-        """What the search has come to: the best trials, the front, its state as it is written."""
+        """The best trials, the front, and the state as it is written."""
         count = len(self.told) + 1
         return self.search.best(count), self.search.front(), written(self.search.state_dict())
 
@@ -141,10 +141,10 @@ class AlgoCase:
         return Candidates(self.space, measure_of=self.measure)
 
     def within_budget(self) -> Candidates:
-        """The third of the space with the fewest parameters, or more where that cannot be met."""
+        """The tenth of the space with the fewest parameters, or more where that cannot be met."""
         measure, streams = self.measure("params"), Streams(self.seed, "testing/budget/")
         sizes = sorted(measure(self.space.sample(streams.numpy("sample", i))) for i in range(60))
-        for high in (sizes[20], sizes[40]):
+        for high in (sizes[6], sizes[20], sizes[40]):
             with suppress(UserError):
                 bounds = [Bounds("params", 0, high)]
                 return Candidates(self.space, bounds, {"params": measure}, self.measure)

@@ -199,7 +199,7 @@ def gates_of_says_what_is_run(case: EvaluatorCase) -> None:
 
 
 def outputs_that_are_not_finite_have_no_score(case: EvaluatorCase) -> None:
-    """Where a supernet's outputs are not finite, the score is NaN."""
+    """The score is NaN where a supernet's outputs are not finite."""
     if case.supernet is None:
         return
     broken = copy.deepcopy(case.supernet)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, TASK, Images, space, splits, trainer
+from helpers import CPU, TASK, Images, few_images, space, space_of, splits, trainer
 
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
@@ -45,8 +45,9 @@ def scores(made, pool, network):
 
 @pytest.mark.parametrize("protocol", ["recalibrated", "inherited"])
 def test_the_other_protocols_keep_the_laws(protocol):
-    settings = {"images": None, "batch_size": 16, "recalibration_images": 48}
-    check_evaluator(SupernetEvaluator(batch_norm=protocol, **settings), space(), splits())
+    settings = {"images": None, "batch_size": 8, "recalibration_images": 16}
+    made = SupernetEvaluator(batch_norm=protocol, **settings)
+    check_evaluator(made, space_of("nas_bench_macro"), few_images())
 
 
 def test_batch_statistics_are_those_of_training_mode(trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -159,3 +160,8 @@ def splits() -> Splits:
     return Splits(
         TASK, Images(64), Images(32, seed=1), lambda: Images(96), lambda: Images(32, seed=2)
     )
+
+
+def few_images() -> Splits:
+    """Three steps of eight images in an epoch, and two batches of validation images."""
+    return replace(splits(), train=Images(24), validation=Images(16, seed=1))

@@ -58,3 +58,41 @@ def test_samplers(name: str, space: str) -> None:
     words = (f"sampler={name}", f"search_space={space}")
     sampler, chosen = built("sampler", *words), built("search_space", *words)
     check_sampler(sampler, chosen, Problem(1, 8, 4))
+
+
+CASE_OF_ALGO = {
+    "dso": ["search_space=dso_block", "search_algo.lr=1.5"],
+    "enas": ["search_space=nao_cell", "search_space.nodes=1"],
+    "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
+    "p_darts": [
+        *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
+        *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),
+    ],
+}
+"""Spaces and settings of the algorithms that the smallest space does not suit.
+
+DSO-NAS removes edges, and ENAS samples inputs by attention; P-DARTS and NAO are slow otherwise.
+"""
+
+
+@pytest.mark.parametrize("name", options("search_algo"))
+def test_algos(name: str) -> None:
+    from helpers import few_images
+
+    from nasrun.testing import check_algo
+
+    words = [f"search_algo={name}", *CASE_OF_ALGO.get(name, ["search_space=nas_bench_macro"])]
+    check_algo(built("search_algo", *words), built("search_space", *words), few_images())
+
+
+@pytest.mark.parametrize("name", options("evaluator"))
+def test_evaluators(name: str, tmp_path: Path) -> None:
+    from helpers import few_images
+
+    from nasrun.testing import check_evaluator
+
+    table = tmp_path / "table.csv"
+    table.write_text("arch,mean_acc\n00000000,45.5\n22212220,93.13\n01201201,70\n")
+    words = [f"evaluator={name}", "search_space=nas_bench_macro"]
+    words += [f"evaluator.path={table}"] * (name == "table")
+    check_evaluator(built("evaluator", *words), built("search_space", *words), few_images())

@@ -202,26 +202,6 @@ def test_without_a_penalty_nothing_is_removed():
     assert all(algo.learner.opened)
 
 
-@pytest.mark.few(1)
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_training_that_goes_on_ends_with_the_same_bits(stop):
-    words = ("search_algo.penalty=0.1", "search_algo.lr=0.2")
-    algo, training = started(*words)
-    train(algo, training)
-    first, first_training = started(*words)
-    train(first, first_training, epochs=stop)
-    other, other_training = started(*words)
-    other.load_state_dict(first.state_dict())
-    other_training.load_state_dict(first_training.state_dict())
-    train(other, other_training)
-    assert torch.equal(other.learner.apg.values, algo.learner.apg.values)
-    assert other.learner.opened == algo.learner.opened
-    assert other.learner.history == algo.learner.history
-    assert 0 < sum(algo.learner.opened) < 32
-    weights = zip(training.network.parameters(), other_training.network.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in weights)
-
-
 def test_a_run_says_draws_and_keeps_what_it_found(tmp_path, capsys):
     words = ["search_space=dso_block", "search_algo=dso", "search_algo.penalty=2", "effort=smoke"]
     run = tmp_path / "run"

@@ -18,7 +18,6 @@ from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
-from nasrun.run.state import decode_tensors, encode_tensors, pack, unpack
 from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Sample
 from nasrun.search_algo.enas.enas import Enas, EnasSearch
 from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
@@ -28,7 +27,6 @@ from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
-from nasrun.values import Architecture, Cost, Trial
 
 DEVICE = torch.device("cpu")
 RELEASED = ControllerSettings(
@@ -289,10 +287,6 @@ def train(
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
-def told(algo: EnasSearch, architectures: list[Architecture]) -> None:
-    algo.tell([Trial(one, 0.1 + sum(one.choices) / 1000, Cost(1, 1), 0) for one in architectures])
-
-
 def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_alone(monkeypatch):
     algo, training = started()
     learner, seen, drawn = algo.learner, [], []
@@ -334,62 +328,6 @@ def test_one_epoch_trains_different_architectures_and_another_other_ones():
     paths = [tuple(algo.learner.gates(step)[0]) for step in range(8)]
     assert len(set(paths)) == 8
     assert [tuple(algo.learner.gates(step)[0]) for step in range(8)] == paths
-
-
-class Stopping(NullMonitor):
-    """A monitor that stops the run at a step."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def safe_point(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise UserError("stopped here")
-
-
-@pytest.mark.soak
-def test_a_training_that_goes_on_ends_with_the_same_bits():
-    algo, training = started(epochs=2)
-    train(algo, training)
-    derived = algo.ask()
-    for step in (4, 6):  # as an epoch begins, and within one
-        first, first_training = started(epochs=2)
-        with pytest.raises(UserError, match="stopped here"):
-            train(first, first_training, Stopping(step))
-        tree, tensors = pack(first.state_dict())
-        state = unpack(json.loads(json.dumps(tree)), decode_tensors(encode_tensors(tensors)))
-        other, other_training = started(epochs=2)
-        other.load_state_dict(state)
-        other_training.load_state_dict(first_training.state_dict())
-        train(other, other_training)
-        for mine, its in (
-            (algo.learner.controller, other.learner.controller),
-            (training.network, other_training.network),
-        ):
-            pairs = zip(mine.parameters(), its.parameters(), strict=True)
-            assert all(torch.equal(a, b) for a, b in pairs), step
-        assert other.learner.reinforce.baseline == algo.learner.reinforce.baseline > 0
-        assert other.ask() == derived
-
-
-def test_the_best_of_those_derived_wins_also_after_a_stop():
-    algo, _ = started("search_algo.derive=7", "search_algo.batch=3")
-    assert algo.next_round(NullMonitor()).evaluations == 7
-    asked = []
-    while architectures := algo.ask():
-        assert len(architectures) <= 3
-        asked += architectures
-        told(algo, architectures)
-        if len(asked) == 3:
-            other, _ = started("search_algo.derive=7", "search_algo.batch=3")
-            other.load_state_dict(algo.state_dict())
-            algo = other
-            assert algo.next_round(NullMonitor()).evaluations == 4
-    assert len(set(asked)) == 7 and algo.next_round(NullMonitor()) is None
-    scores = [trial.score for trial in algo.best(7)]
-    assert scores == sorted(scores, reverse=True)
-    assert algo.best(1)[0].score == max(0.1 + sum(one.choices) / 1000 for one in asked)
 
 
 def test_a_policy_that_is_sure_derives_few(monkeypatch):

@@ -161,63 +161,6 @@ def test_every_generation_is_scored_and_nothing_twice(make: Any, batch: int) -> 
 def test_the_batch_changes_nothing(make: Any) -> None:
     asked = [flat(start_toy(make, Cell(), batch=n)) for n in (1, 4, 100)]
     assert asked[0] == asked[1] == asked[2]
-    assert asked[0] != flat(start_toy(make, Cell(), seed=1))
-
-
-@BOTH
-@pytest.mark.parametrize("population", [7, 21, 30])
-def test_a_small_space_is_exhausted(make: Any, population: int) -> None:
-    space = Cell(nodes=1, ops=3)  # 21 networks, see test_search_algo
-    algo = start_toy(make, space, population=population, mutations=4, crossovers=3)
-    rounds = 0
-    while algo.next_round(NullMonitor()):
-        rounds += 1
-        while batch := algo.ask():
-            algo.tell(told(space, batch))
-    assert rounds == 1
-    assert len(algo.pool.trials) == 21
-    assert algo.next_round(NullMonitor()) is None
-    assert algo.ask() == []
-    assert algo.best(1)[0].score == max(map(space.score, space.every()))
-
-
-@BOTH
-def test_the_same_is_asked_until_it_is_told(make: Any) -> None:
-    algo = start_toy(make, Cell())
-    assert algo.next_round(NullMonitor())
-    while batch := algo.ask():
-        assert algo.ask() == batch
-        algo.next_round(NullMonitor())
-        assert algo.ask() == batch
-        first, *rest = told(algo.pool.space, batch)
-        algo.tell([first])
-        assert algo.ask()[: len(rest)] == batch[1:]
-        algo.tell(rest)
-        with pytest.raises(ValueError, match="not in list"):
-            algo.tell([first])
-
-
-@BOTH
-@pytest.mark.parametrize("evaluations", [0, 1, 7, 10, 11, 35, 59, 60])
-def test_a_search_goes_on_from_its_state(make: Any, evaluations: int) -> None:
-    unbroken = start_toy(make, Cell())
-    whole = flat(unbroken)
-    algo = start_toy(make, Cell())
-    asked: list[Architecture] = []
-    assert algo.next_round(NullMonitor())
-    while len(asked) < evaluations:
-        trial = told(algo.pool.space, algo.ask()[:1])
-        asked += [trial[0].architecture]
-        algo.tell(trial)
-    state = saved(algo.state_dict())
-    resumed = start_toy(make, Cell())
-    resumed.load_state_dict(state)
-    assert saved(resumed.state_dict()) == state
-    asked += flat(resumed)
-    assert asked == whole
-    assert resumed.best(99) == unbroken.best(99)
-    assert resumed.front() == unbroken.front()
-    assert saved(resumed.state_dict()) == saved(unbroken.state_dict())
 
 
 @BOTH
@@ -228,17 +171,6 @@ def test_a_state_of_no_search_is_refused(make: Any, generation: Any) -> None:
     state = saved(algo.state_dict()) | {"generation": generation}
     with pytest.raises(ValueError, match="is no number from 0 to 6"):
         start_toy(make, Cell()).load_state_dict(state)
-
-
-@BOTH
-@pytest.mark.parametrize("seed", range(3))
-def test_the_budget_is_kept(make: Any, seed: int) -> None:
-    space = Planted(seed)
-    prices = sorted(space.price(space.sample(np.random.default_rng(i))) for i in range(500))
-    algo = started(make(), space, seed, high=prices[2])
-    asked = flat(algo)
-    assert len(asked) == 60
-    assert max(map(space.price, asked)) <= prices[2]
 
 
 def test_children_come_from_parents() -> None:

@@ -243,25 +243,6 @@ def test_gates_rest_while_the_weights_learn_alone():
     assert not torch.equal(algo.learner.logits, logits)
 
 
-@pytest.mark.few(2)
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_training_that_goes_on_ends_with_the_same_bits(name):
-    space = "darts_cell" if name == "p_darts" else "nas_bench_201"
-    algo, training = started(name, space=space, epochs=3)
-    train(algo, training)
-    first, first_training = started(name, space=space, epochs=3)
-    train(first, first_training, epochs=2)
-    other, other_training = started(name, space=space, epochs=3)
-    other.load_state_dict(first.state_dict())
-    other_training.load_state_dict(first_training.state_dict())
-    train(other, other_training)
-    assert torch.equal(other.learner.logits, algo.learner.logits)
-    assert torch.equal(other.learner.opened, algo.learner.opened)
-    assert other.learner.derive() == algo.learner.derive()
-    weights = zip(training.network.parameters(), other_training.network.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in weights)
-
-
 def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
     one = space_of("nas_bench_201")
     gates = SnasGates(snas(), context(one, epochs=500))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from helpers import few_images
 from test_search_algo import (
     LEARN,
     Cell,
@@ -24,6 +23,7 @@ from test_search_algo import (
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.random_search import RandomSearch
+from nasrun.testing import check_algo
 
 
 def test_rounds_of_nao() -> None:
@@ -86,66 +86,20 @@ def test_ascent_beats_random_search() -> None:
     assert new > seeds > random
 
 
-def test_seeds_matter_and_decide_everything() -> None:
-    histories = [run(start(nao(), seed=seed)) for seed in (0, 0, 1)]
-    assert histories[0] == histories[1]
-    assert histories[0][0][1] != histories[2][0][1]
-    assert histories[0][1][0].pool != histories[2][1][0].pool
-
-
-def finish(algo: Any) -> Any:
-    history = run(algo)
-    return history, [t.to_json() for t in algo.best(99)], saved(algo.state_dict())
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality of nested states, bit by bit in the tensors."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
-
 SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max": 2.0}
 
 
 @pytest.mark.parametrize(
-    "new",
+    "algo",
     [
-        lambda: nao({"epochs": 2}, **SHORT, rounds=3),
-        lambda: nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst"),
-        lambda: nao({"epochs": 2, "keep_weights": False}, **SHORT, rounds=2, train_on="pool"),
-        lambda: RandomSearch(evaluations=12, batch=5),
+        nao({"epochs": 2}, **SHORT, rounds=3),
+        nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst"),
+        nao({"epochs": 2, "keep_weights": False}, **SHORT, rounds=2, train_on="pool"),
     ],
 )
-def test_resume_after_every_call(new: Any) -> None:
+def test_searches_of_other_rules_go_on_from_their_states(algo: Any) -> None:
     """Also inside next_round, after every epoch and every step of the ascent."""
-    states: list[dict[str, Any]] = []
-    algo = start(new())
-
-    def snapshot(_: str = "") -> None:
-        states.append(saved(copy.deepcopy(algo.state_dict())))
-
-    snapshot()
-    monitor = Recorder(snapshot)
-    while training := algo.next_round(monitor):
-        snapshot()
-        while batch := algo.ask():
-            snapshot()
-            algo.tell([trial(algo.pool.space, a, training.index) for a in batch])
-            snapshot()
-    end = saved(algo.state_dict())
-    best = [t.to_json() for t in algo.best(99)]
-    assert len(states) > 7
-    for state in states:
-        resumed = start(new())
-        resumed.load_state_dict(state)
-        _, resumed_best, resumed_end = finish(resumed)
-        assert resumed_best == best
-        assert same(resumed_end, end)
+    check_algo(algo, Cell(), few_images(), only=["a_search_goes_on_from_its_state"])
 
 
 def test_current_round_again_after_a_resume() -> None:

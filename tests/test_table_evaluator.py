@@ -58,8 +58,6 @@ def test_scores_are_those_of_the_table(tmp_path, name, content):
     assert [trial.architecture for trial in trials] == asked
     assert [trial.score for trial in trials] == pytest.approx([0.9313, 0.455])
     for trial in trials:
-        assert trial.cost == search_space.cost(trial.architecture, splits().problem)
-        assert trial.seed == 3
         assert trial.evaluation == {"evaluator": "table", "table": name, "column": "mean_acc"}
 
 

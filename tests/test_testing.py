@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import few_images
 from torch import nn
 
 from nasrun import testing
 from nasrun.dataset.base import Dataset, Splits
 from nasrun.dataset.digits import Digits
 from nasrun.errors import UserError
+from nasrun.evaluator.base import Scorer, choices_of
+from nasrun.evaluator.supernet import SupernetEvaluator
+from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.base import Sampler
+from nasrun.search_algo.base import Round, Search, SearchAlgo
+from nasrun.search_algo.gates.darts import Darts, DartsGates
+from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.graph import Graph, Node
 from nasrun.streams import Streams
-from nasrun.testing import check_dataset, check_sampler, check_space
-from nasrun.values import Architecture, Decision, Problem
+from nasrun.testing import (
+    check_algo,
+    check_dataset,
+    check_evaluator,
+    check_sampler,
+    check_space,
+)
+from nasrun.values import Architecture, Decision, Problem, Trial
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "plugin"))
 
@@ -522,3 +535,312 @@ def test_a_sampler_that_breaks_a_law_is_caught(kind: type[Rule], law: str) -> No
     check_sampler(Rule(), space(), PROBLEM)
     with pytest.raises(AssertionError, match=rf"sampler {kind.__name__} .* the law {law} \("):
         check_sampler(kind(), space(), PROBLEM, only=[law])
+
+
+class Guess(SearchAlgo):
+    """Six random architectures; subclasses do something wrong."""
+
+    rounds = 1
+
+    def __init__(self, evaluations: int = 6) -> None:
+        self.evaluations = evaluations
+
+    def bind(self, candidates, streams, device):
+        return Guesses(self, candidates, streams)
+
+    def form(self, space, architecture):
+        return space.canonical(architecture)
+
+    def sample(self, candidates, rng):
+        return candidates.sample(rng)
+
+    def announced(self, waiting):
+        return len(waiting)
+
+    def choose(self, waiting):
+        return waiting[:4]
+
+    def take(self, trials):
+        return trials
+
+    def order(self, trials):
+        return sorted(trials, key=lambda trial: -trial.score)
+
+    def saved(self, trials):
+        return trials
+
+
+class Guesses(Search):
+    def __init__(self, algo, candidates, streams):
+        super().__init__(candidates, streams)
+        self.algo, self.told, found = algo, [], {}
+        for index in range(200):
+            one = algo.sample(candidates, streams.numpy("guess", index))
+            if len(found) < algo.evaluations:
+                found.setdefault(algo.form(self.space, one), one)
+        self.waiting = list(found.values())
+
+    def begin_round(self):
+        waiting = self.waiting
+        return Round(0, None, True, self.algo.announced(waiting)) if waiting else None
+
+    def ask(self):
+        return self.algo.choose(self.waiting)
+
+    def tell(self, trials):
+        for trial in trials:
+            self.waiting.remove(trial.architecture)
+        self.told += self.algo.take(trials)
+
+    def best(self, count):
+        return self.algo.order(self.told)[:count]
+
+    def state_dict(self):
+        waiting = [one.to_json() for one in self.waiting]
+        return {"waiting": waiting, "told": [t.to_json() for t in self.algo.saved(self.told)]}
+
+    def load_state_dict(self, state):
+        self.waiting = [self.space.read(one) for one in state["waiting"]]
+        self.told = [Trial.from_json(trial) for trial in state["told"]]
+
+
+class SeedlessGuess(Guess):
+    def bind(self, candidates, streams, device):
+        return super().bind(candidates, Streams(0), device)
+
+
+class FewerEachTime(Guess):
+    """The settings change with every search."""
+
+    def bind(self, candidates, streams, device):
+        self.evaluations -= 1
+        return super().bind(candidates, streams, device)
+
+
+class GuessesStrangers(Guess):
+    def sample(self, candidates, rng):
+        return Architecture("other", candidates.sample(rng).choices)
+
+
+class AnnouncesFewer(Guess):
+    def announced(self, waiting):
+        return len(waiting) - 1
+
+
+class OthersEachTime(Guess):
+    calls = 0
+
+    def choose(self, waiting):
+        self.calls += 1
+        return waiting[self.calls % len(waiting) :][:4] if waiting else []
+
+
+class TakesTheLast(Guess):
+    """Of several scores at once it keeps one."""
+
+    def take(self, trials):
+        return trials[-1:]
+
+
+class BestAreTheFirst(Guess):
+    def order(self, trials):
+        return trials
+
+
+class SavesNothing(Guess):
+    def saved(self, trials):
+        return trials[:0]
+
+
+class AnyPrice(Guess):
+    def sample(self, candidates, rng):
+        return candidates.space.sample(rng)
+
+
+class ByChoices(Guess):
+    """It scores architectures that stand for one network."""
+
+    def form(self, space, architecture):
+        return architecture
+
+
+class Normalises(Guess):
+    def order(self, trials):
+        scores = [trial.score for trial in trials]
+        return sorted(trials, key=lambda trial: -trial.score / (max(scores) - min(scores)))
+
+    def take(self, trials):
+        self.order(trials)
+        return trials
+
+
+ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedGuess(Darts):
+    """DARTS, whose learner a subclass may change."""
+
+    order: int = 1
+    adam: GateAdam = ADAM
+    rest_epochs: float = 0.0
+    spread: float = 0.1
+    edges: bool = False
+
+    def make_learner(self, context, candidates):
+        settings = {"rest_epochs": self.rest_epochs, "spread": self.spread, "edges": self.edges}
+        return self.learner(context, self.adam, order=self.order, **settings)
+
+    def learner(self, context, adam, **settings):
+        return DartsGates(context, adam, **settings)
+
+
+class SeedlessGates(LearnedGuess):
+    def learner(self, context, adam, **settings):
+        return DartsGates(replace(context, streams=Streams(0)), adam, **settings)
+
+
+class ForgetsTheAverages(LearnedGuess):
+    """A learner that goes on has lost the averages of its optimiser."""
+
+    class learner(DartsGates):  # noqa: N801
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.optimiser.state.clear()
+
+
+BROKEN_ALGOS = [
+    (SeedlessGuess, "seed_and_scores_decide"),
+    (FewerEachTime, "seed_and_scores_decide"),
+    (GuessesStrangers, "what_is_asked_for_is_new"),
+    (AnnouncesFewer, "rounds_are_as_announced"),
+    (OthersEachTime, "the_same_is_asked_until_told"),
+    (TakesTheLast, "scores_may_be_told_one_by_one"),
+    (BestAreTheFirst, "the_best_are_sorted"),
+    (SavesNothing, "a_search_goes_on_from_its_state"),
+    (AnyPrice, "a_budget_is_kept"),
+    (ByChoices, "an_exhausted_space_ends_the_search"),
+    (Normalises, "equal_scores_break_nothing"),
+    (SeedlessGates, "gates_follow_the_seed"),
+    (ForgetsTheAverages, "gates_learn_on_from_their_state"),
+]
+
+
+@pytest.mark.parametrize("kind", [Guess, LearnedGuess])
+def test_sound_algorithms_pass(kind: Any) -> None:
+    check_algo(kind(), space(), few_images(), seed=1)
+
+
+@pytest.mark.parametrize(("kind", "law"), BROKEN_ALGOS)
+def test_an_algorithm_that_breaks_a_law_is_caught(kind: Any, law: str) -> None:
+    laws = (*testing.ALGO_LAWS, *testing.GATE_LAWS)
+    assert {law for _, law in BROKEN_ALGOS} == {law.__name__ for law in laws}
+    with pytest.raises(AssertionError, match=rf"algorithm {kind.__name__} .* the law {law} \("):
+        check_algo(kind(), space(), few_images(), only=[law])
+
+
+class Judge(SupernetEvaluator):
+    """Scores by a supernet, which subclasses change."""
+
+    published: dict[Architecture, list[float]] | None = None
+
+    def __init__(self) -> None:
+        super().__init__(images=None, batch_size=8, batch_norm="batch", recalibration_images=8)
+        self.calls = 0
+
+    def bind(self, space, splits, compute, streams):
+        judge, inner = self, super().bind(space, splits, compute, streams)
+
+        class Judging(Scorer):
+            published_scores = judge.published
+
+            def score(self, architectures, supernet, monitor, gates_of=choices_of):
+                for one in architectures:
+                    judge.calls += 1
+                    yield judge.judge(inner, one, supernet, gates_of)
+
+        return Judging()
+
+    def judge(self, inner, architecture, supernet, gates_of):
+        (trial,) = inner.score([architecture], supernet, NullMonitor(), gates_of)
+        return self.change(trial)
+
+    def change(self, trial):
+        return trial
+
+
+class SaysOtherSeeds(Judge):
+    def change(self, trial):
+        return replace(trial, seed=7)
+
+
+class PerCent(Judge):
+    def change(self, trial):
+        return replace(trial, score=100 * trial.score)
+
+
+class Drifts(Judge):
+    def change(self, trial):
+        return replace(trial, score=trial.score / self.calls)
+
+
+class FewerImages(Judge):
+    """Every other architecture is scored on fewer images."""
+
+    def judge(self, inner, *rest):
+        fewer = replace(inner, validation=list(inner.validation)[: 1 + self.calls % 2])
+        return super().judge(fewer, *rest)
+
+
+class NeedsNoSupernet(Judge):
+    """It demands a supernet and does not use it."""
+
+    def judge(self, inner, architecture, supernet, gates_of):
+        cost = inner.space.cost(architecture, inner.problem)
+        return Trial(architecture, 0.5, cost, inner.seed, {"evaluator": "none"})
+
+
+class KeepsTraining(Judge):
+    def judge(self, inner, architecture, supernet, gates_of):
+        try:
+            return super().judge(inner, architecture, supernet, gates_of)
+        finally:
+            supernet.train()
+
+
+class OwnPaths(Judge):
+    def judge(self, inner, architecture, supernet, gates_of):
+        return super().judge(inner, architecture, supernet, choices_of)
+
+
+class NothingForNaN(Judge):
+    def change(self, trial):
+        return trial if trial.score == trial.score else replace(trial, score=0.0)
+
+
+class PublishesOthers(Judge):
+    def __init__(self) -> None:
+        super().__init__()
+        options = range(4)
+        self.published = {Architecture("my_space", (option,) * 4): [0.99] for option in options}
+
+
+BROKEN_EVALUATORS = [
+    (SaysOtherSeeds, "trials_say_how_they_came_about"),
+    (PerCent, "scores_are_shares"),
+    (Drifts, "scores_do_not_depend_on_the_others"),
+    (FewerImages, "all_are_scored_on_the_same_images"),
+    (NeedsNoSupernet, "all_are_scored_on_the_same_images"),
+    (KeepsTraining, "the_supernet_is_left_as_it_was"),
+    (OwnPaths, "gates_of_says_what_is_run"),
+    (NothingForNaN, "outputs_that_are_not_finite_have_no_score"),
+    (PublishesOthers, "published_scores_are_the_scores"),
+]
+
+
+@pytest.mark.parametrize(("kind", "law"), BROKEN_EVALUATORS)
+def test_an_evaluator_that_breaks_a_law_is_caught(kind: type[Judge], law: str) -> None:
+    assert {law for _, law in BROKEN_EVALUATORS} == {law.__name__ for law in testing.EVALUATOR_LAWS}
+    check_evaluator(Judge(), space(), few_images(), only=[law])
+    with pytest.raises(AssertionError, match=rf"evaluator {kind.__name__} .* the law {law} \("):
+        check_evaluator(kind(), space(), few_images(), only=[law])

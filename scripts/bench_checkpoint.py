@@ -65,11 +65,11 @@ def main_job(short: bool) -> None:
 def full_size() -> None:
     images = ["dataset=synthetic", "dataset.channels=3", "dataset.image_size=32"]
     config = compose(["task=search", "experiment=balanced_nao_cifar10", *images])
-    parts = build_setup(config)
+    setup = build_setup(config)
     compute = Compute.choose("auto", precision="auto", deterministic=False)
-    space, streams = parts.search_space, Streams(0)
-    splits = parts.dataset.load(streams, compute.device)
-    search = parts.search_algo.bind(Candidates(space), streams, compute.device)
+    space, streams = setup.search_space, Streams(0)
+    splits = setup.dataset.load(streams, compute.device)
+    search = setup.search_algo.bind(Candidates(space), streams, compute.device)
     with tempfile.TemporaryDirectory() as place:
         run = Run(
             Path(place),
@@ -81,8 +81,8 @@ def full_size() -> None:
             checkpoint=CheckpointEvery(minutes=None, steps=None),
         )
         with streams.default("init"):
-            supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
-        training = parts.trainer.bind(supernet, splits.train, compute, streams)
+            supernet = space.supernet(splits.problem, auxiliary=setup.trainer.auxiliary)
+        training = setup.trainer.bind(supernet, splits.train, compute, streams)
         run.begin()
         round_ = search.next_round(run)
         if round_ is None:
@@ -90,10 +90,10 @@ def full_size() -> None:
         search.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in search.ask()])
         run.keep("search_algo", search)
         run.keep("supernet", training)
-        gates = parts.sampler.bind(
+        gates = setup.sampler.bind(
             space, splits.problem, round_.pool, streams.sub("sampler"), steps=training.steps
         )
-        batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)
+        batches = splits.train.train_batches(setup.trainer.batch_size, streams=streams)
         training.network.train()
         steps, points, writes = [], [], []
         for step in range(12):

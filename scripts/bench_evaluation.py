@@ -90,13 +90,14 @@ def search_alone(space: SearchSpace, population: int, problem: Problem) -> float
         batch=population,
     )
     size = space.sizer("macs", problem, "final")
-    low, high = (size(one) for one in space.extremes(size, Streams(0)))
+    low, high = (size(architecture) for architecture in space.extremes(size, Streams(0)))
     candidates = Candidates(space, [Bounds("macs", 0, (low + high) / 2)], {"macs": size})
     search = algo.bind(candidates, Streams(0), torch.device("cpu"))
     count, began = 0, time.perf_counter()
     search.next_round(NullMonitor())
     while asked := search.ask():
-        search.tell([Trial(one, sum(one.choices) / 100, Cost(1, 1), 0) for one in asked])
+        trials = [Trial(each, sum(each.choices) / 100, Cost(1, 1), 0) for each in asked]
+        search.tell(trials)
         count += len(asked)
     return (time.perf_counter() - began) / count
 
@@ -122,21 +123,21 @@ def main() -> None:
         *(f"dataset.validation={options.images}", "dataset.train_images=10000"),
         *(f"search_space.search.width={options.width}", "dataset.classes=10"),
     ]
-    parts = build_setup(compose(words))
+    setup = build_setup(compose(words))
     compute = Compute.choose(options.device, precision="auto", deterministic=False)
-    splits, space = parts.dataset.load(Streams(0), compute.device), parts.search_space
+    splits, space = setup.dataset.load(Streams(0), compute.device), setup.search_space
     supernet = compute.place(space.supernet(splits.problem))
     rng = Streams(0).numpy("candidates")
     chosen = [space.sample(rng) for _ in range(options.candidates)]
     print(f"{compute.describe()}, width {options.width}, {options.images} validation images")
     slow = [
         seconds(
-            lambda one=one: reference(  # type: ignore[misc]
-                supernet, one, splits, options.images, options.batches, compute
+            lambda architecture=architecture: reference(  # type: ignore[misc]
+                supernet, architecture, splits, options.images, options.batches, compute
             ),
             compute,
         )
-        for one in chosen
+        for architecture in chosen
     ]
     against = statistics.median(slow)
     show(f"reference, {options.batches} batches", slow, against)

@@ -31,7 +31,7 @@ NOT_COMPARED = ("run.json", "result.json")
 
 SMOKE = ("effort=smoke", "threads=1", "hydra.run.dir=run")
 
-FIRST = {"retrain_from": "search", "search_from": "supernet", "rank_from": "supernet"}
+PREDECESSORS = {"retrain_from": "search", "search_from": "supernet", "rank_from": "supernet"}
 """Runs that start from another."""
 
 TASKS = {
@@ -41,7 +41,7 @@ TASKS = {
     "search_from": ("search", "from=../supernet/run", "search_algo=nsga2"),
     "rank_from": ("rank", "from=../supernet/run", "rank.truth_store=truth"),
 }
-"""Runs that are no recipe's; FIRST tells where they must come after another."""
+"""Runs that are no recipe's; PREDECESSORS tells where they must come after another."""
 
 FORKED = """
 import gc, json, os, runpy, sys
@@ -83,7 +83,7 @@ def lines_of(names: Sequence[str]) -> dict[str, list[str]]:
     """The command line of each run by name, those first that others start from."""
     recipes = {path.stem: path for path in sorted((ROOT / "conf/experiment").glob("*.yaml"))}
     wanted = list(names) or [*TASKS, *recipes]
-    wanted = [FIRST[name] for name in wanted if name in FIRST] + wanted
+    wanted = [PREDECESSORS[name] for name in wanted if name in PREDECESSORS] + wanted
     lines = {}
     for name in dict.fromkeys(wanted):
         if name in TASKS:
@@ -126,7 +126,7 @@ def failures(process: subprocess.Popen[str]) -> list[str]:
     return [place.strip() for status, place in ended if status != "0"]
 
 
-def differences(one: Path, other: Path) -> Iterator[str]:
+def differences(first: Path, second: Path) -> Iterator[str]:
     """What is not the same in two finished run directories."""
     files = [
         {
@@ -134,15 +134,17 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             for path in run.iterdir()
             if path.is_file() and "tfevents" not in path.name and path.name != "lock"
         }
-        for run in (one, other)
+        for run in (first, second)
     ]
     for name in sorted(files[0].keys() | files[1].keys()):
         if not all(name in found for found in files):
-            yield f"{name} is only in {one if name in files[0] else other}"
-        elif name not in NOT_COMPARED and name.endswith(SUFFIXES):
-            first, second = (found[name].read_bytes() for found in files)
-            if first != second:
-                yield f"{name} differs"
+            yield f"{name} is only in {first if name in files[0] else second}"
+        elif (
+            name not in NOT_COMPARED
+            and name.endswith(SUFFIXES)
+            and files[0][name].read_bytes() != files[1][name].read_bytes()
+        ):
+            yield f"{name} differs"
     if all("result.json" in found for found in files):
         results = [json.loads(found["result.json"].read_text()) for found in files]
         for result in results:
@@ -163,14 +165,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         place = (arguments.keep or Path(scratch)).resolve()
         places = [place / "before", place / "after"]
-        running = [run(one, lines, where) for one, where in zip(checkouts, places, strict=True)]
+        running = [run(*where) for where in zip(checkouts, [lines] * 2, places, strict=True)]
         failed = [name for process in running for name in failures(process)]
         for name in failed:
             print(f"failed: {name}: see log.txt there")
         different = 0
         for name in lines:
-            runs = [one / name / "run" for one in places]
-            if not all((one / "result.json").exists() for one in runs):
+            runs = [place / name / "run" for place in places]
+            if not all((directory / "result.json").exists() for directory in runs):
                 continue
             found = list(differences(*runs))
             different += bool(found)

@@ -20,7 +20,7 @@ WINDOW_STEPS = 64
 """Steps within the window, where it is not too narrow for that."""
 
 
-class Additive:
+class AdditiveCosts:
     """The terms of a cost that adds up over the groups of ``SearchSpace.additive``.
 
     options: for each group the choices of its decisions; terms: what each adds to ``base``.
@@ -63,7 +63,7 @@ class Window:
     outside, which the caller rejects.
     """
 
-    def __init__(self, costs: Additive, low: float, high: float) -> None:
+    def __init__(self, costs: AdditiveCosts, low: float, high: float) -> None:
         self.costs = costs
         # The error of rounding in a sum: a bound that is exactly the smallest cost is met.
         margin = 1e-12 * max(abs(costs.low), abs(costs.high))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasrun.budget.additive import Additive, Window
+from nasrun.budget.additive import AdditiveCosts, Window
 from nasrun.errors import UserError
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.streams import Streams
@@ -145,7 +145,7 @@ class Candidates:
         return best
 
     def _window(self, bound: Bounds) -> Window:
-        return Additive(self.space, self.measures[bound.name]).window(bound.low, bound.high)
+        return AdditiveCosts(self.space, self.measures[bound.name]).window(bound.low, bound.high)
 
     def _check_reach(self, bound: Bounds, streams: Streams) -> None:
         """Raise UserError where the whole space lies below the bounds, or above them."""

@@ -16,8 +16,8 @@ from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shorte
 from nasrun.run.files import printable
 from nasrun.run.layout import RECORD
 
-DEBUG = "NASRUN_DEBUG"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DEBUG_VARIABLE = "NASRUN_DEBUG"
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
@@ -48,7 +48,10 @@ def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
     text = printable(shortened(" ".join(str(error).split()), 2000))
     if isinstance(error, UserError):
         return f"error: {text}", 2
-    return f"internal error: {type(error).__name__}: {text} ({DEBUG}=1 shows the traceback)", 1
+    return (
+        f"internal error: {type(error).__name__}: {text} ({DEBUG_VARIABLE}=1 shows the traceback)",
+        1,
+    )
 
 
 def trouble_with_output(error: BaseException) -> UserError | None:
@@ -62,7 +65,7 @@ def trouble_with_output(error: BaseException) -> UserError | None:
         return None
     path = Path(str(cause.filename)).absolute() if cause.filename else None
     place, advice = path or output, "choose another place with outputs=DIR"
-    if cause.errno in NO_SPACE:
+    if cause.errno in NO_SPACE_ERRNOS:
         advice = f"or {advice}"
         if (output / RECORD).exists():
             advice = f"then go on with: nasrun resume {output}"
@@ -93,5 +96,5 @@ def _output() -> Path | None:
 
 def show_traceback() -> None:
     """Print the traceback of the error under way, where NASRUN_DEBUG=1 asks for it."""
-    if os.environ.get(DEBUG) == "1":
+    if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exc()

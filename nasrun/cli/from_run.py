@@ -17,7 +17,7 @@ from nasrun.run.files import printable
 from nasrun.run.layout import RECORD
 from nasrun.task.base import Task
 
-FORGOTTEN = (
+SETTINGS_NOT_TAKEN = (
     *("task", "from", "architecture", "pick", "outputs", "resume"),
     *("rank.truth_store", "budget.latency.store"),
 )
@@ -68,7 +68,7 @@ class EarlierRun:
         kept = [
             override
             for override in overrides
-            if check_foreign(override, options, directory / RECORD) not in FORGOTTEN
+            if check_foreign(override, options, directory / RECORD) not in SETTINGS_NOT_TAKEN
         ]
         return EarlierRun(directory, task, tuple(kept), config)
 
@@ -126,7 +126,7 @@ class EarlierRun:
             for key, value in now.items()
             if key in then
             and then[key] != value
-            and not {key, key.partition(".")[0]} & {*FORGOTTEN}
+            and not {key, key.partition(".")[0]} & {*SETTINGS_NOT_TAKEN}
             and not any(key == other or key.startswith(f"{other}.") for other in given)
         }
 

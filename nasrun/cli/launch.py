@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
-from nasrun.run.layout import Earlier
+from nasrun.run.layout import ResumedRun
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def launched(
     directory: Path,
     overrides: list[str],
     *,
-    earlier: Earlier | None = None,
+    earlier: ResumedRun | None = None,
     changed: frozenset[str] = frozenset(),
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """Build all that a task needs, and yield the function that runs it.

@@ -28,8 +28,8 @@ from nasrun.run.layout import RECORD, RESULT
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-RESUME = "resume"
-PATHS = ("from", "architecture")
+RESUME_WORD = "resume"
+PATH_SETTINGS = ("from", "architecture")
 """Settings that are paths, which may hold what Hydra's grammar gives a meaning to."""
 
 
@@ -60,7 +60,7 @@ def command(line: CommandLine) -> Callable[[], int]:
     """Return the function that does what the line asks for, and returns the exit status."""
     if line.has(("--version",)):
         return show_version
-    known = [*tasks(), RESUME]
+    known = [*tasks(), RESUME_WORD]
     if line.task not in (None, "help", *known):
         raise UserError(
             f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
@@ -71,7 +71,7 @@ def command(line: CommandLine) -> Callable[[], int]:
         return partial(show_help, task, line.value(arguments.CONFIG_DIR))
     if line.task is None and not line.has(arguments.WITHOUT_TASK):
         raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
-    return partial(resume_command if line.task == RESUME else hydra_main, line)
+    return partial(resume_command if line.task == RESUME_WORD else hydra_main, line)
 
 
 def show_version() -> int:
@@ -173,7 +173,7 @@ def ready_overrides(line: CommandLine) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "task":
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        if key in PATHS and equals:
+        if key in PATH_SETTINGS and equals:
             bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
             if key == "from" and bare and bare != "null":
                 directory = Path(bare)

@@ -24,7 +24,7 @@ from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
 
-OF_THE_MACHINE = (
+MACHINE_SETTINGS = (
     "device",
     "threads",
     "checkpoint.*",
@@ -34,7 +34,7 @@ OF_THE_MACHINE = (
 )
 """Settings that say nothing of which run is meant (see ``run_name``)."""
 
-IRRELEVANT = ("resume", "outputs")
+SETTINGS_OF_NEW_RUNS = ("resume", "outputs")
 """Settings that mean nothing to a run that has a directory."""
 
 Changes = dict[str, Any]
@@ -137,7 +137,7 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
         for name in parents:
             node = node.get(name) if isinstance(node, dict) else None
         exists = isinstance(node, dict) and leaf in node
-        if key in IRRELEVANT or (exists and node[leaf] == value):
+        if key in SETTINGS_OF_NEW_RUNS or (exists and node[leaf] == value):
             continue
         if not exists or not matches(key, changeable):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
@@ -165,7 +165,9 @@ def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str
     meant = sorted(
         override
         for override in overrides
-        if not matches(parse(override).get_key_element(), (*OF_THE_MACHINE, *IRRELEVANT))
+        if not matches(
+            parse(override).get_key_element(), (*MACHINE_SETTINGS, *SETTINGS_OF_NEW_RUNS)
+        )
     )
     text = "\n".join([task, config_dir or "", *meant])
     return f"auto_{blake2b(text.encode(), digest_size=5).hexdigest()}"

@@ -19,7 +19,7 @@ from nasrun.errors import UserError, nearest, shortened
 ALLOWED = ("nasrun", "torch.optim")
 """Packages whose classes a configuration may name."""
 
-TRUST = "NASRUN_TRUST"
+TRUST_VARIABLE = "NASRUN_TRUST"
 """Environment variable: further packages, comma separated. Never read from a configuration."""
 
 MAX_TARGET_CHARACTERS = 200
@@ -30,7 +30,9 @@ _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 def trusted_packages() -> tuple[str, ...]:
     """Return the packages that the user names in the environment."""
-    return tuple(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip())
+    return tuple(
+        name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()
+    )
 
 
 def is_allowed(module: object) -> bool:
@@ -57,7 +59,7 @@ def find_class(target: object, where: str) -> type:
     module_name, _, name = target.rpartition(".")
     refusal = (
         f"{shown}: only classes of {', '.join(ALLOWED + trusted_packages())} are built; name "
-        f"further packages that you trust in the environment: {TRUST}=PACKAGE,PACKAGE"
+        f"further packages that you trust in the environment: {TRUST_VARIABLE}=PACKAGE,PACKAGE"
     )
     if not is_allowed(module_name):
         raise UserError(refusal)

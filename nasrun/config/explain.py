@@ -14,7 +14,7 @@ from nasrun.config.compose import compose, flatten, one_line, parse
 from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
-OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
+OVERSIGHT_ERRORS = (AssertionError, AttributeError, LookupError, TypeError)
 """Errors of Python's that Hydra raises over mistakes which it does not check for."""
 
 CONFIGURATION_ERRORS = (
@@ -23,7 +23,7 @@ CONFIGURATION_ERRORS = (
     YAMLError,
     ValueError,
     RecursionError,
-    *OVERSIGHTS,
+    *OVERSIGHT_ERRORS,
 )
 """Errors that Hydra raises over a wrong configuration or a wrong override."""
 
@@ -46,7 +46,7 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
     if isinstance(error, MissingConfigException):
         return _missing(error, config_dir)
     text = one_line(error)
-    if isinstance(error, OVERSIGHTS) and not isinstance(
+    if isinstance(error, OVERSIGHT_ERRORS) and not isinstance(
         error, HydraException | OmegaConfBaseException
     ):
         said = shortened(" ".join(overrides)) or "the configuration"

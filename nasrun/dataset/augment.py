@@ -23,7 +23,7 @@ class Normalise:
     shift: Tensor
 
     @staticmethod
-    def of(
+    def from_statistics(
         mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device
     ) -> Normalise:
         """Make a normalisation.

@@ -31,8 +31,8 @@ class ImageFiles:
     def take(self, order: Indices) -> ImageFiles:
         return ImageFiles([self.paths[index] for index in order], self.labels[order])
 
-    def part(self, part: slice) -> ImageFiles:
-        return ImageFiles(self.paths[part], self.labels[part])
+    def cut(self, images: slice) -> ImageFiles:
+        return ImageFiles(self.paths[images], self.labels[images])
 
 
 def class_names(folder: Path) -> list[str]:

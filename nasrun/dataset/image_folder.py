@@ -89,7 +89,7 @@ class ImageFolder(Dataset):
         )
         files = files.take(order)
         problem = Problem(self.transforms.channels, self.transforms.size, len(classes))
-        normalise = Normalise.of(self.mean, self.std, problem.channels, device)
+        normalise = Normalise.from_statistics(self.mean, self.std, problem.channels, device)
         resident = len(files) * problem.channels * problem.size**2 <= self.resident_limit_mb * 10**6
         if resident and self.transforms.jitters:
             raise UserError(
@@ -107,7 +107,7 @@ class ImageFolder(Dataset):
             return split("test", files.take(stratified_order(files.labels, streams.numpy("test"))))
 
         whole = split("train_and_validation", files)
-        return cut_splits(problem, whole.part, held_out, test)
+        return cut_splits(problem, whole.cut, held_out, test)
 
     def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
         """Find (class names, training images, a function that finds the test images)."""

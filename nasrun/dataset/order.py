@@ -93,7 +93,7 @@ def cut_splits(
 ) -> Splits:
     """Cut images that ``carve_validation`` has ordered into splits.
 
-    cut: makes a split of a name and a part of the images. held_out: images for validation.
+    cut: makes a split of this name from a slice of the images. held_out: images for validation.
     """
     return Splits(
         problem,

@@ -45,9 +45,9 @@ class ResidentSplit(Split):
         labels = blake2b(self.labels.cpu().numpy().tobytes(), digest_size=4).hexdigest()
         return f"{len(self)} images, {self.images.sum(dtype=torch.int64).item()}, {labels}"
 
-    def part(self, name: str, part: slice) -> ResidentSplit:
-        """Make a split of a part of the images, which are not copied."""
-        return replace(self, name=name, images=self.images[part], labels=self.labels[part])
+    def cut(self, name: str, images: slice) -> ResidentSplit:
+        """Make a split of some of the images, which are not copied."""
+        return replace(self, name=name, images=self.images[images], labels=self.labels[images])
 
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
@@ -129,7 +129,7 @@ class ResidentDataset(Dataset):
                 f"dataset.crop_padding={self.crop_padding} is more than the {size} pixels of the "
                 "images' side: some crops would show nothing of them"
             )
-        normalise = Normalise.of(self.mean, self.std, channels, device)
+        normalise = Normalise.from_statistics(self.mean, self.std, channels, device)
 
         def split(name: str, images: Tensor, labels: Tensor) -> ResidentSplit:
             images, labels = images.to(device), labels.to(device)
@@ -141,4 +141,4 @@ class ResidentDataset(Dataset):
             return split("test", images[order], labels[order])
 
         whole = split("train_and_validation", images[order], labels[order])
-        return cut_splits(Problem(channels, size, self.classes), whole.part, held_out, test)
+        return cut_splits(Problem(channels, size, self.classes), whole.cut, held_out, test)

@@ -133,9 +133,9 @@ class StreamedSplit(Split):
             state.update(f"{name} {label}\n".encode(errors="surrogateescape"))
         return f"{len(self)} files, {state.hexdigest()}"
 
-    def part(self, name: str, part: slice) -> StreamedSplit:
-        """Make a split of a part of the images."""
-        return replace(self, name=name, files=self.files.part(part))
+    def cut(self, name: str, images: slice) -> StreamedSplit:
+        """Make a split of some of the images."""
+        return replace(self, name=name, files=self.files.cut(images))
 
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0

@@ -71,7 +71,7 @@ class Synthetic(ResidentDataset):
     def read_test(self) -> tuple[Tensor, Tensor]:
         return self._make("test", self.test_images)
 
-    def _make(self, part: str, count: int) -> tuple[Tensor, Tensor]:
+    def _make(self, split: str, count: int) -> tuple[Tensor, Tensor]:
         size = self.image_size
         coarse = torch.randn(
             self.classes, self.channels, 4, 4, generator=_DATA.torch("synthetic/patterns")
@@ -79,7 +79,7 @@ class Synthetic(ResidentDataset):
         patterns = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
         labels = torch.arange(count) % self.classes
         noise = torch.randn(
-            count, self.channels, size, size, generator=_DATA.torch(f"synthetic/{part}")
+            count, self.channels, size, size, generator=_DATA.torch(f"synthetic/{split}")
         )
         images = patterns[labels].mul_(_CONTRAST).add_(127.5).add_(noise.mul_(_NOISE))
         return images.round_().clamp_(0, 255).to(torch.uint8), labels

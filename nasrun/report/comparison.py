@@ -27,7 +27,7 @@ MAX_CURVE_POINTS = 24
 
 
 @dataclass(frozen=True)
-class Found:
+class BestSoFar:
     """A step of a search: an architecture with a better score than all before.
 
     evaluation: its number, from 1. truth: the judge's score of the architecture.
@@ -48,7 +48,7 @@ class SearchRecord:
 
     seed: int
     evaluations: int
-    found: tuple[Found, ...]
+    found: tuple[BestSoFar, ...]
 
 
 @dataclass(frozen=True)
@@ -233,18 +233,18 @@ def mean_curve(
     return list(found.values())
 
 
-def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+def truths(found: Sequence[BestSoFar], evaluations: int) -> npt.NDArray[np.float64]:
     """True accuracy of the best-scored architecture after each evaluation, [evaluations]."""
     return _held(found, [step.truth for step in found], evaluations)
 
 
-def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+def scores(found: Sequence[BestSoFar], evaluations: int) -> npt.NDArray[np.float64]:
     """Best score so far after each evaluation, [evaluations]."""
     return _held(found, [step.score for step in found], evaluations)
 
 
 def _held(
-    found: Sequence[Found], values: Sequence[float], evaluations: int
+    found: Sequence[BestSoFar], values: Sequence[float], evaluations: int
 ) -> npt.NDArray[np.float64]:
     since = [step.evaluation for step in found]
     last = np.searchsorted(since, np.arange(1, evaluations + 1), side="right") - 1

@@ -23,7 +23,7 @@ from nasrun.run.layout import (
     RANKING_TABLE,
     RECORD,
     RESULT,
-    Earlier,
+    ResumedRun,
 )
 
 NOT_METRICS = ("seed", "job")
@@ -145,9 +145,9 @@ class RunDirectory:
         return status if isinstance(status, str) else None
 
     @property
-    def earlier(self) -> Earlier:
+    def earlier(self) -> ResumedRun:
         """The run as its continuation needs it."""
-        return Earlier(self.record, self.result if self.has(RESULT) else None)
+        return ResumedRun(self.record, self.result if self.has(RESULT) else None)
 
     @property
     def ranking(self) -> Ranking | None:

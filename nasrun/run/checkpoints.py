@@ -86,16 +86,16 @@ class StoredState:
 class Checkpoint:
     """The content of one checkpoint.
 
-    seconds: computing time so far. logs: bytes of each log file. parts: the states by name.
+    seconds: computing time so far. logs: bytes of each log file. states: by name.
     """
 
     number: int
     seconds: float
     logs: dict[str, int]
-    parts: dict[str, StoredState]
+    states: dict[str, StoredState]
 
     def files(self) -> set[str]:
-        return {stored.tensors.name for stored in self.parts.values() if stored.tensors}
+        return {stored.tensors.name for stored in self.states.values() if stored.tensors}
 
 
 @dataclass
@@ -170,9 +170,9 @@ class Checkpoints:
             raise DamageError(f"it is no checkpoint ({type(error).__name__})") from error
         if not 0 <= checkpoint.seconds < math.inf or min(checkpoint.logs.values(), default=0) < 0:
             raise DamageError("it holds numbers that cannot be")
-        files = {stored.tensors for stored in checkpoint.parts.values() if stored.tensors}
+        files = {stored.tensors for stored in checkpoint.states.values() if stored.tensors}
         if (
-            len(checkpoint.parts) > MAX_STATES
+            len(checkpoint.states) > MAX_STATES
             or sum(file.size for file in files) > MAX_TENSOR_BYTES
         ):
             raise DamageError("it holds more than any run keeps")
@@ -211,15 +211,15 @@ class Checkpoints:
 
     def write(
         self,
-        parts: Mapping[str, TrackedState],
+        states: Mapping[str, TrackedState],
         unclaimed: Mapping[str, StoredState],
         logs: dict[str, int],
         seconds: float,
     ) -> Checkpoint:
-        """Write a checkpoint of ``parts``; ``unclaimed``: states of an earlier one, passed on."""
+        """Write a checkpoint of ``states``; ``unclaimed``: states of an earlier one, passed on."""
         self.number += 1
         stored = dict(unclaimed)
-        for name, tracked in parts.items():
+        for name, tracked in states.items():
             mark = getattr(tracked.stateful, "mark", None)
             if tracked.written is None or mark is None or mark != tracked.mark:
                 tracked.written = self._write_state(name, tracked)

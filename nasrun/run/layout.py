@@ -115,7 +115,7 @@ SWEEP_METHODS_PICTURE = "methods"
 
 
 @dataclass(frozen=True)
-class Earlier:
+class ResumedRun:
     """A run that is continued, as it was left.
 
     record: content of run.json.

@@ -24,14 +24,14 @@ from nasrun.run.checkpoints import (
 )
 from nasrun.run.compute import Compute
 from nasrun.run.files import read_bytes, write_atomic, write_json
-from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, Earlier
+from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, ResumedRun
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
-MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+MISFIT_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors that Python raises where a state has another shape than is expected."""
 
 MAX_CHECKPOINT_SHARE = 0.02
@@ -67,7 +67,7 @@ class Run:
         seed: int,
         compute: Compute,
         checkpoint: CheckpointEvery,
-        earlier: Earlier | None = None,
+        earlier: ResumedRun | None = None,
         changed: frozenset[str] = frozenset(),
     ) -> None:
         """Make a run that has not begun.
@@ -144,7 +144,7 @@ class Run:
         self._checkpoints.kept = [
             checkpoint for checkpoint in whole[::-1] if checkpoint.number <= chosen.number
         ]
-        self._unclaimed = dict(chosen.parts)
+        self._unclaimed = dict(chosen.states)
         self._seconds = chosen.seconds
         self.say(
             f"continuing from checkpoint {chosen.number}, after {chosen.seconds:.0f} s of work"
@@ -207,7 +207,7 @@ class Run:
         limit = 4 * state_bytes(stateful.state_dict()) + SPARE_BYTES
         try:
             stateful.load_state_dict(self._checkpoints.state(stored, limit))
-        except MISFITS as error:
+        except MISFIT_ERRORS as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
@@ -265,7 +265,7 @@ class Run:
         try:
             limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
             network.load_state_dict(decode_tensors(read_bytes(path, limit)))
-        except (OSError, *MISFITS) as error:
+        except (OSError, *MISFIT_ERRORS) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not the weights of this network ({reason})") from error
 

@@ -18,7 +18,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.task.base import Task
-from nasrun.task.compare_search import ScoredOnce, Searches, one_search
+from nasrun.task.compare_search import ScoredOnce, Searches, search_once
 from nasrun.task.scoring import SameImages, Scores
 from nasrun.task.setup import Setup
 
@@ -83,8 +83,11 @@ class CompareTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Search with each algorithm from each seed, judge and compare."""
         space, judge = setup.search_space, self.truth or setup.evaluator
-        for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
-            if one.needs_supernet:
+        for key, evaluator in (
+            ("evaluator", setup.evaluator),
+            ("evaluator@compare.truth", judge),
+        ):
+            if evaluator.needs_supernet:
                 raise MissingCapabilityError(
                     f"{key}: compare trains no supernet, so it takes only scores that need none",
                     group=key,
@@ -110,9 +113,9 @@ class CompareTask(Task):
         scores = ScoredOnce(scorer, store, run, "score")
         truth = scores if judging is scorer else ScoredOnce(judging, store, run, "truth")
         for name in self.algorithms:
-            search_all(name, self, candidates, scores, truth, searches.of(name))
+            search_all(name, self, candidates, scores, truth, searches.searches_of(name))
         comparison = Comparison.between(
-            {name: searches.of(name) for name in self.algorithms},
+            {name: searches.searches_of(name) for name in self.algorithms},
             control=self.control,
             evaluations=self.evaluations,
             best=best_of(judging, candidates),
@@ -140,9 +143,9 @@ def search_all(
     with run.stage(f"compare/{name}", seeds) as stage:
         stage.advance(len(done))
         for seed in range(run.streams.seed + len(done), run.streams.seed + seeds):
-            one = one_search(algo, candidates, seed, scores, truth, task.evaluations)
-            done.append(one)
-            stage.advance(score=one.found[-1].score, truth=one.found[-1].truth)
+            record = search_once(algo, candidates, seed, scores, truth, task.evaluations)
+            done.append(record)
+            stage.advance(score=record.found[-1].score, truth=record.found[-1].truth)
             run.safe_point()
 
 
@@ -151,5 +154,7 @@ def best_of(judge: Scorer, candidates: Candidates) -> float | None:
     published = judge.published_scores
     if published is None:
         return None
-    allowed = (seeds for one, seeds in published.items() if candidates.allows(one))
+    allowed = (
+        seeds for architecture, seeds in published.items() if candidates.allows(architecture)
+    )
     return max(map(fmean, allowed), default=None)

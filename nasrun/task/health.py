@@ -22,14 +22,14 @@ from nasrun.search_space.gates import BINARY, Gates
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
 
-COLLAPSED = 0.75
+COLLAPSE_SHARE = 0.75
 """The share of parameter-free operations above which a search is said to have collapsed; ours. Of
 random architectures 57 % of the operations are such in darts_cell and 60 % in nas_bench_201 and in
 nao_cell's smallest set, in whose best architectures they are fewer."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-Most = Annotated[int, Field(ge=0, le=1000)]
+ArchitectureCount = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Health:
@@ -44,7 +44,7 @@ class Health:
         self,
         *,
         gradient_every: NonNegativeInt,
-        architectures: Most,
+        architectures: ArchitectureCount,
         every: NonNegativeInt,
         images: Annotated[Images, Field(ge=2)],
         recalibration_images: Annotated[Images, Field(ge=2)],
@@ -195,7 +195,9 @@ class HealthReport:
             "passes": self.counts.passes,
             "gradient_samples": samples,
             "decisions": decisions,
-            "architectures": [self.space.write(one) for one in self.architectures],
+            "architectures": [
+                self.space.write(architecture) for architecture in self.architectures
+            ],
             "scores": {key: dict(found) for key, found in self.scores.items()},
         }
 
@@ -224,7 +226,7 @@ def warn_of_collapse(run: Run, share: float, whose: str) -> bool:
 
     whose: "the best architecture", for the message.
     """
-    if share <= COLLAPSED:
+    if share <= COLLAPSE_SHARE:
         return False
     run.say(
         f"the search may have collapsed: {100 * share:.0f} % of the operations of {whose} have no "

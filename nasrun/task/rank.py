@@ -26,7 +26,7 @@ from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
-from nasrun.task.rank_also import Also
+from nasrun.task.rank_also import SecondScorer
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
@@ -107,7 +107,7 @@ class RankTask(Task):
         )
         truth.start(space, splits, run)
         scorer = evaluator.bind(space, splits, run.compute, run.streams)
-        also = Also.over(self, space, splits, run)
+        also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
@@ -123,7 +123,7 @@ class RankTask(Task):
             left = [
                 (name, way)
                 for name, way in ways
-                if len(scores.of(f"{name}/epoch{epoch}")) < len(architectures)
+                if len(scores.trials_of(f"{name}/epoch{epoch}")) < len(architectures)
             ]
             if left:  # a run that is continued may no longer have the supernet of that epoch
                 supernet.train(WHOLE_SPACE, until=epoch)
@@ -131,7 +131,9 @@ class RankTask(Task):
                 score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
         supernet.drop()
         true_scores = truth.scores(architectures)
-        costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
+        costs = [
+            space.cost(architecture, splits.problem, truth.scale) for architecture in architectures
+        ]
         supernet.say_health()
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
@@ -141,7 +143,7 @@ class RankTask(Task):
 
 def values(scores: Scores, name: str, epoch: int) -> list[float]:
     """Return the scores after an epoch, in the order of the architectures."""
-    return [trial.score for trial in scores.of(f"{name}/epoch{epoch}")]
+    return [trial.score for trial in scores.trials_of(f"{name}/epoch{epoch}")]
 
 
 def score(
@@ -154,7 +156,7 @@ def score(
     scores: Scores,
 ) -> None:
     """Score all architectures that have no score yet in ``group``."""
-    trials = scores.of(group)
+    trials = scores.trials_of(group)
     with run.stage(group, len(architectures)) as stage:
         stage.advance(len(trials))
         left = architectures[len(trials) :]
@@ -178,7 +180,7 @@ def report(
     costs: Sequence[Cost],
     scores: Mapping[int, Sequence[float]],
     true_scores: TrueScores,
-    also: Also | None,
+    also: SecondScorer | None,
 ) -> dict[str, Any]:
     """Compare, write the tables and pictures, and say what came out."""
     epochs = list(scores)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nasrun.task.rank import RankTask
 
 
-class Also:
+class SecondScorer:
     """The second scores of a ranking, and their agreement with the first and the truth."""
 
     def __init__(self, scorer: Scorer, axis: ScoreAxis) -> None:
@@ -29,7 +29,7 @@ class Also:
         self.scores: dict[int, list[float]] = {}
 
     @staticmethod
-    def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
+    def bind(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> SecondScorer | None:
         """Start the second evaluator; None: none wanted. UserError: it cannot score the space."""
         if wanted.also is None:
             return None
@@ -37,7 +37,7 @@ class Also:
             scorer = wanted.also.bind(space, splits, run.compute, run.streams)
         except UserError as error:
             raise UserError(f"rank.also: {error}") from error
-        return Also(scorer, wanted.also.axis("rank.also"))
+        return SecondScorer(scorer, wanted.also.axis("rank.also"))
 
     def compare(
         self,

@@ -47,7 +47,7 @@ class Scores:
         self.space = space
         self.groups: dict[str, list[Trial]] = {}
 
-    def of(self, group: str) -> list[Trial]:
+    def trials_of(self, group: str) -> list[Trial]:
         """Return the trials of a group, to be added to; none at first."""
         return self.groups.setdefault(group, [])
 

@@ -92,7 +92,7 @@ def score_round(
     scores: Scores,
 ) -> None:
     """Score whatever the algorithm asks for in this round."""
-    trials = scores.of(f"round{round_.index}")
+    trials = scores.trials_of(f"round{round_.index}")
     best = max(trials, key=lambda trial: trial.score, default=None)  # of equals the first
     with run.stage(f"score/round{round_.index}", len(trials) + round_.evaluations) as stage:
         stage.advance(len(trials))
@@ -123,7 +123,7 @@ def choose_winner(
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    trials = scores.of("shortlist")
+    trials = scores.trials_of("shortlist")
     scorer = setup.shortlist.evaluator.bind(setup.search_space, splits, run.compute, run.streams)
     names = [trial.architecture for trial in found]
     done = len(trials)

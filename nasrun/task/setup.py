@@ -31,7 +31,7 @@ from nasrun.values import Architecture, Problem
 BYTES_TRAINED = 12
 """For each parameter: value, gradient and momentum, of four bytes each."""
 
-CERTAIN = 8
+SHARING_FACTOR = 8
 """A supernet has fewer parameters than so many times its options times its largest network."""
 
 
@@ -186,7 +186,7 @@ class Setup:
         """Raises UserError where the memory cannot hold the supernet in training."""
         space = self.search_space
         options = sum(len(decision.options) for decision in space.decisions)
-        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(problem).params
+        most = BYTES_TRAINED * SHARING_FACTOR * options * space.cost_bound(problem).params
         if most > available_bytes():  # then it is worth the seconds that counting takes
             exact = network_bytes(lambda: space.supernet(problem, auxiliary=self.trainer.auxiliary))
             check_fits(

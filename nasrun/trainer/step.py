@@ -90,14 +90,14 @@ class BatchGradients:
                 else:
                     self.network.noise.stop()
                 measured = torch.zeros(2, device=self.compute.device)
-                for part, answers, trained in microbatches(
+                for microbatch, answers, trained in microbatches(
                     images, labels, paths, self.images_at_once, self.rules.ghost_batch
                 ):
-                    share = len(part) / len(images) / len(trained)
+                    share = len(microbatch) / len(images) / len(trained)
                     targets = answers
                     for path in trained:
                         with self.compute.autocast():
-                            logits = self.network(part, *path)
+                            logits = self.network(microbatch, *path)
                         loss = self._loss(logits, targets)
                         torch.autograd.backward(loss * share, inputs=inputs)
                         if self.rules.distillation and targets is answers:
@@ -187,10 +187,10 @@ def microbatches(
     if ghost_batch is None:
         count = -(-len(images) // (images_at_once or len(images)))
         count = max(min(count, len(images) // 2), 1)
-        for part, answers in zip(
+        for microbatch, answers in zip(
             images.tensor_split(count), labels.tensor_split(count), strict=True
         ):
-            yield part, answers, paths
+            yield microbatch, answers, paths
         return
     # The last batch of an epoch may be smaller, and then its last ghost batch; its lone image
     # joins the one before.

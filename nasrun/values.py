@@ -43,7 +43,7 @@ class Architecture:
 
     @staticmethod
     def from_json(value: Any) -> Architecture:
-        """Raises UserError where ``value`` is not ``{"space": str, "choices": [int, ...]}``."""
+        """Raises UserError if ``value`` is not ``{"space": str, "choices": [int, ...]}``."""
         if not isinstance(value, Mapping) or not isinstance(value.get("space"), str):
             raise UserError('an architecture is {"space": NAME, "choices": [INTEGERS]}')
         choices = value.get("choices")
@@ -59,7 +59,7 @@ class Cost:
     params: number of learned parameters, auxiliary head excluded (Balanced NAO, Eq. 3).
     macs: multiply-adds of convolutions and linear layers for one image, auxiliary head excluded.
     bitops: sum over quantised layers of multiply-adds × bits of weights × bits of activations
-    (SPOS, Table 6); None where the space decides on no bits.
+    (SPOS, Table 6); None if the space decides on no bits.
     """
 
     params: int

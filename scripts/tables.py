@@ -18,7 +18,7 @@ from nasrun.report.run_files import Job, job_files, read_jobs
 from nasrun.report.sweep import combinations
 
 Measure = Callable[[Path], float | None]
-"""A number of a run directory, or None where the run does not have it."""
+"""A number of a run directory, or None if the run does not have it."""
 
 
 def sweep(words: Sequence[str], doc: str | None) -> dict[str, list[Job]]:
@@ -63,7 +63,7 @@ def pairs_at(epoch: int | None) -> Measure:
 
 
 def result_of(directory: Path, name: str) -> float | None:
-    """A number of result.json, or None where the run does not have it."""
+    """A number of result.json, or None if the run does not have it."""
     value = job_files(directory).result.get(name)
     return None if value is None else float(value)
 

@@ -38,14 +38,14 @@ ENVIRONMENT = (
 RESUME_HELP = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
 
 GROUP_PLACES = {"architectures": "architectures@rank.architectures"}
-"""Groups that only one task has, as they stand on its command line."""
+"""Groups of a single task -> how they are written on its command line."""
 
 HIDDEN_GROUPS = ("task", "hydra")
-"""Groups that are chosen otherwise than by GROUP=OPTION."""
+"""Groups that are not chosen by GROUP=OPTION."""
 
 
 def show(task: str | None, config_dir: str | None, console: Console) -> None:
-    """The page; with a ``task`` its own line comes first."""
+    """Print the page of help; with a ``task`` its own line comes first."""
     if task is None:
         console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
         console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)

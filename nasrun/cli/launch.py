@@ -1,4 +1,4 @@
-"""Make a task ready to run in its directory: a new run, or one that is continued."""
+"""Prepare a task to run in its directory: a new run, or one that is continued."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def launched(
     """Build all that a task needs, and yield the function that runs it.
 
     The caller holds the lock of ``directory``.
-    earlier: the run to be continued; changed: the settings it had otherwise.
+    earlier: the run to be continued. changed: settings that differ from those it had.
     """
     name = str(settings["task"])
     check_top_level(settings, name)
@@ -36,7 +36,7 @@ def launched(
     from nasrun.task.base import Task, find_task
 
     found = find_task(name)
-    # A run that is continued has its own copies: nothing outside its directory is read again.
+    # A continued run has copies of its inputs and reads nothing outside its directory again.
     source = (
         found.source(settings) if earlier is None else found.copy_of_source(settings, directory)
     )

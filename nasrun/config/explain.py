@@ -15,7 +15,7 @@ from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
 OVERSIGHT_ERRORS = (AssertionError, AttributeError, LookupError, TypeError)
-"""Errors of Python's that Hydra raises over mistakes which it does not check for."""
+"""Python errors that Hydra raises for mistakes which it does not check for."""
 
 CONFIGURATION_ERRORS = (
     HydraException,
@@ -105,7 +105,7 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
     kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
     try:
         config = compose(kept, config_dir)
-    except Exception:  # there is more than one mistake: the nearest of the defaults will do
+    except Exception:  # there is more than one mistake, so names of the defaults are suggested
         config = compose([], config_dir)
     leaves = [leaf for leaf in flatten(config) if not leaf.endswith("_target_")]
     inner = {leaf.rpartition(".")[0] for leaf in leaves if "." in leaf}

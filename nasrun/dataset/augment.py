@@ -29,7 +29,7 @@ class Normalise:
         """Make a normalisation.
 
         mean, std: for each channel or one for all, on the scale from 0 to 1.
-        Raises UserError where they are of another number.
+        Raises UserError if they are of another number.
         """
         for key, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):

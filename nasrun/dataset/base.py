@@ -74,6 +74,6 @@ class Dataset(ABC):
     def load(self, streams: Streams, device: torch.device) -> Splits:
         """Read the training images and carve out the validation split, stratified and seeded.
 
-        Raises UserError where the data is absent, has one class only, or has fewer images than
+        Raises UserError if the data is absent, has one class only, or has fewer images than
         the validation split asks for.
         """

@@ -160,7 +160,7 @@ class ImageFolder(Dataset):
 
 
 def check_classes(test: Path, classes: list[str]) -> None:
-    """Raise UserError where the test images have other class folders than the training images."""
+    """Raise UserError if the test images have other class folders than the training images."""
     found = class_names(test)
     if found != classes:
         absent = ", ".join(sorted(set(classes) - set(found))[:3]) or "none"

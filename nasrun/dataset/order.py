@@ -53,7 +53,7 @@ def carve_validation(
 
     Returns their indices, and how many are for validation.
     validation: a number of images or a share of them. train_images: how many of the others to
-    train on; None: all. Raises UserError where there are not enough images.
+    train on; None: all. Raises UserError if there are not enough images.
     """
     total = len(labels)
     if classes < 2:

@@ -60,7 +60,7 @@ class TorchvisionDataset(ResidentDataset):
 
     def _read(self, open_set: Any) -> tuple[Tensor, Tensor]:
         try:
-            # Raises RuntimeError where a file is absent or where its checksum is not the
+            # Raises RuntimeError if a file is absent or where its checksum is not the
             # published one, before anything of it is read.
             data = open_set(root=self.root, download=False)
         except RuntimeError as absent:

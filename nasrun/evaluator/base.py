@@ -53,7 +53,7 @@ class Scorer(ABC):
     ) -> Iterator[Trial]:
         """Yield a trial for each architecture, in order, each as it is done.
 
-        The score of one does not depend on the others. supernet: None where none is needed.
+        The score of one does not depend on the others. supernet: None if none is needed.
         gates_of: the gates by which a supernet runs an architecture.
         monitor: hears of long work inside (training), and keeps it so that it can be continued.
         """
@@ -80,7 +80,7 @@ class Evaluator(ABC):
         """Return what scores architectures of ``space``.
 
         The seed of ``streams`` is written into the trials.
-        Raises UserError where the settings do not fit the space or the images.
+        Raises UserError if the settings do not fit the space or the images.
         """
 
     def axis(self, role: str) -> ScoreAxis:

@@ -52,7 +52,7 @@ class TableEvaluator(Evaluator):
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> TableScorer:
-        """Read the table; raises UserError where any line of it is not as it must be."""
+        """Read the table; raises UserError if any line of it is not as it must be."""
         if self.path is None:
             raise UserError("evaluator.path is missing: the table, a .csv or .csv.gz file")
         file = Path(self.path)
@@ -148,7 +148,7 @@ class TableScorer(Scorer):
         monitor: Monitor,
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
-        """Raises UserError where the table lacks an architecture."""
+        """Raises UserError if the table lacks an architecture."""
         for architecture in architectures:
             if architecture not in self.by_seed:
                 raise UserError(self._missing(architecture))

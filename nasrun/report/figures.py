@@ -251,7 +251,7 @@ def plot_spread(
 
 
 def _tau_in_words(tau: Estimate, n: int, confidence: float | None) -> str:
-    """Write tau-b, its interval and n; confidence: None where it stands elsewhere."""
+    """Write tau-b, its interval and n; confidence: None if it stands elsewhere."""
     level = "" if confidence is None else f"{confidence:.0%}: "
     interval = f" ({level}{tau.low:.3f} to {tau.high:.3f})"
     return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"

@@ -129,18 +129,18 @@ class RunDirectory:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed; None where run.json does not tell it."""
+        """The run's seed; None if run.json does not tell it."""
         seed = self.record.get("seed")
         return seed if isinstance(seed, int) else None
 
     @property
     def result(self) -> dict[str, Any]:
-        """Content of result.json; empty where the run has not ended."""
+        """Content of result.json; empty if the run has not ended."""
         return self.read_object(RESULT) if self.has(RESULT) else {}
 
     @property
     def status(self) -> str | None:
-        """``done``, ``failed``, or None where the run has not ended."""
+        """``done``, ``failed``, or None if the run has not ended."""
         status = self.result.get("status")
         return status if isinstance(status, str) else None
 
@@ -151,11 +151,11 @@ class RunDirectory:
 
     @property
     def ranking(self) -> Ranking | None:
-        """The last ranking of ``nasrun rank``; None where there is none."""
+        """The last ranking of ``nasrun rank``; None if there is none."""
         return self._checked(RANKING, self._read_ranking, None)
 
     def agreement(self, measure: str) -> Points:
-        """A measure of agreement by epoch, e.g. ``kendall``; empty where there is no ranking."""
+        """A measure of agreement by epoch, e.g. ``kendall``; empty if there is no ranking."""
 
         def read() -> Points:
             epochs = self.read_object(RANKING)["epochs"]
@@ -168,7 +168,7 @@ class RunDirectory:
 
     @property
     def comparison(self) -> list[Regret]:
-        """The rows of ``nasrun compare``, in order; empty where there are none."""
+        """The rows of ``nasrun compare``, in order; empty if there are none."""
 
         def read() -> list[Regret]:
             return [
@@ -184,7 +184,7 @@ class RunDirectory:
     def architecture_at(self, pick: Any) -> Any:
         """The architecture, as JSON, at place ``pick`` of the front.
 
-        Raises UserError where there is none.
+        Raises UserError if there is none.
         """
         path = self.path / FRONT
         front = read_json(path)
@@ -232,7 +232,7 @@ class RunDirectory:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """Read a column; raises ValueError where it is empty or a value is no finite number."""
+    """Read a column; raises ValueError if it is empty or a value is no finite number."""
     values = np.array([float(row[name]) for row in rows])
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(name)
@@ -260,7 +260,7 @@ def _second_score(
 class Job:
     """One job of a sweep.
 
-    error: None where it has ended well. mended_by_user: the error is a mistake of the user's.
+    error: None if it has ended well. mended_by_user: the error is a mistake of the user's.
     """
 
     number: int

@@ -84,7 +84,7 @@ def metric_names(jobs: Iterable[Job]) -> list[str]:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1); None where there are too few values."""
+    """Mean and sample standard deviation (n - 1); None if there are too few values."""
     return (
         mean(values) if values else None,
         stdev(values) if len(values) > 1 else None,

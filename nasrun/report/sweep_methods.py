@@ -57,7 +57,7 @@ class Methods:
 
 
 def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
-    """Compare methods; None where no two have enough seeds in common."""
+    """Compare methods; None if no two have enough seeds in common."""
     jobs = [job for members in combinations.values() for job in members]
     measure = next((m for m in MEASURES if jobs and all(m in job.metrics for job in jobs)), None)
     if measure is None:

@@ -56,7 +56,7 @@ class Tensors:
 
     @staticmethod
     def from_json(value: Any) -> Tensors:
-        """Read what ``asdict`` has given; raises DamageError where ``value`` cannot be that."""
+        """Read what ``asdict`` has given; raises DamageError if ``value`` cannot be that."""
         found = Tensors(**value)
         if not isinstance(found.name, str) or not _TENSORS.fullmatch(found.name):
             raise DamageError(f"it names a file {str(found.name)[:80]!r}")
@@ -123,7 +123,7 @@ class Checkpoints:
     def read(self, say: Callable[[str], None]) -> list[Checkpoint]:
         """Read the newest checkpoints that are whole, newest first.
 
-        say: is told of each damaged one. Raises UserError where the folder is a link.
+        say: is told of each damaged one. Raises UserError if the folder is a link.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is refused: it is a link")
@@ -197,7 +197,7 @@ class Checkpoints:
             raise DamageError(f"the digest of {tensors.name} does not fit its content")
 
     def state(self, stored: StoredState, limit: int) -> State:
-        """Read a state; raises ValueError where it is none, or has over ``limit`` bytes."""
+        """Read a state; raises ValueError if it is none, or has over ``limit`` bytes."""
         tensors: dict[str, Tensor] = {}
         if stored.tensors is not None:
             data = read_bytes(self.folder / stored.tensors.name, limit)

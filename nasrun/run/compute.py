@@ -47,7 +47,7 @@ class Compute:
         """Choose the device and set torch up for it.
 
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        Raises UserError where the device is absent or unknown.
+        Raises UserError if the device is absent or unknown.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

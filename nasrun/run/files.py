@@ -58,7 +58,7 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
 
     keep: None leaves all that is there.
 
-    Raises UserError where it is a link, hard or soft, or no regular file: a run directory may come
+    Raises UserError if it is a link, hard or soft, or no regular file: a run directory may come
     from a stranger, and nothing outside it may be written.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -81,7 +81,7 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes; links are not followed.
 
-    Raises UserError where it is a link, no file, or larger; OSError where it cannot be read.
+    Raises UserError if it is a link, no file, or larger; OSError where it cannot be read.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(_open(path, flags), "rb") as file:
@@ -150,7 +150,7 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_object(path: Path, hint: str = "") -> dict[str, Any]:
-    """Read the JSON object in a file; raises UserError where there is none."""
+    """Read the JSON object in a file; raises UserError if there is none."""
     value = read_json(path, hint)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")

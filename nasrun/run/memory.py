@@ -24,7 +24,7 @@ Containers and batch jobs have such limits.
 
 
 def check_fits(needed: int, what: str, lower: str) -> None:
-    """Raise UserError where ``needed`` bytes are more than are free.
+    """Raise UserError if ``needed`` bytes are more than are free.
 
     what: the thing that needs them, e.g. ``the supernet``. lower: settings that make it smaller.
     """

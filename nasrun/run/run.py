@@ -199,7 +199,7 @@ class Run:
         self.logs.trials(trials, **context)
 
     def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
-        """Track a state (see Monitor); raises UserError where the stored one does not fit."""
+        """Track a state (see Monitor); raises UserError if the stored one does not fit."""
         self._tracked[name] = tracked = TrackedState(stateful, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
@@ -261,7 +261,7 @@ class Run:
         write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
-        """Load the weights of another run; raises UserError where they do not fit ``network``."""
+        """Load the weights of another run; raises UserError if they do not fit ``network``."""
         try:
             limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
             network.load_state_dict(decode_tensors(read_bytes(path, limit)))

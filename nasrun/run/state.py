@@ -72,7 +72,7 @@ def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo ``pack``; raises KeyError where a tensor is missing."""
+    """Undo ``pack``; raises KeyError if a tensor is missing."""
     if isinstance(tree, dict):
         if _TENSOR in tree:
             return tensors[tree[_TENSOR]]
@@ -91,7 +91,7 @@ def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
-    """Read the bytes of a safetensors file; raises ValueError where they are none."""
+    """Read the bytes of a safetensors file; raises ValueError if they are none."""
     try:
         tensors = safetensors.load(data)
     except Exception as error:  # its own, and what torch raises over an odd header
@@ -103,7 +103,7 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def whole_number(value: Any, *, most: int) -> int:
-    """Check a number; raises ValueError where it is no integer from 0 to ``most``."""
+    """Check a number; raises ValueError if it is no integer from 0 to ``most``."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{value!r:.80} is no number from 0 to {most}")
     return value
@@ -122,7 +122,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Undo ``optimiser_state``; raises ValueError where it does not fit the parameters."""
+    """Undo ``optimiser_state``; raises ValueError if it does not fit the parameters."""
     parameters = _parameters(optimiser)
     optimiser.state.clear()
     for number, values in state.items():

@@ -26,12 +26,12 @@ class Sampler(ABC):
     """Whether it can keep to a pool of architectures; else it trains the whole space."""
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
-        """Raises UserError where the rule means nothing in ``space``."""
+        """Raises UserError if the rule means nothing in ``space``."""
 
     def ghost_batch_of(self, batch_size: int) -> int | None:
         """Return how many images of a batch each of a step's gates trains; None: all of them.
 
-        Raises UserError where a batch cannot be divided so.
+        Raises UserError if a batch cannot be divided so.
         """
         return None
 

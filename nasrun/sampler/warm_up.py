@@ -19,7 +19,7 @@ class WarmUp:
         self.epochs = epochs
 
     def check(self, space: SearchSpace) -> None:
-        """Raises UserError where the space cannot open several options of a decision."""
+        """Raises UserError if the space cannot open several options of a decision."""
         if self.epochs and "mix" not in space.gate_kinds:
             raise MissingCapabilityError(
                 f"warm_up.epochs={self.epochs:g}: {space.name} opens one option of a decision at a "

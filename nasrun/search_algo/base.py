@@ -56,7 +56,7 @@ class SearchAlgo(ABC):
     learns_gates: bool = False
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
-        """Raises UserError where the algorithm means nothing in ``space``."""
+        """Raises UserError if the algorithm means nothing in ``space``."""
 
     def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
         """The supernet that the search wants, randomly initialised from torch's default generator.
@@ -70,7 +70,7 @@ class SearchAlgo(ABC):
         """Make a search among ``candidates``: the architectures of a space, within a budget.
 
         device: for what the algorithm itself learns (a predictor).
-        Raises UserError where the settings do not suit the candidates.
+        Raises UserError if the settings do not suit the candidates.
         """
 
 
@@ -120,7 +120,7 @@ class Search(ABC):
     def bind_learner(self, context: GateContext) -> GateLearner | None:
         """Make the learner of the gates and keep it; None: a sampler sets the gates.
 
-        Raises UserError where the settings do not suit the length of the training.
+        Raises UserError if the settings do not suit the length of the training.
         """
         return None
 

@@ -103,7 +103,7 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``.
 
-        Raises UserError where it belongs to another search space, ValueError where architectures
+        Raises UserError if it belongs to another search space, ValueError if architectures
         and trials do not go together.
         """
         read = self.space.read

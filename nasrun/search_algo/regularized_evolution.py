@@ -36,7 +36,7 @@ class RegularizedEvolution(SearchAlgo):
     Nothing is scored twice: a child that stands for a network that was scored already joins the
     population with the score that is known, and does not count as an evaluation. The search ends
     early where ``MAX_FRUITLESS_SAMPLES`` children in a row were all of that kind.
-    Raises UserError where the tournament is larger than the population, or that than evaluations.
+    Raises UserError if the tournament is larger than the population, or that than evaluations.
     """
 
     rounds = 1
@@ -136,7 +136,7 @@ class AgingSearch(PoolSearch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError or ValueError where the state is none of this search."""
+        """Raises UserError or ValueError if the state is none of this search."""
         self.pool.load_state_dict(state["pool"])
         read, canonical = self.space.read, self.space.canonical
         members = [read(member) for member in state["members"]]

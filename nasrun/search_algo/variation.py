@@ -52,7 +52,7 @@ def change_one(
 def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
     """Take each decision from either parent, with equal chances.
 
-    Raises UserError where the parents are of different search spaces.
+    Raises UserError if the parents are of different search spaces.
     """
     if first.space != second.space or len(first.choices) != len(second.choices):
         raise UserError(

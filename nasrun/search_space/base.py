@@ -108,7 +108,7 @@ class SearchSpace(ABC):
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Supernet:
         """The supernet, randomly initialised from torch's default generator.
 
-        Raises UserError where the images are too small for the space's reductions.
+        Raises UserError if the images are too small for the space's reductions.
         """
 
     @abstractmethod
@@ -118,7 +118,7 @@ class SearchSpace(ABC):
         """The stand-alone network of ``architecture``, randomly initialised."""
 
     def refuse_auxiliary(self, auxiliary: bool) -> None:
-        """Raise UserError where an auxiliary head is wanted: for spaces without one."""
+        """Raise UserError if an auxiliary head is wanted: for spaces without one."""
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
@@ -134,7 +134,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...] | None:
-        """Groups of decisions, by index, whose costs add up; None where they do not.
+        """Groups of decisions, by index, whose costs add up; None if they do not.
 
         Then the cost of an architecture is a constant and one term for the choices of each group.
         """
@@ -145,7 +145,7 @@ class SearchSpace(ABC):
     ) -> list[Layer]:
         """List the layers that the stand-alone network computes, stem and head included.
 
-        Costs and latencies are sums over them. Raises UserError where the space has no such list.
+        Costs and latencies are sums over them. Raises UserError if the space has no such list.
         """
         raise UserError(
             f"{self.name} has no list of layers whose latencies could be added up; set a budget of "
@@ -163,7 +163,7 @@ class SearchSpace(ABC):
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
         """Return the cost of each block of the network at the scale of the search, by name.
 
-        None where the space has no blocks that differ.
+        None if the space has no blocks that differ.
         """
         return {}
 
@@ -204,7 +204,7 @@ class SearchSpace(ABC):
     def sizer(self, name: SizeName, problem: Problem, scale: Scale = "search") -> Measure:
         """The function that gives that size of an architecture's network.
 
-        Raises UserError where the space has no such size.
+        Raises UserError if the space has no such size.
         """
         if getattr(self.cost(self.sample(np.random.default_rng(0)), problem, scale), name) is None:
             raise UserError(f"{self.name} decides on no bits, so it has no {name}")
@@ -278,7 +278,7 @@ class SearchSpace(ABC):
         return architecture
 
     def check(self, architecture: Architecture) -> Architecture:
-        """The architecture itself; raises UserError where it is not one of this space."""
+        """The architecture itself; raises UserError if it is not one of this space."""
         if architecture.space != self.name:
             raise UserError(
                 f"the architecture belongs to search space {architecture.space!r}, not to "
@@ -300,7 +300,7 @@ class SearchSpace(ABC):
     def read(self, value: Any) -> Architecture:
         """An architecture from parsed JSON, a string as ``parse`` takes it.
 
-        Raises UserError where it is not one of this space.
+        Raises UserError if it is not one of this space.
         """
         if isinstance(value, str):
             return self.parse(value)
@@ -313,7 +313,7 @@ class SearchSpace(ABC):
     def parse(self, text: str) -> Architecture:
         """The architecture that is written down: its choices between commas, spaces or bars.
 
-        Raises UserError where it is not one of this space.
+        Raises UserError if it is not one of this space.
         """
         words = re.sub(r"[\[\],|]", " ", text).split()
         choices = [int(word) if re.fullmatch("[0-9]{1,9}", word) else word for word in words]

@@ -44,7 +44,7 @@ def is_binary(space: type) -> bool:
 def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
     """The open option's output, or the weighted sum of several; no other option is computed.
 
-    Raises UserError where no option is open: such a decision has no output.
+    Raises UserError if no option is open: such a decision has no output.
     """
     if isinstance(gate, int):
         return option(gate)
@@ -79,7 +79,7 @@ def weighted(weight: Weight | None, x: Tensor) -> Tensor:
 
 
 def single_path(gates: Gates) -> tuple[int, ...]:
-    """The choices of a single path; raises UserError where some gate opens several options."""
+    """The choices of a single path; raises UserError if some gate opens several options."""
     path = path_of(gates)
     if path is None:
         raise UserError("this search space opens one option of a decision at a time")
@@ -87,6 +87,6 @@ def single_path(gates: Gates) -> tuple[int, ...]:
 
 
 def path_of(gates: Gates) -> tuple[int, ...] | None:
-    """The choices of a single path; None where some gate opens several options."""
+    """The choices of a single path; None if some gate opens several options."""
     choices = tuple(gate for gate in gates if isinstance(gate, int))
     return choices if len(choices) == len(gates) else None

@@ -33,7 +33,7 @@ class Layer:
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """Add costs up; ``bitops`` is None where none of them has any."""
+    """Add costs up; ``bitops`` is None if none of them has any."""
     params = macs = 0
     bitops = None
     for cost in costs:

@@ -47,9 +47,9 @@ class Task(ABC):
 
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Path | None:
-        """Return the file that a new run starts from; None where it starts from nothing.
+        """Return the file that a new run starts from; None if it starts from nothing.
 
-        Raises UserError where the settings contradict each other.
+        Raises UserError if the settings contradict each other.
         """
         if cls.takes is None or settings.get("from") is None:
             return None
@@ -77,7 +77,7 @@ class Task(ABC):
 def find_task(name: str) -> type[Task]:
     """Return the class of the task ``name``; imports torch.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     module = f"nasrun.task.{name}"
     try:

@@ -71,7 +71,7 @@ class CompareTask(Task):
         self.seeds = {name: min(fewer_seeds.get(name, seeds), seeds) for name in algorithms}
 
     def check(self, space: SearchSpace) -> None:
-        """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""
+        """Raises UserError if an algorithm means nothing in ``space``, or without a supernet."""
         for name, algo in self.algorithms.items():
             if algo.learns_gates:
                 raise UserError(
@@ -150,7 +150,7 @@ def search_all(
 
 
 def best_of(judge: Scorer, candidates: Candidates) -> float | None:
-    """Return the best published score within the budget; None where none are published."""
+    """Return the best published score within the budget; None if none are published."""
     published = judge.published_scores
     if published is None:
         return None

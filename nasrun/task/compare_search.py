@@ -31,7 +31,7 @@ class ScoredOnce:
         self.known = {trial.architecture: trial for trial in self.trials}
 
     def trial_of(self, architecture: Architecture) -> Trial:
-        """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
+        """Raises UserError if the score is not finite (see ``on_nonfinite``)."""
         if architecture not in self.known:
             (trial,) = score_all(self.scorer, [architecture], self.trials, self.run, role=self.role)
             self.known[architecture] = trial
@@ -56,7 +56,7 @@ class Searches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the searches of a checkpoint.
 
-        Raises UserError where an architecture is none of the search space, ValueError where a
+        Raises UserError if an architecture is none of the search space, ValueError if a
         search has found nothing at first.
         """
 

@@ -60,7 +60,7 @@ class Health:
         return [*between, epochs]
 
     def evaluator(self, splits: Splits) -> SupernetEvaluator | None:
-        """None where nothing is to be scored, or the images are too few for statistics."""
+        """None if nothing is to be scored, or the images are too few for statistics."""
         images = min(self.images, len(splits.validation))
         calibrating = min(self.recalibration_images, len(splits.train))
         if not self.architectures or min(images, calibrating) < 2:
@@ -209,7 +209,7 @@ class HealthReport:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another search space."""
+        """Raises ValueError if the state is of another search space."""
         self.counts.load_state_dict(state["counts"])
         self.gradients.load_state_dict(state["gradients"])
         self.scores = {

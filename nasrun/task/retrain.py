@@ -124,7 +124,7 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
 
 
 def measure(training: Training[Network], split: Split, run: Run) -> float:
-    """Accuracy of the trained network; raises UserError where its outputs are not finite."""
+    """Accuracy of the trained network; raises UserError if its outputs are not finite."""
     batches = split.eval_batches(training.settings.batch_size)
     measured = accuracy(training.network, batches, run.compute, run)
     if math.isnan(measured):

@@ -28,7 +28,7 @@ class SameImages:
         return dict(self.images)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where they are others."""
+        """Raises UserError if they are others."""
         for split, now in self.images.items():
             if now != state[split]:
                 raise UserError(
@@ -62,7 +62,7 @@ class Scores:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state belongs to another search space."""
+        """Raises UserError if the state belongs to another search space."""
         self.groups = {
             str(group): [Trial.from_json(trial) for trial in trials]
             for group, trials in state.items()

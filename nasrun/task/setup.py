@@ -95,11 +95,11 @@ class Setup:
     health: Health | None = None
 
     def load(self, device: torch.device) -> Splits:
-        """The images; raises UserError where the dataset cannot give them."""
+        """The images; raises UserError if the dataset cannot give them."""
         return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
 
     def check_gates(self) -> None:
-        """Raises UserError where the sampler sets gates that the search space does not have."""
+        """Raises UserError if the sampler sets gates that the search space does not have."""
         kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
         if kind not in kinds:
             raise UserError(
@@ -137,7 +137,7 @@ class Setup:
     def check_algo(self) -> None:
         """Check that the search algorithm fits the space, the sampler and the evaluator.
 
-        Raises UserError where it does not.
+        Raises UserError if it does not.
         """
         algo = self.search_algo
         name = type(algo).__name__
@@ -166,7 +166,7 @@ class Setup:
     def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:
         """Build the stand-alone networks once, before anything trains.
 
-        Raises UserError where they cannot be built or do not fit into the memory.
+        Raises UserError if they cannot be built or do not fit into the memory.
         """
         streams = Streams(self.seed).sub("check")
         chosen = architecture or self.search_space.sample(streams.numpy("architecture"))
@@ -183,7 +183,7 @@ class Setup:
                 self.search_space.network(chosen, problem, scale, auxiliary=trainer.auxiliary)
 
     def check_supernet(self, problem: Problem) -> None:
-        """Raises UserError where the memory cannot hold the supernet in training."""
+        """Raises UserError if the memory cannot hold the supernet in training."""
         space = self.search_space
         options = sum(len(decision.options) for decision in space.decisions)
         most = BYTES_TRAINED * SHARING_FACTOR * options * space.cost_bound(problem).params

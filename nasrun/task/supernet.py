@@ -19,7 +19,7 @@ class SupernetTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the supernet, or what is left of it.
 
-        Raises UserError where the search algorithm trains a pool of architectures, which it makes
+        Raises UserError if the search algorithm trains a pool of architectures, which it makes
         up as it goes, or its gates: then there is no such supernet.
         """
         name = type(setup.search_algo).__name__

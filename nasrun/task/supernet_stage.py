@@ -24,7 +24,7 @@ WHOLE_SPACE = Round(0, None, fresh_supernet=True, evaluations=0)
 class SupernetStage:
     """The supernet of a run, which is trained round by round unless it is loaded.
 
-    network: None where no supernet is needed.
+    network: None if no supernet is needed.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SupernetStage:
         """Make the supernet; nothing is written, but for weights that are loaded.
 
         search: the one that is trained for, None: none. weights: of a trained supernet.
-        Raises UserError where the memory cannot hold it, or where the weights do not fit.
+        Raises UserError if the memory cannot hold it, or where the weights do not fit.
         """
         self.setup, self.run, self.splits, self.search = setup, run, splits, search
         self.loaded = weights is not None
@@ -169,7 +169,7 @@ class SupernetStage:
 
 
 def check_may_be_loaded(algo: SearchAlgo) -> None:
-    """Raises UserError where the algorithm must train its supernet itself."""
+    """Raises UserError if the algorithm must train its supernet itself."""
     name = type(algo).__name__
     if algo.rounds > 1:
         raise UserError(

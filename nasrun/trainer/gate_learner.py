@@ -96,7 +96,7 @@ class RunningMeans:
         self._steps.append(measured)
 
     def pop_means(self) -> dict[str, float]:
-        """Return the means and forget the steps; empty where there was no step."""
+        """Return the means and forget the steps; empty if there was no step."""
         steps, self._steps = self._steps, []
         if not steps:
             return {}

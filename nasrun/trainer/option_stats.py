@@ -77,7 +77,7 @@ class OptionCounts:
         return {"passes": self.passes, "counts": [list(row) for row in self.counts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it is of other decisions."""
+        """Continue from ``state``; raises ValueError if it is of other decisions."""
         self.passes, self._unread = int(state["passes"]), []
         self._counts = _numbers(state["counts"], self._counts, int)
 
@@ -143,7 +143,7 @@ class OptionGradients:
         return {"samples": self.samples, "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it is of other decisions."""
+        """Continue from ``state``; raises ValueError if it is of other decisions."""
         self.samples, self._unread = int(state["samples"]), []
         self._sums = _numbers(state["sums"], self._sums, float)
 

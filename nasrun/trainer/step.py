@@ -76,7 +76,7 @@ class BatchGradients:
         images [B, C, H, W], labels [B]; gates: a path each, None: the network takes images alone.
         inputs: the only tensors that get gradients, and then without noise; None: all weights that
         take part. Returns the mean (loss, accuracy) [2].
-        Raises UserError where the memory is short and the batch must not be split further, as
+        Raises UserError if the memory is short and the batch must not be split further, as
         ghost batches never are.
         """
         paths: Paths = [(path,) for path in gates] if gates else [()]

@@ -79,7 +79,7 @@ class PathRules:
         """Return the rules of a step in ``space``.
 
         ghost_batch: images that each path of a step trains; None: every path trains all.
-        Raises UserError where distillation has no two paths that see the same images.
+        Raises UserError if distillation has no two paths that see the same images.
         """
         if self.distillation and ghost_batch is not None:
             raise UserError(

@@ -164,7 +164,7 @@ class Training(Generic[NetworkT]):
     def gradients(
         self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
     ) -> Tensor:
-        """See ``Gradients``; raises UserError where the memory is short."""
+        """See ``Gradients``; raises UserError if the memory is short."""
         return self.batch_gradients.add(images, labels, [gates], self.position, inputs)
 
     def learning_rate(self) -> float:
@@ -199,7 +199,7 @@ class Training(Generic[NetworkT]):
     def _checked(self) -> Tensor:
         """Return (loss, accuracy) of the steps, [n, 2] on the CPU; NaN where one was skipped.
 
-        Raises UserError where another loss is not finite.
+        Raises UserError if another loss is not finite.
         """
         if not self._measured:
             return torch.zeros(0, 2)
@@ -239,7 +239,7 @@ class Training(Generic[NetworkT]):
     def state_dict(self) -> State:
         """Return all that a resumed run needs.
 
-        Raises UserError where a loss since the last line of metrics was not finite: weights that
+        Raises UserError if a loss since the last line of metrics was not finite: weights that
         are spoilt must not replace good ones.
         """
         return {
@@ -256,7 +256,7 @@ class Training(Generic[NetworkT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``; ``epochs`` may be others than they were.
 
-        Raises UserError where fewer are left than were trained, ValueError where it does not fit.
+        Raises UserError if fewer are left than were trained, ValueError if it does not fit.
         """
         self.rounds_done, self.step = int(state["rounds_done"]), int(state["step"])
         if state["epochs"] != self.settings.epochs and self.rounds_done == self.rounds:

@@ -98,6 +98,6 @@ class Updates:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it does not fit the parameters."""
+        """Continue from ``state``; raises ValueError if it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])

@@ -69,7 +69,7 @@ class ApgNag:
         return {"values": self.values.detach(), "velocity": self.velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another size."""
+        """Raises ValueError if the state is of another size."""
         with torch.no_grad():
             for own, stored in (
                 (self.values, state["values"]),

@@ -85,7 +85,7 @@ class Dso(LearnedAlgo):
         return SparseGates(self, context)
 
     def make_penalty(self, context: GateContext) -> Penalty | None:
-        """The penalty by costs; None where the space has none to weigh."""
+        """The penalty by costs; None if the space has none to weigh."""
         space, device = context.space, context.compute.device
         if not isinstance(space, OperationLevels):
             return None

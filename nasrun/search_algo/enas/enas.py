@@ -60,7 +60,7 @@ class Enas(SearchAlgo):
     reinforce: ReinforceSettings
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> EnasSearch:
-        """Raises UserError where the controller is too large for the memory."""
+        """Raises UserError if the controller is too large for the memory."""
         weights = network_bytes(lambda: Controller(self.controller, candidates.space))
         # Adam keeps two more numbers for each weight, and each has a gradient.
         check_fits(4 * weights, "search_algo.controller", "search_algo.controller.hidden")
@@ -129,7 +129,7 @@ class ControllerGates(GateLearner):
     def _score(self, architecture: Architecture, number: int, network: Network) -> float:
         """Accuracy on one held-out batch by the statistics of that batch; 0 outside the budget.
 
-        Raises UserError where the outputs are not finite and ``on_nonfinite`` is ``stop``.
+        Raises UserError if the outputs are not finite and ``on_nonfinite`` is ``stop``.
         """
         if not self.candidates.allows(architecture):
             return 0.0

@@ -58,7 +58,7 @@ class Reinforce:
 
         Returns the means of reward and baseline, the mean entropy and the loss [4]. The baseline
         takes a reward in before it is subtracted from that reward, as in the released code.
-        Raises UserError where the weights are no longer finite.
+        Raises UserError if the weights are no longer finite.
         """
         settings = self.settings
         rewards, baselines = [], []
@@ -87,7 +87,7 @@ class Reinforce:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is none of this controller."""
+        """Raises ValueError if the state is none of this controller."""
         self.controller.load_state_dict(state["controller"])
         load_optimiser_state(self.optimiser, state["optimiser"])
         self.baseline = float(state["baseline"])

@@ -24,7 +24,7 @@ DIFFERENCE_LENGTH = 0.01
 
 
 def check_mixtures(name: str, space: SearchSpace) -> None:
-    """Raises UserError where the space opens one option of a decision at a time."""
+    """Raises UserError if the space opens one option of a decision at a time."""
     if "mix" not in space.gate_kinds:
         raise MissingCapabilityError(
             f"search_algo={name} learns mixtures, and {space.name} opens one option of a decision "

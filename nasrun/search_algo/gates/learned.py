@@ -41,10 +41,10 @@ class LearnedAlgo(SearchAlgo):
 
     @abstractmethod
     def make_learner(self, context: GateContext, candidates: Candidates) -> ArchitectureLearner:
-        """The learner of one training; raises UserError where the training is too short for it."""
+        """The learner of one training; raises UserError if the training is too short for it."""
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> LearnedSearch:
-        """Raises UserError where there is a budget, which no such search keeps to."""
+        """Raises UserError if there is a budget, which no such search keeps to."""
         if candidates.bounds:
             names = ", ".join(bound.name for bound in candidates.bounds)
             raise UserError(

@@ -154,7 +154,7 @@ class PDarts(LearnedAlgo):
         self._deeper(space)
 
     def _deeper(self, space: SearchSpace) -> DeeperCells:
-        """The space itself; raises UserError where its cells cannot be made deeper."""
+        """The space itself; raises UserError if its cells cannot be made deeper."""
         if not isinstance(space, DeeperCells):
             raise MissingCapabilityError(
                 f"search_algo=p_darts makes cells deeper, and {space.name} is no space of its kind",

@@ -50,7 +50,7 @@ class ExpectedCost:
 
     @classmethod
     def measured(cls, name: CostName, candidates: Candidates) -> ExpectedCost | None:
-        """The expected cost of that name; None where the name is ``none``."""
+        """The expected cost of that name; None if the name is ``none``."""
         return None if name == "none" else cls(candidates.space, candidates.measure(name))
 
     def expected_of(self, shares: Tensor) -> Tensor:

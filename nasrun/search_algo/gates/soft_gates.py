@@ -185,7 +185,7 @@ class SoftGates(ArchitectureLearner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another search space."""
+        """Raises ValueError if the state is of another search space."""
         with torch.no_grad():
             for own, name in (
                 (self.logits, "logits"),

@@ -46,7 +46,7 @@ class PredictorSettings:
     keep_weights: bool
 
     def steps(self, vocabulary: Vocabulary) -> int:
-        """Encoder steps S; raises UserError where L is no multiple of tokens_per_step."""
+        """Encoder steps S; raises UserError if L is no multiple of tokens_per_step."""
         if vocabulary.length % self.tokens_per_step:
             raise UserError(
                 f"search_algo.predictor.tokens_per_step = {self.tokens_per_step} does not divide "

@@ -46,7 +46,7 @@ class Nao(SearchAlgo):
     enough new architectures.
     fresh_supernet: whether later supernets start from new weights.
     batch: architectures asked for at once.
-    Raises UserError where step_start exceeds step_max, or where the steps are too many.
+    Raises UserError if step_start exceeds step_max, or where the steps are too many.
     """
 
     trains_pool = True
@@ -80,7 +80,7 @@ class Nao(SearchAlgo):
             )
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> NaoSearch:
-        """Raises UserError where the predictor does not suit the space, or the memory."""
+        """Raises UserError if the predictor does not suit the space, or the memory."""
         vocabulary = Vocabulary(candidates.space)
         self.predictor.steps(vocabulary)  # raises now, not after the first round
         self._check_memory(vocabulary)
@@ -92,7 +92,7 @@ class Nao(SearchAlgo):
         return [self.step_start + i * self.step_increment for i in range(count)]
 
     def _check_memory(self, vocabulary: Vocabulary) -> None:
-        """Raises UserError where the predictor or its examples are too large to be trained."""
+        """Raises UserError if the predictor or its examples are too large to be trained."""
         if self.rounds == 1:
             return  # without a predictor
         weights = network_bytes(lambda: EPD(self.predictor, vocabulary))
@@ -155,7 +155,7 @@ class NaoSearch(PoolSearch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError or ValueError where the state is none of this search."""
+        """Raises UserError or ValueError if the state is none of this search."""
         self.pool.load_state_dict(state["pool"])
         self.begun = whole_number(state["begun"], most=self.algo.rounds)
         self.new = whole_number(state["new"], most=len(self.pool.trials))

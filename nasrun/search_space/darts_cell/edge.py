@@ -20,7 +20,7 @@ from nasrun.search_space.operation import OPERATIONS
 
 
 class Edge(nn.Module):
-    """[B, C, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]; None where nothing flows.
+    """[B, C, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]; None if nothing flows.
 
     ``none`` is not computed: it adds nothing.
     """

@@ -54,7 +54,7 @@ def write_genotype(choices: Sequence[int], nodes: int) -> str:
 def read_genotype(text: str, nodes: int) -> list[int]:
     """Read the choices of both cells from a genotype; nothing is evaluated.
 
-    Raises UserError where the text is no genotype of cells of so many nodes.
+    Raises UserError if the text is no genotype of cells of so many nodes.
     """
     found = GENOTYPE.fullmatch(text.strip())
     if found is None:

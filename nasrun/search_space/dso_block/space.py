@@ -191,7 +191,7 @@ class DsoBlock(SearchSpace):
         return network
 
     def channels(self, architecture: Architecture, problem: Problem, scale: Scale) -> int:
-        """C of the first stage. Raises UserError where the narrowest network is above a limit."""
+        """C of the first stage. Raises UserError if the narrowest network is above a limit."""
         if scale == "search":
             return self.search.channels
         limits = {"params": self.final.params, "macs": self.final.macs}

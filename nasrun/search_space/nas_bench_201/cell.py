@@ -40,7 +40,7 @@ def write_string(choices: Sequence[int]) -> str:
 
 
 def read_string(text: str) -> list[int] | None:
-    """Read the choices from a string of ``write_string``; None where it is of another form."""
+    """Read the choices from a string of ``write_string``; None if it is of another form."""
     names = re.findall(r"(\w+)~", text)
     if len(names) != len(EDGES) or not EDGE_OPERATIONS.keys() >= set(names):
         return None

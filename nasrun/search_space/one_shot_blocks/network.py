@@ -105,7 +105,7 @@ class Cell(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """Compute the cell; before: cells k-2 and k-1, None where no block reads them."""
+        """Compute the cell; before: cells k-2 and k-1, None if no block reads them."""
         states: dict[int, Tensor] = {}
         for state, x in enumerate(before):
             if x is not None and state in wiring.states:

@@ -1,8 +1,8 @@
 """Uniform samples of the architectures whose cost lies in a window, where costs add up.
 
-Costs are rounded to steps of ``width``. Dynamic programming over the groups of decisions counts, for
-each partial sum, the choices of the remaining groups that end in the window. So every sample lies
-in the window, however narrow it is.
+Costs are rounded to steps of ``width``. Dynamic programming over the groups of decisions counts,
+for each partial sum, the choices of the remaining groups that end in the window. So every sample
+lies in the window, however narrow it is.
 """
 
 from __future__ import annotations

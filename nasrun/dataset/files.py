@@ -38,7 +38,7 @@ class ImageFiles:
 def class_names(folder: Path) -> list[str]:
     """List the folders in ``folder``, sorted, without hidden ones.
 
-    Raises UserError if it has less than two.
+    Raises UserError if there are fewer than two.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder.absolute()}: set dataset.root to the images")
@@ -57,7 +57,7 @@ def class_names(folder: Path) -> list[str]:
 def list_images(folder: Path, classes: list[str]) -> ImageFiles:
     """List the images of every class, at any depth, sorted.
 
-    Raises UserError if a class has none.
+    Raises UserError if a class has no image.
     """
     paths: list[str] = []
     labels: list[int] = []

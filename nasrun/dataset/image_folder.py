@@ -1,4 +1,4 @@
-"""The user's own images: a folder for each class, with or without a test set."""
+"""Images of the user: a folder for each class, with or without a test set."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ImageFolder(Dataset):
     """Images in ``root/train/CLASS`` and ``root/test/CLASS`` (or ``val``), or ``root/CLASS``.
 
     Without a test folder, a fixed stratified share of the images is the test set: the same in
-    every run. Where the training images at ``image_size`` fit into ``resident_limit_mb``, the
-    images are decoded once and live on the device; otherwise they are streamed.
+    every run. If the training images at ``image_size`` fit into ``resident_limit_mb``, they are
+    decoded once and stay on the device; otherwise they are streamed.
     """
 
     name = "image_folder"

@@ -24,7 +24,7 @@ from nasrun.values import Problem
 class ResidentSplit(Split):
     """Images that live on the device of the batches.
 
-    name: of the random streams, so that two splits of a run are augmented differently.
+    name: names the random streams, so that two splits of a run are augmented differently.
     images: uint8 [N, C, S, S]. labels: int64 [N].
     crop_padding: pixels of black on every side before a random crop back to S × S.
     flip: mirror half of the training images.
@@ -41,7 +41,7 @@ class ResidentSplit(Split):
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        # The sum of the pixels stays on the device; the labels tell the order.
+        # The sum of the pixels is computed on the device; the labels identify the order.
         labels = blake2b(self.labels.cpu().numpy().tobytes(), digest_size=4).hexdigest()
         return f"{len(self)} images, {self.images.sum(dtype=torch.int64).item()}, {labels}"
 
@@ -56,8 +56,8 @@ class ResidentSplit(Split):
         for step, _, order in training_order(self, self.name, batch_size, streams, first_step):
             generator = streams.torch(f"{self.name}/augment", step)
             shape = (2, len(order))
-            # Sampled on the CPU, so that every device gets the same images; whatever is switched
-            # off is sampled too, so that the other samples stay. One copy takes all to the device.
+            # Sampled on the CPU, so that every device gets the same images. Augmentations that are
+            # off are sampled too, so that the others stay the same. A single copy to the device.
             samples = torch.cat(
                 [
                     torch.from_numpy(order)[None],
@@ -67,7 +67,7 @@ class ResidentSplit(Split):
                 ]
             ).to(self.images.device, non_blocking=True)
             index, top, left, flipped, row, column = samples.unbind()
-            images = self.images.index_select(0, index)  # on the CPU ten times as fast as [index]
+            images = self.images.index_select(0, index)  # ten times as fast on the CPU as [index]
             if padding:
                 images = crop(images, padding, top, left)
             if self.flip:
@@ -85,7 +85,7 @@ class ResidentSplit(Split):
 
 
 class ResidentDataset(Dataset):
-    """A dataset that fits on the device; a subclass reads it."""
+    """A dataset that fits on the device; subclasses read the images."""
 
     classes: int
 

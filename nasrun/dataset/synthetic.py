@@ -21,9 +21,9 @@ _CONTRAST, _NOISE = 50, 40  # standard deviations of the pattern and of the nois
 
 
 class Synthetic(ResidentDataset):
-    """Images of classes that differ by a smooth random pattern of 4×4 patches, in noise.
+    """Images whose class is a smooth random pattern of 4×4 patches, with noise.
 
-    train_images are made besides those for validation, so it means what it means elsewhere.
+    train_images: number without the validation images, as in other datasets.
     """
 
     name = "synthetic"
@@ -62,7 +62,7 @@ class Synthetic(ResidentDataset):
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         pixels = self.channels * self.image_size**2
-        # A pattern or two floats for each pixel, and the finished image.
+        # For each pixel: a pattern or two in floats, and the finished image.
         needed = pixels * (4 * self.classes + 9 * max(self.made, self.test_images))
         settings = "dataset.train_images, dataset.test_images, dataset.validation, dataset.classes"
         check_fits(needed, "the synthetic dataset", f"{settings} or dataset.image_size")

@@ -27,7 +27,7 @@ from nasrun.run.layout import (
 )
 
 NOT_METRICS = ("seed", "job")
-"""Numbers of a result that are not measured."""
+"""Numbers of a result that are no measurements."""
 
 Points = list[tuple[float, Estimate]]
 """A measure by epoch: (epoch, estimate)."""
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SecondScore:
-    """Scores by ``rank.also`` ([n], as they are plotted) and their tau-b with both others."""
+    """Scores by ``rank.also``, [n] as plotted, and their tau-b with first scores and truth."""
 
     values: Values
     axis: str
@@ -64,8 +64,8 @@ class Regret:
     """One search algorithm of ``nasrun compare`` at the end of its searches.
 
     regret: mean over ``seeds`` searches.
-    wins: share of the seeds that end below the control; None: it is the control.
-    p: of the mean difference from the control, by Holm's correction; None: it is the control.
+    wins: share of the seeds whose regret ends below the control's; None: this is the control.
+    p: of the mean difference from the control, Holm-corrected; None: this is the control.
     """
 
     algorithm: str
@@ -79,9 +79,9 @@ class Regret:
 class RunDirectory:
     """The files of one run, as typed values.
 
-    strict: a file that is absent or damaged raises UserError with one line (``from=RUN_DIR`` and
-    ``resume``, where the run may be a stranger's). Else it counts as empty: of the jobs of a sweep
-    some may have failed.
+    strict: whether an absent or damaged file raises UserError, as for ``from=RUN_DIR`` and
+    ``resume``, where the run may be a stranger's. Otherwise such a file counts as empty, since some
+    jobs of a sweep may have failed.
     """
 
     path: Path
@@ -114,7 +114,7 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole configuration, as resumptions have left it, in plain values."""
+        """The whole configuration in plain values, with the changes of resumptions."""
         config: dict[str, Any] = self._field("config", dict)
         return config
 
@@ -129,7 +129,7 @@ class RunDirectory:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed; None if run.json does not tell it."""
+        """The run's seed; None if run.json does not hold it."""
         seed = self.record.get("seed")
         return seed if isinstance(seed, int) else None
 
@@ -146,7 +146,7 @@ class RunDirectory:
 
     @property
     def earlier(self) -> ResumedRun:
-        """The run as its continuation needs it."""
+        """The record and the result, for a continuation of the run."""
         return ResumedRun(self.record, self.result if self.has(RESULT) else None)
 
     @property
@@ -260,7 +260,7 @@ def _second_score(
 class Job:
     """One job of a sweep.
 
-    error: None if it has ended well. mended_by_user: the error is a mistake of the user's.
+    error: None if the job has ended well. mended_by_user: whether the error is a user's mistake.
     """
 
     number: int
@@ -278,7 +278,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def job_files(directory: Path) -> RunDirectory:
-    """The files of a job of a sweep: what is absent or damaged counts as empty."""
+    """Return the files of a job of a sweep; absent or damaged files count as empty."""
     return RunDirectory(directory, strict=False)
 
 

@@ -32,17 +32,17 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
 MISFIT_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors that Python raises where a state has another shape than is expected."""
+"""Errors that Python raises if a state has an unexpected form."""
 
 MAX_CHECKPOINT_SHARE = 0.02
-"""Share of the time that goes into checkpoints: slow ones are made less often."""
+"""Upper bound of the share of time spent on checkpoints; slow ones are written less often."""
 
 
 class CheckpointEvery(BaseModel):
-    """Settings of when a checkpoint is due; None: never.
+    """Settings that say when a checkpoint is due; None: never.
 
-    minutes, steps: since the last one. A step is one of training, an epoch of a predictor, or a
-    scored architecture.
+    minutes, steps: since the last checkpoint. A step is a training step, an epoch of a predictor,
+    or a scored architecture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +73,7 @@ class Run:
         """Make a run that has not begun.
 
         task, config, overrides: for run.json. seed: of all random streams.
-        earlier: the run to be continued, if any. changed: settings that it had otherwise.
+        earlier: the run to be continued, if any. changed: settings that differ from its own.
         """
         self.directory = directory
         self.task = task
@@ -90,11 +90,11 @@ class Run:
         self._tracked: dict[str, TrackedState] = {}
         self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
-        self._seconds = 0.0  # of computing before this process
+        self._seconds = 0.0  # computing time before this process
         self._started = time.monotonic()
         self._due = math.inf  # when the next checkpoint by time
         self._steps = 0  # safe points since the last checkpoint
-        self._recorded = False  # whether run.json tells of this process
+        self._recorded = False  # whether run.json has an entry of this process
 
     @property
     def seconds(self) -> float:
@@ -108,12 +108,12 @@ class Run:
         return self._logs
 
     def begin(self, architecture: Architecture | None = None) -> None:
-        """Begin: write run.json and open the logs, once the task has found all that it needs.
+        """Write run.json and open the logs; to be called when the task has all that it needs.
 
         A run that is continued goes back to its last checkpoint.
-        architecture: one that the run is given, in contrast to one that it finds.
+        architecture: an architecture that the run is given, if any.
         """
-        self.stop.deferred = True  # a run has not begun, or it has: nothing between
+        self.stop.deferred = True  # a signal must not stop the run halfway here
         lengths: dict[str, int] = {}
         if self._earlier is None:
             (self.directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Run:
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
-        """Take up the newest whole checkpoint; returns the lengths of the logs at that time."""
+        """Restore the newest undamaged checkpoint; returns the lengths of the logs at that time."""
         (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
         intact = [
@@ -169,7 +169,7 @@ class Run:
     def _write_record(self) -> None:
         """Write run.json; a continued run does so at its first checkpoint.
 
-        Then all states have been restored, and changed settings have been found to fit.
+        By then all states have been restored, so changed settings are known to fit.
         """
         record = self._record()
         # Delete result.json first: a kill in between must not leave a finished-looking run with
@@ -216,7 +216,7 @@ class Run:
         tracked.mark, tracked.written = getattr(stateful, "mark", None), stored
 
     def drop(self, name: str) -> None:
-        """Leave ``name`` out of later checkpoints (see Monitor)."""
+        """Leave the object ``name`` out of later checkpoints (see Monitor)."""
         self._tracked.pop(name, None)
 
     def safe_point(self) -> None:
@@ -249,7 +249,7 @@ class Run:
         self._due = time.monotonic() + max(60 * minutes, cost / MAX_CHECKPOINT_SHARE)
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        """Write NAME.json for the person who looks into a fault; returns its path in words."""
+        """Write NAME.json to help find the cause of an error; returns words with its path."""
         path = self.directory / f"{name}.json"
         write_json(path, content)
         return f"see {path}"
@@ -274,7 +274,7 @@ class Run:
         write_json(self.directory / ARCHITECTURE, architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write result.json: the run is done. The last checkpoint stays, to train on from."""
+        """Write result.json: the run is done. Its last checkpoint stays for further training."""
         self.checkpoint()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)
@@ -285,7 +285,7 @@ class Run:
 
 
 class RunStage:
-    """A stage that shows itself on the screen and logs its metrics."""
+    """A stage of a run: shown on the screen, and its metrics logged."""
 
     def __init__(self, run: Run, name: str, screen: ScreenStage) -> None:
         self.run, self.name, self.screen = run, name, screen

@@ -1,11 +1,11 @@
-"""What checkpoints cost, as a share of the time of the run that writes them.
+"""Measure the time for checkpoints, as a share of the time of the run.
 
-    python scripts/bench_checkpoint.py            # both parts: some five minutes on two CPU cores
-    python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
+    python scripts/bench_checkpoint.py            # both measurements: some five minutes on two CPU
+    cores python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
 
 1. The main job (``nasrun search``) with its default settings: seconds inside Run.checkpoint and
-   Run.save_weights as a share of all; it is short, so the checkpoints that every stage ends with
-   weigh most.
+   Run.save_weights as a share of all. The job is short, so the checkpoints at the end of every
+   stage take most of it.
 2. The supernet of the full CIFAR-10 recipe (Balanced NAO), with 1,000 architectures in the pool:
    one checkpoint in seconds and MB, as a share of the default interval; and the bookkeeping of one
    step (Run.safe_point with no checkpoint due) as a share of a training step.
@@ -108,7 +108,7 @@ def full_size() -> None:
                 run.safe_point()
             points.append((time.perf_counter() - began) / 1000)
         for _ in range(5):
-            training.step += 1  # else nothing would have to be written
+            training.step += 1  # otherwise there would be nothing new to write
             began = time.perf_counter()
             run.checkpoint()
             writes.append(time.perf_counter() - began)

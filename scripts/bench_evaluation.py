@@ -1,13 +1,14 @@
-"""Candidates per second of an evolution, against SPOS' reference protocol.
+"""Measure the candidates per second of an evolution, against SPOS' reference protocol.
 
     python scripts/bench_evaluation.py                      # CPU: a quarter of the width, minutes
     python scripts/bench_evaluation.py --device cuda --width 1 --images 8000 --batches 200
 
-The reference protocol takes one candidate after the other: statistics of batch norm forgotten, 200
-training batches of 128 with momentum 0.1, then the validation images in evaluation mode. Ours: the
-same candidates, weights and validation images, with exact cumulative statistics over 2,000 fixed
-training images (recalibrated), or with the statistics of the scored batch (batch). Then what the
-search itself adds for each candidate, as the population grows; and the costs of 10,000 networks.
+The reference protocol takes one candidate after the other: it resets the statistics of batch norm,
+runs 200 training batches of 128 with momentum 0.1, then the validation images in evaluation mode.
+Ours has the same candidates, weights and validation images, with exact cumulative statistics over
+2,000 fixed training images (recalibrated), or with the statistics of the scored batch (batch). Then
+follow the time of the search itself for each candidate, as the population grows, and the time for
+the costs of 10,000 networks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def reference(
     batches: int,
     compute: Compute,
 ) -> float:
-    """One candidate as the released code scores it."""
+    """Score a candidate as the released code does."""
 
     def predict(batch: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = supernet(batch, architecture.choices)
@@ -78,7 +79,7 @@ def reference(
 
 
 def search_alone(space: SearchSpace, population: int, problem: Problem) -> float:
-    """Seconds for each candidate of an evolution of 20 generations whose scores are free."""
+    """Return the seconds per candidate of an evolution of 20 generations without scoring."""
     algo = Evolution(
         population=population,
         generations=20,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "nasrun"
@@ -17,7 +18,7 @@ RIDDLES = re.compile(r"(What|Those|That|Of|By|Whose|Which|Where|Who|As|Whether i
 
 
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:
-    """The docstrings of a file, each with its place."""
+    """Yield the docstrings of modules, classes and functions of a file, each with its place."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             text = ast.get_docstring(node)
@@ -27,6 +28,17 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
                     f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 1)} {name}",
                     text,
                 )
+
+
+def notes(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the string literals below assignments, which describe constants and fields."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Module | ast.ClassDef):
+            continue
+        for before, after in pairwise(node.body):
+            if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+                text = ast.literal_eval(after.value)
+                yield f"{path.relative_to(PACKAGE.parent)}:{after.lineno}", text
 
 
 def test_docstrings_say_at_once_what_a_thing_is_or_does():
@@ -42,3 +54,13 @@ def test_docstrings_say_at_once_what_a_thing_is_or_does():
             elif paragraph != first or not first.endswith((".", ":", "?")):
                 wrong.append(f"{place}: the first line is no sentence: {first}")
     assert not wrong, "\n".join([f"{len(wrong)} docstrings:", *wrong])
+
+
+def test_notes_on_constants_are_no_riddles():
+    wrong = [
+        f"{place}: {text}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for place, text in notes(path)
+        if RIDDLES.match(text) or not text.rstrip().endswith((".", "``"))
+    ]
+    assert not wrong, "\n".join([f"{len(wrong)} notes:", *wrong])

@@ -98,7 +98,7 @@ def compare(
 
     params, macs: the sizes [n]. labels: names of the architectures in error messages.
     top_shares: arguments of ``precision_at_top``. ks: arguments of ``best_rank_at`` and
-    ``top_regret``; a k of all n architectures is left out. Terciles by size are of the whole sample.
+    ``top_regret``; a k of all n architectures is left out. Terciles are of the whole sample.
     Raises UserError for fewer than three architectures, unequal lengths, values that are no finite
     numbers, and scores or accuracies that are all tied.
 

@@ -129,7 +129,7 @@ class Search(ABC):
         return architecture.choices
 
     def block_history(self) -> BlockHistory | None:
-        """Return the sizes of the blocks over the epochs, if the search removes edges; else None."""
+        """Return the block sizes over the epochs if the search removes edges, else None."""
         return None
 
     def front(self) -> list[Trial] | None:

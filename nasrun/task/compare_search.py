@@ -1,4 +1,4 @@
-"""Searches of ``nasrun compare``: many, short, without a supernet, and nothing scored twice."""
+"""Searches of ``nasrun compare``: many short ones, without a supernet or repeated scores."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from nasrun.values import Architecture, Trial
 
 
 class ScoredOnce:
-    """Scores of one scorer, asked for once in all searches of the run.
+    """Scores of one scorer, each computed once for all searches of the run.
 
-    So a search that was interrupted is gone through again from its start, to the same end, and
-    costs nothing up to where it was.
+    So an interrupted search is repeated from its start, with the same result, and takes no time up
+    to the place of the interruption.
     """
 
     def __init__(self, scorer: Scorer, scores: Scores, run: Run, role: str) -> None:
-        """role: ``score`` or ``truth``, for trials.jsonl."""
+        """Take known scores from ``scores``. role: ``score`` or ``truth``, for trials.jsonl."""
         self.scorer, self.run, self.role = scorer, run, role
         self.trials = scores.trials_of(role)
         self.known = {trial.architecture: trial for trial in self.trials}
 
     def trial_of(self, architecture: Architecture) -> Trial:
-        """Raises UserError if the score is not finite (see ``on_nonfinite``)."""
+        """Return the score; raises UserError if it is not finite (see ``on_nonfinite``)."""
         if architecture not in self.known:
             (trial,) = score_all(self.scorer, [architecture], self.trials, self.run, role=self.role)
             self.known[architecture] = trial
@@ -39,7 +39,7 @@ class ScoredOnce:
 
 
 class Searches:
-    """The searches of each algorithm that are done, seed by seed."""
+    """The finished searches of each algorithm, seed by seed."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
@@ -54,10 +54,10 @@ class Searches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the searches of a checkpoint.
+        """Restore the searches of a checkpoint.
 
-        Raises UserError if an architecture is none of the search space, ValueError if a
-        search has found nothing at first.
+        Raises UserError if an architecture is not in the search space, ValueError if a search does
+        not begin with its first evaluation.
         """
 
         def found(evaluation: int, choices: list[int], score: float, truth: float) -> BestSoFar:
@@ -82,7 +82,7 @@ def _to_json(search: SearchRecord) -> list[Any]:
 
 
 class SilentMonitor(NullMonitor):
-    """Hundreds of searches show no bars of their own, but the run may stop in each."""
+    """A monitor of one of many searches: shows no progress, but lets the run stop."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -102,10 +102,10 @@ def search_once(
     truth: ScoredOnce,
     evaluations: int,
 ) -> SearchRecord:
-    """The search that ``nasrun search seed=SEED`` does, up to so many distinct architectures.
+    """Search as ``nasrun search seed=SEED`` does, for ``evaluations`` distinct architectures.
 
-    What an algorithm asks for again (NAO, search_algo.rescore=pool) is answered, but not counted.
-    Of equal scores the first found stays the best.
+    Repeated requests of an algorithm (NAO, search_algo.rescore=pool) are answered, but not counted.
+    Of equal scores the first one stays the best.
     """
     search = algo.bind(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
     counted: set[Architecture] = set()

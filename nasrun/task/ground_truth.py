@@ -24,7 +24,7 @@ TrueScores = npt.NDArray[np.float64]
 
 
 class GroundTruth:
-    """True scores of some architectures, [seeds, architectures]."""
+    """Finds the true scores of architectures: looks them up, or trains the networks once."""
 
     def __init__(
         self, evaluator: Evaluator, seeds: int, folder: Path, config: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Second scores of the supernet that is ranked, and their agreement with first and truth."""
+"""Second scores of the ranked supernet, and their agreement with first scores and truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SecondScorer:
-    """The second scores of a ranking, and their agreement with the first and the truth."""
+    """Computes second scores of a ranking, and their agreement with first scores and truth."""
 
     def __init__(self, scorer: Scorer, axis: ScoreAxis) -> None:
         self.scorer, self.axis = scorer, axis
@@ -30,7 +30,7 @@ class SecondScorer:
 
     @staticmethod
     def bind(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> SecondScorer | None:
-        """Start the second evaluator; None: none wanted. UserError: it cannot score the space."""
+        """Bind ``rank.also``, if there is one; raises UserError if it does not fit the space."""
         if wanted.also is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The exceptions that the command line tells in a line of words, and help for such words."""
+"""Exceptions that the command line shows as one line, and helpers for such messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one clear line saying what, where and what to do.
+    """A mistake that the user can correct: one clear line says what, where and what to do.
 
     The command line prints it without a traceback and ends with exit status 2.
     """
@@ -16,9 +16,10 @@ class UserError(Exception):
 class MissingCapabilityError(UserError):
     """An option lacks what another one needs; the command line adds which options have it.
 
-    message: what lacks what; ": take search_space=a or b" follows it, or " take ..." after "or".
+    message: says which option lacks what. ": take search_space=a or b" is added to it, or only
+    " take ..." if the message ends with "or".
     group: of the option, e.g. ``search_space``.
-    has: whether a class of that group has it.
+    has: tells whether a class of that group has the capability.
     """
 
     def __init__(self, message: str, *, group: str, has: Callable[[type], bool]) -> None:
@@ -28,9 +29,9 @@ class MissingCapabilityError(UserError):
 
 
 class Interrupted(BaseException):
-    """A signal has asked the process to stop; no Exception, so that nothing goes on after it.
+    """A signal has asked the process to stop. No ``Exception``, so no handler goes on after it.
 
-    saved: the run directory whose state was written before stopping, where there is one.
+    saved: the run directory whose state was written before the stop, if there is one.
     """
 
     def __init__(self, signal: int, saved: str | None = None) -> None:
@@ -40,12 +41,12 @@ class Interrupted(BaseException):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'uniform'?)``, or nothing where nothing comes near."""
+    """Return `` (did you mean 'uniform'?)``, or an empty string if no known word is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def shortened(text: str, limit: int = 200) -> str:
-    """``text``, without its middle where it is long: messages repeat what was typed."""
+    """Return ``text`` without its middle if it is too long for a message."""
     rest = limit // 4
     return text if len(text) <= limit else f"{text[: limit - rest]} ... {text[-rest:]}"

@@ -1,7 +1,7 @@
 """The largest sizes that a configuration may ask for.
 
 A configuration may come from a stranger, or have a zero too many. These bounds lie far above any
-use; they keep what is refused from being built first.
+use. They refuse such sizes before anything is built.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
-"""Architectures, rounds, epochs, images of a batch: things of which a list may be made."""
+"""Number of architectures, rounds, epochs, or images of a batch; lists of this length fit."""
 
 Images = Annotated[int, Field(gt=0, le=100_000_000)]
 """Images of a dataset."""
@@ -26,7 +26,7 @@ Workers = Annotated[int, Field(ge=0, le=256)]
 """Processes or threads."""
 
 Epochs = Annotated[float, Field(ge=0, le=1_000_000)]
-"""A stretch of training that need not be whole epochs."""
+"""A length of training in epochs, which may be a fraction."""
 
 Strength = Annotated[float, Field(ge=0, le=1e6)]
-"""A factor or a limit in the arithmetic of training, which is in single precision."""
+"""A factor or limit in the arithmetic of training; it fits into single precision."""

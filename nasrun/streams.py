@@ -1,7 +1,7 @@
-"""Random streams: every draw comes from a generator named by (run seed, stream, step).
+"""Random streams: every sample comes from a generator named by (run seed, stream, step).
 
 A generator is made where it is used and thrown away afterwards, so there is no random state to
-save: step 7,000 of a resumed run draws what step 7,000 of an unbroken run draws.
+save: step 7,000 of a resumed run samples the same as step 7,000 of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Streams:
     prefix: str = ""
 
     def sub(self, name: str) -> Streams:
-        """Streams of their own for one part of the run, e.g. ``streams.sub("retrain")``."""
+        """Return separate streams for a stage of the run, e.g. ``streams.sub("retrain")``."""
         return Streams(self.seed, f"{self.prefix}{name}/")
 
     def key(self, stream: str, *step: int) -> int:
-        """A 63-bit number that depends on the run seed, the stream's name and the step."""
+        """Return a 63-bit number that depends on the run seed, the stream's name and the step."""
         name = f"{self.seed}/{self.prefix}{stream}/{'/'.join(map(str, step))}"
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -39,9 +39,9 @@ class Streams:
 
     @contextmanager
     def default(self, stream: str, *step: int) -> Iterator[None]:
-        """torch's default generator is seeded inside and as before afterwards.
+        """Seed torch's default generator inside; restore its state afterwards.
 
-        For code that takes no generator: the initialisation of modules.
+        This is for code that takes no generator: the initialisation of modules.
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.key(stream, *step))

@@ -1,4 +1,4 @@
-"""The values that every part exchanges: small, frozen, hashable, JSON; no torch."""
+"""The values that all packages exchange: small, frozen, hashable, JSON; no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasrun.errors import UserError
 class Decision:
     """One choice point of a search space, e.g. ``normal/node2/x/op`` with its options.
 
-    Decisions whose names end alike have the same ``kind`` and draw from one vocabulary.
+    Decisions with the same last word of the name have the same ``kind`` and share a vocabulary.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Decision:
 
     @property
     def kind(self) -> str:
-        """The last part of the name: ``op`` of ``normal/node2/x/op``."""
+        """The last word of the name: ``op`` of ``normal/node2/x/op``."""
         return self.name.rsplit("/", 1)[-1]
 
 
@@ -35,7 +35,7 @@ class Architecture:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that name the architecture in logs."""
+        """Return eight hexadecimal digits that name the architecture in logs."""
         return blake2b(repr(self.choices).encode(), digest_size=4).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Architecture:
 
     @staticmethod
     def from_json(value: Any) -> Architecture:
-        """Raises UserError where ``value`` is not ``{"space": str, "choices": [int, ...]}``."""
+        """Undo ``to_json``: ``{"space": str, "choices": [int, ...]}``; raises UserError."""
         if not isinstance(value, Mapping) or not isinstance(value.get("space"), str):
             raise UserError('an architecture is {"space": NAME, "choices": [INTEGERS]}')
         choices = value.get("choices")
@@ -59,7 +59,7 @@ class Cost:
     params: number of learned parameters, auxiliary head excluded (Balanced NAO, Eq. 3).
     macs: multiply-adds of convolutions and linear layers for one image, auxiliary head excluded.
     bitops: sum over quantised layers of multiply-adds × bits of weights × bits of activations
-    (SPOS, Table 6); None where the space decides on no bits.
+    (SPOS, Table 6); None if the space decides on no bits.
     """
 
     params: int
@@ -73,10 +73,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Trial:
-    """The score of one architecture, and how it came about.
+    """The score of one architecture, and the way it was obtained.
 
-    score: in [0, 1], higher is better: an accuracy, or what else the evaluator goes by.
-    evaluation: how the score came about (evaluator, batch norm protocol, images, round ...).
+    score: in [0, 1], higher is better; an accuracy, or another measure of the evaluator.
+    evaluation: the way the score was obtained (evaluator, batch norm protocol, images, round ...).
     """
 
     architecture: Architecture

@@ -1,4 +1,4 @@
-"""Images a second of batched augmentation on the device: crop, flip, cutout, normalisation.
+"""Measure the images per second of augmentation: crop, flip, cutout, normalisation.
 
 python scripts/bench_augmentation.py [--device auto] [--seconds 3]
 """

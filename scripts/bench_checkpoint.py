@@ -1,11 +1,11 @@
-"""What checkpoints cost, as a share of the time of the run that writes them.
+"""Measure the time for checkpoints, as a share of the time of the run.
 
-    python scripts/bench_checkpoint.py            # both parts: some five minutes on two CPU cores
-    python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
+    python scripts/bench_checkpoint.py            # both measurements: some five minutes on two CPU
+    cores python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
 
 1. The main job (``nasrun search``) with its default settings: seconds inside Run.checkpoint and
-   Run.save_weights as a share of all; it is short, so the checkpoints that every stage ends with
-   weigh most.
+   Run.save_weights as a share of all. The job is short, so the checkpoints at the end of every
+   stage take most of it.
 2. The supernet of the full CIFAR-10 recipe (Balanced NAO), with 1,000 architectures in the pool:
    one checkpoint in seconds and MB, as a share of the default interval; and the bookkeeping of one
    step (Run.safe_point with no checkpoint due) as a share of a training step.
@@ -65,11 +65,11 @@ def main_job(short: bool) -> None:
 def full_size() -> None:
     images = ["dataset=synthetic", "dataset.channels=3", "dataset.image_size=32"]
     config = compose(["task=search", "experiment=balanced_nao_cifar10", *images])
-    parts = build_setup(config)
+    setup = build_setup(config)
     compute = Compute.choose("auto", precision="auto", deterministic=False)
-    space, streams = parts.search_space, Streams(0)
-    splits = parts.dataset.load(streams, compute.device)
-    search = parts.search_algo.bind(Candidates(space), streams, compute.device)
+    space, streams = setup.search_space, Streams(0)
+    splits = setup.dataset.load(streams, compute.device)
+    search = setup.search_algo.bind(Candidates(space), streams, compute.device)
     with tempfile.TemporaryDirectory() as place:
         run = Run(
             Path(place),
@@ -81,8 +81,8 @@ def full_size() -> None:
             checkpoint=CheckpointEvery(minutes=None, steps=None),
         )
         with streams.default("init"):
-            supernet = space.supernet(splits.problem, auxiliary=parts.trainer.auxiliary)
-        training = parts.trainer.bind(supernet, splits.train, compute, streams)
+            supernet = space.supernet(splits.problem, auxiliary=setup.trainer.auxiliary)
+        training = setup.trainer.bind(supernet, splits.train, compute, streams)
         run.begin()
         round_ = search.next_round(run)
         if round_ is None:
@@ -90,10 +90,10 @@ def full_size() -> None:
         search.tell([Trial(a, 0.5, Cost(1, 1), 0, {}) for a in search.ask()])
         run.keep("search_algo", search)
         run.keep("supernet", training)
-        gates = parts.sampler.bind(
+        gates = setup.sampler.bind(
             space, splits.problem, round_.pool, streams.sub("sampler"), steps=training.steps
         )
-        batches = splits.train.train_batches(parts.trainer.batch_size, streams=streams)
+        batches = splits.train.train_batches(setup.trainer.batch_size, streams=streams)
         training.network.train()
         steps, points, writes = [], [], []
         for step in range(12):
@@ -108,7 +108,7 @@ def full_size() -> None:
                 run.safe_point()
             points.append((time.perf_counter() - began) / 1000)
         for _ in range(5):
-            training.step += 1  # else nothing would have to be written
+            training.step += 1  # otherwise there would be nothing new to write
             began = time.perf_counter()
             run.checkpoint()
             writes.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Seconds for the exact parameters and multiply-adds of many random architectures.
+"""Measure the seconds for exact parameters and multiply-adds of random architectures.
 
 python scripts/bench_costs.py [--count 1000]
 """

@@ -1,13 +1,14 @@
-"""Candidates per second of an evolution, against SPOS' reference protocol.
+"""Measure the candidates per second of an evolution, against SPOS' reference protocol.
 
     python scripts/bench_evaluation.py                      # CPU: a quarter of the width, minutes
     python scripts/bench_evaluation.py --device cuda --width 1 --images 8000 --batches 200
 
-The reference protocol takes one candidate after the other: statistics of batch norm forgotten, 200
-training batches of 128 with momentum 0.1, then the validation images in evaluation mode. Ours: the
-same candidates, weights and validation images, with exact cumulative statistics over 2,000 fixed
-training images (recalibrated), or with the statistics of the scored batch (batch). Then what the
-search itself adds for each candidate, as the population grows; and the costs of 10,000 networks.
+The reference protocol takes one candidate after the other: it resets the statistics of batch norm,
+runs 200 training batches of 128 with momentum 0.1, then the validation images in evaluation mode.
+Ours has the same candidates, weights and validation images, with exact cumulative statistics over
+2,000 fixed training images (recalibrated), or with the statistics of the scored batch (batch). Then
+follow the time of the search itself for each candidate, as the population grows, and the time for
+the costs of 10,000 networks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def reference(
     batches: int,
     compute: Compute,
 ) -> float:
-    """One candidate as the released code scores it."""
+    """Score a candidate as the released code does."""
 
     def predict(batch: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = supernet(batch, architecture.choices)
@@ -78,7 +79,7 @@ def reference(
 
 
 def search_alone(space: SearchSpace, population: int, problem: Problem) -> float:
-    """Seconds for each candidate of an evolution of 20 generations whose scores are free."""
+    """Return the seconds per candidate of an evolution of 20 generations without scoring."""
     algo = Evolution(
         population=population,
         generations=20,
@@ -90,13 +91,14 @@ def search_alone(space: SearchSpace, population: int, problem: Problem) -> float
         batch=population,
     )
     size = space.sizer("macs", problem, "final")
-    low, high = (size(one) for one in space.extremes(size, Streams(0)))
+    low, high = (size(architecture) for architecture in space.extremes(size, Streams(0)))
     candidates = Candidates(space, [Bounds("macs", 0, (low + high) / 2)], {"macs": size})
     search = algo.bind(candidates, Streams(0), torch.device("cpu"))
     count, began = 0, time.perf_counter()
     search.next_round(NullMonitor())
     while asked := search.ask():
-        search.tell([Trial(one, sum(one.choices) / 100, Cost(1, 1), 0) for one in asked])
+        trials = [Trial(each, sum(each.choices) / 100, Cost(1, 1), 0) for each in asked]
+        search.tell(trials)
         count += len(asked)
     return (time.perf_counter() - began) / count
 
@@ -122,21 +124,21 @@ def main() -> None:
         *(f"dataset.validation={options.images}", "dataset.train_images=10000"),
         *(f"search_space.search.width={options.width}", "dataset.classes=10"),
     ]
-    parts = build_setup(compose(words))
+    setup = build_setup(compose(words))
     compute = Compute.choose(options.device, precision="auto", deterministic=False)
-    splits, space = parts.dataset.load(Streams(0), compute.device), parts.search_space
+    splits, space = setup.dataset.load(Streams(0), compute.device), setup.search_space
     supernet = compute.place(space.supernet(splits.problem))
     rng = Streams(0).numpy("candidates")
     chosen = [space.sample(rng) for _ in range(options.candidates)]
     print(f"{compute.describe()}, width {options.width}, {options.images} validation images")
     slow = [
         seconds(
-            lambda one=one: reference(  # type: ignore[misc]
-                supernet, one, splits, options.images, options.batches, compute
+            lambda architecture=architecture: reference(  # type: ignore[misc]
+                supernet, architecture, splits, options.images, options.batches, compute
             ),
             compute,
         )
-        for one in chosen
+        for architecture in chosen
     ]
     against = statistics.median(slow)
     show(f"reference, {options.batches} batches", slow, against)

@@ -1,4 +1,4 @@
-"""Wall-clock seconds and peak memory of the main job, as a user starts it.
+"""Measure wall-clock seconds and peak memory of the main job, as a user starts it.
 
 python scripts/bench_search.py [OVERRIDES ...]
 """

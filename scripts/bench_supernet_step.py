@@ -1,5 +1,6 @@
-"""What weight sharing costs: a sampled supernet step against a training step of the same
-architecture's stand-alone network; same batch, same trainer, interleaved in one run.
+"""Measure a supernet step against a step of the same architecture's stand-alone network.
+
+Both have the same batch and trainer, and are interleaved in one run.
 
     python scripts/bench_supernet_step.py [--size 32] [--batch 64] [--layers 3] [--channels 20]
 """
@@ -28,7 +29,7 @@ from nasrun.values import Problem
 
 
 class NoImages(Split):
-    """The training loop is not measured, only its steps."""
+    """A split without images, since only steps are measured, not the training loop."""
 
     def __len__(self) -> int:
         return 1000

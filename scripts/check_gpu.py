@@ -1,9 +1,11 @@
-"""What only a GPU can show, in one command: every recipe's smoke in bf16 and channels_last, the
-same bits twice with deterministic=true, and after kills and resumes; the benchmarks.
+"""Run all checks that need a GPU.
+
+These are every recipe's smoke in bf16 and channels_last, the same bits twice with
+deterministic=true and after kills and resumes, and the benchmarks.
 
     python scripts/check_gpu.py [--device cuda]
 
-Where CIFAR-10 is in $NASRUN_DATA, also a short Balanced NAO against its uniform twin.
+If CIFAR-10 is in $NASRUN_DATA, it also compares a short Balanced NAO with uniform sampling.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Compare two checkouts: run the smoke of every recipe in both and compare what they leave.
+"""Compare two checkouts: run the smoke of every recipe in both and compare the files.
 
     python scripts/compare_checkouts.py ../before .                  # all recipes and tasks
     python scripts/compare_checkouts.py ../before . darts_cifar10    # some of them
-    python scripts/compare_checkouts.py ../before . --keep runs      # runs that are there stay
+    python scripts/compare_checkouts.py ../before . --keep runs      # existing runs are not
+    repeated
 
 A refactoring changes no behaviour: metrics, trials, winners, rankings, comparisons and weights must
-be the same bytes, results the same but for the seconds. Both checkouts run in the environment of
-this interpreter, with one thread. Exit status 1 where anything differs.
+be the same bytes, results the same except for the seconds. Both checkouts run in the environment of
+this interpreter, with one thread. Exit status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = (".jsonl", ".csv", ".json", ".safetensors")
-"""Of the files that are compared byte by byte; pictures only by their names."""
+"""Suffixes of files that are compared byte by byte; pictures are compared by name only."""
 
 NOT_COMPARED = ("run.json", "result.json")
-"""run.json names the classes of a checkout; result.json has its seconds."""
+"""Files that may differ: run.json names classes, result.json has seconds."""
 
 SMOKE = ("effort=smoke", "threads=1", "hydra.run.dir=run")
 
-FIRST = {"retrain_from": "search", "search_from": "supernet", "rank_from": "supernet"}
-"""Runs that start from another."""
+PREDECESSORS = {"retrain_from": "search", "search_from": "supernet", "rank_from": "supernet"}
+"""Runs that start from another run -> that run."""
 
 TASKS = {
     "search": ("search",),
@@ -41,7 +42,7 @@ TASKS = {
     "search_from": ("search", "from=../supernet/run", "search_algo=nsga2"),
     "rank_from": ("rank", "from=../supernet/run", "rank.truth_store=truth"),
 }
-"""Runs that are no recipe's; FIRST tells where they must come after another."""
+"""Runs without a recipe; some start from others, see PREDECESSORS."""
 
 FORKED = """
 import gc, json, os, runpy, sys
@@ -65,11 +66,11 @@ for place, words in json.load(sys.stdin):
     print(f"{os.waitstatus_to_exitcode(status)} {place}", flush=True)
 gc.unfreeze()
 """
-"""Runs nasrun in processes forked from one that has imported what takes seconds."""
+"""Runs nasrun in processes forked from one that has done the slow imports."""
 
 
 def task_of(recipe: Path) -> str:
-    """The task that a recipe is for, by its defaults list or that of a recipe it builds on."""
+    """Return the task of a recipe, by its defaults list or that of a recipe it builds on."""
     entries = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("defaults", [])
     for entry in entries:
         if isinstance(entry, dict) and "override /task" in entry:
@@ -80,10 +81,10 @@ def task_of(recipe: Path) -> str:
 
 
 def lines_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """The command line of each run by name, those first that others start from."""
+    """Return the command line of each run by name, in an order in which they can run."""
     recipes = {path.stem: path for path in sorted((ROOT / "conf/experiment").glob("*.yaml"))}
     wanted = list(names) or [*TASKS, *recipes]
-    wanted = [FIRST[name] for name in wanted if name in FIRST] + wanted
+    wanted = [PREDECESSORS[name] for name in wanted if name in PREDECESSORS] + wanted
     lines = {}
     for name in dict.fromkeys(wanted):
         if name in TASKS:
@@ -96,7 +97,7 @@ def lines_of(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def run(checkout: Path, lines: dict[str, list[str]], place: Path) -> subprocess.Popen[str]:
-    """Begin the runs of one checkout in ``place``; what is there already stays as it is."""
+    """Start the runs of a checkout in ``place``; finished runs are not repeated."""
     orders = [
         (str(place / name), words)
         for name, words in lines.items()
@@ -118,7 +119,7 @@ def run(checkout: Path, lines: dict[str, list[str]], place: Path) -> subprocess.
 
 
 def failures(process: subprocess.Popen[str]) -> list[str]:
-    """Wait for the runs; the places of those that did not end well."""
+    """Wait for the runs; returns the places of runs that failed."""
     assert process.stdout  # noqa: S101 - a pipe was asked for
     ended = [line.split(maxsplit=1) for line in process.stdout]
     if process.wait():
@@ -126,23 +127,25 @@ def failures(process: subprocess.Popen[str]) -> list[str]:
     return [place.strip() for status, place in ended if status != "0"]
 
 
-def differences(one: Path, other: Path) -> Iterator[str]:
-    """What is not the same in two finished run directories."""
+def differences(first: Path, second: Path) -> Iterator[str]:
+    """Yield the differences between two finished run directories."""
     files = [
         {
             path.name: path
             for path in run.iterdir()
             if path.is_file() and "tfevents" not in path.name and path.name != "lock"
         }
-        for run in (one, other)
+        for run in (first, second)
     ]
     for name in sorted(files[0].keys() | files[1].keys()):
         if not all(name in found for found in files):
-            yield f"{name} is only in {one if name in files[0] else other}"
-        elif name not in NOT_COMPARED and name.endswith(SUFFIXES):
-            first, second = (found[name].read_bytes() for found in files)
-            if first != second:
-                yield f"{name} differs"
+            yield f"{name} is only in {first if name in files[0] else second}"
+        elif (
+            name not in NOT_COMPARED
+            and name.endswith(SUFFIXES)
+            and files[0][name].read_bytes() != files[1][name].read_bytes()
+        ):
+            yield f"{name} differs"
     if all("result.json" in found for found in files):
         results = [json.loads(found["result.json"].read_text()) for found in files]
         for result in results:
@@ -163,14 +166,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         place = (arguments.keep or Path(scratch)).resolve()
         places = [place / "before", place / "after"]
-        running = [run(one, lines, where) for one, where in zip(checkouts, places, strict=True)]
+        running = [run(*where) for where in zip(checkouts, [lines] * 2, places, strict=True)]
         failed = [name for process in running for name in failures(process)]
         for name in failed:
             print(f"failed: {name}: see log.txt there")
         different = 0
         for name in lines:
-            runs = [one / name / "run" for one in places]
-            if not all((one / "result.json").exists() for one in runs):
+            runs = [place / name / "run" for place in places]
+            if not all((directory / "result.json").exists() for directory in runs):
                 continue
             found = list(differences(*runs))
             different += bool(found)

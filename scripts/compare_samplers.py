@@ -1,4 +1,4 @@
-"""Which sampler, or training rule, makes a supernet rank architectures most truly?
+"""Compare samplers and training rules by the ranking of their supernets.
 
     python scripts/compare_samplers.py rank_macro_small seed=0,1,2 threads=1   # an hour of a core
     python scripts/compare_samplers.py rank_macro_cifar10 seed=0,1,2           # on a GPU
@@ -7,8 +7,8 @@
 
 Uniform, proportional and fair sampling, and uniform sampling with the complexity-aware learning
 rate and separate momenta of DYNAS (CVPR 2025), at equal numbers of optimiser steps. Further words
-go to nasrun. The table gives mean ± s.d. over seeds, beside what size alone explains and what one
-ground-truth seed says of another.
+go to nasrun. The table gives mean ± s.d. over seeds, beside the ranking by size alone and the
+agreement of ground-truth seeds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MEASURES = {
 
 
 def rows(directory: Path) -> list[list[str]]:
-    """A row of the table for each rule that has been run."""
+    """Make a row of the table for each rule that has been run."""
 
     def row(name: str, jobs: Sequence[Job]) -> list[str]:
         cells = [

@@ -1,4 +1,4 @@
-"""Kill runs at random events, resume them, and compare with runs that nobody disturbed.
+"""Kill runs at random events, resume them, and compare them with undisturbed runs.
 
     python scripts/soak_kill.py --kills 300                # every recipe's smoke in turn
     python scripts/soak_kill.py --kills 5 nao_v2_cifar10   # one recipe
@@ -8,7 +8,7 @@
 Every recipe's smoke is run once undisturbed, and its events are counted: steps of training, safe
 points, and operations on files. Then it is run again and killed (SIGKILL) at events that the seed
 chooses, resumed after each, and at its end compared: metrics, trials, winner, result and weights
-must be the same bytes. Exit status 1 where anything differs. Kills come before the run has begun,
+must be the same bytes. Exit status 1 if anything differs. Kills come before the run has begun,
 while a checkpoint is half-written, between the rename and the next line of metrics, and at the end.
 """
 

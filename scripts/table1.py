@@ -1,10 +1,10 @@
-"""Balanced NAO, Table 1: how stable searches are: ENAS, DARTS and NAO-WS from five seeds each.
+"""Balanced NAO, Table 1: the spread of searches: ENAS, DARTS and NAO-WS from five seeds each.
 
     python scripts/table1.py                       # the papers' settings: weeks on a GPU
-    python scripts/table1.py effort=smoke          # that it works: minutes
+    python scripts/table1.py effort=smoke          # a quick check: minutes
     python scripts/table1.py --of outputs/table1   # the table of a sweep that has been run
 
-Test error on CIFAR-10 in %; the paper's five runs of each beside ours.
+Test error on CIFAR-10 in %; the paper's five runs of each method beside ours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAPER = {
     "darts_cifar10": ("DARTS", 2.83, (3.00, 2.82, 3.02, 2.96, 3.00)),
     "nao_ws_cifar10": ("NAO-WS", 2.93, (2.90, 2.96, 2.98, 3.02, 3.05)),
 }
-"""Name, test error % in its own paper, and of five runs in Balanced NAO's."""
+"""Name, test error % in its own paper, test errors % of five runs in Balanced NAO's paper."""
 
 
 if __name__ == "__main__":

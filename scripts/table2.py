@@ -1,7 +1,7 @@
-"""Balanced NAO, Table 2: how many epochs make a supernet rank 50 random architectures.
+"""Balanced NAO, Table 2: ranking of 50 random architectures by epochs of training.
 
     python scripts/table2.py seed=0,1,2            # the paper's setting: days on a GPU
-    python scripts/table2.py effort=smoke          # that it works: seconds
+    python scripts/table2.py effort=smoke          # a quick check: seconds
     python scripts/table2.py --of outputs/table2   # the table of a sweep that has been run
 
 Pairwise accuracy in %, the paper's (one run) beside ours (mean ± s.d. over seeds).

@@ -1,7 +1,7 @@
 """Balanced NAO, Table 3: architectures of similar sizes are ranked better than diverse ones.
 
     python scripts/table3.py seed=0,1,2            # the paper's setting: days on a GPU
-    python scripts/table3.py effort=smoke          # that it works: seconds
+    python scripts/table3.py effort=smoke          # a quick check: seconds
     python scripts/table3.py --of outputs/table3   # the table of a sweep that has been run
 
 Pairwise accuracy in % after five epochs of uniform sampling, the paper's (one run) beside ours

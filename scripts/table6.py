@@ -1,7 +1,7 @@
 """Balanced NAO, Table 6: uniform sampling against sampling in proportion to size.
 
     python scripts/table6.py seed=0,1,2            # the paper's setting: days on a GPU
-    python scripts/table6.py effort=smoke          # that it works: seconds
+    python scripts/table6.py effort=smoke          # a quick check: seconds
     python scripts/table6.py --of outputs/table6   # the table of a sweep that has been run
 
 Pairwise accuracy in %, the paper's (one run) beside ours (mean ± s.d. over seeds).

@@ -1,7 +1,7 @@
 """Balanced NAO, Table 7: five searches from five seeds, each winner retrained.
 
     python scripts/table7.py                       # the paper's setting: days on a GPU
-    python scripts/table7.py effort=smoke          # that it works: a minute
+    python scripts/table7.py effort=smoke          # a quick check: a minute
     python scripts/table7.py --of outputs/table7   # the table of a sweep that has been run
 
 Test error on CIFAR-10 in %; the paper's five runs beside ours.

@@ -1,4 +1,4 @@
-"""Helpers of the papers' tables: run a sweep, show its numbers beside a paper's."""
+"""Helpers for tables of papers: run a sweep, and show its numbers beside a paper's."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nasrun.report.run_files import Job, job_files, read_jobs
 from nasrun.report.sweep import combinations
 
 Measure = Callable[[Path], float | None]
-"""A number of a run directory, or None where the run does not have it."""
+"""A number of a run directory, or None if the run does not have it."""
 
 
 def sweep(words: Sequence[str], doc: str | None) -> dict[str, list[Job]]:
-    """Run ``nasrun WORDS`` as a sweep, or read one that is there; its jobs by their overrides."""
+    """Run ``nasrun WORDS`` as a sweep, or read an existing one; returns jobs by overrides."""
     parser = argparse.ArgumentParser(
         description=(doc or "").split("\n")[0],
         epilog="Further words go to nasrun: effort=smoke, device=cpu, seed=0,1,2, resume=auto ...",
@@ -32,7 +32,7 @@ def sweep(words: Sequence[str], doc: str | None) -> dict[str, list[Job]]:
     arguments, further = parser.parse_known_args()
     directory: Path = arguments.of or arguments.into or Path("outputs", Path(sys.argv[0]).stem)
     if arguments.of is None:
-        # A word of the user's takes the place of ours: Hydra wants each once.
+        # A word of the user replaces ours, since Hydra takes each key once.
         ours = [word for word in words if not any(_key(word) == _key(other) for other in further)]
         if status := main([*ours, *further, f"hydra.sweep.dir={directory}"]):
             sys.exit(status)
@@ -47,7 +47,7 @@ def _key(word: str) -> str:
 
 
 def with_word(jobs: dict[str, list[Job]], word: str) -> list[Job]:
-    """The jobs that were run with ``word`` on their command line."""
+    """Return the jobs that were run with ``word`` on their command line."""
     return [job for members in jobs.values() for job in members if word in job.overrides]
 
 
@@ -63,19 +63,19 @@ def pairs_at(epoch: int | None) -> Measure:
 
 
 def result_of(directory: Path, name: str) -> float | None:
-    """A number of result.json, or None where the run does not have it."""
+    """Return a number of result.json, or None if the run does not have it."""
     value = job_files(directory).result.get(name)
     return None if value is None else float(value)
 
 
 def test_error(directory: Path) -> float | None:
-    """The share of test images that the retrained winner gets wrong."""
+    """Return the share of test images that the retrained winner gets wrong."""
     accuracy = result_of(directory, "test_accuracy")
     return None if accuracy is None else 1 - accuracy
 
 
 def ours(jobs: Sequence[Job], measure: Measure, factor: float = 100, digits: int = 2) -> str:
-    """Mean ± sample standard deviation over the jobs, times ``factor``."""
+    """Write mean ± sample standard deviation over the jobs, times ``factor``."""
     values = [factor * value for job in jobs if (value := measure(job.directory)) is not None]
     if not values:
         return "-"

@@ -16,7 +16,7 @@ from scipy import stats
 from test_search_algo import Plain
 
 from nasrun.budget import candidates as candidates_module
-from nasrun.budget.additive import Additive
+from nasrun.budget.additive import AdditiveCosts
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.cli.main import main
 from nasrun.errors import UserError
@@ -64,7 +64,7 @@ def check_uniform(
 ) -> None:
     """Candidates draw exactly what was enumerated, all alike."""
     feasible = within(costs, low, high)
-    window = Additive(space, measure).window(low, high)
+    window = AdditiveCosts(space, measure).window(low, high)
     assert window.count >= len(feasible) > 0
     candidates = Candidates(space, [Bounds("macs", low, high)], {"macs": measure})
     rng = np.random.default_rng(len(feasible))
@@ -88,7 +88,7 @@ def check_uniform(
 def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> None:
     space = space_of(name)
     measure = space.sizer(size, CIFAR, "final")
-    additive = Additive(space, measure)
+    additive = AdditiveCosts(space, measure)
     costs = []
     for architecture in list(space.every())[:: 1 if name == "nas_bench_macro" else 11]:
         picks = [
@@ -112,7 +112,7 @@ def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> N
 def test_terms_of_decisions_that_cost_together() -> None:
     space = Pairs()
     costs = {a: pairs_cost(a) for a in space.every()}
-    additive = Additive(space, pairs_cost)
+    additive = AdditiveCosts(space, pairs_cost)
     assert (additive.low, additive.high) == (min(costs.values()), max(costs.values()))
     values = sorted(set(costs.values()))
     points = [(value, value) for value in values[::5]]
@@ -126,7 +126,7 @@ def test_terms_of_decisions_that_cost_together() -> None:
 
 def test_a_space_that_does_not_add_up() -> None:
     with pytest.raises(ValueError, match="plain is not additive"):
-        Additive(Plain(2, 2), lambda a: 1.0)
+        AdditiveCosts(Plain(2, 2), lambda a: 1.0)
 
 
 @pytest.mark.parametrize("quantiles", [(0, 1), (0, 0.4), (0.49, 0.51), (0.2, 0.2)])
@@ -148,7 +148,7 @@ def test_the_ends_of_the_costs(macro: Any) -> None:
 
 def test_a_window_that_holds_everything_or_nothing(macro: Any) -> None:
     space, _ = macro
-    additive = Additive(space, macs(space))
+    additive = AdditiveCosts(space, macs(space))
     assert additive.window(-math.inf, math.inf).count == 3**8
     assert additive.window(0, 1e30).count == 3**8
     for low, high in [(0, additive.low - 1e3), (additive.high + 1e3, math.inf)]:
@@ -168,7 +168,7 @@ def test_no_narrow_window_misses_an_architecture() -> None:
             a, b, c = architecture.choices
             return math.fsum([0.1, worth[a, 0, c], worth[0, b, 1]])
 
-        additive = Additive(space, cost)
+        additive = AdditiveCosts(space, cost)
         for architecture in space.every():
             value = cost(architecture)
             for low, high in [(value, value), (-math.inf, value), (value, math.inf)]:
@@ -180,9 +180,12 @@ def test_no_narrow_window_misses_an_architecture() -> None:
 def test_costs_that_are_all_the_same() -> None:
     space = Pairs()
     for value in (0.0, 7.25):
-        window = Additive(space, lambda a, value=value: value).window(value, value)  # type: ignore[misc]
+        window = AdditiveCosts(space, lambda a, value=value: value).window(value, value)  # type: ignore[misc]
         assert window.count == space.size
-        assert Additive(space, lambda a, v=value: v).window(0, value / 2).count in (0, space.size)  # type: ignore[misc]
+        assert AdditiveCosts(space, lambda a, v=value: v).window(0, value / 2).count in (
+            0,
+            space.size,
+        )  # type: ignore[misc]
 
 
 # What architectures are drawn from.
@@ -256,7 +259,7 @@ def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
     space = space_of(name, "effort=full")
     plain = macs(space, CIFAR)
     middle = plain(space.sample(np.random.default_rng(1)))
-    additive = Additive(space, plain)
+    additive = AdditiveCosts(space, plain)
     for low, high in [
         (middle, middle),
         (middle * 0.9999, middle * 1.0001),

@@ -40,7 +40,7 @@ class Weights:
 
 def value(checkpoints: Checkpoints, checkpoint: Checkpoint, part: str) -> int:
     """What the part says in all its places."""
-    state = checkpoints.state(checkpoint.parts[part], SPARE_BYTES)
+    state = checkpoints.state(checkpoint.states[part], SPARE_BYTES)
     assert state["weights"].tolist() == [state["value"]] * 60
     return int(state["value"])
 
@@ -107,11 +107,11 @@ def test_a_damaged_checkpoint_is_recognised(folder: Path, name: str) -> None:
     damage(whole + b"{")
     path.unlink()
     if name.endswith(".json"):  # never written, as far as anyone can tell
-        assert [one.number for one in Checkpoints(folder).read(pytest.fail)] == [1]
+        assert [checkpoint.number for checkpoint in Checkpoints(folder).read(pytest.fail)] == [1]
     else:
         check(folder, name)
     path.write_bytes(whole)
-    assert [one.number for one in Checkpoints(folder).read(pytest.fail)] == [2, 1]
+    assert [checkpoint.number for checkpoint in Checkpoints(folder).read(pytest.fail)] == [2, 1]
 
 
 @pytest.mark.parametrize("kind", ["000001.json 000002.json", "000001-a 000002-b"])
@@ -132,14 +132,14 @@ def test_what_has_not_changed_is_not_written_again(folder: Path) -> None:
     checkpoints = Checkpoints(folder)
     newest = checkpoints.read(pytest.fail)[0]
     parts = {
-        name: TrackedState(Weights(2, marked=name != "b"), mark=2, written=newest.parts[name])
+        name: TrackedState(Weights(2, marked=name != "b"), mark=2, written=newest.states[name])
         for name in "ab"
     }
     parts["a"].label = "other"
     third = checkpoints.write(parts, {}, {}, 3.0)
     assert third.files() == {"000002-a.safetensors", "000003-b.safetensors"}  # b has no mark
     parts["a"].stateful.set(3)  # type: ignore[attr-defined]
-    fourth = checkpoints.write(parts, {"c": newest.parts["a"]}, {}, 4.0)
+    fourth = checkpoints.write(parts, {"c": newest.states["a"]}, {}, 4.0)
     assert fourth.files() == {
         "000004-a.safetensors",
         "000004-b.safetensors",
@@ -148,7 +148,7 @@ def test_what_has_not_changed_is_not_written_again(folder: Path) -> None:
     again = Checkpoints(folder)
     found, before = again.read(pytest.fail)[:2]
     assert (found, before) == (fourth, third)
-    assert [one.parts["a"].label for one in (before, found)] == ["other", "other"]
+    assert [checkpoint.states["a"].label for checkpoint in (before, found)] == ["other", "other"]
     assert [value(again, found, part) for part in "abc"] == [3, 2, 2]
 
 
@@ -176,7 +176,7 @@ def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:
                 assert newest == ever[-1]
                 parts = {
                     name: TrackedState(Weights(mark), mark=mark, written=stored)
-                    for name, stored in newest.parts.items()
+                    for name, stored in newest.states.items()
                     for mark in [value(checkpoints, newest, name)]
                 }
             if "drop c" in step:
@@ -190,11 +190,15 @@ def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:
             kept = checkpoints.kept
             assert kept[-2:] == ever[-2:]
             assert len(kept) <= 3
-            apart = [one for one in ever if one.files().isdisjoint(ever[-1].files())]
-            assert not apart or any(one.files().isdisjoint(ever[-1].files()) for one in kept)
-            manifests = {f"{one.number:06d}.json" for one in kept}
+            apart = [
+                checkpoint for checkpoint in ever if checkpoint.files().isdisjoint(ever[-1].files())
+            ]
+            assert not apart or any(
+                checkpoint.files().isdisjoint(ever[-1].files()) for checkpoint in kept
+            )
+            manifests = {f"{checkpoint.number:06d}.json" for checkpoint in kept}
             assert {path.name for path in folder.iterdir()} == manifests.union(
-                *(one.files() for one in kept)
+                *(checkpoint.files() for checkpoint in kept)
             )
         assert Checkpoints(folder).read(pytest.fail) == checkpoints.kept[::-1]
 

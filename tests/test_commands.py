@@ -10,7 +10,7 @@ from pathlib import Path
 from chosen import sample
 
 ROOT = Path(__file__).parent.parent
-NAMES = [f"test_a.py::test_{function}[{case}]" for function in "abc" for case in range(12)]
+TEST_NAMES = [f"test_a.py::test_{function}[{case}]" for function in "abc" for case in range(12)]
 
 
 def test_make_lists_its_commands() -> None:
@@ -27,16 +27,16 @@ def test_long_tests_run_on_demand() -> None:
 
 
 def test_a_date_chooses_always_the_same_and_another_date_others() -> None:
-    chosen = sample(NAMES, 8, "2026-11-25")
+    chosen = sample(TEST_NAMES, 8, "2026-11-25")
     assert len(chosen) == 8
-    assert chosen == sample(NAMES[::-1], 8, "2026-11-25")
-    assert chosen != sample(NAMES, 8, "2026-11-26")
-    assert sample(NAMES, 999, "2026-11-25") == set(NAMES)
+    assert chosen == sample(TEST_NAMES[::-1], 8, "2026-11-25")
+    assert chosen != sample(TEST_NAMES, 8, "2026-11-26")
+    assert sample(TEST_NAMES, 999, "2026-11-25") == set(TEST_NAMES)
 
 
 def test_each_function_comes_up_and_in_time_each_case() -> None:
     dates = [f"2026-{month:02}-{day:02}" for month in range(1, 9) for day in range(1, 29)]
-    samples = [sample(NAMES, 3, date) for date in dates]
+    samples = [sample(TEST_NAMES, 3, date) for date in dates]
     for chosen in samples:
         assert {name.partition("[")[0][-1] for name in chosen} == set("abc")
-    assert set().union(*samples) == set(NAMES)
+    assert set().union(*samples) == set(TEST_NAMES)

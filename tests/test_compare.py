@@ -19,7 +19,7 @@ from nasrun.config.build import build
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.metrics import Estimate
-from nasrun.report.comparison import Comparison, Found, SearchRecord, truths
+from nasrun.report.comparison import BestSoFar, Comparison, SearchRecord, truths
 from nasrun.run.run import Run
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
@@ -57,9 +57,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, macro: SearchSpace) ->
     with Path("table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["arch", "cheap", "dear"])
-        for index, one in enumerate(macro.every()):
-            dear = 50 + sum(one.choices) + 5 * (one.choices[0] == 2)
-            writer.writerow([macro.write(one), dear - 10 + index % 5, dear])
+        for index, architecture in enumerate(macro.every()):
+            dear = 50 + sum(architecture.choices) + 5 * (architecture.choices[0] == 2)
+            writer.writerow([macro.write(architecture), dear - 10 + index % 5, dear])
 
 
 def compare(*words: str) -> int:
@@ -241,7 +241,7 @@ def test_a_budget_bounds_the_best_too() -> None:
 
 
 def searched(*found: tuple[int, float, float], seed: int = 0, evaluations: int = 5) -> SearchRecord:
-    steps = tuple(Found(at, Architecture("plain", (at,)), s, true) for at, s, true in found)
+    steps = tuple(BestSoFar(at, Architecture("plain", (at,)), s, true) for at, s, true in found)
     return SearchRecord(seed, evaluations, steps)
 
 
@@ -355,6 +355,6 @@ def test_a_shoot_out_on_nas_bench_201(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["compare", *words, "compare.evaluations=100", "hydra.run.dir=run"]) == 0
     found = report()
     assert found["best"] == pytest.approx(0.943733)
-    ends = {name: one["regret"]["value"] for name, one in found["algorithms"].items()}
+    ends = {name: row["regret"]["value"] for name, row in found["algorithms"].items()}
     assert 0 <= ends["regularized_evolution"] < ends["random"] < 0.01
     assert found["algorithms"]["regularized_evolution"]["p"] < 0.05

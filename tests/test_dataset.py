@@ -63,7 +63,7 @@ def everything(split: Split) -> Batch:
 
 def raw_split(images: torch.Tensor, *, padding: int = 0, mirror: bool = False) -> ResidentSplit:
     """Images that come out with the pixels they went in with; label i for image i."""
-    normalise = Normalise.of([0.0], [1 / 255], images.shape[1], CPU)
+    normalise = Normalise.from_statistics([0.0], [1 / 255], images.shape[1], CPU)
     return ResidentSplit("train", images, torch.arange(len(images)), normalise, padding, mirror)
 
 
@@ -226,7 +226,7 @@ def test_batches_depend_on_seed_and_step_only() -> None:
 def test_splits_draw_differently() -> None:
     images = noise(64, 1, 4, 4)
     whole = raw_split(images)
-    first, second = whole.part("train", slice(0, 32)), whole.part("validation", slice(32, 64))
+    first, second = whole.cut("train", slice(0, 32)), whole.cut("validation", slice(32, 64))
     assert not torch.equal(train(first, 1)[0][1], train(second, 1)[0][1] - 32)
 
 
@@ -275,7 +275,7 @@ def test_normalisation_is_that_of_the_formula() -> None:
     images = noise(4, 3, 5, 5)
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.25, 0.3]
     expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    assert torch.allclose(Normalise.of(mean, std, 3, CPU)(images), expected, atol=1e-5)
+    assert torch.allclose(Normalise.from_statistics(mean, std, 3, CPU)(images), expected, atol=1e-5)
 
 
 def test_crops_are_the_windows_of_the_padded_image() -> None:

@@ -52,8 +52,8 @@ def test_the_papers_counts():
 
 
 def test_each_decision_has_a_name_of_its_own_that_tells_its_edge():
-    for one in (space(), space(share=False)):
-        names = [decision.name for decision in one.decisions]
+    for complete in (space(), space(share=False)):
+        names = [decision.name for decision in complete.decisions]
         assert len(set(names)) == len(names)
     names = [decision.name for decision in space().decisions]
     assert names[0] == "block/level2.sep_conv_3x3/input"

@@ -74,16 +74,16 @@ def test_weights_of_options_learn_where_their_options_are_open(name: str) -> Non
     space = space_of(name)
     torch.manual_seed(0)
     supernet = space.supernet(TASK)
-    names = {id(one): parameter for parameter, one in supernet.named_parameters()}
+    names = {id(weight): parameter for parameter, weight in supernet.named_parameters()}
     owners = {
-        id(one): places
+        id(weight): places
         for module, places in supernet.option_modules()
-        for one in module.parameters()
+        for weight in module.parameters()
     }
     if not SPACES[name]:
         assert not owners
         return
-    own = {parameter for one, parameter in names.items() if one in owners}
+    own = {parameter for weight, parameter in names.items() if weight in owners}
     rest = set(names.values()) - own
     assert any(f".{SPACES[name]}." in parameter for parameter in own)
     assert any("classifier" in parameter or "head" in parameter for parameter in rest)
@@ -91,14 +91,14 @@ def test_weights_of_options_learn_where_their_options_are_open(name: str) -> Non
     for _ in range(3):
         path = space.sample(rng).choices
         supernet(torch.randn(4, 3, 32, 32), path).square().sum().backward()
-        trained = {id(one) for one in supernet.parameters() if one.grad is not None}
-        for one, places in owners.items():
+        trained = {id(weight) for weight in supernet.parameters() if weight.grad is not None}
+        for weight, places in owners.items():
             opened = all(path[decision] == option for decision, option in places)
-            if one in trained:
-                assert opened, names[one]
+            if weight in trained:
+                assert opened, names[weight]
             elif opened and not space.binary and name != "nas_bench_201":
                 # An edge or a block may lead nowhere; elsewhere what is open is computed.
-                assert name in ("nao_cell", "darts_cell"), names[one]
+                assert name in ("nao_cell", "darts_cell"), names[weight]
         supernet.zero_grad(set_to_none=True)
 
 

@@ -64,13 +64,13 @@ def read(run: Path) -> tuple[list[int], list[str]]:
     said: list[str] = []
     found = Checkpoints(run / "checkpoints").read(said.append)
     assert all(line.isprintable() and len(line) < 300 for line in said)
-    return [one.number for one in found], said
+    return [checkpoint.number for checkpoint in found], said
 
 
 def misfit(run: Path, part: str, taken: Run) -> str:
     """What is said when ``part`` is to take up its state in ``run``."""
     taken._checkpoints = Checkpoints(run / "checkpoints")
-    stored = taken._checkpoints.read(pytest.fail)[0].parts[part]
+    stored = taken._checkpoints.read(pytest.fail)[0].states[part]
     taken._unclaimed = {part: stored}
     with pytest.raises(UserError) as raised:
         taken.keep(part, taken._tracked[part].stateful, stored.label)

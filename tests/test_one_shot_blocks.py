@@ -108,7 +108,7 @@ def test_the_sum_of_1x1_convolutions_is_that_of_the_concatenation():
     out = cell((x, y), wire([w is not None for w in weights], 4), weights, Noise(), 1.0)
 
     def joined(convolutions, states):
-        weight = torch.cat([one.weight for one in convolutions], dim=1)
+        weight = torch.cat([convolution.weight for convolution in convolutions], dim=1)
         return nn.functional.conv2d(torch.cat(states, dim=1), weight)
 
     first, then = cell.blocks["0"], cell.blocks["1"]
@@ -186,8 +186,8 @@ def test_random_architectures_have_the_density_asked_for(density):
     """An input or operation is on with probability d, given that not all k of its block are off."""
     search_space = space(density=density)
     drawn = random_architectures(search_space, 2000)
-    assert all(search_space.canonical(one) == one for one in drawn[:200])
-    share = np.mean([one.choices for one in drawn], axis=0)
+    assert all(search_space.canonical(found) == found for found in drawn[:200])
+    share = np.mean([found.choices for found in drawn], axis=0)
     for block in range(4):
         for start, count in ((input_at(block, 0), block + 2), (operation_at(block, 0), 7)):
             expected = density / (1 - (1 - density) ** count)

@@ -264,8 +264,8 @@ def test_samples(macro: SearchSpace) -> None:
     rng = np.random.default_rng(0)
 
     def sizes(found: list) -> np.ndarray:  # type: ignore[type-arg]
-        assert len({macro.canonical(one) for one in found}) == len(found)
-        return np.log([macro.cost(one, images).params for one in found])
+        assert len({macro.canonical(architecture) for architecture in found}) == len(found)
+        return np.log([macro.cost(architecture, images).params for architecture in found])
 
     assert len(All().choose(macro, images, rng)) == 6561
     uniform = sizes(Uniform(count=60).choose(macro, images, rng))

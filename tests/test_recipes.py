@@ -22,7 +22,7 @@ from nasrun.values import Problem
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = ("dataset", "search_space", "sampler", "search_algo", "evaluator", "trainer")
-OPTIONS = [
+OPTION_OVERRIDES = [
     f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))
 ]
 
@@ -33,7 +33,7 @@ def parts(*overrides: str, task: str = "search"):
     return build_setup(config)
 
 
-@pytest.mark.parametrize("override", OPTIONS)
+@pytest.mark.parametrize("override", OPTION_OVERRIDES)
 def test_every_option_is_built(override):
     parts(override)
 

@@ -27,8 +27,8 @@ from nasrun.values import Architecture, Cost, Problem
 IMAGENET = Problem(3, 224, 1000)
 RELEASED = "21012020202300003233"
 RATIOS = [0.2, 0.6, 1.0, 1.5, 2.0]
-NAMES = ("spos_blocks", "spos_channels", "spos_blocks_channels")
-CHANNELS = NAMES[1:]
+SPACE_NAMES = ("spos_blocks", "spos_channels", "spos_blocks_channels")
+CHANNELS = SPACE_NAMES[1:]
 
 
 def spos(name: str, *, width: float = 0.1, final: float = 0.17, **changes: Any) -> SearchSpace:
@@ -110,7 +110,7 @@ def test_costs_by_hand():
     assert same == Cost(weights + 2 * (80 + 4 * 100 + 80), weights * 64)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SPACE_NAMES)
 def test_recalibrated_paths_are_recalibrated_networks(name):
     torch.manual_seed(0)
     space, problem = spos(name), Problem(3, 8, 4)
@@ -302,7 +302,7 @@ def test_stems_have_their_activations():
         assert not any(type(m) is nn.ReLU6 for m in network.blocks.modules())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SPACE_NAMES)
 def test_batch_norms_lose_scale_and_shift_in_the_supernet_alone(name):
     space = spos(name)
     assert not any(p.dim() == 1 for p in space.supernet(CIFAR).parameters())
@@ -326,11 +326,15 @@ def test_dropout_comes_before_the_linear_layer():
     assert torch.equal(network(images), before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SPACE_NAMES)
 def test_decisions(name):
     space = spos(name)
-    assert space.size == {NAMES[0]: 4**20, NAMES[1]: 5**20, NAMES[2]: 20**20}[name]
-    kinds = {NAMES[0]: ["op"], NAMES[1]: ["ratio"], NAMES[2]: ["op", "ratio"]}[name]
+    assert (
+        space.size == {SPACE_NAMES[0]: 4**20, SPACE_NAMES[1]: 5**20, SPACE_NAMES[2]: 20**20}[name]
+    )
+    kinds = {SPACE_NAMES[0]: ["op"], SPACE_NAMES[1]: ["ratio"], SPACE_NAMES[2]: ["op", "ratio"]}[
+        name
+    ]
     assert [decision.kind for decision in space.decisions] == kinds * 20
     assert space.decisions[-1].name == f"block19/{kinds[-1]}"
 
@@ -386,7 +390,7 @@ def test_the_configurations_are_as_published():
     assert space_of("spos_channels", f"search_space.blocks={RELEASED}").ops[:3] == (2, 1, 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SPACE_NAMES)
 def test_laws_with_affine_norms_and_the_imagenet_stem(name):
     """The widths of the supernet may be anything, and no stage is without channels."""
     laws = ["costs_are_counted", "a_path_is_its_network", "only_the_path_is_trained"]

@@ -75,8 +75,8 @@ def test_pairs_are_those_of_equal_seeds(tmp_path):
 
 def test_true_accuracies_count_before_those_of_the_test_set(tmp_path):
     jobs = sweep(tmp_path, "true_accuracy", a=[0.1] * 3, b=[0.2] * 3)
-    for one in itertools.chain(*jobs.values()):
-        one.metrics["test_accuracy"] = 0.5
+    for job in itertools.chain(*jobs.values()):
+        job.metrics["test_accuracy"] = 0.5
     found = compare(jobs)
     assert found is not None and found.measure == "true_accuracy"
     assert found.differences["b"].mean == pytest.approx(0.1)

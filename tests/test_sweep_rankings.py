@@ -144,7 +144,7 @@ def test_second_scores_have_pictures_of_their_own(tmp_path: Path) -> None:
 
 def test_seeds_are_told_apart(tmp_path: Path) -> None:
     for job, (rate, seed) in enumerate(((0.1, 0), (0.1, 1), (0.5, 0))):
-        truth = [one + seed / 100 for one in TRUTH]
+        truth = [accuracy + seed / 100 for accuracy in TRUTH]
         ranked(tmp_path / str(job), f"rate={rate}", f"seed={seed}", truth=truth)
     found, count = chosen(combinations(tmp_path))
     assert list(found) == ["rate=0.1 seed=0", "rate=0.1 seed=1", "rate=0.5"] and count == 3

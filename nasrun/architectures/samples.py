@@ -16,10 +16,10 @@ from nasrun.values import Architecture, Problem
 Count = Annotated[int, Field(ge=3, le=1_000_000)]
 
 MAX_LISTED_ARCHITECTURES = 1_000_000
-"""Architectures of a space that ``All`` lists at most."""
+"""Upper bound of the size of a space that ``All`` lists."""
 
 MAX_FRUITLESS_SAMPLES = 10_000
-"""Random architectures in a row, none of them new, after which a space counts as exhausted."""
+"""A space counts as exhausted after this number of random architectures without a new one."""
 
 
 class Architectures(ABC):
@@ -29,7 +29,7 @@ class Architectures(ABC):
     def choose(
         self, space: SearchSpace, problem: Problem, rng: np.random.Generator
     ) -> list[Architecture]:
-        """Return the chosen ones; raises UserError where the space cannot give them."""
+        """Return the chosen architectures; raises UserError if the space has too few."""
 
 
 def sample_distinct(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
@@ -76,10 +76,11 @@ class Uniform(Architectures):
 
 
 class BySize(Architectures):
-    """Chooses equally many of each stratum of size, so that no size is rare.
+    """Chooses equally many architectures from each stratum of size, so that no size is rare.
 
     Strata are of equal width in log(size), between the smallest and the largest of ``drawn``
-    random architectures; a stratum that has too few gives what it has, the others more.
+    random architectures. A stratum with too few of them gives all of its own, and the others give
+    more.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class BySize(Architectures):
 
 
 class SimilarSize(Architectures):
-    """Chooses the ``count`` around one quantile of size, of ``drawn`` random architectures.
+    """Chooses, out of ``drawn`` random architectures, the ``count`` around a quantile of size.
 
     Source: Balanced NAO, Table 3 (architectures of similar sizes are ranked better).
     """

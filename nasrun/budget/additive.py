@@ -1,8 +1,8 @@
 """Uniform samples of the architectures whose cost lies in a window, where costs add up.
 
-The ways are counted by dynamic programming over the groups of decisions: with costs in steps of
-``width`` it is known for each sum so far how many ways lead on into the window, so every sample
-goes there directly, however narrow it is.
+Costs are rounded to steps of ``width``. Dynamic programming over the groups of decisions counts,
+for each partial sum, the choices of the remaining groups that end in the window. So every sample
+lies in the window, however narrow it is.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
 MAX_COST_STEPS = 2**18
-"""Steps from the nearer end of the costs to the far side of the window, at most."""
+"""Upper bound of the steps from the nearer end of all costs to the far end of the window."""
 
 WINDOW_STEPS = 64
-"""Steps within the window, where it is not too narrow for that."""
+"""Steps within the window, unless it is too narrow for so many."""
 
 
-class Additive:
+class AdditiveCosts:
     """The terms of a cost that adds up over the groups of ``SearchSpace.additive``.
 
     options: for each group the choices of its decisions; terms: what each adds to ``base``.
     """
 
     def __init__(self, space: SearchSpace, measure: Measure) -> None:
-        """Tabulate the terms of ``measure``; raises ValueError where the space is not additive."""
+        """Tabulate the terms of ``measure``; raises ValueError if the space is not additive."""
         if space.additive is None:
             raise ValueError(f"{space.name} is not additive")
         self.name, self.groups = space.name, space.additive
@@ -59,16 +59,16 @@ class Additive:
 class Window:
     """Samples uniformly the architectures whose cost, in steps, may lie in the window.
 
-    All that lie in it are among them, all equally likely; rounding lets in some that lie just
-    outside, which the caller rejects.
+    All architectures in the window are sampled, with equal probability. Rounding also lets in some
+    that lie just outside; the caller rejects those.
     """
 
-    def __init__(self, costs: Additive, low: float, high: float) -> None:
+    def __init__(self, costs: AdditiveCosts, low: float, high: float) -> None:
         self.costs = costs
-        # The error of rounding in a sum: a bound that is exactly the smallest cost is met.
+        # Allow for rounding errors of sums, so that a bound equal to the smallest cost is met.
         margin = 1e-12 * max(abs(costs.low), abs(costs.high))
         low, high = max(low, costs.low) - margin, min(high, costs.high) + margin
-        # Sums count from the end of the costs that is nearer to the window, and stop behind it.
+        # Sums are counted from the end of all costs that is nearer to the window.
         if high - costs.low <= costs.high - low:
             first, last = low - costs.low, high - costs.low
             shifted = [terms - terms.min() for terms in costs.terms]
@@ -76,7 +76,7 @@ class Window:
             first, last = costs.high - high, costs.high - low
             shifted = [terms.max() - terms for terms in costs.terms]
         width = max((high - low) / WINDOW_STEPS, last / MAX_COST_STEPS, 0.0) or 1.0
-        # Each group's term is rounded by half a step at most, and divided inexactly.
+        # Each group's term is rounded by at most half a step; the division is inexact too.
         slack = len(shifted) / 2 + 1e-6
         reach = sum(float(terms.max()) for terms in shifted) / width
         size = max(int(np.floor(min(last / width, reach) + slack)) + 1, 1)
@@ -97,7 +97,7 @@ class Window:
         return float(self.ways[0, 0])
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Return one of them at random; raises ValueError where there is none."""
+        """Return a random architecture; raises ValueError if the window is empty."""
         if not self.count:
             raise ValueError("the window is empty")
         total, picks = 0, []

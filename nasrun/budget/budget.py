@@ -34,7 +34,7 @@ class Range(BaseModel):
     def bounds(self, name: str) -> Bounds:
         """Return the bounds of the cost ``name``.
 
-        Raises UserError where the lower bound is above the upper one.
+        Raises UserError if the lower bound is above the upper one.
         """
         if self.min is not None and self.max is not None and self.min > self.max:
             raise UserError(f"budget.{name}: min={self.min:g} is above max={self.max:g}")
@@ -48,8 +48,8 @@ class Range(BaseModel):
 class Budget:
     """Bounds on parameters, multiply-adds, bit-operations and latency of the final network.
 
-    The bounds hold for every architecture that a search algorithm asks for. latency_ms is of one
-    batch as ``latency`` measures it.
+    The bounds hold for every architecture that a search algorithm asks for. latency_ms: latency of
+    one batch, as ``latency`` measures it.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Budget:
     ) -> Candidates:
         """Return the architectures of ``space`` within the budget.
 
-        latencies: what ``latency`` became for this space; they are asked for only where latency is
-        bounded or a goal. screen: says where the bounds can only be sought.
-        Raises UserError where there are none, naming the bound and the nearest reachable value.
+        latencies: the latencies of this space; they are measured only if latency is bounded or a
+        goal. screen: warns if the bounds can only be met by trial and error.
+        Raises UserError if no architecture meets the bounds, with the nearest reachable value.
         """
         bounds = []
         for name, given in self.ranges.items():
             limit = space.limit(name)
             met = limit is not None and given.max is not None and limit <= given.max
             if met and given.min is None:
-                continue  # every network keeps to it by its width
+                continue  # the width of every network is fitted to this bound
             if given.given:
                 bounds.append(given.bounds(name))
 

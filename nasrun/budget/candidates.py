@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasrun.budget.additive import Additive, Window
+from nasrun.budget.additive import AdditiveCosts, Window
 from nasrun.errors import UserError
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
 MAX_WINDOW_SAMPLES = 20_000
-"""Samples from the window of one cost, none of which meets all bounds, before giving up."""
+"""Give up after so many samples from the window of one cost if none meets all bounds."""
 
 MAX_WALKS = 200
-"""Directed walks before giving up, each from another random architecture."""
+"""Give up after so many walks towards the budget, each from another random architecture."""
 
 MAX_PLAIN_SAMPLES = 100
-"""Plain random samples, which are uniform, before an architecture is led into the budget."""
+"""Uniform random samples that are tried before an architecture is led into the budget."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Bounds:
 class Candidates:
     """The architectures that search algorithms sample from, instead of the space itself.
 
-    exact: whether the bounds that are reachable are known and samples are uniform among all that
-    meet them; else both are found by going from architecture to architecture.
+    exact: whether the reachable bounds are known exactly and samples are uniform among all
+    architectures within them. If not, both are approximated by walks through the space.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Candidates:
     ) -> None:
         """Check that some architecture meets the bounds.
 
-        measures: of each bound's name; measure_of: makes further ones.
-        Raises UserError where nothing meets the bounds.
+        measures: the measure of each bounded cost, by name. measure_of: makes further measures.
+        Raises UserError if nothing meets the bounds.
         """
         self.space = space
         self.bounds = tuple(bounds)
@@ -69,7 +69,7 @@ class Candidates:
         self.exact = space.additive is not None
         self.window: Window | None = None
         if self.bounds:
-            streams = Streams(0).sub("budget")  # the reach is a property of the space
+            streams = Streams(0).sub("budget")  # the reachable costs are a property of the space
             for bound in self.bounds:
                 self._check_reach(bound, streams)
             if self.exact:
@@ -85,7 +85,7 @@ class Candidates:
     def measure(self, name: str) -> Measure:
         """Return the measure of a cost of the final network, bounded or not.
 
-        Raises UserError where there is none of that name.
+        Raises UserError if there is none of that name.
         """
         if name in self.measures:
             return self.measures[name]
@@ -98,7 +98,7 @@ class Candidates:
         return {name: measure(architecture) for name, measure in self.measures.items()}
 
     def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """Return a random architecture within the budget; None where none was found."""
+        """Return a random architecture within the budget; None if none was found."""
         if not self.bounds:
             return self.space.sample(rng)
         if self.window is not None:
@@ -121,9 +121,9 @@ class Candidates:
         return sum(bound.excess(self.measures[bound.name](architecture)) for bound in self.bounds)
 
     def _walk(self, start: Architecture, rng: np.random.Generator) -> Architecture:
-        """Change one decision after the other, each time nearer to the budget.
+        """Change one decision at a time, each time coming nearer to the budget.
 
-        It begins at ``start`` and ends where the budget is met or nothing brings it nearer.
+        Begins at ``start``; ends when the budget is met or no change comes nearer to it.
         """
         best, excess = start, self._excess(start)
         changes = [
@@ -145,10 +145,10 @@ class Candidates:
         return best
 
     def _window(self, bound: Bounds) -> Window:
-        return Additive(self.space, self.measures[bound.name]).window(bound.low, bound.high)
+        return AdditiveCosts(self.space, self.measures[bound.name]).window(bound.low, bound.high)
 
     def _check_reach(self, bound: Bounds, streams: Streams) -> None:
-        """Raise UserError where the whole space lies below the bounds, or above them."""
+        """Raise UserError if the costs of the whole space lie below the bounds, or above them."""
         measure = self.measures[bound.name]
         low, high = map(measure, self.space.extremes(measure, streams.sub(bound.name)))
         found = "is" if self.exact else "that was found is"
@@ -164,7 +164,7 @@ class Candidates:
             )
 
     def _check_together(self, rng: np.random.Generator) -> None:
-        """Raise UserError where no architecture is found that meets all bounds."""
+        """Raise UserError if no architecture is found that meets all bounds."""
         if self.sample(rng) is not None:
             return
         walks = [self._walk(self.space.sample(rng), rng) for _ in range(20)]
@@ -172,7 +172,7 @@ class Candidates:
         if self.allows(nearest) and not self.exact:
             return
         reached = ", ".join(f"{name} {cost:,.10g}" for name, cost in self.costs(nearest).items())
-        if self.allows(nearest):  # far too few for samples to find them
+        if self.allows(nearest):  # they are too rare for random samples to find them
             raise UserError(
                 f"{self._typed()}: hardly any architecture of {self.space.name} is within (one has "
                 f"{reached}): widen the budget"

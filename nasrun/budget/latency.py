@@ -31,21 +31,21 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
 
 MAX_TABLE_BYTES = 2**26
-"""Bytes of a table file, at most."""
+"""Size of a table file that is still read."""
 
 SAMPLES_FOR_LAYERS = 8
 """Random architectures whose variants are searched for layers."""
 
 MIN_CHECKED_NETWORKS = 3
-"""Whole networks from which on a correlation with the sums means something."""
+"""Fewer whole networks give no meaningful correlation with the sums of latencies."""
 
 
 @dataclass
 class LatencyTable:
     """The milliseconds of layers by name.
 
-    files: where it is kept; source: its name in errors; time: measures a layer that is missing;
-    None: then that is an error.
+    files: the files that the table is written to. source: name of the table in error messages.
+    time: measures a layer that the table lacks; None: a missing layer is an error.
     """
 
     milliseconds: dict[str, float]
@@ -54,9 +54,9 @@ class LatencyTable:
     time: Callable[[Layer], float] | None = None
 
     def milliseconds_of(self, layer: Layer) -> float:
-        """Return the latency of ``layer``; a new one is kept.
+        """Return the latency of ``layer`` in ms; measures it if it is missing, and stores it.
 
-        Raises UserError where it is missing and cannot be measured.
+        Raises UserError if it is missing and cannot be measured.
         """
         if layer.name not in self.milliseconds:
             if self.time is None:
@@ -66,7 +66,7 @@ class LatencyTable:
         return self.milliseconds[layer.name]
 
     def sum_of(self, layers: Iterable[Layer]) -> float:
-        """Return the sum of the latencies of ``layers``, each as often as it is there."""
+        """Return the sum of the latencies of ``layers``; repeated layers count repeatedly."""
         return math.fsum(map(self.milliseconds_of, layers))
 
     def write(self) -> None:
@@ -79,11 +79,13 @@ class LatencyTable:
 class Latency:
     """The settings of latencies.
 
-    table: a CSV file with the columns operation and ms, instead of measurements; store: folder
-    where measured tables are kept, one for each device and setting, so that nothing is measured
-    twice. device: on which it counts; batch_size: images at once; repeats: of which the median is
-    taken, after ``warm_up`` further ones; networks: how many whole networks the sums are checked
-    against. The latency of a network is the sum over its layers (``SearchSpace.layers``).
+    The latency of a network is the sum over its layers (``SearchSpace.layers``).
+
+    table: a CSV file with the columns operation and ms, instead of measurements.
+    store: folder of measured tables, one for each device and setting; nothing is measured twice.
+    device: the device whose latency is measured. batch_size: images in a forward pass.
+    repeats: measurements, of which the median is taken; ``warm_up`` more run before them.
+    networks: whole networks that are measured as a check of the sums.
     """
 
     def __init__(
@@ -109,10 +111,10 @@ class Latency:
         screen: Screen,
         kept: Path | None = None,
     ) -> Latencies:
-        """Return the latencies of ``space``, which are measured or read when they are asked for.
+        """Return the latencies of ``space``, which are measured or read at their first use.
 
-        screen: shows the progress. kept: the table that this run has used before, if it exists; a
-        run uses one table from beginning to end.
+        screen: shows the progress. kept: the copy of the table in the directory of this run, which
+        need not exist yet; a run uses the same table from beginning to end.
         """
         return Latencies(self, space, problem, compute, screen, kept)
 
@@ -154,10 +156,10 @@ class Latencies:
 
     @property
     def table(self) -> LatencyTable:
-        """The latencies of all layers of the space; they are found when first asked for.
+        """The latencies of all layers of the space, measured or read at the first use.
 
-        Raises UserError over an absent device, a space without a list of layers, and a table that
-        lacks one.
+        Raises UserError if the device is absent, the space has no list of layers, or the table
+        lacks a layer.
         """
         if self._table is None:
             self._table = self._find_table()
@@ -165,14 +167,16 @@ class Latencies:
 
     def _find_table(self) -> LatencyTable:
         some = self.space.sample(np.random.default_rng(0))
-        self.space.layers(some, self.problem, "final")  # raises where it has no list of them
+        self.space.layers(
+            some, self.problem, "final"
+        )  # raises UserError if the space has no list of layers
         known = read_table(self.kept) if self.kept is not None and self.kept.exists() else {}
         if self.settings.table is None:
             return self._measure_missing(known)
         file = self.kept if known and self.kept else Path(self.settings.table).expanduser()
         table = LatencyTable(known or read_table(file), [], str(file))
         for layer in all_layers(self.space, self.problem).values():
-            table.milliseconds_of(layer)  # raises now over one that is missing
+            table.milliseconds_of(layer)  # raises UserError now if the layer is missing
         return table
 
     @property
@@ -186,15 +190,15 @@ class Latencies:
         return measure
 
     def keep(self, path: Path) -> None:
-        """Keep the table in ``path``, too, unless no latency has been asked for."""
+        """Also write the table to ``path``, unless no latency has been used."""
         if self._table is not None:
             self._table.files.append(path)
             self._table.write()
 
     def _measure_missing(self, kept: Mapping[str, float]) -> LatencyTable:
-        """Return the table of this device, with whatever layers it lacked measured now.
+        """Return the table of this device; measures the layers that it lacks.
 
-        kept: latencies that take the place of those in the store.
+        kept: latencies of this run, which take precedence over those in the store.
         """
         settings, compute, screen = self.settings, self.compute, self.screen
         if settings.device != "auto":
@@ -234,8 +238,8 @@ class Latencies:
         return table
 
     def _comparison(self, table: LatencyTable, compute: Compute) -> str:
-        """Return a line that compares the sums with measured whole networks."""
-        from scipy import stats  # half a second, and only here
+        """Return a line that compares sums of latencies with measured whole networks."""
+        from scipy import stats  # the import takes half a second
 
         space, problem, count = self.space, self.problem, self.settings.networks
         shape = (problem.channels, problem.size, problem.size)
@@ -259,9 +263,9 @@ class Latencies:
 def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
     """Return every layer that networks of the space have, by name.
 
-    Those of some random architectures, each with every option of every group of decisions in turn:
-    all, where a layer depends on one group; else nearly all, and the others follow when they are
-    met. Where decisions are off or on, the network with everything on has them all.
+    Collects the layers of some random architectures, with every option of every group of decisions
+    in turn. That finds all layers if each depends on one group of decisions; otherwise nearly all,
+    and the rest are added when they occur. In binary spaces the network with everything on has all.
     """
     if space.binary:
         everything = Architecture(space.name, (1,) * len(space.decisions))
@@ -279,7 +283,7 @@ def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
 def read_table(path: Path) -> dict[str, float]:
     """Return the milliseconds by name of layer.
 
-    Raises UserError where the file has not the columns operation and ms, or a row is amiss.
+    Raises UserError if the file lacks the columns operation and ms, or a row is invalid.
     """
     try:
         text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
@@ -305,7 +309,7 @@ def read_table(path: Path) -> dict[str, float]:
 
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:
-    """Write a table that ``read_table`` gives back to the last digit: resumed runs depend on it."""
+    """Write a table that ``read_table`` reads back exactly; resumed runs depend on that."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(

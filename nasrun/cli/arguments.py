@@ -1,4 +1,4 @@
-"""The words of a command line sorted: the task, the overrides, and Hydra's switches."""
+"""Sort the words of a command line into the task, the overrides, and Hydra's switches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CFG_KINDS = ("job", "hydra", "all")
 
 @dataclass(frozen=True)
 class CommandLine:
-    """task: the first word that is no setting, as typed; None where there is none."""
+    """A command line. task: the first word that is no setting, as typed; None: no such word."""
 
     task: str | None
     overrides: tuple[str, ...]
@@ -44,9 +44,10 @@ class CommandLine:
 
 
 def split(arguments: Sequence[str]) -> CommandLine:
-    """Hydra's parser wants its switches and the overrides in two blocks; people mix them.
+    """Split words into a task, overrides and switches, which people mix.
 
-    Raises UserError over an unknown switch, or one without its value.
+    Hydra's parser wants its switches and the overrides in two blocks.
+    Raises UserError if a switch is unknown or lacks its value.
     """
     task: str | None = None
     overrides: list[str] = []
@@ -73,7 +74,7 @@ def split(arguments: Sequence[str]) -> CommandLine:
             value = words.pop(0)
             switches.append(value)
         if name in INFO and not equals:
-            # Said in full: its value is optional, and would swallow the first override.
+            # Its value is optional, so without one Hydra would take the first override for it.
             switches.append(words.pop(0) if words and words[0] in INFO_TOPICS else "all")
         if name in ("-c", "--cfg") and value not in CFG_KINDS:
             raise UserError(f"{name} {value}: must be one of {', '.join(CFG_KINDS)}")

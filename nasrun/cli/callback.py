@@ -1,4 +1,4 @@
-"""Hydra's callback: it notes directories before Hydra makes them, and sums up sweeps."""
+"""Hydra's callback: remembers directories before Hydra makes them, and summarises sweeps."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nasrun.cli.outputs import note
 
 
 class Outputs(Callback):
-    """Registered in config.yaml: notes directories before Hydra makes them, sums up sweeps."""
+    """The callback; config.yaml registers it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException, TypeError):  # Hydra says itself what is wrong with it
+        with suppress(OmegaConfBaseException, TypeError):  # Hydra reports the mistake itself
             note(Path(config.hydra.run.dir), sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         output = note(Path(config.hydra.sweep.dir), sweep=True)
         words = list(config.hydra.overrides.task)
-        # A recipe may sweep as well; what the command line says of the same key wins.
+        # A recipe may sweep too; values of the command line for the same key win.
         typed = {word.partition("=")[0] for word in words}
         for key, value in (config.hydra.sweeper.get("params") or {}).items():
             words += [] if key in typed else [f"{key}={value}"]

@@ -1,4 +1,4 @@
-"""Errors as the command line tells them: one line, and an exit status."""
+"""Errors on the command line: a message of one line, and an exit status."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shorte
 from nasrun.run.files import printable
 from nasrun.run.layout import RECORD
 
-DEBUG = "NASRUN_DEBUG"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DEBUG_VARIABLE = "NASRUN_DEBUG"
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
-    """Say what stopped the process, and how to go on; the exit status of that signal."""
+    """Say what stopped the process and how to go on; returns the exit status of the signal."""
     number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
     words = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to stop (SIGTERM)"}
     text = words.get(signal.Signals(number), f"stopped by {signal.Signals(number).name}")
@@ -33,7 +33,7 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
 
 
 def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
-    """Return what to say of an error, in one line, and the exit status.
+    """Return the message of an error, in one line, and the exit status.
 
     config_dir: the user's folder of options, if any.
     """
@@ -44,15 +44,18 @@ def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
         joint = "" if str(error).endswith(" or") else ":"
         error = UserError(f"{error}{joint} take {error.group}={' or '.join(options)}")
     error = trouble_with_output(error) or shortage_of_memory(error) or error
-    # It may repeat what a stranger wrote.
+    # The message may repeat text from a file of a stranger.
     text = printable(shortened(" ".join(str(error).split()), 2000))
     if isinstance(error, UserError):
         return f"error: {text}", 2
-    return f"internal error: {type(error).__name__}: {text} ({DEBUG}=1 shows the traceback)", 1
+    return (
+        f"internal error: {type(error).__name__}: {text} ({DEBUG_VARIABLE}=1 shows the traceback)",
+        1,
+    )
 
 
 def trouble_with_output(error: BaseException) -> UserError | None:
-    """The full disk or the unwritable directory behind an error, where that is what it is."""
+    """Return an error about a full disk or unwritable directory if that is the cause, else None."""
     output = _output()
     # torch turns an OSError while it saves into a RuntimeError of its own.
     cause: BaseException | None = error
@@ -62,7 +65,7 @@ def trouble_with_output(error: BaseException) -> UserError | None:
         return None
     path = Path(str(cause.filename)).absolute() if cause.filename else None
     place, advice = path or output, "choose another place with outputs=DIR"
-    if cause.errno in NO_SPACE:
+    if cause.errno in NO_SPACE_ERRNOS:
         advice = f"or {advice}"
         if (output / RECORD).exists():
             advice = f"then go on with: nasrun resume {output}"
@@ -73,7 +76,7 @@ def trouble_with_output(error: BaseException) -> UserError | None:
 
 
 def shortage_of_memory(error: BaseException) -> UserError | None:
-    """The error in words, where no memory was left."""
+    """Return an error about short memory if that is the cause, else None."""
     if isinstance(error, UserError) or "torch" not in sys.modules:
         return None
     from nasrun.run.compute import is_out_of_memory
@@ -87,11 +90,11 @@ def shortage_of_memory(error: BaseException) -> UserError | None:
 
 
 def _output() -> Path | None:
-    """The directory of the run or sweep under way."""
+    """Return the directory of the current run or sweep, if there is one."""
     return outputs.current[0].directory if outputs.current else None
 
 
 def show_traceback() -> None:
-    """Print the traceback of the error under way, where NASRUN_DEBUG=1 asks for it."""
-    if os.environ.get(DEBUG) == "1":
+    """Print the traceback of the current error if NASRUN_DEBUG=1."""
+    if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exc()

@@ -17,14 +17,14 @@ from nasrun.run.files import printable
 from nasrun.run.layout import RECORD
 from nasrun.task.base import Task
 
-FORGOTTEN = (
+SETTINGS_NOT_TAKEN = (
     *("task", "from", "architecture", "pick", "outputs", "resume"),
     *("rank.truth_store", "budget.latency.store"),
 )
-"""Overrides of the earlier run that say what it did and where, not how."""
+"""Settings of the earlier run that are not taken over: they say what it did and where."""
 
 MAX_OVERRIDES = 200
-"""Overrides that are taken from a run; a stranger's may hold any number."""
+"""Upper bound of the overrides taken from a run, since a stranger's run may hold any number."""
 
 MAX_OVERRIDE_CHARACTERS = 1000
 """Length of an override that is taken from a run."""
@@ -37,7 +37,7 @@ MAX_BRACKETS = 20
 class EarlierRun:
     """A run whose settings are taken over.
 
-    overrides: those that say how it was run. config: what all of them meant then.
+    overrides: settings that say how it was run. config: the whole configuration at that time.
     """
 
     directory: Path
@@ -47,7 +47,7 @@ class EarlierRun:
 
     @staticmethod
     def read(directory: Path, needed: str, config_dir: str | None) -> EarlierRun:
-        """Read a run; raises UserError where it is none, or asks for more than settings.
+        """Read a run; raises UserError if it is no run, or if an override is refused.
 
         needed: a file that the run must have written.
         """
@@ -68,15 +68,15 @@ class EarlierRun:
         kept = [
             override
             for override in overrides
-            if check_foreign(override, options, directory / RECORD) not in FORGOTTEN
+            if check_foreign(override, options, directory / RECORD) not in SETTINGS_NOT_TAKEN
         ]
         return EarlierRun(directory, task, tuple(kept), config)
 
     def split(self) -> str:
-        """The override that gives the run's split of images.
+        """The override that sets the split of images of that run.
 
-        A supernet must not be scored on images that it was trained on. Raises UserError where
-        run.json does not tell the split.
+        A supernet must not be scored on images that it was trained on. Raises UserError if
+        run.json does not hold the split.
         """
         seed = self.config.get("split_seed", self.config.get("seed"))
         if type(seed) is not int or not 0 <= seed < 2**63:
@@ -84,7 +84,7 @@ class EarlierRun:
         return f"split_seed={seed}"
 
     def merged(self, overrides: Iterable[str], config_dir: str | None) -> list[str]:
-        """Merge: the run's overrides without those that the user's replace, then the user's."""
+        """Return the run's overrides that the user does not replace, then the user's overrides."""
         mine = list(overrides)
         own_keys = {parse(override).get_key_element().lstrip("+~") for override in mine}
         options = groups(config_dir)
@@ -93,7 +93,7 @@ class EarlierRun:
             override
             for override in self.overrides
             if (key := parse(override).get_key_element()) not in own_keys
-            # What the run said of an option that the user now chooses anew means nothing.
+            # If the user chooses another option, settings of the old option mean nothing.
             and not any(key.startswith(f"{group}.") for group in replaced)
         ]
         if "dataset.download" not in own_keys and self._places_data(kept, config_dir):
@@ -101,9 +101,9 @@ class EarlierRun:
         return [*kept, *mine]
 
     def _places_data(self, kept: list[str], config_dir: str | None) -> bool:
-        """Tell whether ``kept`` would download a data set to a place of the run's choice.
+        """Tell whether ``kept`` would download a data set to a folder that the run chose.
 
-        That may be anywhere, and the user has not been asked.
+        The folder may be anywhere, and the user has not been asked.
         """
         if not any(parse(override).get_key_element() == "dataset.root" for override in kept):
             return False
@@ -114,7 +114,7 @@ class EarlierRun:
     ) -> dict[str, tuple[Any, Any]]:
         """Find settings whose default has changed since the run: key -> (then, now).
 
-        Those that ``overrides`` set, or that the earlier run did not know, are not among them.
+        Settings in ``overrides``, or unknown to the earlier run, are left out.
         """
         if self.task not in groups(config_dir)["task"]:
             return {}
@@ -126,22 +126,22 @@ class EarlierRun:
             for key, value in now.items()
             if key in then
             and then[key] != value
-            and not {key, key.partition(".")[0]} & {*FORGOTTEN}
+            and not {key, key.partition(".")[0]} & {*SETTINGS_NOT_TAKEN}
             and not any(key == other or key.startswith(f"{other}.") for other in given)
         }
 
 
 def place_of(override: str) -> str:
-    """The place that an override sets: ``rank.also`` for ``evaluator@rank.also=kl``."""
+    """Return the setting that an override sets: ``rank.also`` of ``evaluator@rank.also=kl``."""
     parsed = parse(override)
     return parsed.package or parsed.key_or_group.replace("/", ".")
 
 
 def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:
-    """Check an override from a file: its key; raises UserError unless it is a plain setting.
+    """Return the key of an override from a file; raises UserError unless it is a plain setting.
 
-    No additions or deletions, no sweeps, no interpolations, nothing of Hydra's own configuration,
-    and of a group only the options that exist here (an option is a path of a file).
+    Refused are additions and deletions, sweeps, interpolations, Hydra's own settings, and options
+    that do not exist here (an option is the path of a file).
     """
     refused = f"{where}: refused the override {shortened(repr(override))}"
     if not isinstance(override, str) or override.startswith("-") or "${" in override:
@@ -172,13 +172,13 @@ def check_foreign(override: object, options: dict[str, list[str]], where: Path) 
 def with_earlier(
     directory: Path, task: type[Task], overrides: list[str], config_dir: str | None
 ) -> list[str]:
-    """Put the overrides of a run before the user's; notes which defaults have changed.
+    """Put the overrides of a run before the user's, and report defaults that have changed.
 
-    task: what is to be done with a file of that run.
+    task: the task that uses a file of that run.
     """
     earlier = EarlierRun.read(directory.expanduser(), str(task.takes), config_dir)
     if any(override.startswith("experiment=") for override in overrides):
-        # A whole recipe: what was said of another one would spoil it.
+        # A recipe is complete: overrides that were made for another recipe would spoil it.
         left_out = printable(shortened(" ".join(earlier.overrides), 1000))
         if left_out:
             sys.stderr.write(f"nasrun: note: not taken over from {directory}: {left_out}\n")

@@ -35,21 +35,21 @@ ENVIRONMENT = (
     ("NASRUN_TRUST=PKG,...", "further packages whose classes a configuration may name"),
 )
 
-RESUME = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
+RESUME_HELP = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
 
-PLACED = {"architectures": "architectures@rank.architectures"}
-"""Groups that only one task has, as they stand on its command line."""
+GROUP_PLACES = {"architectures": "architectures@rank.architectures"}
+"""Groups of a single task -> how they are written on its command line."""
 
-HIDDEN = ("task", "hydra")
-"""Groups that are chosen otherwise than by GROUP=OPTION."""
+HIDDEN_GROUPS = ("task", "hydra")
+"""Groups that are not chosen by GROUP=OPTION."""
 
 
 def show(task: str | None, config_dir: str | None, console: Console) -> None:
-    """The page; with a ``task`` its own line comes first."""
+    """Print the page of help; with a ``task`` its own line comes first."""
     if task is None:
         console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
         console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)
-        _section("Tasks", [*tasks().items(), RESUME], console)
+        _section("Tasks", [*tasks().items(), RESUME_HELP], console)
     else:
         console.print(f"[bold]nasrun {task}[/]: {tasks()[task]}")
         usage = f"\nnasrun {task} [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]"
@@ -57,12 +57,12 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
     chosen = defaults()
     lines = []
     for group, options in groups(config_dir).items():
-        if "/" in group or group in HIDDEN:
+        if "/" in group or group in HIDDEN_GROUPS:
             continue
         first = chosen.get(group)
         rest = [option for option in options if option != first]
         lines.append(
-            (PLACED.get(group, group), ", ".join([f"{first} (default)"] * bool(first) + rest))
+            (GROUP_PLACES.get(group, group), ", ".join([f"{first} (default)"] * bool(first) + rest))
         )
     _section("Groups and their options", lines, console)
     others = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]

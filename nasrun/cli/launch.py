@@ -1,4 +1,4 @@
-"""Make a task ready to run in its directory: a new run, or one that is continued."""
+"""Prepare a task to run in its directory: a new run, or one that is continued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
-from nasrun.run.layout import Earlier
+from nasrun.run.layout import ResumedRun
 
 
 @contextmanager
@@ -19,13 +19,13 @@ def launched(
     directory: Path,
     overrides: list[str],
     *,
-    earlier: Earlier | None = None,
+    earlier: ResumedRun | None = None,
     changed: frozenset[str] = frozenset(),
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """Build all that a task needs, and yield the function that runs it.
 
     The caller holds the lock of ``directory``.
-    earlier: the run to be continued; changed: the settings it had otherwise.
+    earlier: the run to be continued. changed: settings that differ from those it had.
     """
     name = str(settings["task"])
     check_top_level(settings, name)
@@ -36,7 +36,7 @@ def launched(
     from nasrun.task.base import Task, find_task
 
     found = find_task(name)
-    # A run that is continued has its own copies: nothing outside its directory is read again.
+    # A continued run has copies of its inputs and reads nothing outside its directory again.
     source = (
         found.source(settings) if earlier is None else found.copy_of_source(settings, directory)
     )

@@ -1,7 +1,7 @@
 """The command line: from typed words to a task that runs, and to an exit status.
 
-0: done. 1: an internal error, or a sweep in which a job failed. 2: something that the user can
-mend, said in one line. 130, 143: interrupted by Ctrl-C, by SIGTERM.
+Exit status: 0: done. 1: an internal error, or a sweep in which a job failed. 2: a mistake that the
+user can correct, reported in one line. 130, 143: interrupted by Ctrl-C, by SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from nasrun.run.layout import RECORD, RESULT
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-RESUME = "resume"
-PATHS = ("from", "architecture")
-"""Settings that are paths, which may hold what Hydra's grammar gives a meaning to."""
+RESUME_WORD = "resume"
+PATH_SETTINGS = ("from", "architecture")
+"""Settings that are paths, which may hold special characters of Hydra's grammar."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_traceback()
         return interrupted(error)
     except BrokenPipeError:
-        # The reader has gone (`| head`): nothing to say, and nowhere to say it.
+        # The reader of our output has ended (`| head`), so no message can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(line: CommandLine) -> Callable[[], int]:
-    """Return the function that does what the line asks for, and returns the exit status."""
+    """Return the function that carries the line out and returns the exit status."""
     if line.has(("--version",)):
         return show_version
-    known = [*tasks(), RESUME]
+    known = [*tasks(), RESUME_WORD]
     if line.task not in (None, "help", *known):
         raise UserError(
             f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
@@ -71,7 +71,7 @@ def command(line: CommandLine) -> Callable[[], int]:
         return partial(show_help, task, line.value(arguments.CONFIG_DIR))
     if line.task is None and not line.has(arguments.WITHOUT_TASK):
         raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
-    return partial(resume_command if line.task == RESUME else hydra_main, line)
+    return partial(resume_command if line.task == RESUME_WORD else hydra_main, line)
 
 
 def show_version() -> int:
@@ -121,7 +121,7 @@ def hydra_main(line: CommandLine) -> int:
     failures: list[Exception] = []
 
     def task_function(composed: DictConfig) -> None:
-        # Hydra would print an error its own way: errors are kept, and told at the end.
+        # Hydra would print an error in its own way, so errors are kept and reported at the end.
         try:
             with job(composed) as go:
                 go()
@@ -139,7 +139,7 @@ def hydra_main(line: CommandLine) -> int:
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     # The task comes last: Hydra's parser takes no switch after the first override.
     sys.argv = ["nasrun", *line.switches, *overrides, *task]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
         decorate(task_function)()
     except CONFIGURATION_ERRORS as error:
@@ -160,7 +160,7 @@ def hydra_main(line: CommandLine) -> int:
 
 
 def ready_overrides(line: CommandLine) -> list[str]:
-    """The overrides for Hydra: checked one by one, those of ``from=RUN_DIR`` before the user's."""
+    """Return checked overrides for Hydra, those of ``from=RUN_DIR`` before the user's."""
     from nasrun.config.compose import parse, quote
 
     if line.has(arguments.WITHOUT_TASK):
@@ -173,7 +173,7 @@ def ready_overrides(line: CommandLine) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "task":
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        if key in PATHS and equals:
+        if key in PATH_SETTINGS and equals:
             bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
             if key == "from" and bare and bare != "null":
                 directory = Path(bare)
@@ -192,7 +192,7 @@ def ready_overrides(line: CommandLine) -> list[str]:
 
 
 def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
-    """With ``resume=auto``: the directory, always the same for the same command line."""
+    """Return the override of the directory with ``resume=auto``: equal lines, equal directories."""
     from nasrun.cli.resume import run_name
 
     several = line.has(arguments.MULTIRUN)
@@ -205,7 +205,7 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
 
 @contextmanager
 def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
-    """Yield the function that does one run: a new one, or what the directory holds of one."""
+    """Yield the function that does one run: a new one, or the rest of the one in the directory."""
     from hydra.core.hydra_config import HydraConfig
 
     from nasrun.cli import resume
@@ -239,18 +239,18 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
                 "choose another place"
             )
     if job_name() and signals.stop.signal is not None:
-        raise Interrupted(signals.stop.signal)  # asked while the last lines of a job were written
+        raise Interrupted(signals.stop.signal)  # the signal came while a job was ending
 
 
 def own_overrides() -> list[str]:
-    """The overrides of this job, without the task."""
+    """Return the overrides of this job, without the task."""
     from hydra.core.hydra_config import HydraConfig
 
     return [word for word in HydraConfig.get().overrides.task if not word.startswith("task=")]
 
 
 def job_name() -> str:
-    """``[2/6] sampler=uniform seed=1`` within a sweep, else nothing."""
+    """Name a job: ``[2/6] sampler=uniform seed=1`` within a sweep, else an empty string."""
     from hydra.core.hydra_config import HydraConfig
 
     if not (outputs.current and outputs.current[0].sweep):
@@ -262,7 +262,7 @@ def job_name() -> str:
 
 
 def report_failed_job(error: Exception, config_dir: str | None) -> None:
-    """Say it, and leave result.json for the summary; the sweep goes on."""
+    """Show the error and write it to result.json for the summary; the sweep goes on."""
     from hydra.core.hydra_config import HydraConfig
 
     show_traceback()
@@ -278,4 +278,4 @@ def report_failed_job(error: Exception, config_dir: str | None) -> None:
         path = Path(HydraConfig.get().runtime.output_dir) / RESULT
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError:
-        return  # the disk is full: the summary will find no result, and say so
+        return  # the disk is full; the summary will report that there is no result

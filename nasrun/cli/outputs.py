@@ -1,4 +1,4 @@
-"""The directory that the command under way writes to, a run's or a sweep's."""
+"""The directory that the current command writes to, of a run or of a sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasrun.run.layout import SWEEP_RECORD
 class Output:
     """The run or sweep directory of this process.
 
-    made: it and those of its parents that did not exist before, deepest first.
+    made: the directory and its parents, as far as they did not exist before, deepest first.
     jobs: how many jobs the sweep has; 0: no sweep, or a sweeper that decides as it goes.
     swept: the overrides that take several values.
     """
@@ -25,7 +25,7 @@ class Output:
     swept: frozenset[str] = frozenset()
 
     def remove_if_empty(self) -> None:
-        """Take away what this process has made and left empty."""
+        """Remove the directories that this process made and left empty."""
         if self.sweep and [path.name for path in listed(self.directory)] == [SWEEP_RECORD]:
             (self.directory / SWEEP_RECORD).unlink()
         inside = sorted(listed(self.directory, "**/*"), reverse=True) if self.made else []
@@ -44,7 +44,7 @@ def listed(directory: Path, pattern: str = "*") -> list[Path]:
 
 
 current: list[Output] = []
-"""The output of the command under way: Hydra makes the callback itself and never hands it out."""
+"""The output of the current command. Global, since Hydra never hands its callback out."""
 
 
 def note(directory: Path, *, sweep: bool) -> Output:

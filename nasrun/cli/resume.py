@@ -1,4 +1,4 @@
-"""``nasrun resume RUN_DIR``: go on with a run, which may be a stranger's.
+"""``nasrun resume RUN_DIR``: continue a run, which may be a stranger's.
 
 The whole configuration is taken from run.json as plain values and built through the allow-list;
 nothing in it is interpolated, composed or looked up in files.
@@ -24,7 +24,7 @@ from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
 
-OF_THE_MACHINE = (
+MACHINE_SETTINGS = (
     "device",
     "threads",
     "checkpoint.*",
@@ -32,19 +32,19 @@ OF_THE_MACHINE = (
     "*.log_every",
     "*.report_every",
 )
-"""Settings that say nothing of which run is meant (see ``run_name``)."""
+"""Settings of the machine, which do not identify a run (see ``run_name``)."""
 
-IRRELEVANT = ("resume", "outputs")
-"""Settings that mean nothing to a run that has a directory."""
+SETTINGS_OF_NEW_RUNS = ("resume", "outputs")
+"""Settings that have no meaning once a run has a directory."""
 
 Changes = dict[str, Any]
-"""Key in full -> its new value."""
+"""Full key -> its new value."""
 
 
 def resume(directory: Path, overrides: Sequence[str]) -> None:
-    """Resume a run on the user's word, with a few settings changed.
+    """Resume a run for the user, with a few settings changed.
 
-    Raises UserError where ``directory`` is no run, is in use, or must not be changed so.
+    Raises UserError if ``directory`` is no run, is in use, or a setting must not change.
     """
     directory = directory.expanduser()
     if not directory.is_dir():
@@ -71,12 +71,12 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
 def continued(
     directory: Path, changes: Changes, overrides: list[str], *, trusted: bool
 ) -> Iterator[Callable[[], object]]:
-    """Yield the function that goes on with the run in ``directory``, whose lock is held.
+    """Yield the function that continues the run in ``directory``, whose lock is held.
 
-    Of a finished run it only says that.
+    If the run is finished, the function only says so.
 
-    trusted: whether the user has just typed the settings; else the run may be a stranger's, who
-    must not say where data sets are fetched to, or where ground truth is kept.
+    trusted: whether the user has just typed the settings. If not, the run may be a stranger's,
+    which must not choose where data sets are downloaded to or where ground truth is stored.
     """
     run = RunDirectory(directory)
     settings = deepcopy(run.config)
@@ -105,9 +105,9 @@ def continued(
 def keep_near(
     settings: dict[str, Any], directory: Path, changes: Changes, stores: Mapping[str, str]
 ) -> None:
-    """Keep a stranger's run from writing wherever it says, and from reading any table.
+    """Keep a stranger's run from writing to folders of its choice and from reading any table.
 
-    It may write into the shared folders beside it or above it, as they are by default, else into
+    It may write to the default shared folders beside or above its directory, otherwise only to
     folders of its own.
     """
     for key, name in stores.items():
@@ -125,9 +125,9 @@ def keep_near(
 
 
 def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:
-    """Put ``changes`` into ``settings``; returns the keys of those that make a difference.
+    """Put ``changes`` into ``settings``; returns the keys whose values have changed.
 
-    Raises UserError over a setting that does not exist or that must stay.
+    Raises UserError if a setting does not exist or must not change.
     """
     known = flatten(settings)
     changed = set()
@@ -137,7 +137,7 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
         for name in parents:
             node = node.get(name) if isinstance(node, dict) else None
         exists = isinstance(node, dict) and leaf in node
-        if key in IRRELEVANT or (exists and node[leaf] == value):
+        if key in SETTINGS_OF_NEW_RUNS or (exists and node[leaf] == value):
             continue
         if not exists or not matches(key, changeable):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
@@ -158,14 +158,16 @@ def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
 
 
 def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """Name the directory that ``resume=auto`` begins or continues: the same line, the same name.
+    """Name the directory of ``resume=auto``; equal command lines give equal names.
 
-    Settings that say only how this machine computes make no difference.
+    Settings of the machine alone make no difference.
     """
     meant = sorted(
         override
         for override in overrides
-        if not matches(parse(override).get_key_element(), (*OF_THE_MACHINE, *IRRELEVANT))
+        if not matches(
+            parse(override).get_key_element(), (*MACHINE_SETTINGS, *SETTINGS_OF_NEW_RUNS)
+        )
     )
     text = "\n".join([task, config_dir or "", *meant])
     return f"auto_{blake2b(text.encode(), digest_size=5).hexdigest()}"
@@ -177,6 +179,6 @@ def matches(key: str, patterns: Sequence[str]) -> bool:
 
 
 def tell_of_stale(lock: Lock) -> None:
-    """Say whose lock is taken over, if a process died with it."""
+    """Say whose lock is taken over, if its process died."""
     if lock.stale:
         Screen().say(f"taking over the lock that {lock.stale} has left behind")

@@ -1,4 +1,4 @@
-"""The list of packages whose classes a configuration may name, and the look-up of such a class.
+"""The allow-list of packages whose classes a configuration may name, and their look-up.
 
 A configuration may come from a stranger, so it never decides what is safe: a ``_target_`` is built
 only if both its string and the module of the class that it resolves to are on the list.
@@ -19,18 +19,20 @@ from nasrun.errors import UserError, nearest, shortened
 ALLOWED = ("nasrun", "torch.optim")
 """Packages whose classes a configuration may name."""
 
-TRUST = "NASRUN_TRUST"
+TRUST_VARIABLE = "NASRUN_TRUST"
 """Environment variable: further packages, comma separated. Never read from a configuration."""
 
 MAX_TARGET_CHARACTERS = 200
-"""Length of a ``_target_``; every dot in it is another import within an import."""
+"""Upper bound of the length of a ``_target_``: every dot in it imports one more module."""
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def trusted_packages() -> tuple[str, ...]:
     """Return the packages that the user names in the environment."""
-    return tuple(name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip())
+    return tuple(
+        name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()
+    )
 
 
 def is_allowed(module: object) -> bool:
@@ -57,7 +59,7 @@ def find_class(target: object, where: str) -> type:
     module_name, _, name = target.rpartition(".")
     refusal = (
         f"{shown}: only classes of {', '.join(ALLOWED + trusted_packages())} are built; name "
-        f"further packages that you trust in the environment: {TRUST}=PACKAGE,PACKAGE"
+        f"further packages that you trust in the environment: {TRUST_VARIABLE}=PACKAGE,PACKAGE"
     )
     if not is_allowed(module_name):
         raise UserError(refusal)
@@ -83,13 +85,13 @@ def find_class(target: object, where: str) -> type:
 
 
 def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
-    """Return the options of ``group`` whose class ``has`` something, a user's own too.
+    """Return the options of ``group``, also of the user, whose class ``has`` a capability.
 
-    group: its place may follow, e.g. ``evaluator@rank.also``.
+    group: a place may follow the name, e.g. ``evaluator@rank.also``.
     """
     found = []
     for option, path in files_of(group.partition("@")[0], config_dir).items():
-        with suppress(UserError):  # an option that is broken, or not trusted
+        with suppress(UserError):  # skips an option that is broken or not trusted
             if has(find_class(read(path).get("_target_"), group)):
                 found.append(option)
     return found

@@ -1,4 +1,4 @@
-"""Build the objects that a plain configuration names by ``_target_``, with checked arguments."""
+"""Build the objects that a configuration names by ``_target_``, with checked arguments."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def build_setup(config: Mapping[str, Any]) -> Setup:
-    """Build the setup of a run; keys of ``config`` that ``Setup`` does not have are for others."""
-    from nasrun.task.setup import Setup  # only now: it imports torch
+    """Build the setup of a run; ignores other keys of ``config``."""
+    from nasrun.task.setup import Setup  # imported here since it imports torch
 
     names = [field.name for field in fields(Setup)]
     return cast("Setup", call(Setup, {name: config[name] for name in names if name in config}, ""))
@@ -32,8 +32,8 @@ def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) ->
 
     node: resolved and plain (dict, list, str, numbers); never changed.
     where: its place in the configuration, for messages.
-    wanted: the only classes that may be built here, None: any of the list. Others are refused
-    before they are built: there are classes of nasrun that write files.
+    wanted: the only classes that may be built here; None: any class of the allow-list. Others are
+    refused before they are built, since some classes of nasrun write files.
     Raises UserError if a class must not be built, or if its arguments are wrong.
     """
     if isinstance(node, list):

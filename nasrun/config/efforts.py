@@ -1,4 +1,4 @@
-"""Give Hydra the settings of an effort: one YAML file a group, with a section for each option."""
+"""Register the settings of an effort: a YAML file per group, with a section per option."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def register_efforts() -> None:
     """Store section OPTION of ``effort/smoke/GROUP.yaml`` as ``effort/smoke/GROUP/OPTION``.
 
     Hydra chooses among files by their names, not among the sections of a file. A file of that
-    name, in a folder of the user, wins over a section.
+    name in a folder of the user wins over a section.
     """
     store = ConfigStore.instance()
     for path in sorted((conf_dir() / "effort").glob("*/[!_]*.yaml")):

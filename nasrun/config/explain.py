@@ -14,8 +14,8 @@ from nasrun.config.compose import compose, flatten, one_line, parse
 from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
-OVERSIGHTS = (AssertionError, AttributeError, LookupError, TypeError)
-"""Errors of Python's that Hydra raises over mistakes which it does not check for."""
+OVERSIGHT_ERRORS = (AssertionError, AttributeError, LookupError, TypeError)
+"""Python errors that Hydra raises for mistakes which it does not check for."""
 
 CONFIGURATION_ERRORS = (
     HydraException,
@@ -23,7 +23,7 @@ CONFIGURATION_ERRORS = (
     YAMLError,
     ValueError,
     RecursionError,
-    *OVERSIGHTS,
+    *OVERSIGHT_ERRORS,
 )
 """Errors that Hydra raises over a wrong configuration or a wrong override."""
 
@@ -46,7 +46,7 @@ def _explained(error: Exception, overrides: Sequence[str], config_dir: str | Non
     if isinstance(error, MissingConfigException):
         return _missing(error, config_dir)
     text = one_line(error)
-    if isinstance(error, OVERSIGHTS) and not isinstance(
+    if isinstance(error, OVERSIGHT_ERRORS) and not isinstance(
         error, HydraException | OmegaConfBaseException
     ):
         said = shortened(" ".join(overrides)) or "the configuration"
@@ -105,7 +105,7 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
     kept = [o.input_line for o in others if o.input_line and not o.is_sweep_override()]
     try:
         config = compose(kept, config_dir)
-    except Exception:  # there is more than one mistake: the nearest of the defaults will do
+    except Exception:  # there is more than one mistake, so names of the defaults are suggested
         config = compose([], config_dir)
     leaves = [leaf for leaf in flatten(config) if not leaf.endswith("_target_")]
     inner = {leaf.rpartition(".")[0] for leaf in leaves if "." in leaf}

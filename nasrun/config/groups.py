@@ -26,7 +26,7 @@ def conf_dir() -> Path:
 def groups(config_dir: str | None = None) -> dict[str, list[str]]:
     """Return the options of every group, sorted.
 
-    A file whose name begins with an underscore is no option: options are made from it.
+    A file whose name begins with an underscore is no option, but a base of options.
 
     config_dir: a further folder of options (Hydra's ``-cd``).
     """
@@ -48,7 +48,7 @@ def files_of(group: str, config_dir: str | None = None) -> dict[str, Path]:
 
 @cache
 def settings_of(group: str) -> frozenset[str]:
-    """Return the settings of the first level that any of our options of the group has."""
+    """Return the first-level settings of all of our options of the group."""
     files = sorted((conf_dir() / group).glob("*.yaml"))
     return frozenset(str(key) for path in files for key in read(path))
 
@@ -56,7 +56,7 @@ def settings_of(group: str) -> frozenset[str]:
 def tasks() -> dict[str, str]:
     """Return the tasks, the default one first, each with its line of help.
 
-    That is the first comment of conf/task/NAME.yaml.
+    The line of help is the first comment of conf/task/NAME.yaml.
     """
     default = defaults().get("task")
     files = sorted(
@@ -68,12 +68,12 @@ def tasks() -> dict[str, str]:
 def task_of_recipe(recipe: str, config_dir: str | None = None) -> str:
     """Return the task that a recipe is for, by its defaults list: ``- override /task: rank``.
 
-    Else it is that of a recipe on which it builds, else the default task. A recipe of another task
-    than the default one may need groups that only that task has.
+    If the list names no task, a recipe on which it builds decides, else it is the default task. A
+    recipe may need groups that only its own task has.
     """
     files = files_of("experiment", config_dir)
     names = [recipe]
-    for name in names:  # grows by the recipes on which each one builds
+    for name in names:  # the list grows by the recipes on which each recipe builds
         for entry in read(files[name]).get("defaults", []) if name in files else []:
             if isinstance(entry, dict) and "override /task" in entry:
                 return str(entry["override /task"])
@@ -92,7 +92,7 @@ def first_comment(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file as it stands; empty if it is absent or holds nothing."""
+    """Return the content of a YAML file as it stands; {} if it is absent or empty."""
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return content if isinstance(content, dict) else {}
 

@@ -19,11 +19,11 @@ _PLAIN_TYPES = (type(None), bool, int, float, str, list, dict)
 
 
 def checked(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value`` as ``hint`` wants it: a list becomes a tuple, a mapping a model, and so on.
+    """Convert ``value`` to the type ``hint``: e.g. a list to a tuple, a mapping to a model.
 
     value: plain, or an object that was built from a node.
     where: its place in the configuration, for messages.
-    Raises UserError if the value is none that the hint allows.
+    Raises UserError if the hint does not allow the value.
     """
     classes = classes_of(hint)
     if not isinstance(value, _PLAIN_TYPES):
@@ -46,7 +46,7 @@ def checked(value: Any, hint: Any, where: str) -> Any:
 
 
 def classes_of(hint: Any) -> tuple[type, ...]:
-    """Return the plain classes that a hint names: those of ``A``, ``A | None``, ``Annotated``."""
+    """Return the plain classes that a hint names: of ``A``, ``A | None`` or ``Annotated``."""
     origin = get_origin(hint)
     if origin is Annotated:
         return classes_of(get_args(hint)[0])
@@ -58,7 +58,7 @@ def classes_of(hint: Any) -> tuple[type, ...]:
 
 
 def buildable_classes(hint: Any) -> tuple[type, ...] | None:
-    """Return the classes whose objects a hint takes, also in its lists; None: it does not tell."""
+    """Return the classes whose objects a hint allows, also in lists; None: unknown."""
     origin, options = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return buildable_classes(options[0])
@@ -82,18 +82,18 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     try:
         config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         return TypeAdapter(hint, config=config)
-    except PydanticUserError:  # a hint that brings a configuration of its own
+    except PydanticUserError:  # the hint has a pydantic configuration of its own
         return TypeAdapter(hint)
 
 
 def _in_one_line(error: ValidationError, value: Any, where: str) -> str:
-    """Tell all that is wrong with one argument, in one line: ``where = value: must be ...``."""
+    """Describe all mistakes in one argument, in one line: ``where = value: must be ...``."""
     messages: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
         place, text = where, re.sub(r"^\w+ should", "must", detail["msg"])
         inside = value
         for key in detail["loc"]:
-            # In a union the location also holds the names of the tried types, which help nobody.
+            # In a union the location also holds the names of the tried types; leave them out.
             if isinstance(key, int):
                 place, inside = f"{place}[{key}]", detail["input"]
             elif isinstance(inside, dict):
@@ -116,7 +116,7 @@ def _in_one_line(error: ValidationError, value: Any, where: str) -> str:
 def _shown(value: Any) -> str:
     try:
         text = value if isinstance(value, str) and value else repr(value)
-    except ValueError:  # Python writes no integer of thousands of digits
+    except ValueError:  # Python refuses to print integers of thousands of digits
         text = f"a {type(value).__name__} of thousands of digits"
     limit = MAX_SHOWN_CHARACTERS
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

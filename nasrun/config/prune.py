@@ -1,7 +1,7 @@
 """Drop settings of a recipe that belong to an option which the user has replaced.
 
 ``experiment=spos_cifar10 search_algo=random`` keeps the settings that both algorithms have and
-drops those that only the recipe's own has. So one word compares methods under one recipe.
+drops those that only the recipe's algorithm has. So one word compares methods under one recipe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from nasrun.config.groups import groups, settings_of
 def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Remove settings that the chosen options do not have and that the user has not named.
 
-    An option that the command line chooses beside an experiment loses all settings that it does not
-    have. An option that the experiment chooses loses only those that another option of its group
-    has, as a recipe may speak of several. A setting that the command line names stays, and is
-    refused later.
+    If the command line chooses an option beside an experiment, all settings that the option does
+    not have are removed. If the experiment chooses it, only settings that another option of the
+    group has are removed, since a recipe may hold settings for several options. A setting that the
+    command line names is not removed here; it is refused later.
 
     settings: the plain configuration; changed.
     overrides: those of the command line.
@@ -54,7 +54,7 @@ def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 def _unknown(
     node: dict[str, Any], known: Mapping[str, Any], where: str, named: Container[str]
 ) -> Iterator[str]:
-    """Remove the keys of ``node`` that are not ``known``, also inside by hints; yield them."""
+    """Remove and yield the keys of ``node`` that are not ``known``, also in nested settings."""
     for key in list(node):
         place = f"{where}.{key}"
         hint = known.get(key)

@@ -1,1 +1,1 @@
-"""Datasets: train, validation and test splits, resident on the device where they fit."""
+"""Datasets: train, validation and test splits, resident on the device if they fit."""

@@ -23,13 +23,13 @@ class Normalise:
     shift: Tensor
 
     @staticmethod
-    def of(
+    def from_statistics(
         mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device
     ) -> Normalise:
-        """Make a normalisation.
+        """Make a normalisation from the mean and standard deviation of the pixels.
 
-        mean, std: for each channel or one for all, on the scale from 0 to 1.
-        Raises UserError where they are of another number.
+        mean, std: a value for each channel or one for all, on the scale from 0 to 1.
+        Raises UserError if the number of values is neither.
         """
         for key, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
@@ -71,7 +71,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 def cut_out(images: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
     """Set a square to 0, in place: float32 [B, C, H, W], centres row and column int64 [B].
 
-    The square is clipped at the border, so that it may be smaller (DeVries & Taylor 2017, 3.2).
+    The square is clipped at the image's border, so it may be smaller (DeVries & Taylor 2017, 3.2).
     On normalised images 0 is the mean.
     """
     height, width = images.shape[2:]

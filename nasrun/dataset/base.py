@@ -26,14 +26,14 @@ class Split(ABC):
     def steps_per_epoch(self, batch_size: int) -> int:
         """Number of steps in one pass; the last batch of an epoch may be smaller.
 
-        A last batch of a single image is left out: batch norm has no statistics of one value.
+        A last batch of a single image is left out, since batch norm needs two images.
         """
         full, rest = divmod(len(self), batch_size)
         return max(full + (rest > 1), 1)
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A short text that is equal for equal images in equal order, wherever they are."""
+        """A short text that is equal for equal images in equal order, on any disk or device."""
 
     @abstractmethod
     def train_batches(
@@ -54,7 +54,7 @@ class Split(ABC):
 class Splits:
     """The three splits of a loaded dataset; validation is carved from the training images.
 
-    train_and_validation: both as one split to train on (for a final retraining).
+    train_and_validation: joins both splits, to train on in a final retraining.
     test: reads the test images; only the final retraining calls it.
     """
 
@@ -72,8 +72,8 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, streams: Streams, device: torch.device) -> Splits:
-        """Read the training images and carve out the validation split, stratified and seeded.
+        """Read the training images and split off the validation images, stratified and seeded.
 
-        Raises UserError where the data is absent, has one class only, or has fewer images than
-        the validation split asks for.
+        Raises UserError if the data is absent, has one class only, or has fewer images than
+        the validation split needs.
         """

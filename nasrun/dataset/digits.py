@@ -9,7 +9,7 @@ from torch import Tensor
 from nasrun.dataset.order import carve_test
 from nasrun.dataset.resident import ResidentDataset
 
-TEST_IMAGES = 360  # a fifth; a fixed choice of ours, as scikit-learn's copy has no test set
+TEST_IMAGES = 360  # a fifth; our own choice, since scikit-learn's copy has no test set
 
 
 class Digits(ResidentDataset):

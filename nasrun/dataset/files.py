@@ -31,14 +31,14 @@ class ImageFiles:
     def take(self, order: Indices) -> ImageFiles:
         return ImageFiles([self.paths[index] for index in order], self.labels[order])
 
-    def part(self, part: slice) -> ImageFiles:
-        return ImageFiles(self.paths[part], self.labels[part])
+    def cut(self, images: slice) -> ImageFiles:
+        return ImageFiles(self.paths[images], self.labels[images])
 
 
 def class_names(folder: Path) -> list[str]:
     """List the folders in ``folder``, sorted, without hidden ones.
 
-    Raises UserError where it has less than two.
+    Raises UserError if there are fewer than two.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder.absolute()}: set dataset.root to the images")
@@ -57,7 +57,7 @@ def class_names(folder: Path) -> list[str]:
 def list_images(folder: Path, classes: list[str]) -> ImageFiles:
     """List the images of every class, at any depth, sorted.
 
-    Raises UserError where a class has none.
+    Raises UserError if a class has no image.
     """
     paths: list[str] = []
     labels: list[int] = []

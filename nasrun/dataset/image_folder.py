@@ -1,4 +1,4 @@
-"""The user's own images: a folder for each class, with or without a test set."""
+"""Images of the user: a folder for each class, with or without a test set."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ImageFolder(Dataset):
     """Images in ``root/train/CLASS`` and ``root/test/CLASS`` (or ``val``), or ``root/CLASS``.
 
     Without a test folder, a fixed stratified share of the images is the test set: the same in
-    every run. Where the training images at ``image_size`` fit into ``resident_limit_mb``, the
-    images are decoded once and live on the device; otherwise they are streamed.
+    every run. If the training images at ``image_size`` fit into ``resident_limit_mb``, they are
+    decoded once and stay on the device; otherwise they are streamed.
     """
 
     name = "image_folder"
@@ -89,7 +89,7 @@ class ImageFolder(Dataset):
         )
         files = files.take(order)
         problem = Problem(self.transforms.channels, self.transforms.size, len(classes))
-        normalise = Normalise.of(self.mean, self.std, problem.channels, device)
+        normalise = Normalise.from_statistics(self.mean, self.std, problem.channels, device)
         resident = len(files) * problem.channels * problem.size**2 <= self.resident_limit_mb * 10**6
         if resident and self.transforms.jitters:
             raise UserError(
@@ -107,7 +107,7 @@ class ImageFolder(Dataset):
             return split("test", files.take(stratified_order(files.labels, streams.numpy("test"))))
 
         whole = split("train_and_validation", files)
-        return cut_splits(problem, whole.part, held_out, test)
+        return cut_splits(problem, whole.cut, held_out, test)
 
     def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
         """Find (class names, training images, a function that finds the test images)."""
@@ -160,7 +160,7 @@ class ImageFolder(Dataset):
 
 
 def check_classes(test: Path, classes: list[str]) -> None:
-    """Raise UserError where the test images have other class folders than the training images."""
+    """Raise UserError if the test images have other class folders than the training images."""
     found = class_names(test)
     if found != classes:
         absent = ", ".join(sorted(set(classes) - set(found))[:3]) or "none"

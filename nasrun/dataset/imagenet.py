@@ -13,8 +13,8 @@ from nasrun.limits import Images, Side, Workers
 class ImageNet(ImageFolder):
     """ImageNet (Russakovsky et al. 2015) in ``root/train/CLASS`` and ``root/val/CLASS``.
 
-    The published validation images are the test set here; our validation split is carved from
-    the training images.
+    The published validation images are the test set here; our validation split is taken from the
+    training images.
     """
 
     name = "imagenet"
@@ -59,7 +59,7 @@ class ImageNet(ImageFolder):
     def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
         train, val = self.root / "train", self.root / "val"
         classes = class_names(train)
-        if val.is_dir():  # a search needs no test images, so their absence is an error only later
+        if val.is_dir():  # a search reads no test images, so it may run without them
             check_classes(val, classes)
 
         def test_files() -> ImageFiles:

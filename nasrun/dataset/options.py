@@ -9,7 +9,7 @@ from pydantic import Field
 from nasrun.limits import Images
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-"""A share of images, neither none nor all."""
+"""A share of images, above 0 and below 1."""
 
 Validation = Annotated[Images, Field(strict=True)] | Fraction
 """Images held out for validation: their number, or their share of the training images."""

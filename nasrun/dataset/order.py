@@ -14,15 +14,15 @@ from nasrun.values import Problem
 
 Indices = NDArray[np.int64]
 
-# A test set that we carve ourselves is part of the data: the same for every run.
+# A test set that we split off ourselves belongs to the data: it is the same in every run.
 _SAME_FOR_ALL_RUNS = Streams(0)
 
 
 def stratified_order(labels: Indices, generator: np.random.Generator) -> Indices:
     """Permute [N] images at random so that every prefix holds the classes in proportion.
 
-    Image j of a class of n images is put at (j + 1/2) / n of the way, ties in random order. So a
-    cut anywhere is a stratified split, and the first images are a fair sample.
+    Image j of a class of n images is put at the relative place (j + 1/2) / n, ties in random order.
+    So a cut at any place is a stratified split.
     """
     shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -33,7 +33,7 @@ def stratified_order(labels: Indices, generator: np.random.Generator) -> Indices
 
 
 def carve_test(labels: Indices, count: int) -> tuple[Indices, Indices]:
-    """Carve a test set out of a dataset that has none, the same in every run.
+    """Split off a test set from a dataset that has none, the same in every run.
 
     Returns the indices of the training and of the test images.
     """
@@ -49,11 +49,11 @@ def carve_validation(
     train_images: int | None,
     streams: Streams,
 ) -> tuple[Indices, int]:
-    """Choose the images to use, in order; the first of them are for validation.
+    """Choose the images to use, in order; the first ones are for validation.
 
-    Returns their indices, and how many are for validation.
-    validation: a number of images or a share of them. train_images: how many of the others to
-    train on; None: all. Raises UserError where there are not enough images.
+    Returns the indices of these images, and the number of validation images.
+    validation: number or share of the images. train_images: number of the other images to train
+    on; None: all. Raises UserError if there are not enough images.
     """
     total = len(labels)
     if classes < 2:
@@ -93,7 +93,7 @@ def cut_splits(
 ) -> Splits:
     """Cut images that ``carve_validation`` has ordered into splits.
 
-    cut: makes a split of a name and a part of the images. held_out: images for validation.
+    cut: makes a split of this name from a slice of the images. held_out: images for validation.
     """
     return Splits(
         problem,

@@ -24,7 +24,7 @@ from nasrun.values import Problem
 class ResidentSplit(Split):
     """Images that live on the device of the batches.
 
-    name: of the random streams, so that two splits of a run are augmented differently.
+    name: names the random streams, so that two splits of a run are augmented differently.
     images: uint8 [N, C, S, S]. labels: int64 [N].
     crop_padding: pixels of black on every side before a random crop back to S × S.
     flip: mirror half of the training images.
@@ -41,13 +41,13 @@ class ResidentSplit(Split):
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        # The sum of the pixels stays on the device; the labels tell the order.
+        # The sum of the pixels is computed on the device; the labels identify the order.
         labels = blake2b(self.labels.cpu().numpy().tobytes(), digest_size=4).hexdigest()
         return f"{len(self)} images, {self.images.sum(dtype=torch.int64).item()}, {labels}"
 
-    def part(self, name: str, part: slice) -> ResidentSplit:
-        """Make a split of a part of the images, which are not copied."""
-        return replace(self, name=name, images=self.images[part], labels=self.labels[part])
+    def cut(self, name: str, images: slice) -> ResidentSplit:
+        """Make a split of some of the images, which are not copied."""
+        return replace(self, name=name, images=self.images[images], labels=self.labels[images])
 
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
@@ -56,8 +56,8 @@ class ResidentSplit(Split):
         for step, _, order in training_order(self, self.name, batch_size, streams, first_step):
             generator = streams.torch(f"{self.name}/augment", step)
             shape = (2, len(order))
-            # Sampled on the CPU, so that every device gets the same images; whatever is switched
-            # off is sampled too, so that the other samples stay. One copy takes all to the device.
+            # Sampled on the CPU, so that every device gets the same images. Augmentations that are
+            # off are sampled too, so that the others stay the same. A single copy to the device.
             samples = torch.cat(
                 [
                     torch.from_numpy(order)[None],
@@ -67,7 +67,7 @@ class ResidentSplit(Split):
                 ]
             ).to(self.images.device, non_blocking=True)
             index, top, left, flipped, row, column = samples.unbind()
-            images = self.images.index_select(0, index)  # on the CPU ten times as fast as [index]
+            images = self.images.index_select(0, index)  # ten times as fast on the CPU as [index]
             if padding:
                 images = crop(images, padding, top, left)
             if self.flip:
@@ -85,7 +85,7 @@ class ResidentSplit(Split):
 
 
 class ResidentDataset(Dataset):
-    """A dataset that fits on the device; a subclass reads it."""
+    """A dataset that fits on the device; subclasses read the images."""
 
     classes: int
 
@@ -129,7 +129,7 @@ class ResidentDataset(Dataset):
                 f"dataset.crop_padding={self.crop_padding} is more than the {size} pixels of the "
                 "images' side: some crops would show nothing of them"
             )
-        normalise = Normalise.of(self.mean, self.std, channels, device)
+        normalise = Normalise.from_statistics(self.mean, self.std, channels, device)
 
         def split(name: str, images: Tensor, labels: Tensor) -> ResidentSplit:
             images, labels = images.to(device), labels.to(device)
@@ -141,4 +141,4 @@ class ResidentDataset(Dataset):
             return split("test", images[order], labels[order])
 
         whole = split("train_and_validation", images[order], labels[order])
-        return cut_splits(Problem(channels, size, self.classes), whole.part, held_out, test)
+        return cut_splits(Problem(channels, size, self.classes), whole.cut, held_out, test)

@@ -1,4 +1,4 @@
-"""Images that are too many for memory: worker processes decode and augment the files."""
+"""Images that do not fit into memory: worker processes decode and augment the files."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Transforms:
 
 
 class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
-    """The work of a worker on one item.
+    """Images by item, decoded and transformed in a worker process.
 
-    A UserError is returned as a value: if it were raised, its message would be lost.
+    A UserError is returned as a value: if a worker raised it, its message would be lost.
     """
 
     def __init__(self, files: ImageFiles, channels: int, transform: Any) -> None:
@@ -84,8 +84,8 @@ class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
             image = open_image(self.files.paths[index], self.channels)
         except UserError as error:
             return error
-        # torchvision samples from torch's global generator. Seeding that by the item makes the
-        # image independent of which worker makes it; without workers it is put back.
+        # torchvision samples from torch's global generator. It is seeded by the item, so the image
+        # does not depend on the worker; without workers its state is restored.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key)
             return self.transform(image), int(self.files.labels[index])
@@ -102,18 +102,18 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Ignore Ctrl-C, which reaches all processes: the run finishes its step with its workers."""
+    """Ignore Ctrl-C, which reaches all processes: the run needs its workers to finish a step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the loader ends them
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the loader ends its workers with it
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedSplit(Split):
     """Image files that are read as they are needed.
 
-    name: of the random streams, so that two splits of a run are augmented differently.
-    workers: decoding processes; 0: decode in this one. The batches do not depend on it.
+    name: names the random streams, so that two splits of a run are augmented differently.
+    workers: decoding processes; 0: decode in this process. The batches do not depend on it.
     """
 
     name: str
@@ -133,9 +133,9 @@ class StreamedSplit(Split):
             state.update(f"{name} {label}\n".encode(errors="surrogateescape"))
         return f"{len(self)} files, {state.hexdigest()}"
 
-    def part(self, name: str, part: slice) -> StreamedSplit:
-        """Make a split of a part of the images."""
-        return replace(self, name=name, files=self.files.part(part))
+    def cut(self, name: str, images: slice) -> StreamedSplit:
+        """Make a split of some of the images."""
+        return replace(self, name=name, files=self.files.cut(images))
 
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
@@ -170,7 +170,7 @@ class StreamedSplit(Split):
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else the loader samples from the global one
+            generator=torch.Generator(),  # otherwise the loader samples from the global generator
             worker_init_fn=_leave_signals_to_the_run,
         )
         for batch in loader:

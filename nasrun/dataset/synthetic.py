@@ -21,9 +21,9 @@ _CONTRAST, _NOISE = 50, 40  # standard deviations of the pattern and of the nois
 
 
 class Synthetic(ResidentDataset):
-    """Images of classes that differ by a smooth random pattern of 4×4 patches, in noise.
+    """Images whose class is a smooth random pattern of 4×4 patches, with noise.
 
-    train_images are made besides those for validation, so it means what it means elsewhere.
+    train_images: number without the validation images, as in other datasets.
     """
 
     name = "synthetic"
@@ -62,7 +62,7 @@ class Synthetic(ResidentDataset):
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         pixels = self.channels * self.image_size**2
-        # A pattern or two floats for each pixel, and the finished image.
+        # For each pixel: a pattern or two in floats, and the finished image.
         needed = pixels * (4 * self.classes + 9 * max(self.made, self.test_images))
         settings = "dataset.train_images, dataset.test_images, dataset.validation, dataset.classes"
         check_fits(needed, "the synthetic dataset", f"{settings} or dataset.image_size")
@@ -71,7 +71,7 @@ class Synthetic(ResidentDataset):
     def read_test(self) -> tuple[Tensor, Tensor]:
         return self._make("test", self.test_images)
 
-    def _make(self, part: str, count: int) -> tuple[Tensor, Tensor]:
+    def _make(self, split: str, count: int) -> tuple[Tensor, Tensor]:
         size = self.image_size
         coarse = torch.randn(
             self.classes, self.channels, 4, 4, generator=_DATA.torch("synthetic/patterns")
@@ -79,7 +79,7 @@ class Synthetic(ResidentDataset):
         patterns = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
         labels = torch.arange(count) % self.classes
         noise = torch.randn(
-            count, self.channels, size, size, generator=_DATA.torch(f"synthetic/{part}")
+            count, self.channels, size, size, generator=_DATA.torch(f"synthetic/{split}")
         )
         images = patterns[labels].mul_(_CONTRAST).add_(127.5).add_(noise.mul_(_NOISE))
         return images.round_().clamp_(0, 255).to(torch.uint8), labels

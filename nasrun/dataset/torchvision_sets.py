@@ -18,7 +18,7 @@ from nasrun.limits import Images
 class TorchvisionDataset(ResidentDataset):
     """A published set that torchvision reads from ``root``.
 
-    root: folder in torchvision's layout. download: whether to fetch what is not there.
+    root: folder in torchvision's layout. download: whether to download absent files.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class TorchvisionDataset(ResidentDataset):
 
     def _read(self, open_set: Any) -> tuple[Tensor, Tensor]:
         try:
-            # Raises RuntimeError where a file is absent or where its checksum is not the
-            # published one, before anything of it is read.
+            # Raises RuntimeError if a file is absent or its checksum is not the published one,
+            # before the file is read.
             data = open_set(root=self.root, download=False)
         except RuntimeError as absent:
             if not self.download:
@@ -85,10 +85,9 @@ class TorchvisionDataset(ResidentDataset):
 
 
 class _CIFAR(TorchvisionDataset):
-    """CIFAR, whose files are pickles: the only ones that are ever unpickled.
+    """CIFAR, whose files are the only pickles that are ever read.
 
-    torchvision alone does so, and only after it has checked that their checksums are the published
-    ones.
+    torchvision reads them, after it has compared their checksums with the published ones.
     """
 
     torchvision_name: str
@@ -100,7 +99,7 @@ class _CIFAR(TorchvisionDataset):
         return self._class(train_list=[])(train=False, **where)
 
     def _class(self, **files: Any) -> Any:
-        """Derive a class of torchvision's that needs no files of the other part."""
+        """Derive a class of torchvision's that needs no files of the other split."""
         from torchvision import datasets  # slow to import
 
         parent = getattr(datasets, self.torchvision_name)
@@ -137,9 +136,11 @@ class FashionMNIST(TorchvisionDataset):
 
     @staticmethod
     def _class(prefix: str) -> Any:
-        """Derive a class of torchvision's that needs no files of the other part."""
+        """Derive a class of torchvision's that needs no files of the other split."""
         from torchvision import datasets  # slow to import
 
         parent = datasets.FashionMNIST
         files = [file for file in parent.resources if file[0].startswith(prefix)]
-        return type(parent.__name__, (parent,), {"resources": files})  # the name is the folder's
+        return type(
+            parent.__name__, (parent,), {"resources": files}
+        )  # torchvision names the folder after the class

@@ -20,9 +20,9 @@ def accuracy(
     compute: Compute,
     monitor: Monitor,
 ) -> float:
-    """Return the share of images whose largest logit is their label; each counts once.
+    """Return the share of images whose largest logit is their label; each image counts once.
 
-    In [0, 1]; NaN where any logit is NaN or infinite: such a network has no accuracy.
+    The result is in [0, 1], or NaN if any logit is NaN or infinite.
     predict: images [B, C, H, W] -> logits [B, K].
     """
     correct = torch.zeros((), dtype=torch.int64, device=compute.device)

@@ -1,4 +1,4 @@
-"""The interface of evaluators (settings) and of the scorers that they become for a space."""
+"""Interfaces of evaluators (settings) and of scorers (an evaluator bound to a space)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ScoreAxis:
 
 
 class Scorer(ABC):
-    """Scores architectures of one space; the same images and protocol for all of them."""
+    """Scores architectures of one space, all with the same images and protocol."""
 
     @abstractmethod
     def score(
@@ -53,14 +53,15 @@ class Scorer(ABC):
     ) -> Iterator[Trial]:
         """Yield a trial for each architecture, in order, each as it is done.
 
-        The score of one does not depend on the others. supernet: None where none is needed.
+        The score of an architecture does not depend on the others.
+        supernet: None if the evaluator needs none.
         gates_of: the gates by which a supernet runs an architecture.
-        monitor: hears of long work inside (training), and keeps it so that it can be continued.
+        monitor: shows long work (training), and keeps its state so that it can be continued.
         """
 
     @property
     def published_scores(self) -> Mapping[Architecture, Sequence[float]] | None:
-        """Known scores of each architecture by training seed, where there are any; None: none."""
+        """Known scores of each architecture by training seed; None: there are none."""
         return None
 
 
@@ -68,7 +69,7 @@ class Evaluator(ABC):
     """The settings of a way to score architectures."""
 
     needs_supernet: bool
-    """Whether a supernet must be trained before it can score."""
+    """Whether the evaluator scores by a trained supernet."""
 
     network_scale: Scale = "final"
     """The scale of the stand-alone networks whose accuracy the scores are."""
@@ -77,10 +78,10 @@ class Evaluator(ABC):
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> Scorer:
-        """Return what scores architectures of ``space``.
+        """Return the scorer of architectures of ``space``.
 
         The seed of ``streams`` is written into the trials.
-        Raises UserError where the settings do not fit the space or the images.
+        Raises UserError if the settings do not fit the space or the images.
         """
 
     def axis(self, role: str) -> ScoreAxis:

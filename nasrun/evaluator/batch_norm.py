@@ -2,8 +2,8 @@
 
 batch: statistics of the scored batch itself (NAO's released code, Bender et al. 2018);
 recalibrated: statistics estimated anew for each path on fixed training images (SPOS, §3.3);
-inherited: the running statistics that all paths left behind in training.
-None of them leaves a trace in the supernet, so the order of evaluation does not matter.
+inherited: the running statistics of all paths together, from the training.
+No protocol changes the supernet, so the order of evaluation does not matter.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def recalibrated_statistics(
     def recalibrate(predict: Predict) -> None:
         for norm in norms:
             norm.training = True
-            if norm.num_batches_tracked:  # only those of the path before are not fresh
+            if norm.num_batches_tracked:  # skips norms that the previous path did not change
                 norm.reset_running_stats()
         for images, _ in batches:
             with compute.autocast():

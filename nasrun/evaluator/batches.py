@@ -10,7 +10,7 @@ from nasrun.dataset.base import Batch, Split
 from nasrun.values import Problem
 
 MAX_RESIDENT_BYTES = 2**30
-"""Normalised images up to this size are prepared once and kept on the device."""
+"""Normalised images of at most this size are prepared once and kept on the device."""
 
 
 def fixed_batches(split: Split, problem: Problem, batch_size: int, count: int) -> Iterable[Batch]:
@@ -23,7 +23,7 @@ def fixed_batches(split: Split, problem: Problem, batch_size: int, count: int) -
 class _PreparedAnew:
     """Batches that are prepared anew each time they are iterated over.
 
-    A last batch of a single image joins the one before it: batch norm has no statistics of one.
+    A last batch of a single image joins the one before it, since batch norm needs two images.
     """
 
     def __init__(self, split: Split, batch_size: int, count: int) -> None:

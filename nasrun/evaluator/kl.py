@@ -35,10 +35,10 @@ class KlEvaluator(Evaluator):
     """Scores a path by exp(-D), in (0, 1], D its divergence from the whole supernet.
 
     D is the symmetrised Kullback-Leibler divergence between the predictions of a path and of the
-    whole supernet, on the first ``images`` training images, not augmented. Whole: everything on,
-    or every decision the mean of its options. batch_size: images at once; batch norm goes by their
-    own statistics. No label is read.
-    Source: Bender et al., ICML 2018, on 64 images; the exponential is ours, so that more is better.
+    whole supernet, on the first ``images`` training images, not augmented. In the whole supernet
+    everything is on, or every decision is the mean of its options. batch_size: images of a forward
+    pass, by whose statistics batch norm normalises. No label is read.
+    Source: Bender et al., ICML 2018, on 64 images; ours: the exponential, so that higher is better.
     """
 
     needs_supernet = True
@@ -94,7 +94,7 @@ class KlScorer(Scorer):
         monitor: Monitor,
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
-        assert supernet is not None  # needs_supernet  # noqa: S101
+        assert supernet is not None  # since needs_supernet  # noqa: S101
         supernet.noise.stop()
         supernet.eval()
         with batch_statistics(supernet):
@@ -105,7 +105,7 @@ class KlScorer(Scorer):
                 finite = math.isfinite(found)
                 yield Trial(
                     architecture,
-                    # Rounding may leave a divergence a little below 0.
+                    # Rounding errors may make a divergence slightly negative.
                     math.exp(-max(found, 0.0)) if finite else math.nan,
                     self.space.cost(architecture, self.problem),
                     self.seed,

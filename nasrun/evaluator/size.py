@@ -18,8 +18,8 @@ from nasrun.values import Architecture, Problem, Trial
 class SizeEvaluator(Evaluator):
     """Scores by the size of the network, as a share of the largest that the space may have.
 
-    The size is that of the search's scale. This is the baseline that every supernet has to beat;
-    and, with a single random architecture, the control of a search: a random network, retrained.
+    The size counts at the search's scale. Every supernet has to beat this baseline. With a single
+    random architecture it is the control of a search: a random network, retrained.
     """
 
     needs_supernet = False
@@ -36,7 +36,7 @@ class SizeEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class SizeScorer(Scorer):
-    """Scores by size; largest: the upper bound of all sizes in the space."""
+    """Scores by size. largest: upper bound of all sizes in the space."""
 
     size: Literal["params", "macs"]
     space: SearchSpace

@@ -36,7 +36,7 @@ class StandaloneEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class StandaloneScorer(Scorer):
-    """Trains each architecture and measures it; the network in training is kept by the monitor."""
+    """Trains each architecture and measures it; the monitor keeps the network in training."""
 
     trainer: Trainer
     space: SearchSpace
@@ -71,5 +71,5 @@ class StandaloneScorer(Scorer):
                 self.streams.seed,
                 {"evaluator": "standalone", "epochs": self.trainer.epochs},
             )
-            # Only now is the trial known to whoever asked; until then the training must be kept.
+            # The training is kept until the caller has the trial, in case the run stops before.
             monitor.drop("standalone")

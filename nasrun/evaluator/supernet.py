@@ -26,7 +26,8 @@ from nasrun.values import Architecture, Problem, Trial
 class SupernetEvaluator(Evaluator):
     """Scores by accuracy on the same validation images for every architecture.
 
-    images: how many of them (None: all); batch_norm: see ``nasrun.evaluator.batch_norm``;
+    images: number of validation images (None: all).
+    batch_norm: see ``nasrun.evaluator.batch_norm``.
     recalibration_images: training images for ``batch_norm=recalibrated``.
     """
 
@@ -80,8 +81,8 @@ class SupernetEvaluator(Evaluator):
 class SupernetScorer(Scorer):
     """Scores the paths of a supernet on fixed batches.
 
-    count, batch_size: of the validation images. calibration: batches of training images for the
-    protocol ``recalibrated``.
+    count, batch_size: number of validation images, in all and in a batch.
+    calibration: batches of training images for the protocol ``recalibrated``.
     """
 
     space: SearchSpace
@@ -105,7 +106,7 @@ class SupernetScorer(Scorer):
         monitor: Monitor,
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
-        assert supernet is not None  # needs_supernet  # noqa: S101
+        assert supernet is not None  # since needs_supernet  # noqa: S101
         supernet.noise.stop()
         with batch_norm_protocol(
             self.batch_norm, supernet, self.calibration, self.compute

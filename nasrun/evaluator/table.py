@@ -23,15 +23,15 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem, Trial
 
 MAX_LINE_CHARACTERS = 2**20
-"""Characters in a line of a table, at most; the published tables have some hundreds."""
+"""Upper bound of the length of a line; those of published tables have some hundreds."""
 
 
 class TableEvaluator(Evaluator):
     """Scores by a column of a CSV file (plain, or packed as .gz), read whole at the start.
 
-    path: the file; architecture: its column of architectures, as ``SearchSpace.parse`` takes them;
-    score: its column of scores, or several, one for each training seed, whose mean is taken;
-    scale: what they are multiplied by to be accuracies in [0, 1].
+    path: the file. architecture: the column of architectures, as ``SearchSpace.parse`` reads them.
+    score: the column of scores, or a column for each training seed, of which the mean is taken.
+    scale: factor that turns the scores into accuracies in [0, 1].
     """
 
     needs_supernet = False
@@ -52,7 +52,7 @@ class TableEvaluator(Evaluator):
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> TableScorer:
-        """Read the table; raises UserError where any line of it is not as it must be."""
+        """Read the table; raises UserError if any line of it is invalid."""
         if self.path is None:
             raise UserError("evaluator.path is missing: the table, a .csv or .csv.gz file")
         file = Path(self.path)
@@ -90,7 +90,7 @@ class TableEvaluator(Evaluator):
         return scores
 
     def _rows(self, path: Path) -> Iterator[tuple[int, str, list[str]]]:
-        """Yield the line number, architecture and scores of each row, as they stand there."""
+        """Yield the line number, and the texts of architecture and scores, of each row."""
         if not path.is_file():
             raise UserError(f"evaluator.path={self.path}: there is no such file")
         try:
@@ -115,7 +115,7 @@ class TableEvaluator(Evaluator):
             value = float(text) * self.scale
         except ValueError:
             raise UserError(f"{place}: {column} = {text[:80]!r} is no number") from None
-        if not 0 <= value <= 1:  # neither is NaN
+        if not 0 <= value <= 1:  # also refuses NaN
             raise UserError(
                 f"{place}: {column} = {text[:80]} times evaluator.scale={self.scale:g} is no "
                 "accuracy from 0 to 1"
@@ -127,7 +127,8 @@ class TableEvaluator(Evaluator):
 class TableScorer(Scorer):
     """Looks scores up.
 
-    by_seed: the scores of each architecture, one a column. columns: their names, for the trials.
+    by_seed: the scores of each architecture, one per column. columns: names of the columns, for
+    the trials.
     """
 
     by_seed: Mapping[Architecture, list[float]]
@@ -148,7 +149,7 @@ class TableScorer(Scorer):
         monitor: Monitor,
         gates_of: GatesOf = choices_of,
     ) -> Iterator[Trial]:
-        """Raises UserError where the table lacks an architecture."""
+        """Raises UserError if the table lacks an architecture."""
         for architecture in architectures:
             if architecture not in self.by_seed:
                 raise UserError(self._missing(architecture))
@@ -172,9 +173,9 @@ class TableScorer(Scorer):
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
-    """Yield the lines; raises csv.Error over one that is too long for a table.
+    """Yield the lines; raises csv.Error if a line is too long for a table.
 
-    A small packed file can hold gigabytes.
+    A small packed file may expand to gigabytes.
     """
     while line := file.readline(MAX_LINE_CHARACTERS):
         if len(line) == MAX_LINE_CHARACTERS:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nasrun.metrics.ranking import kendall
 
 MIN_SAMPLE = 10
-"""Architectures; the resamples of fewer are too alike for their spread to mean much."""
+"""Architectures that a sample needs: resamples of fewer are too alike to show a spread."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def bootstrap(
     two methods. The best rank and the regret at k are extremes, for which no bootstrap is valid:
     88 and 87 % at n = 500; their intervals are a rough guide only.
 
-    Where the sample is the whole search space, the interval says how much the value owes to these
-    very architectures.
+    If the sample is the whole search space, the interval says how much the value depends on these
+    particular architectures.
     """
     columns = [np.asarray(array) for array in arrays]
     n = len(columns[0])
@@ -98,8 +98,9 @@ def difference(
 ) -> Estimate:
     """Difference ``measure(scores, truth) - measure(others, truth)``, with a paired interval.
 
-    ``scores`` and ``others`` [n] are two methods' scores of the same architectures. Paired, as what
-    an easy or hard sample does to both cancels; two overlapping single intervals prove nothing.
+    ``scores`` and ``others`` [n] are two methods' scores of the same architectures. The
+    interval is paired, so effects of the sample on both methods cancel; whether two single
+    intervals overlap proves nothing.
     """
     found = bootstrap(
         lambda x, y, t: {"difference": measure(x, t) - measure(y, t)},
@@ -112,7 +113,7 @@ def difference(
 
 
 def distinguishable(difference: Estimate) -> bool:
-    """Tell whether the interval of a difference leaves 0 out."""
+    """Tell whether the interval of a difference excludes 0."""
     return difference.low > 0 or difference.high < 0
 
 
@@ -129,9 +130,9 @@ def needed(
 
     interval: of one method's tau-b, measured with ``n`` architectures at ``confidence``, or
     (``paired``) of the difference between two. From one method, the errors of the two are taken to
-    be independent, which is on the safe side when both score the same architectures. The standard
-    error falls as 1 / sqrt(n); ``power`` is the chance that the interval of such a difference then
-    leaves 0 out.
+    be independent; if both score the same architectures, the result is larger than necessary. The
+    standard error falls as 1 / sqrt(n); ``power`` is the chance that the interval of such a
+    difference then excludes 0.
     """
     return max(
         MIN_SAMPLE, math.ceil(n * (_gap_seen(n, interval, paired, confidence, power) / gap) ** 2)
@@ -143,7 +144,9 @@ def _gap_seen(n: int, interval: Estimate, paired: bool, confidence: float, power
     normal = NormalDist()
     z = normal.inv_cdf((1 + confidence) / 2)
     error = (interval.high - interval.low) / (2 * z)
-    if n < MIN_SAMPLE or math.isnan(error):  # that of independent rankings, the largest there is
+    if n < MIN_SAMPLE or math.isnan(
+        error
+    ):  # the error of independent rankings, the largest possible
         error, paired = 2 / (3 * math.sqrt(n)), False
     return (z + normal.inv_cdf(power)) * error * (1 if paired else math.sqrt(2))
 

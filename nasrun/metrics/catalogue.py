@@ -31,8 +31,9 @@ def columns(
 ) -> dict[str, Vector]:
     """Make the columns that the measures need, [n] each, in the order of the truth.
 
-    Ranks, as they are sorted faster than values, from the smallest sizes and lowest accuracies up;
-    ``*_by_order`` with ties broken as in the pairwise accuracy; the true accuracy itself.
+    The columns are ranks, which are sorted faster than values, from the smallest sizes and lowest
+    accuracies up; ranks ``*_by_order`` with ties broken as in the pairwise accuracy; and the true
+    accuracy itself.
     """
     found = {
         "scores": ranks(scores),
@@ -77,7 +78,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """A measure. name: for JSON; label: in words."""
+    """A measure. name: key in JSON. label: name on the screen."""
 
     group: str
     name: str
@@ -156,7 +157,7 @@ def size_alone(size: str, words: str) -> Iterator[Line]:
 
 
 def given_size(size: str, words: str) -> Iterator[Line]:
-    """Measures of what scores know beyond size."""
+    """Measures of the agreement of scores and truth beyond the effect of size."""
     group = "given size"
     yield Line(
         group,

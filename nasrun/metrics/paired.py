@@ -24,8 +24,8 @@ def sign_flip_p(
 ) -> float:
     """Two-sided p of the mean difference of pairs [n], by swapping the two of a pair at random.
 
-    Fisher's paired permutation test: all 2^n swaps where these are not more than ``resamples``,
-    else so many random ones, so that p is never below 1 / (resamples + 1). Ties are no trouble.
+    Fisher's paired permutation test: all 2^n swaps if there are at most ``resamples``, otherwise
+    ``resamples`` random ones, so p is at least 1 / (resamples + 1). Ties are allowed.
     """
     difference = np.asarray(losses, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     if not difference.any():
@@ -42,7 +42,7 @@ def sign_flip_p(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust the p of several tests so that together they err as rarely as one (Holm 1979)."""
+    """Adjust the p of several tests for their number (Holm 1979)."""
     count = len(p_values)
     adjusted, least = [0.0] * count, 0.0
     for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):

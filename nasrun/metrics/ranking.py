@@ -1,7 +1,7 @@
 """Measures of how well scores rank architectures by their true accuracy.
 
-Everywhere higher is better, ``scores`` and ``truth`` are vectors [n] of one length >= 2 (ValueError
-otherwise), and a value that is not defined, as where all scores are tied, is nan without a warning.
+In all measures higher is better. ``scores`` and ``truth`` are vectors [n] of one length >= 2
+(otherwise ValueError). An undefined value, e.g. if all scores are tied, is nan without a warning.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pairwise_accuracy(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def ranks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Ranks [n], equal for equal values, as short integers, which are sorted quickly."""
+    """Ranks [n], equal for equal values, as short integers since these are sorted faster."""
     dense = scipy.stats.rankdata(values, method="dense")
     return np.asarray(dense.astype(np.min_scalar_type(-len(values))))
 
@@ -44,8 +44,8 @@ def ranks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def ranks_by_order(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Ranks [n] in which the earlier of two equal values is the higher one.
 
-    That is how the pairwise accuracy breaks ties: with none left, it is (tau-b of these ranks + 1)
-    / 2, in n log n steps instead of n^2.
+    The pairwise accuracy breaks ties like this. It is (tau-b of these ranks + 1) / 2, which takes
+    n log n steps instead of n^2.
     """
     n = len(values)
     found = np.empty(n, dtype=np.min_scalar_type(-n))
@@ -79,16 +79,16 @@ def sparse_kendall(scores: npt.ArrayLike, truth: npt.ArrayLike, bin_width: float
 
 def binned(truth: npt.NDArray[Any], bin_width: float) -> npt.NDArray[Any]:
     """Number j [n] of the bin [j, j + 1) * ``bin_width`` of each accuracy."""
-    # 0.933 / 0.001 is a hair more or less than 933: accuracies on the grid stay on it.
+    # 0.933 / 0.001 is slightly more or less than 933; accuracies on the grid must stay on it.
     return np.asarray(np.floor(np.round(truth / bin_width, 6)))
 
 
 def precision_at_top(scores: npt.ArrayLike, truth: npt.ArrayLike, share: float) -> float:
     """Share of the truly best ``share`` that is among those with the best scores, in [0, 1].
 
-    k = round(share * n), at least 1, are the best of each. Where the border runs through a tie, in
-    either vector, the tied take the places left in equal parts: the value is the expectation over
-    ties broken at random, k / n for scores that say nothing.
+    The best are the first k = round(share * n), at least 1, of each vector. If the k-th value of a
+    vector is tied, the value is the expectation over ties broken at random: k / n for scores that
+    are all equal.
     """
     x, y = pair(scores, truth)
     if not 0 < share <= 1:
@@ -100,8 +100,8 @@ def precision_at_top(scores: npt.ArrayLike, truth: npt.ArrayLike, share: float) 
 def best_rank_at(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
     """Best true rank, from 1, among the ``k`` architectures with the highest scores.
 
-    Equal accuracies share the best of their ranks. Where the k-th score is tied, the value is the
-    expectation over ties broken at random: (n + 1) / (k + 1) for scores that say nothing.
+    Equal accuracies share the best of their ranks. If the k-th score is tied, the value is the
+    expectation over ties broken at random: (n + 1) / (k + 1) for scores that are all equal.
     """
     x, y = pair(scores, truth)
     return _expected_least(scipy.stats.rankdata(-y, method="min"), x, k)
@@ -110,7 +110,7 @@ def best_rank_at(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
 def top_regret(scores: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> float:
     """Best truth of all minus the best truth among the ``k`` highest scores, >= 0.
 
-    A search that retrains the k best by score loses so much. Ties as in ``best_rank_at``.
+    A search that retrains the k best by score loses this much. Ties as in ``best_rank_at``.
     """
     x, y = pair(scores, truth)
     return _expected_least(y.max() - y, x, k)

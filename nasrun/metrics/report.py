@@ -18,12 +18,12 @@ from nasrun.metrics.catalogue import Sample, columns, lines
 from nasrun.metrics.ranking import kendall, ranks, ranks_by_order, spearman
 
 MIN_ARCHITECTURES = 3
-"""Architectures; fewer have no ranking."""
+"""Architectures that a ranking needs."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A line of a report. name: for JSON; group, label: in words."""
+    """A line of a report. name: key in JSON. group, label: names on the screen."""
 
     group: str
     name: str
@@ -33,7 +33,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class RankReport:
-    """The measures of a ranking of so many ``architectures``, as ``compare`` finds them."""
+    """The measures of a ranking, by ``compare``. architectures: their number."""
 
     architectures: int
     resamples: int
@@ -71,7 +71,7 @@ def _in_words(measure: Measure) -> tuple[str, str]:
     def words(value: float) -> str:
         if math.isnan(value):
             return "–"
-        if is_rank:  # a half where ties are broken at random
+        if is_rank:  # half a rank if ties are broken at random
             return f"{value:,.1f}".removesuffix(".0") if value < 100 else f"{value:,.0f}"
         return f"{value:.3f}"
 
@@ -96,9 +96,9 @@ def compare(
 ) -> RankReport:
     """Measure ``scores`` against ``truth`` ([n], accuracies in [0, 1]), with intervals.
 
-    params, macs: the sizes [n]. labels: what errors call the architectures. top_shares, ks: of
-    ``precision_at_top``, and of ``best_rank_at`` and ``top_regret``; a k that takes all n says
-    nothing and is left out. The terciles by size are those of the whole sample.
+    params, macs: the sizes [n]. labels: names of the architectures in error messages.
+    top_shares: arguments of ``precision_at_top``. ks: arguments of ``best_rank_at`` and
+    ``top_regret``; a k of all n architectures is left out. Terciles are of the whole sample.
     Raises UserError for fewer than three architectures, unequal lengths, values that are no finite
     numbers, and scores or accuracies that are all tied.
 
@@ -131,12 +131,12 @@ def noise_ceiling(
     confidence: float = 0.95,
     rng: np.random.Generator,
 ) -> dict[str, Estimate]:
-    """Agreement of trainings of the same architectures: what noise lets a score reach.
+    """Agreement of trainings of the same architectures, which limits the agreement of scores.
 
-    truth_by_seed: for each seed the true accuracies [n]. The means over every seed against every
-    other: ``kendall``, ``pairwise_accuracy`` and ``spearman``, with intervals over architectures.
-    A score without noise of its own can come out above it, most of all against the mean of several
-    seeds. Raises UserError for fewer than two seeds and as ``compare`` does.
+    truth_by_seed: for each seed the true accuracies [n]. Returns ``kendall``,
+    ``pairwise_accuracy`` and ``spearman``, means over all pairs of seeds, with intervals over
+    architectures. A score without noise of its own can exceed the ceiling, above all against the
+    mean of several seeds. Raises UserError for fewer than two seeds and as ``compare`` does.
     """
     if len(truth_by_seed) < 2:
         raise UserError("a noise ceiling needs true accuracies from two seeds at least")
@@ -170,7 +170,7 @@ def checked(
     *,
     may_be_tied: Sequence[str] = (),
 ) -> list[npt.NDArray[Any]]:
-    """Convert columns to vectors [n] of finite numbers; their plural names stand in errors.
+    """Convert columns to vectors [n] of finite numbers; errors use their names, in the plural.
 
     Raises UserError for columns of different lengths, fewer than three architectures, values that
     are no finite number, with the label of the first such architecture, and columns that hold one

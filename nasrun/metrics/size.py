@@ -1,8 +1,8 @@
-"""Measures of what size alone explains of a ranking, and of the rest.
+"""Measures of the effect of size on a ranking, and of the agreement beyond it.
 
 A supernet that merely prefers large networks ranks well wherever large ones are better. The tau-b
-of size alone with the truth is the baseline, ``kendall(size, truth)``; the measures here ask what a
-score knows beyond it. Undefined values are nan, without a warning.
+of size alone with the truth, ``kendall(size, truth)``, is the baseline; the measures here tell how
+well a score ranks beyond it. Undefined values are nan, without a warning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nasrun.metrics.ranking import kendall, spearman
 
 
 def size_groups(size: npt.ArrayLike, groups: int = 3) -> npt.NDArray[np.int64]:
-    """Group [n] of each architecture by size, 0: the smallest, of ``groups`` about as large.
+    """Group [n] of each architecture by size, 0: the smallest; groups are about equally large.
 
     Architectures of equal size are in one group, so that a group may be empty.
     """
@@ -29,7 +29,7 @@ def size_groups(size: npt.ArrayLike, groups: int = 3) -> npt.NDArray[np.int64]:
 def kendall_in_groups(
     scores: npt.ArrayLike, truth: npt.ArrayLike, group: npt.ArrayLike, groups: int = 3
 ) -> tuple[float, ...]:
-    """Kendall's tau-b with the truth within each group; nan for a group of one or none."""
+    """Kendall's tau-b with the truth within each group; nan for groups of less than two."""
     x, y, number = np.asarray(scores), np.asarray(truth), np.asarray(group)
     masks = [number == index for index in range(groups)]
     return tuple(kendall(x[mask], y[mask]) if mask.sum() > 1 else math.nan for mask in masks)
@@ -72,7 +72,7 @@ def partial_kendall(scores: npt.ArrayLike, truth: npt.ArrayLike, size: npt.Array
 
 
 def partial_spearman(scores: npt.ArrayLike, truth: npt.ArrayLike, size: npt.ArrayLike) -> float:
-    """Spearman's partial correlation with the truth given size; nan as ``partial_kendall``."""
+    """Spearman's partial correlation with the truth given size; nan as in ``partial_kendall``."""
     return _given(size, scores, truth, spearman)
 
 

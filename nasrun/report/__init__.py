@@ -1,1 +1,1 @@
-"""Reports: run directories are read, and shown as tables and pictures."""
+"""Reports: read run directories, and show them as tables and pictures."""

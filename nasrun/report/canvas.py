@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN_INCHES = 3.5
-"""Width of one column of a two-column paper, where 8 point is the size of captions."""
+"""Width of one column of a two-column paper whose captions have 8 points."""
 
 STYLE: Any = {
     "font.size": 8,
@@ -28,9 +28,9 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "0.9",
     "grid.linewidth": 0.6,
-    "svg.hashsalt": "nasrun",  # else the ids in the file are random
+    "svg.hashsalt": "nasrun",  # otherwise the ids in the file are random
     "svg.fonttype": "path",
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is no formula
 }
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -39,7 +39,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """matplotlib's defaults with ours on top, whatever the user's are; those come back after."""
+    """Set matplotlib's defaults and our style inside; restore the user's settings afterwards."""
     import matplotlib  # slow to import
 
     with matplotlib.rc_context():
@@ -51,7 +51,7 @@ def house_style() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure; width, height: in inches.
 
-    Without pyplot, which would choose a screen and keep every figure.
+    Does not use pyplot, which would choose a screen and keep every figure in memory.
     """
     from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def column_figure(height: float) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write ``path`` (without suffix) as .png and .svg; the files written are returned."""
+    """Write ``path`` (without suffix) as .png and .svg; returns the files written."""
     written = []
     for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
         file = path.with_name(f"{path.name}.{suffix}")

@@ -27,10 +27,10 @@ MAX_CURVE_POINTS = 24
 
 
 @dataclass(frozen=True)
-class Found:
-    """A step of a search: an architecture with a better score than all before.
+class BestSoFar:
+    """An architecture of a search with a better score than all before it.
 
-    evaluation: its number, from 1. truth: the judge's score of the architecture.
+    evaluation: number of its evaluation, from 1. truth: score of the architecture by the judge.
     """
 
     evaluation: int
@@ -41,24 +41,24 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """One search.
+    """The course of one search.
 
-    evaluations: distinct architectures that were scored. found: those that were best in turn.
+    evaluations: distinct architectures that were scored. found: its best architectures in turn.
     """
 
     seed: int
     evaluations: int
-    found: tuple[Found, ...]
+    found: tuple[BestSoFar, ...]
 
 
 @dataclass(frozen=True)
 class Standing:
     """One algorithm of a comparison.
 
-    searches: one for each seed. regrets: [seeds, evaluations], true accuracy that the best-scored
-    architecture so far misses. curve: their mean after each evaluation.
-    wins: share of the seeds that end below the control, ties half; None: it is the control.
-    p: of the mean difference, by Holm for all algorithms together; None: it is the control.
+    searches: one for each seed. regrets: [seeds, evaluations], best true accuracy minus that of the
+    best-scored architecture so far. curve: mean regret after each evaluation.
+    wins: share of the seeds whose regret ends below the control's, ties count half; None: this is
+    the control. p: of the mean difference, Holm-corrected over all algorithms; None: the control.
     """
 
     searches: Sequence[SearchRecord]
@@ -75,7 +75,7 @@ class Standing:
 
     @property
     def min_evaluations(self) -> int:
-        """Evaluations of the search that ended first; from then on its best stays the same."""
+        """Evaluations of the shortest search; from then on its best architecture stays the same."""
         return min(search.evaluations for search in self.searches)
 
 
@@ -83,8 +83,8 @@ class Standing:
 class Comparison:
     """All algorithms of a comparison.
 
-    best: the accuracy that has no regret.
-    of_all: whether that is the best of all architectures, not only of those that were found best.
+    best: the accuracy without regret.
+    of_all: whether ``best`` is the best of all architectures, not only of those that were found.
     """
 
     standings: Mapping[str, Standing]
@@ -107,8 +107,8 @@ class Comparison:
     ) -> Comparison:
         """Compare searches in pairs of the same seed.
 
-        best: the best accuracy there is; None: unknown, then the best that was found.
-        resamples, confidence: of the bootstrap intervals over seeds.
+        best: the best accuracy of all architectures; None: unknown, the best found takes its place.
+        resamples, confidence: settings of the bootstrap intervals over seeds.
         """
         found = [
             f.truth for records in searches.values() for search in records for f in search.found
@@ -221,7 +221,7 @@ def mean_curve(
 ) -> list[Estimate]:
     """Average regrets [seeds, evaluations] over seeds, with intervals, by evaluation.
 
-    All points of a resample are of the same seeds.
+    All points of a resample use the same seeds.
     """
     found = bootstrap(
         lambda sample: {str(at): mean for at, mean in enumerate(regrets[sample].mean(0).tolist())},
@@ -233,18 +233,18 @@ def mean_curve(
     return list(found.values())
 
 
-def truths(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+def truths(found: Sequence[BestSoFar], evaluations: int) -> npt.NDArray[np.float64]:
     """True accuracy of the best-scored architecture after each evaluation, [evaluations]."""
     return _held(found, [step.truth for step in found], evaluations)
 
 
-def scores(found: Sequence[Found], evaluations: int) -> npt.NDArray[np.float64]:
+def scores(found: Sequence[BestSoFar], evaluations: int) -> npt.NDArray[np.float64]:
     """Best score so far after each evaluation, [evaluations]."""
     return _held(found, [step.score for step in found], evaluations)
 
 
 def _held(
-    found: Sequence[Found], values: Sequence[float], evaluations: int
+    found: Sequence[BestSoFar], values: Sequence[float], evaluations: int
 ) -> npt.NDArray[np.float64]:
     since = [step.evaluation for step in found]
     last = np.searchsorted(since, np.arange(1, evaluations + 1), side="right") - 1

@@ -29,10 +29,10 @@ MARKERS = "osD^vPX"
 """Markers of curves, in turn."""
 
 MIN_BOX_VALUES = 8
-"""Values in a group; quartiles of fewer say less than the values themselves."""
+"""Values in a group that gets a box; quartiles of fewer say less than the values."""
 
 MIN_RASTER_POINTS = 2000
-"""Points in a picture; as vectors, more of them would make an SVG of megabytes."""
+"""A picture with at least so many points is a bitmap; as vectors it would take megabytes."""
 
 
 def plot_scatter(
@@ -50,13 +50,13 @@ def plot_scatter(
 ) -> list[Path]:
     """Plot scores against truth ([n] each), coloured by ``size`` ([n], in ``size_label``).
 
-    path: without suffix; the files written are returned. tau: for the title. Where the worst few
-    would squeeze all others into a corner, the frame ends above them and says how many they are.
+    path: without suffix; returns the files written. tau: for the title. If a few low
+    values would squeeze all others into a corner, the frame ends above them and says how many.
     """
     a, b, c = (np.asarray(values, dtype=np.float64) for values in (scores, truth, size))
     with house_style():
         figure, axes = column_figure(2.9)
-        order = np.argsort(c, kind="stable")[::-1]  # the small ones, which are fewer, on top
+        order = np.argsort(c, kind="stable")[::-1]  # small architectures are fewer and come on top
         points = axes.scatter(
             a[order],
             b[order],
@@ -85,10 +85,10 @@ def plot_curves(
     title: str = "",
     logarithmic: bool = False,
 ) -> list[Path]:
-    """Plot a line for each name, its interval as a band; the files written are returned.
+    """Plot a line for each name, its interval as a band; returns the files written.
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
-    logarithmic: both axes; what is 0 then lies below the frame.
+    logarithmic: both axes are logarithmic; values of 0 then lie below the frame.
     """
     with house_style():
         figure, axes = column_figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
@@ -130,7 +130,7 @@ def plot_curves(
 class Panel:
     """One of several scatter plots: points ``a``, ``b`` ([n] each) coloured by ``size`` ([n]).
 
-    y: the label of its own vertical axis, where the panels differ in that.
+    y: label of the vertical axis, if the panels differ in it.
     """
 
     title: str
@@ -152,7 +152,7 @@ def plot_panels(
 ) -> list[Path]:
     """Plot panels side by side, two or three in a row, with one colour scale for all.
 
-    path: without suffix; the files written are returned. Each panel says its tau and interval.
+    path: without suffix; returns the files written. Each panel shows its tau and interval.
     """
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -202,9 +202,9 @@ def plot_spread(
 
     A group of few values has no box.
 
-    groups: values [n] by name, from top to bottom, the last ``apart`` in another colour; y: what
-    the names are; path: without suffix; the files written are returned. Many values are plotted
-    faintly.
+    groups: values [n] by name, from top to bottom; the last ``apart`` get another colour.
+    y: label of the names. path: without suffix; returns the files written. Many values are
+    plotted faintly.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -215,7 +215,7 @@ def plot_spread(
             numbers = np.asarray(values, dtype=np.float64)
             color = "C1" if place >= len(groups) - apart else "C0"
             few = len(numbers) < MIN_BOX_VALUES
-            # The golden ratio spreads neighbours without chance, so equal inputs give equal bytes.
+            # The golden ratio spreads neighbours without random numbers: equal inputs, equal bytes.
             at = place + (0 if few else 0.5) * ((np.arange(len(numbers)) * 0.618034) % 1 - 0.5)
             low, first, middle, third, high = np.quantile(numbers, np.linspace(0, 1, 5))
             axes.hlines(place, low, high, color="0.3", linewidth=0.6)
@@ -242,7 +242,7 @@ def plot_spread(
         axes.set_yticks(range(len(groups)), [textwrap.fill(name, 24) for name in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.margins(x=0.08)
-        # As many ticks before the layout as after it, else the last label may be cut off.
+        # The layout must not change the number of ticks, or the last label may be cut off.
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(x)
@@ -251,7 +251,7 @@ def plot_spread(
 
 
 def _tau_in_words(tau: Estimate, n: int, confidence: float | None) -> str:
-    """Write tau-b, its interval and n; confidence: None where it stands elsewhere."""
+    """Write tau-b, its interval and n. confidence: None if the picture shows it elsewhere."""
     level = "" if confidence is None else f"{confidence:.0%}: "
     interval = f" ({level}{tau.low:.3f} to {tau.high:.3f})"
     return f"τ-b {tau.value:.3f}{interval if np.isfinite(tau.low) else ''}, n = {n:,}"
@@ -264,7 +264,7 @@ def _wrapped(*lines: str, width: int = 52) -> str:
 def _leave_out_the_worst(
     axes: Axes, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
 ) -> None:
-    """End each axis above its lowest twentieth where that takes more than half of it."""
+    """End an axis above the lowest twentieth of the values if these take more than half of it."""
     shown = np.full(len(a), True)
     for values in (a, b):
         lowest, bulk, top = np.quantile(values, [0, 0.05, 1])
@@ -299,7 +299,7 @@ def plot_front(
 ) -> list[Path]:
     """Plot the (cost, score) that no other beats in both, among all that were visited.
 
-    path: without suffix; the files written are returned.
+    path: without suffix; returns the files written.
     """
     with house_style():
         figure, axes = column_figure(2.6)

@@ -28,7 +28,7 @@ PANELS_PER_ROW = 4
 
 
 def plot_graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
-    """Plot a panel for each graph, with its name; the files written are returned.
+    """Plot a panel for each graph, with its name; returns the files written.
 
     path: without suffix.
     """
@@ -55,7 +55,7 @@ def plot_graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
 def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
     for start, end, label in graph.edges:
         a, b = graph.nodes[start], graph.nodes[end]
-        # Edges that skip a level would run through the boxes between: they go round them.
+        # Edges that skip a level are curved, so that they do not cross the boxes in between.
         bend = 0.0 if abs(b.y - a.y) <= 1 and a.x == b.x else 0.12
         axes.annotate(
             "",
@@ -71,7 +71,7 @@ def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
                 "connectionstyle": f"arc3,rad={bend}",
             },
         )
-        if label:  # nearer to where it is summed up, so that edges of one source lie apart
+        if label:  # near the end of the edge, where labels of edges with one source are apart
             near = (0.4 * a.x + 0.6 * b.x, 0.4 * a.y + 0.6 * b.y)
             white = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
             axes.text(
@@ -99,10 +99,10 @@ def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
 def plot_block_macs(
     epochs: Sequence[float], macs: Mapping[str, Sequence[float]], path: Path
 ) -> list[Path]:
-    """Plot the multiply-adds of each block by epoch; the files written are returned.
+    """Plot the multiply-adds of each block by epoch; returns the files written.
 
-    macs: [epochs] by name of the block. path: without suffix. The legend names the first and the
-    last block where they are many.
+    macs: [epochs] by name of the block. path: without suffix. If there are many
+    blocks, the legend names the first and the last one.
     """
     from matplotlib import colormaps  # slow to import
 

@@ -21,7 +21,7 @@ from nasrun.values import Trial
 def save_front(search: Search, space: SearchSpace, run: Run) -> None:
     """Write, plot and show the front, if the algorithm has one.
 
-    An architecture's place in the file is the ``pick`` of a later retraining.
+    A later retraining chooses an architecture by its place in the file: ``pick``.
     """
     front = search.front()
     if front is None:

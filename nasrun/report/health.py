@@ -13,18 +13,18 @@ from rich.table import Table
 from nasrun.run.run import Run
 
 MAX_ROWS = 20
-"""Rows of a table; the file has them all."""
+"""Upper bound of the rows of a table on the screen; the file has all rows."""
 
 
 @dataclass(frozen=True)
 class HealthSummary:
-    """The numbers that are shown of a supernet's health.
+    """The numbers of a supernet's health that are shown.
 
     passes: forward and backward passes that were counted.
-    options: by name the shares of passes that trained it, ``trained``, one for each decision that
-    has the option, and their shares of the gradient, ``gradient``, where these are known.
-    scores: by round and epoch, then by batch norm protocol, those of the same ``architectures``
-    random architectures.
+    options: by name of the option: ``trained``, the shares of passes that trained it, one for each
+    decision that has the option; ``gradient``, its shares of the gradient, as far as known.
+    scores: by round and epoch, then by batch norm protocol: scores of fixed random architectures.
+    architectures: number of these architectures.
     """
 
     passes: int

@@ -32,7 +32,7 @@ Agreement = Mapping[str, Estimate]
 
 @dataclass(frozen=True)
 class RankedArchitectures:
-    """The architectures of a ranking and what is known of each.
+    """The architectures of a ranking, with sizes and true accuracies.
 
     names: [n]. params, macs: int [n]. truth_by_seed: true accuracies, [seeds, n].
     """
@@ -67,8 +67,8 @@ class RankedArchitectures:
 class SecondScores:
     """Scores by ``rank.also``, beside the first scores and the truth.
 
-    values: [n], after the last epoch. agreement: by epoch. label: of the axis.
-    logarithm: whether their logarithms are plotted.
+    values: [n], after the last epoch. agreement: by epoch. label: of the axis in plots.
+    logarithm: whether the logarithms of the values are plotted.
     """
 
     values: Sequence[float]
@@ -93,7 +93,7 @@ class SecondScores:
         }
 
     def result(self) -> dict[str, float]:
-        """Numbers for result.json, as far as they are defined."""
+        """Return the defined numbers for result.json."""
         return {
             f"also_{name}{suffix}": value
             for name, found in self.last.items()
@@ -155,7 +155,7 @@ def ranking_result(
     truth: npt.ArrayLike,
     second: SecondScores | None,
 ) -> dict[str, Any]:
-    """Numbers for result.json: the last ranking, as far as it is defined."""
+    """Return the defined measures of the last ranking, for result.json."""
     result: dict[str, Any] = {
         **{measure.name: finite(measure.estimate.value) for measure in report.measures},
         "kendall_low": finite(report["kendall"].low),
@@ -175,7 +175,7 @@ def finite(value: float) -> float | None:
 
 
 def spread_of(name: str, values: npt.ArrayLike) -> dict[str, float]:
-    """Spread of scores, for result.json: the least, the median and the greatest."""
+    """Return the smallest, the median and the largest score, for result.json."""
     low, middle, high = np.quantile(np.asarray(values), [0, 0.5, 1]).tolist()
     return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
 

@@ -23,11 +23,11 @@ from nasrun.run.layout import (
     RANKING_TABLE,
     RECORD,
     RESULT,
-    Earlier,
+    ResumedRun,
 )
 
 NOT_METRICS = ("seed", "job")
-"""Numbers of a result that are not measured."""
+"""Numbers of a result that are no measurements."""
 
 Points = list[tuple[float, Estimate]]
 """A measure by epoch: (epoch, estimate)."""
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SecondScore:
-    """Scores by ``rank.also`` ([n], as they are plotted) and their tau-b with both others."""
+    """Scores by ``rank.also``, [n] as plotted, and their tau-b with first scores and truth."""
 
     values: Values
     axis: str
@@ -64,8 +64,8 @@ class Regret:
     """One search algorithm of ``nasrun compare`` at the end of its searches.
 
     regret: mean over ``seeds`` searches.
-    wins: share of the seeds that end below the control; None: it is the control.
-    p: of the mean difference from the control, by Holm's correction; None: it is the control.
+    wins: share of the seeds whose regret ends below the control's; None: this is the control.
+    p: of the mean difference from the control, Holm-corrected; None: this is the control.
     """
 
     algorithm: str
@@ -79,9 +79,9 @@ class Regret:
 class RunDirectory:
     """The files of one run, as typed values.
 
-    strict: a file that is absent or damaged raises UserError with one line (``from=RUN_DIR`` and
-    ``resume``, where the run may be a stranger's). Else it counts as empty: of the jobs of a sweep
-    some may have failed.
+    strict: whether an absent or damaged file raises UserError, as for ``from=RUN_DIR`` and
+    ``resume``, where the run may be a stranger's. Otherwise such a file counts as empty, since some
+    jobs of a sweep may have failed.
     """
 
     path: Path
@@ -114,7 +114,7 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole configuration, as resumptions have left it, in plain values."""
+        """The whole configuration in plain values, with the changes of resumptions."""
         config: dict[str, Any] = self._field("config", dict)
         return config
 
@@ -129,33 +129,33 @@ class RunDirectory:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed; None where run.json does not tell it."""
+        """The run's seed; None if run.json does not hold it."""
         seed = self.record.get("seed")
         return seed if isinstance(seed, int) else None
 
     @property
     def result(self) -> dict[str, Any]:
-        """Content of result.json; empty where the run has not ended."""
+        """Content of result.json; empty if the run has not ended."""
         return self.read_object(RESULT) if self.has(RESULT) else {}
 
     @property
     def status(self) -> str | None:
-        """``done``, ``failed``, or None where the run has not ended."""
+        """``done``, ``failed``, or None if the run has not ended."""
         status = self.result.get("status")
         return status if isinstance(status, str) else None
 
     @property
-    def earlier(self) -> Earlier:
-        """The run as its continuation needs it."""
-        return Earlier(self.record, self.result if self.has(RESULT) else None)
+    def earlier(self) -> ResumedRun:
+        """The record and the result, for a continuation of the run."""
+        return ResumedRun(self.record, self.result if self.has(RESULT) else None)
 
     @property
     def ranking(self) -> Ranking | None:
-        """The last ranking of ``nasrun rank``; None where there is none."""
+        """The last ranking of ``nasrun rank``; None if there is none."""
         return self._checked(RANKING, self._read_ranking, None)
 
     def agreement(self, measure: str) -> Points:
-        """A measure of agreement by epoch, e.g. ``kendall``; empty where there is no ranking."""
+        """A measure of agreement by epoch, e.g. ``kendall``; empty if there is no ranking."""
 
         def read() -> Points:
             epochs = self.read_object(RANKING)["epochs"]
@@ -168,7 +168,7 @@ class RunDirectory:
 
     @property
     def comparison(self) -> list[Regret]:
-        """The rows of ``nasrun compare``, in order; empty where there are none."""
+        """The rows of ``nasrun compare``, in order; empty if there are none."""
 
         def read() -> list[Regret]:
             return [
@@ -184,7 +184,7 @@ class RunDirectory:
     def architecture_at(self, pick: Any) -> Any:
         """The architecture, as JSON, at place ``pick`` of the front.
 
-        Raises UserError where there is none.
+        Raises UserError if there is none.
         """
         path = self.path / FRONT
         front = read_json(path)
@@ -232,7 +232,7 @@ class RunDirectory:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """Read a column; raises ValueError where it is empty or a value is no finite number."""
+    """Read a column; raises ValueError if it is empty or a value is no finite number."""
     values = np.array([float(row[name]) for row in rows])
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(name)
@@ -260,7 +260,7 @@ def _second_score(
 class Job:
     """One job of a sweep.
 
-    error: None where it has ended well. mended_by_user: the error is a mistake of the user's.
+    error: None if the job has ended well. mended_by_user: whether the error is a user's mistake.
     """
 
     number: int
@@ -278,7 +278,7 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def job_files(directory: Path) -> RunDirectory:
-    """The files of a job of a sweep: what is absent or damaged counts as empty."""
+    """Return the files of a job of a sweep; absent or damaged files count as empty."""
     return RunDirectory(directory, strict=False)
 
 

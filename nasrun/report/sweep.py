@@ -1,6 +1,6 @@
 """The summary of a sweep: a table on the screen, summary.csv, jobs.csv, pictures.
 
-Hydra tells a callback nothing of the jobs, so each leaves a result.json and they are read here.
+Hydra tells a callback nothing about the jobs, so each job writes a result.json, which is read here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLUMNS = {
     "macs": Column("MACs M", 1e-6, 2),
     "seconds": Column("seconds", 1, 0),
 }
-"""Metrics on the screen, in this order; the files hold every number of the results."""
+"""Metrics on the screen, in this order; the files hold all numbers of the results."""
 
 
 def differing(jobs: Sequence[Job]) -> dict[int, str]:
@@ -84,7 +84,7 @@ def metric_names(jobs: Iterable[Job]) -> list[str]:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1); None where there are too few values."""
+    """Mean and sample standard deviation (n - 1); None if there are too few values."""
     return (
         mean(values) if values else None,
         stdev(values) if len(values) > 1 else None,
@@ -141,7 +141,7 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
         )
         rows = summary_rows(jobs)
         names = [name for name in COLUMNS if name in metric_names(jobs)]
-        # Long overrides would leave the numbers no room: then they stand below, by number.
+        # Long overrides would leave no room for the numbers, so they are listed below the table.
         labels = [row["overrides"] or "(all)" for row in rows]
         beside = console.width >= 85 + max(map(len, labels))
         table = Table(
@@ -169,7 +169,7 @@ def summarise(directory: Path) -> None:
     from nasrun.report import sweep_methods, sweep_rankings  # matplotlib and scipy
 
     jobs = read_jobs(directory)
-    # what is no terminal has no width of its own
+    # a file or pipe has no width of its own
     console = Console() if sys.stdout.isatty() else Console(width=160)
     show(jobs, directory, console)
     done = {
@@ -202,7 +202,7 @@ def summarise(directory: Path) -> None:
 
 
 def exit_status(jobs: Sequence[Job]) -> int:
-    """Exit status: 0: all jobs ended well; 2: all failed by mistakes of the user's; else 1."""
+    """Exit status: 0: all jobs ended well; 2: all failed by the user's mistakes; else 1."""
     if not any(job.error for job in jobs):
         return 0
     return 2 if all(job.error and job.mended_by_user for job in jobs) else 1

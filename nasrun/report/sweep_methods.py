@@ -19,10 +19,10 @@ from nasrun.report.run_files import Job, job_files
 from nasrun.run.layout import SWEEP_METHODS_PICTURE
 
 MEASURES = {"true_accuracy": "true accuracy", "test_accuracy": "test accuracy"}
-"""Metrics and their words: methods are compared by the first that all jobs have."""
+"""Metrics and their names; methods are compared by the first one that all jobs have."""
 
 CONTROLS = ("search_algo=random", "sampler=uniform")
-"""Overrides of the control, which the others are tested against; else it is the first."""
+"""Overrides of the control, against which others are tested; otherwise the first method."""
 
 MIN_SEEDS = 3
 """Seeds that a method must have in common with the control to be tested."""
@@ -33,7 +33,7 @@ class Difference:
     """A method minus the control, in the unit of the measure.
 
     n: pairs. mean: over the pairs. low, high: its 95 % interval by Student's t.
-    p: of a permutation test, by Holm for all methods together.
+    p: of a permutation test, Holm-corrected over all methods.
     """
 
     n: int
@@ -47,7 +47,7 @@ class Difference:
 class Methods:
     """The methods of a sweep.
 
-    values: by method and seed. differences: of all but the control that have enough pairs.
+    values: by method and seed. differences: of each method with enough pairs, without the control.
     """
 
     measure: str
@@ -57,7 +57,7 @@ class Methods:
 
 
 def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
-    """Compare methods; None where no two have enough seeds in common."""
+    """Compare methods; None if no two have enough seeds in common."""
     jobs = [job for members in combinations.values() for job in members]
     measure = next((m for m in MEASURES if jobs and all(m in job.metrics for job in jobs)), None)
     if measure is None:
@@ -76,7 +76,7 @@ def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
     found = {label: two for label, two in pairs.items() if len(two) >= MIN_SEEDS}
     if not found:
         return None
-    # Every method and every sweep samples the same permutations: equal files, equal numbers.
+    # All methods and sweeps sample the same permutations, so equal files give equal numbers.
     p = [
         sign_flip_p(*zip(*two, strict=True), rng=np.random.default_rng(0)) for two in found.values()
     ]
@@ -95,7 +95,7 @@ def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
 
 
 def show(methods: Methods, console: Console) -> None:
-    """Show a table; says where so few seeds cannot show a difference at all."""
+    """Show a table; it warns if there are too few seeds to show any difference."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in (f"against {escape(methods.control or '(all)')}", "n", "points", "95 %", "p"):
         table.add_column(title, no_wrap=True)

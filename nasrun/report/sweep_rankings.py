@@ -21,13 +21,13 @@ from nasrun.run.layout import (
 )
 
 MAX_PANELS = 9
-"""Panels of a picture; more could not be read."""
+"""Upper bound of the panels in a picture; more would be too small to read."""
 
 
 def chosen(
     combinations: Mapping[str, Sequence[Path]], most: int = MAX_PANELS
 ) -> tuple[dict[str, Ranking], int]:
-    """Choose at most ``most`` rankings, by name, in order; also returns how many there are.
+    """Choose at most ``most`` rankings, by name, in order; also returns the number of all.
 
     combinations: run directories by overrides. Each combination gives its first run before any
     gives its second.
@@ -52,10 +52,10 @@ def chosen(
 
 
 def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """Plot the rankings of a sweep if it has at least two; the files written are returned.
+    """Plot the rankings of a sweep if it has at least two; returns the files written.
 
-    rankings, spread, and where there are second scores also_scores and also_truth, each as .png
-    and .svg in ``directory``.
+    Pictures: rankings, spread, and if there are second scores also_scores and also_truth, each as
+    .png and .svg in ``directory``.
     """
     found, count = chosen(combinations)
     if len(found) < 2:
@@ -97,7 +97,7 @@ def plot(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Pa
 
 
 def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
-    """Find the truths that differ, by name; jobs often share one."""
+    """Find the distinct truths, by name; jobs often share a truth."""
     truths: dict[bytes, tuple[str, Values]] = {}
     for name, ranking in found.items():
         truths.setdefault(np.sort(ranking.truth).tobytes(), (name, ranking.truth))
@@ -108,8 +108,8 @@ def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
 def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points]:
     """Average τ-b at each epoch over the run directories of each combination.
 
-    The interval is ± one sample standard deviation over runs; of a single run, its own interval
-    over architectures. Runs without a ranking are passed over.
+    The interval is ± one sample standard deviation over runs; for a single run its own interval
+    over architectures. Runs without a ranking are skipped.
     """
     found: dict[str, Points] = {}
     for name, directories in combinations.items():

@@ -1,4 +1,4 @@
-"""Checkpoints on the disk: never only one of them, and a damaged one is recognised.
+"""Checkpoints on the disk: always several, so a damaged one can be recognised and skipped.
 
 A checkpoint is ``checkpoints/000012.json`` with the JSON part of every tracked state, the lengths
 of the logs, and the names, sizes and digests of the tensor files beside it. A state that has not
@@ -26,24 +26,24 @@ FORMAT = 1
 SPARE_BYTES = 2**29
 """Allowance for the tensors of a state beyond four times its present size, in bytes.
 
-A predictor, for one, does not exist yet when its state is read.
+For example, a predictor does not exist yet when its state is read.
 """
 
 MAX_CHECKPOINTS = 4
 """Checkpoints on the disk: three, and a fourth while it replaces one of them."""
 
 MAX_STATES = 32
-"""States in a checkpoint; no run has as many."""
+"""Upper bound of the states in a checkpoint; no run has as many."""
 
 MAX_TENSOR_BYTES = 2**34
-"""Size of all tensor files of a checkpoint; larger ones are not ours and not even read."""
+"""Upper bound of the size of all tensor files of a checkpoint; larger ones are not read."""
 
 _MANIFEST = re.compile(r"(\d{6,12})\.json", re.ASCII)
 _TENSORS = re.compile(r"\d{6,12}-[a-z_]+\.safetensors", re.ASCII)
 
 
 class DamageError(Exception):
-    """A checkpoint on the disk is not what was written."""
+    """A checkpoint on the disk differs from what was written."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Tensors:
 
     @staticmethod
     def from_json(value: Any) -> Tensors:
-        """Read what ``asdict`` has given; raises DamageError where ``value`` cannot be that."""
+        """Undo ``asdict``; raises DamageError if ``value`` is not of its form."""
         found = Tensors(**value)
         if not isinstance(found.name, str) or not _TENSORS.fullmatch(found.name):
             raise DamageError(f"it names a file {str(found.name)[:80]!r}")
@@ -69,7 +69,7 @@ class Tensors:
 class StoredState:
     """The state of one object as it stands in a checkpoint.
 
-    label: which training, of several that have the same name in turn.
+    label: tells apart objects that have the same name in turn.
     tree: its JSON part. tensors: the file of its tensors, if it has any.
     """
 
@@ -86,23 +86,23 @@ class StoredState:
 class Checkpoint:
     """The content of one checkpoint.
 
-    seconds: computing time so far. logs: bytes of each log file. parts: the states by name.
+    seconds: computing time so far. logs: bytes of each log file. states: by name of the object.
     """
 
     number: int
     seconds: float
     logs: dict[str, int]
-    parts: dict[str, StoredState]
+    states: dict[str, StoredState]
 
     def files(self) -> set[str]:
-        return {stored.tensors.name for stored in self.parts.values() if stored.tensors}
+        return {stored.tensors.name for stored in self.states.values() if stored.tensors}
 
 
 @dataclass
 class TrackedState:
     """An object whose state is in every checkpoint.
 
-    mark: tells whether the state has changed; None: unknown. written: the state that had ``mark``,
+    mark: equal marks mean an unchanged state; None: unknown. written: the state with this ``mark``
     as it stands on the disk.
     """
 
@@ -113,7 +113,7 @@ class TrackedState:
 
 
 class Checkpoints:
-    """The folder of checkpoints; of those it keeps, no file is needed by all."""
+    """The folder of checkpoints; no single damaged file spoils all that it keeps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -123,7 +123,8 @@ class Checkpoints:
     def read(self, say: Callable[[str], None]) -> list[Checkpoint]:
         """Read the newest checkpoints that are whole, newest first.
 
-        say: is told of each damaged one. Raises UserError where the folder is a link.
+        say: called with a message for each damaged checkpoint.
+        Raises UserError if the folder is a link.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is refused: it is a link")
@@ -170,9 +171,9 @@ class Checkpoints:
             raise DamageError(f"it is no checkpoint ({type(error).__name__})") from error
         if not 0 <= checkpoint.seconds < math.inf or min(checkpoint.logs.values(), default=0) < 0:
             raise DamageError("it holds numbers that cannot be")
-        files = {stored.tensors for stored in checkpoint.parts.values() if stored.tensors}
+        files = {stored.tensors for stored in checkpoint.states.values() if stored.tensors}
         if (
-            len(checkpoint.parts) > MAX_STATES
+            len(checkpoint.states) > MAX_STATES
             or sum(file.size for file in files) > MAX_TENSOR_BYTES
         ):
             raise DamageError("it holds more than any run keeps")
@@ -181,7 +182,7 @@ class Checkpoints:
         return checkpoint
 
     def _verify(self, tensors: Tensors) -> None:
-        """Compare size and digest, piece by piece: the length of a file costs no memory."""
+        """Compare size and digest; reads in chunks, so that a large file takes little memory."""
         path = self.folder / tensors.name
         if path.is_symlink() or not path.is_file():
             raise DamageError(f"{tensors.name} is missing")
@@ -191,13 +192,13 @@ class Checkpoints:
             )
         state = blake2b(digest_size=16)
         with path.open("rb") as file:
-            while piece := file.read(2**20):
-                state.update(piece)
+            while chunk := file.read(2**20):
+                state.update(chunk)
         if state.hexdigest() != tensors.digest:
             raise DamageError(f"the digest of {tensors.name} does not fit its content")
 
     def state(self, stored: StoredState, limit: int) -> State:
-        """Read a state; raises ValueError where it is none, or has over ``limit`` bytes."""
+        """Read a state; raises ValueError if it is none, or has over ``limit`` bytes."""
         tensors: dict[str, Tensor] = {}
         if stored.tensors is not None:
             data = read_bytes(self.folder / stored.tensors.name, limit)
@@ -211,15 +212,15 @@ class Checkpoints:
 
     def write(
         self,
-        parts: Mapping[str, TrackedState],
+        states: Mapping[str, TrackedState],
         unclaimed: Mapping[str, StoredState],
         logs: dict[str, int],
         seconds: float,
     ) -> Checkpoint:
-        """Write a checkpoint of ``parts``; ``unclaimed``: states of an earlier one, passed on."""
+        """Write a checkpoint of ``states``; ``unclaimed``: states copied from an earlier one."""
         self.number += 1
         stored = dict(unclaimed)
-        for name, tracked in parts.items():
+        for name, tracked in states.items():
             mark = getattr(tracked.stateful, "mark", None)
             if tracked.written is None or mark is None or mark != tracked.mark:
                 tracked.written = self._write_state(name, tracked)
@@ -253,9 +254,9 @@ class Checkpoints:
         return StoredState(tracked.label, tree, Tensors(file_name, len(data), _digest(data)))
 
     def _prune(self) -> None:
-        """Keep the last two, and one of the others: the one least dependent on the last's files.
+        """Keep the last two checkpoints and a third that shares the fewest files with the last.
 
-        That is the one that shares the fewest files with the last; of equals the newest.
+        Of several such checkpoints the newest is kept.
         """
         last, others = self.kept[-1], self.kept[-2::-1]
         apart = min(
@@ -274,7 +275,7 @@ class Checkpoints:
         for path in self.folder.iterdir():
             ours = _MANIFEST.fullmatch(path.name) or _TENSORS.fullmatch(path.name)
             unfinished = path.name.startswith(".") and path.name.endswith(".writing")
-            folder = path.is_dir() and not path.is_symlink()  # nothing that a run has made
+            folder = path.is_dir() and not path.is_symlink()  # a run makes no folders here
             if ((ours and path.name not in names) or unfinished) and not folder:
                 path.unlink(missing_ok=True)
 

@@ -21,9 +21,9 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Compute:
-    """The device of a run and how networks are computed on it.
+    """The device of a run, and how networks are computed on it.
 
-    bf16: whether networks run in bf16 autocast. channels_last: whether in that memory layout.
+    bf16: whether networks run in bf16 autocast. channels_last: whether they have that layout.
     batch_size: images of a training batch that pass through the network at once (full: all of
     them; auto: as many as the memory takes).
     on_nonfinite: stop at, or skip, a training step whose loss is NaN or infinite.
@@ -47,7 +47,7 @@ class Compute:
         """Choose the device and set torch up for it.
 
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        Raises UserError where the device is absent or unknown.
+        Raises UserError if the device is absent or unknown.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,11 +72,11 @@ class Compute:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if deterministic != torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(deterministic)  # imports seconds' worth of torch
+            torch.use_deterministic_algorithms(deterministic)  # this import takes seconds
         return Compute(
             chosen,
             bf16=precision == "bf16" or (precision == "auto" and on_gpu),
-            channels_last=True,  # on two CPU cores a step takes half the time of the usual layout
+            channels_last=True,  # on two CPU cores a step takes half the time of the default layout
             batch_size=batch_size,
             on_nonfinite=on_nonfinite,
         )

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and read as data, within bounds of size."""
+"""Write files whole or not at all, and read them as data, within bounds of size."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 from nasrun.errors import UserError
 
 MAX_JSON_BYTES = 64 * 2**20
-"""Size of a JSON file that is still read; no file of a run comes near.
+"""Size of a JSON file that is still read; files of a run are far smaller.
 
-As Python's objects it takes twenty times the memory.
+Parsed into Python objects it takes twenty times the memory.
 """
 
 MAX_JSON_LEVELS = 64
-"""Levels of lists and mappings within each other; ours have about ten."""
+"""Upper bound of the nesting of lists and mappings; ours have about ten levels."""
 
 _TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 
@@ -28,7 +28,7 @@ _TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that nobody sees it half-written; a failure leaves the old one.
 
-    On return the file and its name are on the disk: a power cut does not undo them.
+    On return the file and its name are on the disk, so a power cut does not undo them.
     """
     beside = path.with_name(f".{path.name}.writing")
     try:
@@ -54,12 +54,12 @@ def _sync_directory(directory: Path) -> None:
 
 
 def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
-    """Open ``path`` for writing from byte ``keep`` on; what lay behind is cut off.
+    """Open ``path`` for writing from byte ``keep`` on; later bytes are cut off.
 
-    keep: None leaves all that is there.
+    keep: None leaves the whole content.
 
-    Raises UserError where it is a link, hard or soft, or no regular file: a run directory may come
-    from a stranger, and nothing outside it may be written.
+    Raises UserError if ``path`` is a hard or soft link, or no regular file: a run directory may
+    come from a stranger, and nothing outside it may be written.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     file = os.fdopen(_open(path, flags), "r+b")
@@ -81,7 +81,7 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes; links are not followed.
 
-    Raises UserError where it is a link, no file, or larger; OSError where it cannot be read.
+    Raises UserError if it is a link, no file, or larger; OSError where it cannot be read.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(_open(path, flags), "rb") as file:
@@ -106,7 +106,7 @@ def _open(path: Path, flags: int) -> int:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # Halves of surrogate pairs, which no encoding has, become JSON's own escapes.
+    # Halves of surrogate pairs, which cannot be encoded, become escapes of JSON.
     write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
@@ -150,7 +150,7 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_object(path: Path, hint: str = "") -> dict[str, Any]:
-    """Read the JSON object in a file; raises UserError where there is none."""
+    """Read the JSON object in a file; raises UserError if there is none."""
     value = read_json(path, hint)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
@@ -175,5 +175,5 @@ def read_json_or_text(path: Path, hint: str = "") -> Any:
 
 
 def printable(text: str) -> str:
-    """Replace characters that could steer a terminal by escapes."""
+    """Replace characters that could control a terminal by escapes."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

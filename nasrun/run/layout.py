@@ -1,6 +1,6 @@
-"""File names of a run directory and of a sweep: one table for who writes and who reads them.
+"""File names of a run directory and of a sweep: one table for all writers and readers.
 
-Each name says what the file holds and which tasks write it. The reader is ``report/run_files.py``.
+Below each name: what the file holds, and the tasks that write it. ``report/run_files.py`` reads it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TRIALS = "trials.jsonl"
 EVENTS_PREFIX = "events.out.tfevents."
 """Start of the names of TensorBoard's files, which hold the same metrics. All tasks.
 
-TensorBoard knows its files by it, and shows those of a directory as one run.
+TensorBoard recognises its files by it, and shows those of a directory as one run.
 """
 
 CHECKPOINTS = "checkpoints"
 """Folder of checkpoints: NUMBER.json, and NUMBER-NAME.safetensors. All tasks."""
 
 LOCK = "lock"
-"""Host and process that work in the directory, while they do. All tasks."""
+"""Host and process that are working in the directory. All tasks."""
 
 ARCHITECTURE = "architecture.json"
 """The winner of a search, or the architecture that retrain was given: search, retrain."""
@@ -84,7 +84,7 @@ ARCHITECTURE_PICTURE = "architecture"
 """Graph of the winner: search, retrain."""
 
 FRONT_PICTURE = "front"
-"""Score against cost of all that was visited, and the front: search, with several goals."""
+"""Score against cost of all visited architectures, and the front: search, several goals."""
 
 BLOCK_MACS_PICTURE = "block_macs"
 """Multiply-adds of each block by epoch: search with DSO-NAS."""
@@ -93,7 +93,7 @@ RANKING_PICTURE = "ranking"
 """True accuracy against score: rank."""
 
 TAU_PICTURE = "tau_by_epoch"
-"""Kendall's tau-b by epoch: rank with several epochs, and sweeps of such."""
+"""Kendall's tau-b by epoch: rank with several epochs, and their sweeps."""
 
 SECOND_PICTURE = "also"
 """Score and true accuracy against the scores by rank.also: rank."""
@@ -115,11 +115,11 @@ SWEEP_METHODS_PICTURE = "methods"
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A run that is continued, as it was left.
+class ResumedRun:
+    """The files of a run that is to be continued.
 
     record: content of run.json.
-    result: content of result.json where the run had ended, else None.
+    result: content of result.json if the run had ended, else None.
     """
 
     record: Mapping[str, Any]

@@ -19,9 +19,9 @@ from nasrun.run.layout import LOCK
 class Lock:
     """A lock that is held from ``acquire`` to ``release`` or to the death of the process.
 
-    The lock is the operating system's (a record lock on the file, also over NFS), so a process
-    that was killed leaves a file but no lock: the file only tells the next one who holds it. Forked
-    workers do not inherit record locks, so they do not prolong it.
+    It is a lock of the operating system (a record lock on the file, also over NFS). So a killed
+    process leaves a file but no lock; the file only names the holder. Forked workers do not inherit
+    record locks, so they do not prolong it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -49,7 +49,7 @@ class Lock:
                 file.close()
                 raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
             if not self._is_current(file):
-                file.close()  # its holder has just removed it: once more, with a new file
+                file.close()  # its holder has just removed it: try again with a new file
                 continue
             holder = _read(file)
             self.stale = _in_words(holder) if holder else None
@@ -73,7 +73,7 @@ class Lock:
         file.flush()
 
     def release(self) -> None:
-        """Give the lock back: remove the file first, so that nobody locks what is about to go."""
+        """Release the lock; removes the file first, so that nobody locks a removed file."""
         if self._file is not None:
             self.path.unlink(missing_ok=True)
             self._file.close()

@@ -21,14 +21,13 @@ from nasrun.run.layout import EVENTS_PREFIX, METRICS, TRIALS
 from nasrun.values import Trial
 
 MAX_LINE_BYTES = 2**20
-"""Length of a line that is looked for; ours have a few thousand bytes at most."""
+"""Bytes near the end in which a line end is sought; our lines have a few thousand at most."""
 
 
 class Logs:
     """The logs of one run, continued after ``lengths`` bytes; later bytes are cut off.
 
-    A run that was killed has written further than its last checkpoint knows: those lines will be
-    written again.
+    A run that was killed may have written lines after its last checkpoint; they are written again.
     """
 
     def __init__(self, directory: Path, lengths: Mapping[str, int]) -> None:
@@ -58,10 +57,10 @@ class Logs:
     def _line(self, name: str, value: Mapping[str, Any]) -> None:
         file = self._files[name]
         file.write(json.dumps(value).encode() + b"\n")
-        file.flush()  # for whoever reads along
+        file.flush()  # for programs that read along
 
     def lengths(self) -> dict[str, int]:
-        """Bring all lines to the disk; the bytes of each file so far."""
+        """Write all lines to the disk; returns the bytes of each file."""
         self._events.sync()
         for file in self._files.values():
             os.fsync(file.fileno())
@@ -69,8 +68,8 @@ class Logs:
         return found | {path.name: path.stat().st_size for path in _events_in(self.directory)}
 
     def close(self) -> None:
-        """Close all files; errors are passed over."""
-        # Every line has been flushed: what a close can still complain of has been said already.
+        """Close all files; ignores errors."""
+        # Every line has been flushed, so errors of the disk have been reported before.
         for close in (self._events.close, *(file.close for file in self._files.values())):
             with suppress(OSError):
                 close()
@@ -79,8 +78,8 @@ class Logs:
 class Events:
     """A new file of TensorBoard's points in ``directory``.
 
-    TensorBoard's own writer has a thread, which can only print what it finds wrong with the disk;
-    here the error reaches the run, and a flush brings the points to the disk.
+    TensorBoard's own writer has a thread, which can only print errors of the disk. Here errors
+    reach the run, and a flush hands the points to the system.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -98,11 +97,11 @@ class Events:
         self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def flush(self) -> None:
-        """Hand the points to the system, so that others can read along."""
+        """Hand the points to the system, so that other programs can read them."""
         self._file.flush()
 
     def sync(self) -> None:
-        """Bring all points to the disk."""
+        """Write all points to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -115,7 +114,7 @@ def _events_in(directory: Path) -> list[Path]:
 
 
 def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Count the bytes that each line log lacks of its length in ``lengths``."""
+    """Return how many bytes each log with lines is shorter than ``lengths`` says."""
     found = {}
     for name in (METRICS, TRIALS):
         path = directory / name
@@ -126,7 +125,7 @@ def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
 
 
 def whole_lines(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
-    """The given lengths, but for a log that has become shorter the length of its whole lines."""
+    """Return ``lengths``; a log that has become shorter counts up to its last whole line."""
     found = dict(lengths)
     for name in missing(directory, lengths):
         found[name] = _end_of_last_line(directory / name)
@@ -134,7 +133,7 @@ def whole_lines(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
 
 
 def _end_of_last_line(path: Path) -> int:
-    """Look for the last line end, near the end only: the file may have any size."""
+    """Find the last line end; looks near the end only, since the file may have any size."""
     if path.is_symlink() or not path.is_file():
         return 0
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ Containers and batch jobs have such limits.
 
 
 def check_fits(needed: int, what: str, lower: str) -> None:
-    """Raise UserError where ``needed`` bytes are more than are free.
+    """Raise UserError if ``needed`` bytes are more than are free.
 
     what: the thing that needs them, e.g. ``the supernet``. lower: settings that make it smaller.
     """
@@ -37,14 +37,14 @@ def check_fits(needed: int, what: str, lower: str) -> None:
 
 
 def available_bytes() -> int:
-    """Bytes that this process can still get: the machine's, or less where a cgroup says so."""
+    """Return the bytes that this process can still get from the machine, or from its cgroups."""
     return max(min([_of_the_machine(), *_of_cgroups()]), 0)
 
 
 def network_bytes(build: Callable[[], nn.Module]) -> int:
     """Count the bytes of the parameters and buffers of the network that ``build`` makes.
 
-    It takes no memory: its tensors have a shape but no values, and no random number is sampled.
+    The network takes no memory: its tensors have shapes without values. Samples no random number.
     """
     with torch.device("meta"), _Uninitialised():
         network = build()
@@ -61,7 +61,7 @@ def in_words(count: int) -> str:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """A mode in which ``torch.nn.init`` does nothing; else it takes most of the time."""
+    """A mode in which ``torch.nn.init`` does nothing; it would take most of the time."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -81,12 +81,12 @@ def _of_the_machine() -> int:
 
 
 def _of_cgroups() -> Iterator[int]:
-    """Bytes left in each of this process's cgroups, and in those around them."""
+    """Yield the bytes left in each of this process's cgroups and of their parents."""
     for line in _lines(OWN_GROUPS):
         _, controllers, place = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        # Version 2 has one tree and no controller's name in front; version 1 a tree for memory.
+        # Version 2 has one tree, without the name of a controller; version 1 a tree for memory.
         root = GROUPS / "memory" if controllers else GROUPS
         names = (
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -100,7 +100,7 @@ def _of_cgroups() -> Iterator[int]:
 
 
 def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    """The limit minus the usage, if there is a limit; cached files do not count as used."""
+    """Yield the limit minus the usage, if there is a limit; cached files are not counted."""
     most, used = _lines(folder / limit), _lines(folder / usage)
     if most and used and most[0].isdecimal() and used[0].isdecimal():
         found = dict(line.split(maxsplit=1) for line in _lines(folder / "memory.stat"))

@@ -17,7 +17,7 @@ class Stage(Protocol):
 
 
 class Monitor(Protocol):
-    """The listener to long work: a run directory with progress bars, or nobody."""
+    """An object to which long work reports: a run with progress bars, or nobody."""
 
     def stage(self, name: str, total: int) -> AbstractContextManager[Stage]:
         """Begin a stage of ``total`` steps, e.g. ``run.stage("supernet/round0", 2000)``."""
@@ -34,7 +34,7 @@ class Monitor(Protocol):
         """
 
     def drop(self, name: str) -> None:
-        """Leave ``name`` out of later checkpoints: it is no longer needed."""
+        """Leave the object ``name`` out of later checkpoints."""
 
     def safe_point(self) -> None:
         """Allow a checkpoint and a stop here, where all tracked states and all logs agree."""
@@ -43,11 +43,11 @@ class Monitor(Protocol):
         """Allow a stop here, within work that changes no tracked state."""
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        """Write a file for the person who looks into a fault; returns its path in words."""
+        """Write a file that helps to find the cause of an error; returns words with its path."""
 
 
 class NullMonitor:
-    """A monitor, and its stage, that say nothing and keep nothing: tests, benchmarks."""
+    """A monitor, and its stage, that do nothing; for tests and benchmarks."""
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[NullMonitor]:

@@ -19,7 +19,7 @@ from nasrun.run.compute import Compute
 def record(
     task: str, config: Mapping[str, Any], overrides: list[str], seed: int, compute: Compute
 ) -> dict[str, Any]:
-    """Make the content of run.json as a run begins."""
+    """Return the content of run.json at the beginning of a run."""
     return {
         "nasrun": __version__,
         "task": task,
@@ -34,7 +34,7 @@ def record(
 
 
 def resumption(overrides: list[str], seconds: float, compute: Compute) -> dict[str, Any]:
-    """Make an entry of run.json's ``resumed``; seconds: of work before it."""
+    """Return an entry of ``resumed`` in run.json. seconds: computing time before."""
     return {
         "at": _now(),
         "seconds": round(seconds, 1),

@@ -24,25 +24,25 @@ from nasrun.run.checkpoints import (
 )
 from nasrun.run.compute import Compute
 from nasrun.run.files import read_bytes, write_atomic, write_json
-from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, Earlier
+from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, ResumedRun
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
-MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors that Python raises where a state has another shape than is expected."""
+MISFIT_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors that Python raises if a state has an unexpected form."""
 
 MAX_CHECKPOINT_SHARE = 0.02
-"""Share of the time that goes into checkpoints: slow ones are made less often."""
+"""Upper bound of the share of time spent on checkpoints; slow ones are written less often."""
 
 
 class CheckpointEvery(BaseModel):
-    """Settings of when a checkpoint is due; None: never.
+    """Settings that say when a checkpoint is due; None: never.
 
-    minutes, steps: since the last one. A step is one of training, an epoch of a predictor, or a
-    scored architecture.
+    minutes, steps: since the last checkpoint. A step is a training step, an epoch of a predictor,
+    or a scored architecture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,13 +67,13 @@ class Run:
         seed: int,
         compute: Compute,
         checkpoint: CheckpointEvery,
-        earlier: Earlier | None = None,
+        earlier: ResumedRun | None = None,
         changed: frozenset[str] = frozenset(),
     ) -> None:
         """Make a run that has not begun.
 
         task, config, overrides: for run.json. seed: of all random streams.
-        earlier: the run to be continued, if any. changed: settings that it had otherwise.
+        earlier: the run to be continued, if any. changed: settings that differ from its own.
         """
         self.directory = directory
         self.task = task
@@ -90,11 +90,11 @@ class Run:
         self._tracked: dict[str, TrackedState] = {}
         self._unclaimed: dict[str, StoredState] = {}
         self._logs: Logs | None = None
-        self._seconds = 0.0  # of computing before this process
+        self._seconds = 0.0  # computing time before this process
         self._started = time.monotonic()
         self._due = math.inf  # when the next checkpoint by time
         self._steps = 0  # safe points since the last checkpoint
-        self._recorded = False  # whether run.json tells of this process
+        self._recorded = False  # whether run.json has an entry of this process
 
     @property
     def seconds(self) -> float:
@@ -108,12 +108,12 @@ class Run:
         return self._logs
 
     def begin(self, architecture: Architecture | None = None) -> None:
-        """Begin: write run.json and open the logs, once the task has found all that it needs.
+        """Write run.json and open the logs; to be called when the task has all that it needs.
 
         A run that is continued goes back to its last checkpoint.
-        architecture: one that the run is given, in contrast to one that it finds.
+        architecture: an architecture that the run is given, if any.
         """
-        self.stop.deferred = True  # a run has not begun, or it has: nothing between
+        self.stop.deferred = True  # a signal must not stop the run halfway here
         lengths: dict[str, int] = {}
         if self._earlier is None:
             (self.directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Run:
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
-        """Take up the newest whole checkpoint; returns the lengths of the logs at that time."""
+        """Restore the newest undamaged checkpoint; returns the lengths of the logs at that time."""
         (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
         intact = [
@@ -144,7 +144,7 @@ class Run:
         self._checkpoints.kept = [
             checkpoint for checkpoint in whole[::-1] if checkpoint.number <= chosen.number
         ]
-        self._unclaimed = dict(chosen.parts)
+        self._unclaimed = dict(chosen.states)
         self._seconds = chosen.seconds
         self.say(
             f"continuing from checkpoint {chosen.number}, after {chosen.seconds:.0f} s of work"
@@ -169,7 +169,7 @@ class Run:
     def _write_record(self) -> None:
         """Write run.json; a continued run does so at its first checkpoint.
 
-        Then all states have been restored, and changed settings have been found to fit.
+        By then all states have been restored, so changed settings are known to fit.
         """
         record = self._record()
         # Delete result.json first: a kill in between must not leave a finished-looking run with
@@ -199,7 +199,7 @@ class Run:
         self.logs.trials(trials, **context)
 
     def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
-        """Track a state (see Monitor); raises UserError where the stored one does not fit."""
+        """Track a state (see Monitor); raises UserError if the stored one does not fit."""
         self._tracked[name] = tracked = TrackedState(stateful, label)
         stored = self._unclaimed.pop(name, None)
         if stored is None or stored.label != label:
@@ -207,7 +207,7 @@ class Run:
         limit = 4 * state_bytes(stateful.state_dict()) + SPARE_BYTES
         try:
             stateful.load_state_dict(self._checkpoints.state(stored, limit))
-        except MISFITS as error:
+        except MISFIT_ERRORS as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"the state of {name} in {self.directory / CHECKPOINTS} does not fit this run "
@@ -216,7 +216,7 @@ class Run:
         tracked.mark, tracked.written = getattr(stateful, "mark", None), stored
 
     def drop(self, name: str) -> None:
-        """Leave ``name`` out of later checkpoints (see Monitor)."""
+        """Leave the object ``name`` out of later checkpoints (see Monitor)."""
         self._tracked.pop(name, None)
 
     def safe_point(self) -> None:
@@ -249,7 +249,7 @@ class Run:
         self._due = time.monotonic() + max(60 * minutes, cost / MAX_CHECKPOINT_SHARE)
 
     def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        """Write NAME.json for the person who looks into a fault; returns its path in words."""
+        """Write NAME.json to help find the cause of an error; returns words with its path."""
         path = self.directory / f"{name}.json"
         write_json(path, content)
         return f"see {path}"
@@ -261,11 +261,11 @@ class Run:
         write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
-        """Load the weights of another run; raises UserError where they do not fit ``network``."""
+        """Load the weights of another run; raises UserError if they do not fit ``network``."""
         try:
             limit = 2 * state_bytes(dict(network.state_dict())) + SPARE_BYTES
             network.load_state_dict(decode_tensors(read_bytes(path, limit)))
-        except (OSError, *MISFITS) as error:
+        except (OSError, *MISFIT_ERRORS) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not the weights of this network ({reason})") from error
 
@@ -274,7 +274,7 @@ class Run:
         write_json(self.directory / ARCHITECTURE, architecture.to_json())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write result.json: the run is done. The last checkpoint stays, to train on from."""
+        """Write result.json: the run is done. Its last checkpoint stays for further training."""
         self.checkpoint()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)
@@ -285,7 +285,7 @@ class Run:
 
 
 class RunStage:
-    """A stage that shows itself on the screen and logs its metrics."""
+    """A stage of a run: shown on the screen, and its metrics logged."""
 
     def __init__(self, run: Run, name: str, screen: ScreenStage) -> None:
         self.run, self.name, self.screen = run, name, screen

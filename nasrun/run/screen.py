@@ -62,7 +62,7 @@ class ScreenStage:
 
 
 class Screen:
-    """Standard output as a person reads it."""
+    """Standard output: messages and progress for the user."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)

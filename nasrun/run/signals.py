@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
-    """A note that the process has been asked to stop.
+    """A request to stop the process, made by a signal.
 
     While ``deferred`` the first signal is only noted, and the run stops at its next safe point; a
     second one, or a signal at any other time, stops at once.
@@ -33,12 +33,12 @@ class StopRequest:
 
 
 stop = StopRequest()
-"""The only one: signals belong to the process."""
+"""The only request to stop: signals belong to the whole process."""
 
 
 @contextmanager
 def noted() -> Iterator[StopRequest]:
-    """Send signals to ``stop`` inside; those that the parent ignored (nohup) stay ignored."""
+    """Send signals to ``stop`` inside; signals that the parent ignored (nohup) stay ignored."""
     stop.signal, stop.deferred = None, False
     if threading.current_thread() is not threading.main_thread():
         yield stop

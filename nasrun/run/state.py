@@ -1,8 +1,8 @@
 """The state of an object as data: a tree of JSON values, and the tensors that it names.
 
 Every object that is kept in checkpoints (a training, a search algorithm) gives its state as nested
-dicts and lists of numbers, strings and tensors. Nothing else can be written, so nothing else can
-be read back: no classes, no code.
+dicts and lists of numbers, strings and tensors. Nothing else is written or read: no classes, no
+code.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
                 raise TypeError(f"two tensors of a state are called {name!r}")
             if value.dtype not in _NUMBERS:
                 raise TypeError(f"a state cannot hold a tensor of {value.dtype} ({name!r})")
-            # A copy of its own: safetensors takes no two tensors that share memory.
+            # Copied, since safetensors refuses tensors that share memory.
             tensors[name] = value.detach().to("cpu", copy=True).contiguous()
             return {_TENSOR: name}
         if isinstance(value, dict):
@@ -72,7 +72,7 @@ def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo ``pack``; raises KeyError where a tensor is missing."""
+    """Undo ``pack``; raises KeyError if a tensor is missing."""
     if isinstance(tree, dict):
         if _TENSOR in tree:
             return tensors[tree[_TENSOR]]
@@ -85,16 +85,16 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
     """Make the bytes of a safetensors file from tensors as ``pack`` gives them."""
     if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
-        return safetensors.save(tensors)  # numpy has no such numbers
-    # The same bytes; for the thousands of small tensors of a supernet ten times as fast.
+        return safetensors.save(tensors)  # numpy has no such number type
+    # Gives the same bytes, ten times as fast for the many small tensors of a supernet.
     return safetensors_numpy.save({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
-    """Read the bytes of a safetensors file; raises ValueError where they are none."""
+    """Read the bytes of a safetensors file; raises ValueError if they are no such file."""
     try:
         tensors = safetensors.load(data)
-    except Exception as error:  # its own, and what torch raises over an odd header
+    except Exception as error:  # safetensors' own errors, and errors of torch over a bad header
         raise ValueError(f"no safetensors file: {error}") from error
     for tensor in tensors.values():
         if tensor.dtype not in _NUMBERS:
@@ -103,16 +103,16 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def whole_number(value: Any, *, most: int) -> int:
-    """Check a number; raises ValueError where it is no integer from 0 to ``most``."""
+    """Return ``value``; raises ValueError if it is no integer from 0 to ``most``."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{value!r:.80} is no number from 0 to {most}")
     return value
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
-    """The tensors that the optimiser has gathered, by the number of the parameter.
+    """Return the tensors that the optimiser keeps, by the number of the parameter.
 
-    Its settings are not in it: they come from the configuration and the step.
+    Settings of the optimiser are left out: they come from the configuration and the step.
     """
     return {
         str(index): dict(optimiser.state[parameter])
@@ -122,7 +122,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Undo ``optimiser_state``; raises ValueError where it does not fit the parameters."""
+    """Undo ``optimiser_state``; raises ValueError if it does not fit the parameters."""
     parameters = _parameters(optimiser)
     optimiser.state.clear()
     for number, values in state.items():

@@ -1,1 +1,1 @@
-"""Samplers: which gates one training step of the supernet opens."""
+"""Samplers: rules that choose the gates of each training step of a supernet."""

@@ -14,7 +14,7 @@ from nasrun.values import Architecture, Problem
 
 
 def takes_pool(sampler: type) -> bool:
-    """Return whether a class of samplers can keep to a pool of architectures."""
+    """Return whether a class of samplers can train only a pool of architectures."""
     return bool(getattr(sampler, "takes_pool", False))
 
 
@@ -23,15 +23,15 @@ class Sampler(ABC):
 
     gate_kind: GateKind = "path"
     takes_pool: bool = True
-    """Whether it can keep to a pool of architectures; else it trains the whole space."""
+    """Whether the sampler can train only a pool of architectures, not the whole space."""
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
-        """Raises UserError where the rule means nothing in ``space``."""
+        """Raise UserError if the rule has no meaning in ``space``."""
 
     def ghost_batch_of(self, batch_size: int) -> int | None:
         """Return how many images of a batch each of a step's gates trains; None: all of them.
 
-        Raises UserError where a batch cannot be divided so.
+        Raises UserError if a batch cannot be divided into such slices.
         """
         return None
 
@@ -49,13 +49,13 @@ class Sampler(ABC):
         """Return the gates of each step, as a function of its number.
 
         pool: the architectures that are trained; None: the whole space.
-        steps: of the whole training. ghost_batches: the parts of a batch that have gates of their
-        own (see ``ghost_batch_of``).
+        steps: of the whole training.
+        ghost_batches: number of slices of a batch with gates of their own (``ghost_batch_of``).
         """
 
 
 class PathSampler(Sampler):
-    """Samples one architecture a step, from a stream named by (seed, step): it has no state."""
+    """Samples one architecture a step. Stateless: its stream is named by (seed, step)."""
 
     def bind(
         self,

@@ -15,9 +15,9 @@ from nasrun.values import Architecture, Problem
 class Fair(Sampler):
     """Permutes the options of each decision in a step and trains the paths that result.
 
-    They make one update. With m options there are m paths, and each option is in exactly one of
-    them. A decision that has fewer than the most goes through its permutation again, so that the
-    counts of its options differ by one at most.
+    All paths of a step make one update. With m options there are m paths, and each option is in
+    exactly one of them. A decision with fewer options repeats its permutation, so the counts of its
+    options differ by at most one.
     Source: FairNAS (Chu et al., arXiv 1907.01845), Algorithm 1.
     """
 

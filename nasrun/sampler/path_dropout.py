@@ -1,4 +1,4 @@
-"""Path dropout: each ghost batch closes other decisions at random, and opens the rest."""
+"""Path dropout: every ghost batch closes random decisions, and opens all others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from nasrun.values import Architecture, Problem
 class PathDropout(Sampler):
     """Switches each decision off with probability progress · rate^(1/k).
 
-    k: the decisions of its group, those whose names differ in the last part only, e.g. the inputs
-    or the operations of one choice block; so at the end all k are off with probability ``rate``,
-    whatever k is. progress: from 0 at the first step linearly to 1 at the last. ghost_batch: images
-    with a pattern and batch norm statistics of their own; None: those of a batch share both.
+    k: number of decisions in its group: names of a group differ only after the last slash, e.g. the
+    inputs or the operations of one choice block. So in the last step all k decisions are off with
+    probability ``rate``, for any k. progress: rises linearly from 0 at the first step to 1 at the
+    last. ghost_batch: images with a pattern and batch norm statistics of their own; None: all
+    images of a batch share both.
     Source: Bender et al., ICML 2018; the root and the schedule by general knowledge.
     """
 

@@ -14,17 +14,17 @@ from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, Problem
 
 MAX_SAMPLES_FOR_BIN = 500
-"""Random architectures for one bin, after which the nearest is taken; SPOS' released code."""
+"""Random architectures tried for a bin before the nearest one is taken (SPOS' code)."""
 
 SAMPLES_FOR_BOUNDS = 2000
-"""Random architectures whose sizes give the bounds, where the configuration gives none."""
+"""Random architectures whose sizes give the bounds if the configuration gives none."""
 
 
 class SizeBins(PathSampler):
     """Samples a bin uniformly, then an architecture of that bin.
 
-    bins: their number, of equal width between low and high; null bounds: the smallest and the
-    largest size among random architectures (of the pool, where there is one).
+    bins: number of bins, of equal width between ``low`` and ``high``. A bound of null means the
+    smallest or largest size among random architectures (of the pool, if there is one).
     Source: the released code of SPOS (Guo et al., 2020): 7 bins of 10 M MACs from 290 M to 360 M.
     """
 

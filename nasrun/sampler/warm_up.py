@@ -1,4 +1,4 @@
-"""Warm-up: at first the whole supernet is trained, so that no option starts behind."""
+"""Warm-up: first train the whole supernet, so that all options start equally trained."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from nasrun.search_space.gates import GatesOfStep, has_mixtures
 
 
 class WarmUp:
-    """Opens everything for the first ``epochs``; then the sampler takes over.
+    """Opens everything for the first ``epochs``; then the sampler sets the gates.
 
-    Every decision is the mean of all of its options.
+    During warm-up every decision is the mean of all of its options.
     Source: the released code of Yu et al.'s landmark regularisation (CVPR 2021), 15 epochs.
     """
 
@@ -19,7 +19,7 @@ class WarmUp:
         self.epochs = epochs
 
     def check(self, space: SearchSpace) -> None:
-        """Raises UserError where the space cannot open several options of a decision."""
+        """Raise UserError if the space cannot open several options of a decision."""
         if self.epochs and "mix" not in space.gate_kinds:
             raise MissingCapabilityError(
                 f"warm_up.epochs={self.epochs:g}: {space.name} opens one option of a decision at a "

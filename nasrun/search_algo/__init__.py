@@ -1,1 +1,1 @@
-"""Search algorithms: ask/tell rules over architectures, without training and networks."""
+"""Search algorithms: ask for scores of architectures and learn from them."""

@@ -1,4 +1,4 @@
-"""Search algorithms: settings, and the search that they become when they are bound to data."""
+"""Interfaces of search algorithms (settings) and of searches (settings bound to data)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Round:
     """One round of supernet training.
 
     index: 0 for the first round.
-    pool: the architectures that it trains; None: the whole search space.
+    pool: the architectures to train; None: the whole search space.
     fresh_supernet: whether it starts from new weights, not from those of the round before.
-    evaluations: architectures that it will ask for, as far as is known.
+    evaluations: number of architectures that it will ask for, as far as is known.
     """
 
     index: int
@@ -47,8 +47,8 @@ class SearchAlgo(ABC):
 
     rounds: rounds of supernet training.
     trains_pool: whether the rounds train a pool of architectures, not the whole space.
-    learns_gates: whether the search sets and learns the gates of supernet training itself, in the
-    place of a sampler.
+    learns_gates: whether the search itself sets and learns the gates of supernet training, instead
+    of a sampler.
     """
 
     rounds: int
@@ -56,12 +56,12 @@ class SearchAlgo(ABC):
     learns_gates: bool = False
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
-        """Raises UserError where the algorithm means nothing in ``space``."""
+        """Raise UserError if the algorithm has no meaning in ``space``."""
 
     def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
-        """The supernet that the search wants, randomly initialised from torch's default generator.
+        """Make the supernet for the search, initialised from torch's default generator.
 
-        Raises UserError as the space does.
+        Raises UserError as ``SearchSpace.supernet`` does.
         """
         return space.supernet(problem, auxiliary=auxiliary)
 
@@ -69,13 +69,13 @@ class SearchAlgo(ABC):
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> Search:
         """Make a search among ``candidates``: the architectures of a space, within a budget.
 
-        device: for what the algorithm itself learns (a predictor).
-        Raises UserError where the settings do not suit the candidates.
+        device: the device of a predictor or other model that the algorithm itself trains.
+        Raises UserError if the settings do not suit the candidates.
         """
 
 
 class Search(ABC):
-    """A search under way. It never trains a network of the space and never scores one.
+    """A search in progress. It never trains a network of the space and never scores one.
 
     The task drives it::
 
@@ -86,7 +86,7 @@ class Search(ABC):
                 search.tell(evaluator(architectures))
         search.best(5)
 
-    monitor: takes the progress and the messages of the round under way.
+    monitor: shows the progress and the messages of the current round.
     """
 
     def __init__(self, candidates: Candidates, streams: Streams) -> None:
@@ -94,20 +94,20 @@ class Search(ABC):
         self.monitor: Monitor = NullMonitor()
 
     def next_round(self, monitor: Monitor) -> Round | None:
-        """The next round, or None when the search is over.
+        """Return the next round, or None when the search is over.
 
-        monitor: takes progress and messages until the round after it.
+        monitor: shows progress and messages until the following round.
         """
         self.monitor = monitor
         return self.begin_round()
 
     @abstractmethod
     def begin_round(self) -> Round | None:
-        """Begin the next round, or go on with one that has architectures without a score."""
+        """Begin the next round, or continue one that has architectures without a score."""
 
     @abstractmethod
     def ask(self) -> list[Architecture]:
-        """Architectures to score now; empty when this round has seen enough."""
+        """Return architectures to score now; empty when the round needs no more scores."""
 
     @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -115,35 +115,35 @@ class Search(ABC):
 
     @abstractmethod
     def best(self, count: int) -> list[Trial]:
-        """The best distinct architectures so far, best first; at most ``count``."""
+        """Return the best distinct architectures so far, best first; at most ``count``."""
 
     def bind_learner(self, context: GateContext) -> GateLearner | None:
         """Make the learner of the gates and keep it; None: a sampler sets the gates.
 
-        Raises UserError where the settings do not suit the length of the training.
+        Raises UserError if the settings do not suit the length of the training.
         """
         return None
 
     def gates(self, architecture: Architecture) -> Gates:
-        """The gates by which a supernet scores the architecture."""
+        """Return the gates by which a supernet scores the architecture."""
         return architecture.choices
 
     def block_history(self) -> BlockHistory | None:
-        """The sizes of the blocks over the epochs, of a search that removes parts of them."""
+        """Return the block sizes over the epochs if the search removes edges, else None."""
         return None
 
     def front(self) -> list[Trial] | None:
-        """The trials that no other beats in every goal, of a search that has several goals."""
+        """Return the trials that no other beats in all goals; None: the search has one goal."""
         return None
 
     def costs(self, trial: Trial) -> dict[str, float]:
-        """The goals of a trial besides its score, which are to be low."""
+        """Return the costs of a trial that are goals of the search besides its score."""
         return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed search needs: tensors and JSON values only."""
+        """Return all that a resumed search needs, as tensors and JSON values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; the learner of gates is bound before."""
+        """Continue from ``state``; the learner of gates must have been bound before."""

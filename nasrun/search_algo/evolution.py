@@ -33,9 +33,9 @@ class Generations(SearchAlgo):
 
     population: architectures of each generation.
     generations: number of generations, the first one included.
-    mutations, crossovers: children of each kind in a generation; random architectures fill it up.
-    probability: that a decision of a mutated child is sampled anew.
-    tries: samples for each child that is wanted, until it is new and within the budget.
+    mutations, crossovers: children of each kind in a generation; the rest is random architectures.
+    probability: probability that a decision of a mutated child is sampled anew.
+    tries: samples at most for each child, until it is new and within the budget.
     batch: architectures scored between two checkpoints.
     """
 
@@ -58,19 +58,19 @@ class Generations(SearchAlgo):
 
 
 class GenerationSearch(PoolSearch):
-    """The search of ``Generations``, but for the choice of parents."""
+    """The search of ``Generations``; subclasses choose the parents."""
 
     def __init__(self, algo: Generations, candidates: Candidates, streams: Streams) -> None:
         super().__init__(candidates, streams, algo.batch)
         self.algo = algo
-        self.generation = 0  # how many have been bred
+        self.generation = 0  # number of generations so far
 
     @abstractmethod
     def parents(self, rng: np.random.Generator) -> Sequence[Trial]:
-        """The trials that breed, out of all that were scored."""
+        """Return the trials that become parents, out of all that were scored."""
 
     def choose_parent(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
-        """One of the parents, for a child, all with equal chances."""
+        """Sample a parent for a child, all with equal probability."""
         return parents[int(rng.integers(len(parents)))].architecture
 
     def begin_round(self) -> Round | None:
@@ -87,7 +87,7 @@ class GenerationSearch(PoolSearch):
         return super().ask()
 
     def _breed(self) -> None:
-        """Line up the next generation for scoring; smaller where nothing new is left."""
+        """Make the next generation; it is smaller if nothing new is left."""
         algo, rng = self.algo, self.streams.numpy("generation", self.generation)
         found: ByForm = {}
         if self.generation:
@@ -103,7 +103,7 @@ class GenerationSearch(PoolSearch):
             self._fill(found, algo.crossovers, rng, lambda: cross(parent(), parent(), rng))
         self.pool.sample(rng, algo.population, found)
         self.pool.add_pending(found)
-        # Where nothing new is left, no later generation would find any either.
+        # If nothing new is left, later generations would find nothing either.
         self.generation = self.generation + 1 if found else algo.generations
 
     def _fill(
@@ -113,7 +113,7 @@ class GenerationSearch(PoolSearch):
         rng: np.random.Generator,
         child: Callable[[], Architecture],
     ) -> None:
-        """Add up to ``count`` new children, in ``tries`` times as many samples."""
+        """Add up to ``count`` new children, in at most ``tries`` times as many samples."""
         wanted = len(found) + count
         for _ in range(self.algo.tries * count):
             if len(found) == wanted:
@@ -141,7 +141,7 @@ class EvolutionSearch(GenerationSearch):
 class Evolution(Generations):
     """The evolution of SPOS (Guo et al. 2020, Algorithm 1).
 
-    top: parents of the next generation, the best of all that were visited.
+    top: number of parents: the best architectures of all that were scored.
     """
 
     top: Count

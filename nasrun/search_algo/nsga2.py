@@ -26,8 +26,8 @@ class Nsga2(Generations):
 
     goals: costs of the final network to be lowered, besides the score, which is raised.
 
-    The parents are the ``population`` best of all that were visited, by front and then by crowding
-    distance; for each child two of them meet in a tournament.
+    The parents are the best ``population`` trials of all, by front and then by crowding distance.
+    Each parent of a child is the better one of two random parents.
     """
 
     goals: Annotated[list[Goal], Field(min_length=1)]
@@ -62,11 +62,11 @@ class Nsga2Search(GenerationSearch):
         return [trials[index] for index in order[: self.algo.population]]
 
     def choose_parent(self, parents: Sequence[Trial], rng: np.random.Generator) -> Architecture:
-        """The better one of two random parents, which come best first."""
+        """Return the better one of two random parents; ``parents`` are sorted, best first."""
         return parents[int(rng.integers(len(parents), size=2).min())].architecture
 
     def front(self) -> list[Trial]:
-        """The first front, best score first."""
+        """Return the first front, best score first."""
         trials = self.pool.best(len(self.pool.trials))
         ranks = _ranks(self._values(trials))
         return [trial for trial, rank in zip(trials, ranks, strict=True) if rank == 0]
@@ -75,15 +75,15 @@ class Nsga2Search(GenerationSearch):
         return {goal: measure(trial.architecture) for goal, measure in self.measures.items()}
 
     def _values(self, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
-        """The score and the costs of each trial, [n, goals], each to be lowered."""
+        """Return minus the score, and the costs, of each trial: [n, goals], lower is better."""
         return np.array(
             [[-trial.score, *self.costs(trial).values()] for trial in trials], dtype=np.float64
         )
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Rank 0 for points that none dominates, 1 for those that only these dominate, and so on."""
-    import moocore  # a shared library: not before it is needed
+    """Rank points: 0 if no point dominates them, 1 if only points of rank 0 do, and so on."""
+    import moocore  # loads a shared library, so only if it is needed
 
     ranks: npt.NDArray[np.int64] = np.asarray(moocore.pareto_rank(values), dtype=np.int64)
     return ranks
@@ -92,8 +92,9 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 def crowding(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The crowding distance [n] of each point [n, goals] of one front.
 
-    It is the sum of the sides of the box between the neighbours of a point. Each goal is scaled to
-    its range; the ends of a goal are infinitely far (Deb et al., III B).
+    The distance is the sum of the sides of the box between the neighbours of a point. Each goal is
+    scaled to its range; the best and worst point of a goal have infinite distance (Deb et al., III
+    B).
     """
     distances = np.zeros(len(values))
     for column in values.T:

@@ -13,7 +13,7 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
 MAX_FRUITLESS_SAMPLES = 10_000
-"""Random samples in a row without a new architecture, before a space counts as exhausted."""
+"""A space counts as exhausted after this number of random samples without a new one."""
 
 ByForm = dict[Architecture, Architecture]
 """Canonical form -> architecture as it was found, in the order of finding."""
@@ -22,8 +22,8 @@ ByForm = dict[Architecture, Architecture]
 class Pool:
     """Distinct architectures in the order of finding, each with its newest trial.
 
-    Two architectures are the same where their canonical forms are. An architecture that was dropped
-    stays known, so none enters twice.
+    Two architectures with equal canonical forms count as the same. A dropped architecture stays
+    known, so it cannot enter again.
     """
 
     def __init__(self, candidates: Candidates) -> None:
@@ -35,8 +35,8 @@ class Pool:
     def collect(self, candidates: Iterable[Architecture], count: int, found: ByForm) -> None:
         """Put candidates that are new and within the budget into ``found``.
 
-        New ones are neither in the pool nor in ``found``. It stops at ``count`` elements of
-        ``found``; the pool itself stays as it is.
+        A candidate is new if it is neither in the pool nor in ``found``. Stops when ``found`` has
+        ``count`` elements; does not change the pool.
         """
         for architecture in candidates:
             if len(found) >= count:
@@ -49,62 +49,62 @@ class Pool:
     def sample(self, rng: np.random.Generator, count: int, found: ByForm) -> None:
         """Fill ``found`` up to ``count`` with random unseen architectures.
 
-        It ends with fewer where ``MAX_FRUITLESS_SAMPLES`` in a row bring nothing new.
+        Ends with fewer if ``MAX_FRUITLESS_SAMPLES`` samples in a row bring nothing new.
         """
         fruitless = 0
         while len(found) < count and fruitless < MAX_FRUITLESS_SAMPLES:
             before = len(found)
             architecture = self.candidates.sample(rng)
             if architecture is None:
-                return  # so rare within the budget that it counts as exhausted
+                return  # too rare within the budget: the space counts as exhausted
             self.collect([architecture], count, found)
             fruitless = 0 if len(found) > before else fruitless + 1
 
     def add(self, found: ByForm) -> None:
-        """Take ``found`` in, not yet scored and not yet pending."""
+        """Add ``found`` to the pool, neither scored nor pending."""
         self.trials.update(dict.fromkeys(found.values()))
         self._seen.update(found)
 
     def add_pending(self, found: ByForm) -> None:
-        """Take ``found`` in as the architectures that wait for a score."""
+        """Add ``found`` to the pool, as architectures that wait for a score."""
         self.add(found)
         self.pending = list(found.values())
 
     def drop_worst(self, count: int) -> None:
-        """Drop the ``count`` lowest scores, of equal ones the later found."""
+        """Drop the ``count`` lowest scores; of equal scores the later found."""
         for trial in self.best(len(self.trials))[::-1][:count]:
             del self.trials[trial.architecture]
 
     def ask(self, batch: int) -> list[Architecture]:
-        """The next ``batch`` pending architectures; the same ones until they have scores."""
+        """Return the next ``batch`` pending architectures; the same until they have scores."""
         return self.pending[:batch]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take scores in; raises ValueError for an architecture that is not pending."""
+        """Add scores; raises ValueError if an architecture is not pending."""
         for trial in trials:
             self.pending.remove(trial.architecture)
             self.trials[trial.architecture] = trial
 
     def best(self, count: int) -> list[Trial]:
-        """The highest newest scores, best first, of equal ones the earlier found first."""
+        """Return the best newest trials, best first; of equal scores the earlier found first."""
         scored = [trial for trial in self.trials.values() if trial is not None]
         return sorted(scored, key=lambda trial: -trial.score)[:count]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON values only."""
+        """Return the pool as JSON values."""
         return {
             "architectures": [architecture.to_json() for architecture in self.trials],
             "trials": [trial and trial.to_json() for trial in self.trials.values()],
             "pending": [architecture.to_json() for architecture in self.pending],
-            # Sets have no order of their own: sorted, equal states give equal files.
+            # Sets have no order; sorting them makes equal states give equal files.
             "seen": [form.to_json() for form in sorted(self._seen, key=lambda form: form.choices)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``.
 
-        Raises UserError where it belongs to another search space, ValueError where architectures
-        and trials do not go together.
+        Raises UserError if it belongs to another search space, ValueError if architectures
+        and trials do not match.
         """
         read = self.space.read
         self.trials = {

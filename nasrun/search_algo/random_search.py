@@ -19,9 +19,9 @@ from nasrun.streams import Streams
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSearch(SearchAlgo):
-    """Score ``evaluations`` distinct random architectures, ``batch`` of them at a time.
+    """Scores ``evaluations`` distinct random architectures, ``batch`` of them at a time.
 
-    A space that has fewer is scored as far as random samples reach.
+    In a space that has fewer, it scores all that random samples find.
     """
 
     rounds = 1

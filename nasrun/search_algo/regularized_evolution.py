@@ -1,4 +1,4 @@
-"""Regularised evolution, as of AmoebaNet: the oldest member is removed, however good it is.
+"""Regularised evolution (AmoebaNet): the oldest member is removed, however good it is.
 
 Source: Real et al. 2019, arXiv 1802.01548, Algorithm 1.
 """
@@ -26,17 +26,17 @@ from nasrun.values import Architecture, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizedEvolution(SearchAlgo):
-    """A queue of the newest ``population`` members; each cycle the best of a few has a child.
+    """Keeps the newest ``population`` members; in each cycle the best of a few has a child.
 
     population: members; the first ones are random.
     tournament: members sampled at random, with replacement, the best of which is the parent.
-    identity: probability that the child is its parent again, else one decision is changed.
-    evaluations: architectures scored in all, those of the first population among them.
+    identity: probability that the child equals its parent; otherwise one decision is changed.
+    evaluations: architectures scored in all, including the first population.
 
-    Nothing is scored twice: a child that stands for a network that was scored already joins the
-    population with the score that is known, and does not count as an evaluation. The search ends
-    early where ``MAX_FRUITLESS_SAMPLES`` children in a row were all of that kind.
-    Raises UserError where the tournament is larger than the population, or that than evaluations.
+    Nothing is scored twice: a child whose network has a score already joins the population with
+    this score, and does not count as an evaluation. The search ends early after
+    ``MAX_FRUITLESS_SAMPLES`` such children in a row.
+    Raises UserError if tournament > population, or population > evaluations.
     """
 
     rounds = 1
@@ -68,12 +68,12 @@ class AgingSearch(PoolSearch):
     def __init__(
         self, algo: RegularizedEvolution, candidates: Candidates, streams: Streams
     ) -> None:
-        # The first members are asked for at once, children one by one.
+        # The first members are asked for together, children one by one.
         super().__init__(candidates, streams, batch=algo.population)
         self.algo = algo
         self.members: deque[Architecture] = deque(maxlen=algo.population)  # oldest first
         self.scored: ByForm = {}
-        self.cycles = 0  # children so far, those that were known among them
+        self.cycles = 0  # children so far, including those with known scores
         self.exhausted = False
 
     def begin_round(self) -> Round | None:
@@ -101,7 +101,7 @@ class AgingSearch(PoolSearch):
         return self.exhausted or len(self.pool.trials) >= self.algo.evaluations
 
     def _breed(self) -> None:
-        """Run cycle after cycle, until a child waits for its score."""
+        """Run cycles until a child waits for its score."""
         for _ in range(MAX_FRUITLESS_SAMPLES):
             child = self._child()
             form = self.space.canonical(child)
@@ -115,7 +115,7 @@ class AgingSearch(PoolSearch):
         rng = self.streams.numpy("cycle", self.cycles)
         self.cycles += 1
         rivals = rng.integers(len(self.members), size=self.algo.tournament).tolist()
-        # Of equal ones the first that was sampled.
+        # Of equal scores the first that was sampled.
         parent = max((self.members[index] for index in rivals), key=self._score)
         if rng.random() < self.algo.identity:
             return parent
@@ -136,7 +136,7 @@ class AgingSearch(PoolSearch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError or ValueError where the state is none of this search."""
+        """Continue from ``state``; raises UserError or ValueError if it does not fit."""
         self.pool.load_state_dict(state["pool"])
         read, canonical = self.space.read, self.space.canonical
         members = [read(member) for member in state["members"]]

@@ -34,10 +34,10 @@ def change_one(
     rng: np.random.Generator,
     repair: Repair = lambda child, rng: child,
 ) -> Architecture:
-    """Give one random decision another of its options, both uniformly (Real et al. 2019).
+    """Give a random decision another option, both sampled uniformly (Real et al. 2019).
 
-    allows: changes that it refuses are passed over; the result is the parent if it refuses all.
-    repair: of the space, where one change alone does not give an architecture of it.
+    allows: changes that it refuses are skipped; the result is the parent if it refuses all.
+    repair: repairs results that are not valid architectures of the space.
     """
     for index in rng.permutation(len(decisions)).tolist():
         options = rng.permutation(len(decisions[index].options)).tolist()
@@ -50,9 +50,9 @@ def change_one(
 
 
 def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
-    """Take each decision from either parent, with equal chances.
+    """Take each decision from a random parent, both with equal probability.
 
-    Raises UserError where the parents are of different search spaces.
+    Raises UserError if the parents are of different search spaces.
     """
     if first.space != second.space or len(first.choices) != len(second.choices):
         raise UserError(

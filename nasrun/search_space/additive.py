@@ -1,4 +1,4 @@
-"""Search spaces whose costs add up over groups of decisions: counted once for each option."""
+"""Search spaces whose costs add up over groups of decisions; each term is counted once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Choices = tuple[int, ...]
 
 
 class CostTerms:
-    """Costs as those of one architecture plus a difference for the choices of each group."""
+    """Costs as the cost of one architecture plus a difference for the choices of each group."""
 
     def __init__(
         self, space: SearchSpace, problem: Problem, scale: Scale, groups: Sequence[Choices]
     ) -> None:
-        """Take the cost of one random architecture; groups: decisions by index, each in one."""
+        """Count the cost of a random architecture. groups: decisions by index, each in one."""
         self.space, self.problem, self.scale, self.groups = space, problem, scale, groups
         self.start = space.sample(np.random.default_rng(0)).choices
         self.start_cost = self._count(self.start)
@@ -30,7 +30,7 @@ class CostTerms:
         return SearchSpace.cost(self.space, architecture, self.problem, self.scale)
 
     def difference(self, group: int, options: Choices) -> Cost:
-        """How much the cost changes where the decisions of a group have these options."""
+        """Return the change of the cost if the decisions of a group have these options."""
         found = self.known[group].get(options)
         if found is None:
             choices = list(self.start)
@@ -43,7 +43,7 @@ class CostTerms:
         return found
 
     def cost(self, choices: Choices) -> Cost:
-        """The cost of an architecture of these choices."""
+        """Return the cost of the architecture with these choices."""
         params, macs, bitops = self.start_cost.params, self.start_cost.macs, self.start_cost.bitops
         for index, (group, known) in enumerate(zip(self.groups, self.known, strict=True)):
             options = tuple([choices[decision] for decision in group])
@@ -56,7 +56,7 @@ class CostTerms:
 
 
 class AdditiveSpace(SearchSpace):
-    """A search space whose decisions add up in the cost: ``layers`` is asked for few networks."""
+    """A search space whose cost adds up over decisions, so few networks must be counted."""
 
     @cached_property
     def additive(self) -> tuple[Choices, ...]:
@@ -65,7 +65,7 @@ class AdditiveSpace(SearchSpace):
 
     @property
     def cost_groups(self) -> tuple[Choices, ...]:
-        """The groups by which costs are kept, ``additive`` or a finer division."""
+        """The groups of decisions with a cost term each: ``additive`` or a finer division."""
         return self.additive
 
     @cached_property
@@ -73,7 +73,7 @@ class AdditiveSpace(SearchSpace):
         return {}
 
     def terms(self, problem: Problem, scale: Scale) -> CostTerms:
-        """The costs of the space's networks, in terms for each of ``cost_groups``."""
+        """The costs of the space's networks, with a term for each of ``cost_groups``."""
         found = self._terms.get((problem, scale))
         if found is None:
             found = self._terms[problem, scale] = CostTerms(self, problem, scale, self.cost_groups)
@@ -83,7 +83,7 @@ class AdditiveSpace(SearchSpace):
         return self.terms(problem, scale).cost(architecture.choices)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """Add up the largest term of every group, for each size by itself."""
+        """Add up the largest term of every group, separately for each size."""
         terms = self.terms(problem, scale)
         start = Architecture(self.name, terms.start)
         params, macs, bitops = terms.start_cost.params, terms.start_cost.macs, 0

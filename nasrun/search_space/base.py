@@ -30,7 +30,7 @@ Measure = Callable[[Architecture], float]
 PARAMETER_FREE = re.compile(r"none|zero|identity|skip_connect|(avg|max)_pool_\d+x\d+")
 """Names of the operations without parameters.
 
-Where one must change the shape of its input, as an identity of stride 2, it has some all the same.
+An operation that changes the shape of its input, e.g. an identity of stride 2, does have some.
 """
 
 Scale = Literal["search", "final"]
@@ -53,15 +53,15 @@ class Network(nn.Module):
 class Supernet(Network):
     """All architectures of a space with shared weights.
 
-    forward: images [B, C, H, W] and ``Gates`` -> logits [B, K]; an option whose gate is shut is
+    forward: images [B, C, H, W] and ``Gates`` -> logits [B, K]; an option whose gate is closed is
     not computed.
     """
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         """Yield the modules that are used only where certain options are open.
 
-        With each come these options, as (decision, option) by index. A supernet that does not know
-        yields none.
+        Each module comes with these options, as (decision, option) by index. A supernet that does
+        not know them yields nothing.
         """
         yield from ()
 
@@ -69,14 +69,14 @@ class Supernet(Network):
 class SearchSpace(ABC):
     """A search space; architectures are values, networks are built from them.
 
-    A subclass gives ``decisions``, ``supernet``, ``network``, ``cost_bound``, and ``layers`` (or
+    A subclass defines ``decisions``, ``supernet``, ``network``, ``cost_bound``, and ``layers`` (or
     ``cost``).
     """
 
     name: str
     gate_kinds: frozenset[GateKind]
     binary: ClassVar[bool] = False
-    """True where every decision is one of off or on."""
+    """Whether every decision is between off and on."""
 
     @cached_property
     @abstractmethod
@@ -87,7 +87,7 @@ class SearchSpace(ABC):
     def whole(self) -> Gates:
         """Gates that open everything: all on, or the mean of all options of each decision.
 
-        The latter only where ``gate_kinds`` has ``mix``.
+        The mean exists only if ``gate_kinds`` has ``mix``.
         """
         if self.binary:
             return (1,) * len(self.decisions)
@@ -106,19 +106,19 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Supernet:
-        """The supernet, randomly initialised from torch's default generator.
+        """Build the supernet, randomly initialised from torch's default generator.
 
-        Raises UserError where the images are too small for the space's reductions.
+        Raises UserError if the images are too small for the space's reductions.
         """
 
     @abstractmethod
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> Network:
-        """The stand-alone network of ``architecture``, randomly initialised."""
+        """Build the stand-alone network of ``architecture``, randomly initialised."""
 
     def refuse_auxiliary(self, auxiliary: bool) -> None:
-        """Raise UserError where an auxiliary head is wanted: for spaces without one."""
+        """Raise UserError if ``auxiliary``; for spaces without an auxiliary head."""
         if auxiliary:
             raise UserError(
                 f"{self.name} has no auxiliary head: set auxiliary_weight=0 for this trainer"
@@ -134,9 +134,9 @@ class SearchSpace(ABC):
 
     @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...] | None:
-        """Groups of decisions, by index, whose costs add up; None where they do not.
+        """Return groups of decisions, by index, whose costs add up; None if they do not.
 
-        Then the cost of an architecture is a constant and one term for the choices of each group.
+        If they do, the cost is a constant plus a term for the choices of each group.
         """
         return None
 
@@ -145,7 +145,7 @@ class SearchSpace(ABC):
     ) -> list[Layer]:
         """List the layers that the stand-alone network computes, stem and head included.
 
-        Costs and latencies are sums over them. Raises UserError where the space has no such list.
+        Costs and latencies are sums over them. Raises UserError if the space has no such list.
         """
         raise UserError(
             f"{self.name} has no list of layers whose latencies could be added up; set a budget of "
@@ -153,29 +153,29 @@ class SearchSpace(ABC):
         )
 
     def limit(self, name: str) -> float | None:
-        """Return the size that every final network keeps to by its width; None: no such limit."""
+        """Return the limit to which final networks are fitted by their width; None: no limit."""
         return None
 
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Return the architecture's cells or blocks as graphs, by name; none without a picture."""
+        """Return the architecture's cells or blocks as graphs, by name; {} if it has none."""
         return {}
 
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:
         """Return the cost of each block of the network at the scale of the search, by name.
 
-        None where the space has no blocks that differ.
+        Empty if the space has no blocks that differ.
         """
         return {}
 
     def describe(self, architecture: Architecture) -> list[str]:
-        """The architecture in words, a line each."""
+        """Describe the architecture in words, as a list of lines."""
         return [
             f"{decision.name}: {decision.options[choice]}"
             for decision, choice in zip(self.decisions, architecture.choices, strict=True)
         ]
 
     def operations_of(self, architecture: Architecture) -> list[str]:
-        """The names of the operations that the architecture has chosen, one for each choice."""
+        """Return the names of the chosen operations, one for each choice."""
         return [
             decision.options[choice]
             for decision, choice in zip(self.decisions, architecture.choices, strict=True)
@@ -183,7 +183,7 @@ class SearchSpace(ABC):
         ]
 
     def free_share(self, architecture: Architecture) -> float:
-        """The share of its operations that have no parameters, in [0, 1]; 0 where it has none."""
+        """Return the share of operations without parameters, in [0, 1]; 0 without operations."""
         names = self.operations_of(architecture)
         free = sum(PARAMETER_FREE.fullmatch(name) is not None for name in names)
         return free / len(names) if names else 0.0
@@ -196,15 +196,15 @@ class SearchSpace(ABC):
     def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Return the architecture itself, or a near one that is in the space.
 
-        Some spaces allow choices that are together no architecture; methods that change decisions
-        one by one repair the result.
+        In some spaces not all combinations of choices are valid architectures. Methods that change
+        decisions one by one repair the result.
         """
         return architecture
 
     def sizer(self, name: SizeName, problem: Problem, scale: Scale = "search") -> Measure:
-        """The function that gives that size of an architecture's network.
+        """Return the function that computes the size ``name`` of an architecture's network.
 
-        Raises UserError where the space has no such size.
+        Raises UserError if the space has no such size.
         """
         if getattr(self.cost(self.sample(np.random.default_rng(0)), problem, scale), name) is None:
             raise UserError(f"{self.name} decides on no bits, so it has no {name}")
@@ -222,11 +222,11 @@ class SearchSpace(ABC):
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Decisions that are best changed together, by index."""
+        """Groups of decisions that should be changed together, by index."""
         return self.additive or self.singles
 
     def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
-        """``start`` with every combination of options of the decisions of ``group``."""
+        """Yield ``start`` with every combination of options of the decisions of ``group``."""
         for options in product(*(range(len(self.decisions[index].options)) for index in group)):
             choices = list(start.choices)
             for index, option in zip(group, options, strict=True):
@@ -234,10 +234,10 @@ class SearchSpace(ABC):
             yield Architecture(self.name, tuple(choices))
 
     def extremes(self, measure: Measure, streams: Streams) -> tuple[Architecture, Architecture]:
-        """The architectures of the least and of the greatest ``measure``.
+        """Return the architectures with the smallest and the largest ``measure``.
 
-        Found by changing one group of decisions at a time until nothing helps: exact where the
-        space is ``additive``; elsewhere the best from several random starts.
+        Changes one group of decisions at a time until nothing improves. This is exact if the space
+        is ``additive``; otherwise it returns the best from several random starts.
         """
 
         def climb(start: Architecture, sign: int) -> Architecture:
@@ -270,15 +270,15 @@ class SearchSpace(ABC):
         return Architecture(self.name, tuple(choices))
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """One representative of all architectures that stand for the same network."""
+        """Return the representative of all architectures that stand for the same network."""
         return architecture
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """A random architecture that stands for the same network, where the space has any."""
+        """Sample an architecture that stands for the same network; by default the same one."""
         return architecture
 
     def check(self, architecture: Architecture) -> Architecture:
-        """The architecture itself; raises UserError where it is not one of this space."""
+        """Return the architecture; raises UserError if it is not one of this space."""
         if architecture.space != self.name:
             raise UserError(
                 f"the architecture belongs to search space {architecture.space!r}, not to "
@@ -298,22 +298,22 @@ class SearchSpace(ABC):
         return architecture
 
     def read(self, value: Any) -> Architecture:
-        """An architecture from parsed JSON, a string as ``parse`` takes it.
+        """Make an architecture from parsed JSON, or from a string as ``parse`` reads it.
 
-        Raises UserError where it is not one of this space.
+        Raises UserError if it is not one of this space.
         """
         if isinstance(value, str):
             return self.parse(value)
         return self.check(Architecture.from_json(value))
 
     def write(self, architecture: Architecture) -> str:
-        """The architecture in one word, as the tables of the space have it."""
+        """Write the architecture as one word, as in the published tables of the space."""
         return ",".join(map(str, architecture.choices))
 
     def parse(self, text: str) -> Architecture:
-        """The architecture that is written down: its choices between commas, spaces or bars.
+        """Read an architecture: its choices, separated by commas, spaces or bars.
 
-        Raises UserError where it is not one of this space.
+        Raises UserError if it is not one of this space.
         """
         words = re.sub(r"[\[\],|]", " ", text).split()
         choices = [int(word) if re.fullmatch("[0-9]{1,9}", word) else word for word in words]

@@ -16,41 +16,41 @@ from nasrun.values import Architecture, Problem
 
 @runtime_checkable
 class DeeperCells(Protocol):
-    """Stacks of cells that can be made deeper, with operations on edges (for P-DARTS)."""
+    """Spaces of cells with operations on edges whose stacks can be made deeper (for P-DARTS)."""
 
     @property
     def normal_skips(self) -> Mapping[int, int]:
         """Decisions of the normal cell -> their option that passes the input on unchanged."""
 
     def of_cells(self, cells: int) -> SearchSpace:
-        """The same decisions, with supernets of so many cells."""
+        """Return the space with the same decisions, and supernets of ``cells`` cells."""
 
 
 @runtime_checkable
 class OperationLevels(Protocol):
-    """Blocks of on-off edges to levels of operations with costs of their own (for DSO-NAS).
+    """Spaces of blocks whose edges are on or off and whose operations have costs (for DSO-NAS).
 
     The operations have the names ``wiring.OPERATION_NAMES`` and ``roles.OUTPUT`` of ``dso_block``.
     """
 
     @property
     def sections(self) -> Mapping[str, int]:
-        """Decisions of each section that has its own: the blocks, then the reductions."""
+        """Number of decisions of each section with its own decisions: blocks, then reductions."""
 
     @property
     def roles(self) -> Sequence[Role]:
         """The purpose of each decision, in order."""
 
     def layers_of_blocks(self, problem: Problem) -> list[list[Mapping[str, Layer]]]:
-        """For each section the blocks that follow it, and of each block its operations by name."""
+        """List for each section the blocks that follow it, as their operations by name."""
 
 
 @runtime_checkable
 class TwoInputNodes(Protocol):
-    """Two cells of nodes that sum two operations on two earlier states (for ENAS' controller).
+    """Spaces of two cells whose nodes sum two operations on earlier states (for ENAS).
 
     The decisions are four a node, normal cell first: x input, x operation, y input, y operation.
-    nodes: of a cell, each of which may read the two inputs of the cell and all nodes before it.
+    nodes: number of nodes of a cell; each may read both inputs of the cell and all earlier nodes.
     operations: the options of a branch; the names of convolutions contain ``conv``.
     """
 
@@ -58,7 +58,7 @@ class TwoInputNodes(Protocol):
     operations: tuple[str, ...]
 
     def cells(self, architecture: Architecture) -> Any:
-        """The nodes of the normal and of the reduction cell."""
+        """Return the nodes of the normal and of the reduction cell."""
 
 
 def has_deeper_cells(space: type) -> bool:

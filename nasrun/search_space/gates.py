@@ -1,4 +1,4 @@
-"""Gates: how much of each option flows; every method is a rule for setting them."""
+"""Gates: the weight of each option in a forward pass; every method is a rule for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GateKind = Literal["path", "mix"]
 """``path``: one option a decision, only that path is computed; ``mix``: sums of several."""
 
 BINARY = ("off", "on")
-"""The options of a decision whether something is there; where it is off, it adds nothing."""
+"""The options of a decision on whether something exists; if it is off, it adds nothing."""
 
 
 def has_mixtures(space: type) -> bool:
@@ -44,7 +44,7 @@ def is_binary(space: type) -> bool:
 def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
     """The open option's output, or the weighted sum of several; no other option is computed.
 
-    Raises UserError where no option is open: such a decision has no output.
+    Raises UserError if no option is open: such a decision has no output.
     """
     if isinstance(gate, int):
         return option(gate)
@@ -58,28 +58,28 @@ def mixed(gate: Gate, option: Callable[[int], Tensor]) -> Tensor:
 
 
 def gate_without(gate: Gate, option: int) -> Gate | None:
-    """Return the gate without an option that adds nothing; None: no other one is open."""
+    """Return the gate without ``option``, which adds nothing; None: no other option is open."""
     if isinstance(gate, int):
         return None if gate == option else gate
     return {other: weight for other, weight in gate.items() if other != option} or None
 
 
 def weight_of_on(gate: Gate) -> Weight | None:
-    """Return the weight of a ``BINARY`` decision's subject; None: off, and not computed."""
+    """Return the weight of a ``BINARY`` decision that is on; None: it is off."""
     if isinstance(gate, int):
         return 1.0 if gate else None
     return gate.get(1)
 
 
 def weighted(weight: Weight | None, x: Tensor) -> Tensor:
-    """``x`` times the weight; of weight 1, or None, ``x`` itself."""
+    """Return ``x`` times the weight; ``x`` itself if the weight is 1 or None."""
     if weight is None or (not isinstance(weight, Tensor) and weight == 1):
         return x
     return weight * x
 
 
 def single_path(gates: Gates) -> tuple[int, ...]:
-    """The choices of a single path; raises UserError where some gate opens several options."""
+    """Return the choices of a single path; raises UserError if a gate opens several options."""
     path = path_of(gates)
     if path is None:
         raise UserError("this search space opens one option of a decision at a time")
@@ -87,6 +87,6 @@ def single_path(gates: Gates) -> tuple[int, ...]:
 
 
 def path_of(gates: Gates) -> tuple[int, ...] | None:
-    """The choices of a single path; None where some gate opens several options."""
+    """Return the choices of a single path; None if a gate opens several options."""
     choices = tuple(gate for gate in gates if isinstance(gate, int))
     return choices if len(choices) == len(gates) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Node:
-    """An operation or a state, at a place of the picture; x and y in boxes, y upwards."""
+    """An operation or a state, at a place of the picture; x and y count boxes, y upwards."""
 
     label: str
     x: float
@@ -19,7 +19,7 @@ class Node:
 class Graph:
     """A graph.
 
-    edges: pairs of indices of nodes, and the operation on the edge, or an empty string.
+    edges: (index of source node, index of target node, label of the edge or an empty string).
     """
 
     nodes: Sequence[Node]

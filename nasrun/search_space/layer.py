@@ -18,10 +18,10 @@ from nasrun.values import Cost
 
 @dataclass(frozen=True)
 class Layer:
-    """An operation of a network. Equal names: equal operations on inputs of equal shape.
+    """An operation of a network; equal names mean equal operations on inputs of equal shape.
 
-    name: also the key of the operation in tables of latency, which users keep.
-    shape: of its input, [channels, height, width].
+    name: also the key in tables of latency, which users keep.
+    shape: shape of its input, [channels, height, width].
     build: makes the module, randomly initialised.
     bit_product: bits of its weights × bits of its input; 0 in full precision.
     """
@@ -33,7 +33,7 @@ class Layer:
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """Add costs up; ``bitops`` is None where none of them has any."""
+    """Add costs up; ``bitops`` is None if no cost has any."""
     params = macs = 0
     bitops = None
     for cost in costs:
@@ -49,7 +49,7 @@ _COUNTED: dict[str, Cost] = {}
 
 
 def count_layers(layers: Sequence[Layer]) -> Cost:
-    """Parameters and multiply-adds of a list of layers; each distinct one is built once."""
+    """Count parameters and multiply-adds of layers; each distinct layer is built once."""
     params = macs = 0
     bitops = None
     for name, times in Counter(map(attrgetter("name"), layers)).items():
@@ -64,7 +64,7 @@ def count_layers(layers: Sequence[Layer]) -> Cost:
 
 
 def count_layer(layer: Layer) -> Cost:
-    """Count a layer without memory for it and without random numbers: on the meta device."""
+    """Count a layer on the meta device, without memory and without random numbers."""
     with torch.device("meta"), torch.inference_mode():
         module = layer.build().eval()
         with _MultiplyAdds() as counted:
@@ -85,7 +85,7 @@ class _MultiplyAdds(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        # These keep the shape, which is all that matters here; on meta tensors they are slow.
+        # Skip functions that keep the shape, since they are slow on meta tensors.
         if func in (F.batch_norm, F.relu, F.relu6):
             return args[0]
         out = func(*args, **(kwargs or {}))

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class Noise:
-    """The regularising noise of one training step; silent until ``begin_step``.
+    """The regularising noise of a training step; there is none before ``begin_step``.
 
-    The trainer sets it before each step; networks ask for it where it applies.
+    The trainer calls ``begin_step`` before each step; networks call the methods that add noise.
     """
 
     skip_dropout: float
@@ -29,14 +29,14 @@ class Noise:
     ) -> None:
         """Make the noise of a step.
 
-        progress: (step + 1) / steps in (0, 1]; drop-path grows with it linearly from none.
+        progress: (step + 1) / steps in (0, 1]; drop-path grows linearly with it from 0.
         """
         self._generator: torch.Generator | None = generator
         self._drop_path = progress * (1.0 - drop_path_keep)
         self._dropout_keep = dropout_keep
 
     def stop(self) -> None:
-        """Make no noise, as in evaluation."""
+        """Switch all noise off, as in evaluation."""
         self._generator = None
         self._drop_path = 0.0
         self._dropout_keep = 1.0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def remove_affine(module: nn.Module) -> None:
-    """Take the learned scale and shift from all batch norms inside."""
+    """Remove the learned scale and shift from all batch norms of ``module``."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.affine = False
@@ -65,11 +65,11 @@ class FactorizedReduce(nn.Module):
 
 
 class Operation(ABC):
-    """One candidate operation: makes its module for any width and stride."""
+    """A candidate operation; makes its module for any width and stride."""
 
     @abstractmethod
     def module(self, channels: int, stride: int) -> nn.Module:
-        """The operation with weights of its own."""
+        """Build the operation with new weights."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ class SeparableConv(Operation):
 class Conv(Operation):
     """ReLU, convolutions of the given kernels one after the other, batch norm.
 
-    The stride of an image axis stands in the first kernel that is wider than 1 along it.
+    The first kernel that is wider than 1 along an axis has the stride of this axis.
     """
 
     kernels: tuple[tuple[int, int], ...]
 
     def _strides(self, stride: int) -> list[tuple[int, int]]:
-        """List the strides of the kernels: a lone one has both axes, a pair one axis each."""
+        """List the strides of the kernels: both axes for one kernel, one axis each for two."""
         if len(self.kernels) == 1:
             return [(stride, stride)]
         return [(1, stride) if width > 1 else (stride, 1) for _, width in self.kernels]
@@ -134,7 +134,7 @@ class Conv(Operation):
 
 
 class _Pool(nn.Module):
-    """Pooling that keeps ceil(size / stride); padding never counts."""
+    """Pooling to ceil(size / stride); padding never counts."""
 
     def __init__(self, kind: str, kernel: int, stride: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel % 2:
             padding, ceil = self.kernel // 2, False
-        else:  # an even window reaches one pixel further to the right and below
+        else:  # an even window extends one pixel further right and down
             padding, ceil = (1, False) if self.stride == 1 else (0, True)
         if self.kind == "max":
             out = F.max_pool2d(x, self.kernel, self.stride, padding, ceil_mode=ceil)

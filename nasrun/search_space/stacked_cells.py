@@ -44,7 +44,7 @@ class CellPlan:
 
     @property
     def size_in(self) -> int:
-        """Side of the calibrated inputs: that of cell k-1."""
+        """Side of the calibrated inputs, which is that of cell k-1."""
         return self.inputs[1].size
 
     @property
@@ -56,10 +56,10 @@ class CellPlan:
 class NetworkPlan:
     """A stack of cells.
 
-    kind: of the stem.
-    stem: outputs of the stem, which stand for cells -2 and -1.
-    output: of the last cell.
-    auxiliary: the feature map that the auxiliary head reads, of cell ``auxiliary_index``.
+    kind: kind of the stem.
+    stem: outputs of the stem, which count as cells -2 and -1.
+    output: output of the last cell.
+    auxiliary: the output of cell ``auxiliary_index``, which the auxiliary head reads.
     """
 
     problem: Problem
@@ -85,8 +85,8 @@ def stack_cells(
 
     channels: C of the first stage.
     reductions: indices of the reduction cells; the auxiliary head reads the last one.
-    states: how many states of C channels a normal and a reduction cell put out.
-    margin: least side of the last feature map, in pixels.
+    states: number of states of C channels in the output of a normal and of a reduction cell.
+    margin: smallest side of the last feature map, in pixels.
     Raises UserError for images too small for that.
     """
     halvings = (3 if kind == "imagenet" else 0) + len(reductions)
@@ -164,7 +164,7 @@ STEMS: dict[StemKind, type[SmallStem] | type[ImageNetStem]] = {
 
 
 def stem_layer(space: str, plan: NetworkPlan) -> Layer:
-    """The stem by itself; space: the beginning of the layer's name."""
+    """Return the stem as a layer. space: the beginning of the layer's name."""
     problem = plan.problem
     return Layer(
         f"{space}/stem_{plan.kind} {problem.channels}-{plan.stem[1].channels} {problem.size}",
@@ -174,7 +174,7 @@ def stem_layer(space: str, plan: NetworkPlan) -> Layer:
 
 
 def head_layer(space: str, plan: NetworkPlan) -> Layer:
-    """Pooling and classifier by themselves; space: the beginning of the layer's name."""
+    """Return pooling and classifier as a layer. space: the beginning of the layer's name."""
     channels, size, classes = plan.output.channels, plan.output.size, plan.problem.classes
     return Layer(
         f"{space}/head {channels}-{classes} {size}",
@@ -184,14 +184,14 @@ def head_layer(space: str, plan: NetworkPlan) -> Layer:
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier inside of the network, for training alone (NAO-V2's released code).
+    """A second classifier inside the network, only for training (NAO-V2's released code).
 
     ReLU, 5×5 average pool, 1×1 to 128, BN, ReLU, 2×2 to 768, BN, ReLU, linear. The pool's stride
     is 3 for maps of 8 pixels and more (CIFAR) and 2 for 7 pixels (ImageNet).
     """
 
     def __init__(self, source: FeatureMap, classes: int, *, last_norm: bool = True) -> None:
-        """Build the head on a feature map; last_norm: whether there is the second batch norm."""
+        """Build the head on a feature map; last_norm: whether it has the second batch norm."""
         super().__init__()
         if source.size < 7:
             raise UserError(

@@ -12,7 +12,7 @@ from nasrun.values import Problem
 
 
 def reduced(size: int, stride: int = 2) -> int:
-    """The side of a feature map after a padded layer of that stride."""
+    """Return the side of a feature map after a padded layer with this stride."""
     return -(-size // stride)
 
 
@@ -21,7 +21,8 @@ def require_size(
 ) -> None:
     """Raise UserError for images whose side is less than 2^halvings pixels.
 
-    network: subject of the message; smallest: another least side; where: for which it holds.
+    network: subject of the message. smallest: another lower bound of the side. where: words that
+    say when it holds.
     """
     smallest = 2**halvings if smallest is None else smallest
     if problem.size < smallest:
@@ -42,9 +43,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stem, and stages with a reduction between two.
+    """A stem, and stages with reductions in between.
 
-    strides: of the stem's 3×3 convolutions.
+    strides: strides of the stem's 3×3 convolutions.
     """
 
     problem: Problem
@@ -53,7 +54,7 @@ class StagePlan:
 
     @property
     def stem(self) -> list[tuple[int, int, int]]:
-        """Inputs, outputs and stride of each convolution of the stem, half as wide at first."""
+        """The (inputs, outputs, stride) of each convolution of the stem."""
         channels = self.stages[0].channels
         outputs = [channels] * len(self.strides)
         if len(self.strides) > 1:
@@ -79,10 +80,10 @@ def plan_stages(
     depths: Sequence[int],
     strides: tuple[int, ...] = (1,),
 ) -> StagePlan:
-    """Double channels and halve sides from each stage to the next.
+    """Plan stages; channels double and sides halve from each stage to the next.
 
-    network: subject of the error; channels: of the first stage; depths: of each stage;
-    strides: of the stem.
+    network: subject of the error message. channels: channels of the first stage. depths: depth of
+    each stage. strides: strides of the stem.
     Raises UserError for images too small for the strides and reductions.
     """
     require_size(problem, network, strides.count(2) + len(depths) - 1)

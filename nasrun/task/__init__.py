@@ -1,1 +1,1 @@
-"""The tasks of the command line, a file each that reads from top to bottom."""
+"""The tasks of the command line, one file each."""

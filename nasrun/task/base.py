@@ -1,4 +1,4 @@
-"""A task of the command line: what it is told, what it takes from another run, what it does."""
+"""The interface of tasks: settings, files taken from another run, and the work itself."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 class Task(ABC):
     """The task ``nasrun NAME``: the class ``NameTask`` of the module ``nasrun.task.name``.
 
-    Its constructor takes the settings of its own, if any.
+    The constructor takes the task's own settings, if it has any.
     """
 
     settings: ClassVar[str | None] = None
-    """The node of the configuration that names this class and holds its own settings; None: it has
-    none."""
+    """The configuration node that names this class and holds its settings; None: no settings."""
 
     takes: ClassVar[str | None] = None
-    """The file of another run that ``from=RUN_DIR`` hands over; None: the task takes none."""
+    """The file of another run that ``from=RUN_DIR`` provides; None: the task takes no file."""
 
     same_images: ClassVar[bool] = False
-    """Whether that run's split of images is kept: a supernet must not be scored on images that it
-    was trained on."""
+    """Whether the split of images of that run is used: a supernet must not be scored on images that
+    it was trained on."""
 
     changeable: ClassVar[tuple[str, ...]] = (
         *("device", "precision", "deterministic", "threads", "batch_size", "on_nonfinite"),
@@ -38,18 +37,17 @@ class Task(ABC):
         *("budget.latency.store", "*.log_every", "*.report_every"),
         *("trainer.epochs", "retrain.trainer.epochs"),
     )
-    """Settings, as patterns, with which a run may go on otherwise than it began: where and how it
-    is computed, how much it says, how long it trains. Any other would make its result that of no
-    run at all."""
+    """Patterns of the settings that may change when a run is continued: device and precision, logs,
+    length of training. With any other change no single configuration could give the result."""
 
     stores: ClassVar[Mapping[str, str]] = {"budget.latency.store": "latency"}
-    """Settings that name folders which runs share, and what these folders are called."""
+    """Settings that name folders shared by runs -> default names of these folders."""
 
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Path | None:
-        """Return the file that a new run starts from; None where it starts from nothing.
+        """Return the file that a new run starts from; None if it needs no file.
 
-        Raises UserError where the settings contradict each other.
+        Raises UserError if the settings contradict each other.
         """
         if cls.takes is None or settings.get("from") is None:
             return None
@@ -57,9 +55,9 @@ class Task(ABC):
 
     @classmethod
     def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:
-        """Return the copy of that file in the ``directory`` of a run that is continued.
+        """Return the copy of the source in the ``directory`` of a run that is continued.
 
-        Such a run reads nothing outside of its directory again.
+        Such a run reads nothing outside its directory again.
         """
         if cls.takes is None or settings.get("from") is None:
             return None
@@ -67,17 +65,17 @@ class Task(ABC):
 
     @abstractmethod
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
-        """Do the task, or what is left of it; returns what stands in result.json.
+        """Do the task, or the rest of it; returns the content of result.json.
 
-        A run that is continued goes through the same lines: each thing that is kept knows how far
-        it has come, and what is done is not done again.
+        A run that is continued executes the same lines again. Every object that is kept in
+        checkpoints knows its progress, so finished work is not repeated.
         """
 
 
 def find_task(name: str) -> type[Task]:
     """Return the class of the task ``name``; imports torch.
 
-    Raises UserError where there is none.
+    Raises UserError if there is no such task.
     """
     module = f"nasrun.task.{name}"
     try:

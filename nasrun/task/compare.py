@@ -18,7 +18,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.task.base import Task
-from nasrun.task.compare_search import ScoredOnce, Searches, one_search
+from nasrun.task.compare_search import ScoredOnce, Searches, search_once
 from nasrun.task.scoring import SameImages, Scores
 from nasrun.task.setup import Setup
 
@@ -28,14 +28,13 @@ Seeds = Annotated[int, Field(ge=2, le=100_000)]
 class CompareTask(Task):
     """Compare search algorithms over many seeds, by scores that need no supernet.
 
-    algorithms: by the names that the table has for them; control: the one that all others are
-    tested against.
-
-    evaluations: distinct architectures that each search may have scored. seeds: searches of each
-    algorithm, from the run's seed upwards; fewer_seeds: at most, by name, of those that are slow
-    themselves.
-    truth: the evaluator that judges what was found; None: the scores of the search do.
-    resamples, confidence: of the bootstrap intervals over seeds.
+    algorithms: by name, as in the tables. control: name of the algorithm that all others are tested
+    against.
+    evaluations: distinct architectures that each search may have scored.
+    seeds: searches of each algorithm, from the run's seed upwards. fewer_seeds: smaller numbers for
+    slow algorithms, by name.
+    truth: the evaluator that judges the best architectures; None: their scores in the search do.
+    resamples, confidence: settings of the bootstrap intervals over seeds.
     """
 
     settings = "compare"
@@ -71,7 +70,7 @@ class CompareTask(Task):
         self.seeds = {name: min(fewer_seeds.get(name, seeds), seeds) for name in algorithms}
 
     def check(self, space: SearchSpace) -> None:
-        """Raises UserError where an algorithm means nothing in ``space``, or without a supernet."""
+        """Raise UserError if an algorithm has no meaning in ``space`` or needs a supernet."""
         for name, algo in self.algorithms.items():
             if algo.learns_gates:
                 raise UserError(
@@ -81,10 +80,13 @@ class CompareTask(Task):
             algo.check(space)
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
-        """Search with each algorithm from each seed, judge and compare."""
+        """Search with each algorithm from each seed, judge the results and compare them."""
         space, judge = setup.search_space, self.truth or setup.evaluator
-        for key, one in (("evaluator", setup.evaluator), ("evaluator@compare.truth", judge)):
-            if one.needs_supernet:
+        for key, evaluator in (
+            ("evaluator", setup.evaluator),
+            ("evaluator@compare.truth", judge),
+        ):
+            if evaluator.needs_supernet:
                 raise MissingCapabilityError(
                     f"{key}: compare trains no supernet, so it takes only scores that need none",
                     group=key,
@@ -96,7 +98,9 @@ class CompareTask(Task):
             space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
         )
         candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
-        for algo in self.algorithms.values():  # what does not fit the space is refused now
+        for algo in (
+            self.algorithms.values()
+        ):  # raises UserError now if an algorithm does not fit the space
             algo.bind(candidates, run.streams.sub("search_algo"), run.compute.device)
         scorer = judging = setup.evaluator.bind(space, splits, run.compute, run.streams)
         if judge is not setup.evaluator:
@@ -110,9 +114,9 @@ class CompareTask(Task):
         scores = ScoredOnce(scorer, store, run, "score")
         truth = scores if judging is scorer else ScoredOnce(judging, store, run, "truth")
         for name in self.algorithms:
-            search_all(name, self, candidates, scores, truth, searches.of(name))
+            search_all(name, self, candidates, scores, truth, searches.searches_of(name))
         comparison = Comparison.between(
-            {name: searches.of(name) for name in self.algorithms},
+            {name: searches.searches_of(name) for name in self.algorithms},
             control=self.control,
             evaluations=self.evaluations,
             best=best_of(judging, candidates),
@@ -135,21 +139,23 @@ def search_all(
     truth: ScoredOnce,
     done: list[SearchRecord],
 ) -> None:
-    """The searches of one algorithm that are not yet done."""
+    """Do the searches of one algorithm that are not yet done."""
     run, algo, seeds = scores.run, task.algorithms[name], task.seeds[name]
     with run.stage(f"compare/{name}", seeds) as stage:
         stage.advance(len(done))
         for seed in range(run.streams.seed + len(done), run.streams.seed + seeds):
-            one = one_search(algo, candidates, seed, scores, truth, task.evaluations)
-            done.append(one)
-            stage.advance(score=one.found[-1].score, truth=one.found[-1].truth)
+            record = search_once(algo, candidates, seed, scores, truth, task.evaluations)
+            done.append(record)
+            stage.advance(score=record.found[-1].score, truth=record.found[-1].truth)
             run.safe_point()
 
 
 def best_of(judge: Scorer, candidates: Candidates) -> float | None:
-    """Return the best published score within the budget; None where none are published."""
+    """Return the best published score within the budget; None if none are published."""
     published = judge.published_scores
     if published is None:
         return None
-    allowed = (seeds for one, seeds in published.items() if candidates.allows(one))
+    allowed = (
+        seeds for architecture, seeds in published.items() if candidates.allows(architecture)
+    )
     return max(map(fmean, allowed), default=None)

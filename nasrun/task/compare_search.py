@@ -1,4 +1,4 @@
-"""Searches of ``nasrun compare``: many, short, without a supernet, and nothing scored twice."""
+"""Searches of ``nasrun compare``: many short ones, without a supernet or repeated scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Scorer
-from nasrun.report.comparison import Found, SearchRecord
+from nasrun.report.comparison import BestSoFar, SearchRecord
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
@@ -18,20 +18,20 @@ from nasrun.values import Architecture, Trial
 
 
 class ScoredOnce:
-    """Scores of one scorer, asked for once in all searches of the run.
+    """Scores of one scorer, each computed once for all searches of the run.
 
-    So a search that was interrupted is gone through again from its start, to the same end, and
-    costs nothing up to where it was.
+    So an interrupted search is repeated from its start, with the same result, and takes no time up
+    to the place of the interruption.
     """
 
     def __init__(self, scorer: Scorer, scores: Scores, run: Run, role: str) -> None:
-        """role: ``score`` or ``truth``, for trials.jsonl."""
+        """Take known scores from ``scores``. role: ``score`` or ``truth``, for trials.jsonl."""
         self.scorer, self.run, self.role = scorer, run, role
-        self.trials = scores.of(role)
+        self.trials = scores.trials_of(role)
         self.known = {trial.architecture: trial for trial in self.trials}
 
     def trial_of(self, architecture: Architecture) -> Trial:
-        """Raises UserError where the score is not finite (see ``on_nonfinite``)."""
+        """Return the score; raises UserError if it is not finite (see ``on_nonfinite``)."""
         if architecture not in self.known:
             (trial,) = score_all(self.scorer, [architecture], self.trials, self.run, role=self.role)
             self.known[architecture] = trial
@@ -39,28 +39,30 @@ class ScoredOnce:
 
 
 class Searches:
-    """The searches of each algorithm that are done, seed by seed."""
+    """The finished searches of each algorithm, seed by seed."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.done: dict[str, list[SearchRecord]] = {}
 
-    def of(self, name: str) -> list[SearchRecord]:
+    def searches_of(self, name: str) -> list[SearchRecord]:
         return self.done.setdefault(name, [])
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: [_plain(one) for one in searches] for name, searches in self.done.items()}
+        return {
+            name: [_to_json(search) for search in searches] for name, searches in self.done.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the searches of a checkpoint.
+        """Restore the searches of a checkpoint.
 
-        Raises UserError where an architecture is none of the search space, ValueError where a
-        search has found nothing at first.
+        Raises UserError if an architecture is not in the search space, ValueError if a search does
+        not begin with its first evaluation.
         """
 
-        def found(evaluation: int, choices: list[int], score: float, truth: float) -> Found:
-            one = self.space.check(Architecture(self.space.name, tuple(choices)))
-            return Found(int(evaluation), one, float(score), float(truth))
+        def found(evaluation: int, choices: list[int], score: float, truth: float) -> BestSoFar:
+            architecture = self.space.check(Architecture(self.space.name, tuple(choices)))
+            return BestSoFar(int(evaluation), architecture, float(score), float(truth))
 
         self.done = {
             name: [
@@ -70,17 +72,17 @@ class Searches:
             for name, searches in state.items()
         }
         for searches in self.done.values():
-            if not all(one.found and one.found[0].evaluation == 1 for one in searches):
+            if not all(search.found and search.found[0].evaluation == 1 for search in searches):
                 raise ValueError("a search without its first architecture")
 
 
-def _plain(one: SearchRecord) -> list[Any]:
-    steps = [[f.evaluation, list(f.architecture.choices), f.score, f.truth] for f in one.found]
-    return [one.seed, one.evaluations, steps]
+def _to_json(search: SearchRecord) -> list[Any]:
+    steps = [[f.evaluation, list(f.architecture.choices), f.score, f.truth] for f in search.found]
+    return [search.seed, search.evaluations, steps]
 
 
-class Quiet(NullMonitor):
-    """Hundreds of searches show no bars of their own, but the run may stop in each."""
+class SilentMonitor(NullMonitor):
+    """A monitor of one of many searches: shows no progress, but lets the run stop."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -92,7 +94,7 @@ class Quiet(NullMonitor):
         self.run.poll()
 
 
-def one_search(
+def search_once(
     algo: SearchAlgo,
     candidates: Candidates,
     seed: int,
@@ -100,22 +102,22 @@ def one_search(
     truth: ScoredOnce,
     evaluations: int,
 ) -> SearchRecord:
-    """The search that ``nasrun search seed=SEED`` does, up to so many distinct architectures.
+    """Search as ``nasrun search seed=SEED`` does, for ``evaluations`` distinct architectures.
 
-    What an algorithm asks for again (NAO, search_algo.rescore=pool) is answered, but not counted.
-    Of equal scores the first found stays the best.
+    Repeated requests of an algorithm (NAO, search_algo.rescore=pool) are answered, but not counted.
+    Of equal scores the first one stays the best.
     """
     search = algo.bind(candidates, Streams(seed).sub("search_algo"), scores.run.compute.device)
     counted: set[Architecture] = set()
-    found: list[Found] = []
-    while len(counted) < evaluations and search.next_round(Quiet(scores.run)):
+    found: list[BestSoFar] = []
+    while len(counted) < evaluations and search.next_round(SilentMonitor(scores.run)):
         while len(counted) < evaluations and (architectures := search.ask()):
             for architecture in architectures[: evaluations - len(counted)]:
                 counted.add(architecture)
                 trial = scores.trial_of(architecture)
                 if not found or trial.score > found[-1].score:
                     true = truth.trial_of(architecture).score
-                    found.append(Found(len(counted), architecture, trial.score, true))
+                    found.append(BestSoFar(len(counted), architecture, trial.score, true))
                 search.tell([trial])
                 scores.run.poll()
     if not found:

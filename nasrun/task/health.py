@@ -22,29 +22,30 @@ from nasrun.search_space.gates import BINARY, Gates
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
 
-COLLAPSED = 0.75
-"""The share of parameter-free operations above which a search is said to have collapsed; ours. Of
-random architectures 57 % of the operations are such in darts_cell and 60 % in nas_bench_201 and in
-nao_cell's smallest set, in whose best architectures they are fewer."""
+COLLAPSE_SHARE = 0.75
+"""A search counts as collapsed above this share of parameter-free operations; our choice. In random
+architectures the share is 57 % in darts_cell, and 60 % in nas_bench_201 and in nao_cell's smallest
+set. The best architectures of these spaces have fewer."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-Most = Annotated[int, Field(ge=0, le=1000)]
+ArchitectureCount = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Health:
-    """Settings of the watch over a supernet in training; it changes nothing.
+    """Settings of measurements on a supernet in training; these do not change the training.
 
-    gradient_every: steps between two looks at the gradients, 0: none. architectures: random ones,
-    the same through the run, that are scored under all batch norm protocols, at the end of each
-    round and every ``every`` epochs (0: only then), on so many ``images`` of the validation split.
+    gradient_every: steps between two measurements of the gradients; 0: none. architectures: number
+    of random architectures, the same in the whole run, that are scored under all batch norm
+    protocols, on ``images`` of the validation split. every: epochs between two scorings; 0: only at
+    the end of each round.
     """
 
     def __init__(
         self,
         *,
         gradient_every: NonNegativeInt,
-        architectures: Most,
+        architectures: ArchitectureCount,
         every: NonNegativeInt,
         images: Annotated[Images, Field(ge=2)],
         recalibration_images: Annotated[Images, Field(ge=2)],
@@ -60,7 +61,7 @@ class Health:
         return [*between, epochs]
 
     def evaluator(self, splits: Splits) -> SupernetEvaluator | None:
-        """None where nothing is to be scored, or the images are too few for statistics."""
+        """Make the evaluator; None if nothing is to be scored, or there are too few images."""
         images = min(self.images, len(splits.validation))
         calibrating = min(self.recalibration_images, len(splits.train))
         if not self.architectures or min(images, calibrating) < 2:
@@ -90,7 +91,7 @@ class HealthReport:
         self._warned = False
 
     def begin(self, supernet: Supernet) -> None:
-        """A supernet that is about to be trained."""
+        """Observe a supernet that is about to be trained."""
         self.gradients.begin(supernet)
 
     def stepped(self, step: int, paths: Sequence[Gates]) -> None:
@@ -100,9 +101,9 @@ class HealthReport:
             self.gradients.look()
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
-        """Warn once where learned gates favour hardly anything but parameter-free operations.
+        """Warn once if learned gates mostly favour parameter-free operations.
 
-        In the first half of the training they may still do so by chance.
+        In the first half of the training they may do so by chance, so there is no warning.
         """
         self.counts.read()
         share = metrics.get("parameter_free", 0.0)
@@ -110,10 +111,10 @@ class HealthReport:
             self._warned = warn_of_collapse(self.run, share, "what the gates favour now")
 
     def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
-        """Score the fixed architectures and log all that is known, once for each epoch.
+        """Score the fixed architectures and log all statistics, once for each epoch.
 
-        Nothing happens unless ``epoch`` epochs of the round have just been trained, and this is an
-        epoch after which health is measured. The supernet stays as it is.
+        Does nothing unless ``epoch`` epochs of the round have just been trained and health is
+        measured after this epoch. Does not change the supernet.
         """
         if epoch not in self.settings.epochs(training.settings.epochs):
             return
@@ -126,7 +127,7 @@ class HealthReport:
         if self.scorer is not None:
             for protocol in PROTOCOLS:
                 scorer = self.scorer.with_protocol(protocol)
-                # NullMonitor: nobody may write a checkpoint while the statistics are changed.
+                # NullMonitor: no checkpoint may be written while the statistics are changed.
                 trials = scorer.score(self.architectures, training.network, NullMonitor())
                 found[protocol] = [trial.score for trial in trials]
         self.scores[key] = found
@@ -144,8 +145,8 @@ class HealthReport:
         """Return the shares of each kind of option, by a name like ``op/sep_conv_3x3``.
 
         ``trained``: for each decision that has the option, the share of passes that trained it;
-        ``gradient``: likewise its share of the gradient, where that is known. Of decisions between
-        off and on only ``on`` counts, under the decision's own kind.
+        ``gradient``: likewise its share of the gradient, if it is known. Of decisions between off
+        and on only ``on`` is listed, by the decision's own kind.
         """
         passes, sums = max(self.counts.passes, 1), self.gradients.sums
         found: dict[str, dict[str, list[float]]] = {}
@@ -164,7 +165,7 @@ class HealthReport:
         return found
 
     def summary(self) -> HealthSummary:
-        """Return all that is shown at the end of the run."""
+        """Return the numbers that are shown at the end of the run."""
         return HealthSummary(
             self.counts.passes,
             self.by_name(),
@@ -176,8 +177,8 @@ class HealthReport:
     def to_json(self) -> dict[str, Any]:
         """Return the content of health.json.
 
-        passes; for each option of each decision the passes that trained it, and its share of the
-        gradient (null: unknown); the scores by round and epoch.
+        It has the number of passes; for each option of each decision the passes that trained it and
+        its share of the gradient (null: unknown); and the scores by round and epoch.
         """
         counts, sums = self.counts.counts, self.gradients.sums
         samples, known = self.gradients.samples, self.gradients.knows
@@ -195,7 +196,9 @@ class HealthReport:
             "passes": self.counts.passes,
             "gradient_samples": samples,
             "decisions": decisions,
-            "architectures": [self.space.write(one) for one in self.architectures],
+            "architectures": [
+                self.space.write(architecture) for architecture in self.architectures
+            ],
             "scores": {key: dict(found) for key, found in self.scores.items()},
         }
 
@@ -207,7 +210,7 @@ class HealthReport:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another search space."""
+        """Continue from ``state``; raises ValueError if it is of another search space."""
         self.counts.load_state_dict(state["counts"])
         self.gradients.load_state_dict(state["gradients"])
         self.scores = {
@@ -219,12 +222,12 @@ class HealthReport:
 def warn_of_collapse(run: Run, share: float, whose: str) -> bool:
     """Warn of too many parameter-free operations; returns whether there are too many.
 
-    Weight sharing and learned gates drift towards operations that need no training, skips and
-    pools, and end with networks that learn little (DARTS+, arXiv 1909.06035).
+    Weight sharing and learned gates tend towards operations that need no training, i.e. skips and
+    pools, and then give networks that learn little (DARTS+, arXiv 1909.06035).
 
-    whose: "the best architecture", for the message.
+    whose: name of the architecture in the message, e.g. "the best architecture".
     """
-    if share <= COLLAPSED:
+    if share <= COLLAPSE_SHARE:
         return False
     run.say(
         f"the search may have collapsed: {100 * share:.0f} % of the operations of {whose} have no "

@@ -1,4 +1,4 @@
-"""``nasrun rank``: how truly a supernet ranks architectures, against a ground truth."""
+"""``nasrun rank``: measure how well a supernet ranks architectures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
-from nasrun.task.rank_also import Also
+from nasrun.task.rank_also import SecondScorer
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
@@ -34,16 +34,16 @@ from nasrun.values import Architecture, Cost
 
 
 class RankTask(Task):
-    """Measure how truly a supernet ranks architectures, against a ground truth.
+    """Measure how well a supernet ranks architectures, compared with a ground truth.
 
-    architectures: which are ranked; truth: the evaluator whose scores are the ground truth.
+    architectures: the architectures to rank. truth: the evaluator that gives the ground truth.
 
-    also: a second evaluator whose scores of the same supernet are put beside the first's.
-    truth_seeds: runs of a truth that is trained, one after the other; truth_store: folder where
-    their results are kept, so that no network is ever trained twice.
-    epochs: of supernet training after which the ranking is measured; the end is always among them.
-    resamples, confidence: of the bootstrap intervals. top: share of the best, and k: how many are
-    retrained, in the measures of the top.
+    also: a second evaluator of the same supernet, whose scores are compared with the first ones.
+    truth_seeds: number of trainings per architecture if the truth is trained. truth_store: folder
+    of their results, so that no network is trained twice.
+    epochs: epochs of supernet training after which the ranking is measured, besides the end.
+    resamples, confidence: settings of the bootstrap intervals. top, k: share and number of the best
+    architectures in the measures of the top.
     """
 
     settings = "rank"
@@ -107,7 +107,7 @@ class RankTask(Task):
         )
         truth.start(space, splits, run)
         scorer = evaluator.bind(space, splits, run.compute, run.streams)
-        also = Also.over(self, space, splits, run)
+        also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
@@ -123,15 +123,17 @@ class RankTask(Task):
             left = [
                 (name, way)
                 for name, way in ways
-                if len(scores.of(f"{name}/epoch{epoch}")) < len(architectures)
+                if len(scores.trials_of(f"{name}/epoch{epoch}")) < len(architectures)
             ]
-            if left:  # a run that is continued may no longer have the supernet of that epoch
+            if left:  # a continued run may no longer have the supernet of that epoch
                 supernet.train(WHOLE_SPACE, until=epoch)
             for name, way in left:
                 score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
         supernet.drop()
         true_scores = truth.scores(architectures)
-        costs = [space.cost(one, splits.problem, truth.scale) for one in architectures]
+        costs = [
+            space.cost(architecture, splits.problem, truth.scale) for architecture in architectures
+        ]
         supernet.say_health()
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
@@ -141,7 +143,7 @@ class RankTask(Task):
 
 def values(scores: Scores, name: str, epoch: int) -> list[float]:
     """Return the scores after an epoch, in the order of the architectures."""
-    return [trial.score for trial in scores.of(f"{name}/epoch{epoch}")]
+    return [trial.score for trial in scores.trials_of(f"{name}/epoch{epoch}")]
 
 
 def score(
@@ -154,7 +156,7 @@ def score(
     scores: Scores,
 ) -> None:
     """Score all architectures that have no score yet in ``group``."""
-    trials = scores.of(group)
+    trials = scores.trials_of(group)
     with run.stage(group, len(architectures)) as stage:
         stage.advance(len(trials))
         left = architectures[len(trials) :]
@@ -178,9 +180,9 @@ def report(
     costs: Sequence[Cost],
     scores: Mapping[int, Sequence[float]],
     true_scores: TrueScores,
-    also: Also | None,
+    also: SecondScorer | None,
 ) -> dict[str, Any]:
-    """Compare, write the tables and pictures, and say what came out."""
+    """Compare scores with truth; write the tables and pictures, and show the result."""
     epochs = list(scores)
     ranked = RankedArchitectures(
         [setup.search_space.write(architecture) for architecture in architectures],
@@ -208,7 +210,7 @@ def report(
                 confidence=wanted.confidence,
                 rng=run.streams.numpy("bootstrap", epoch),
             )
-        except UserError as error:  # all tied, as a supernet is that has learned nothing yet
+        except UserError as error:  # all scores are tied if the supernet has learned nothing yet
             if epoch == epochs[-1]:
                 raise UserError(
                     f"{error}; what was measured is in {run.directory / RANKING_TABLE}"

@@ -1,4 +1,4 @@
-"""Second scores of the supernet that is ranked, and their agreement with first and truth."""
+"""Second scores of the ranked supernet, and their agreement with first scores and truth."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from nasrun.task.rank import RankTask
 
 
-class Also:
-    """The second scores of a ranking, and their agreement with the first and the truth."""
+class SecondScorer:
+    """Computes second scores of a ranking, and their agreement with first scores and truth."""
 
     def __init__(self, scorer: Scorer, axis: ScoreAxis) -> None:
         self.scorer, self.axis = scorer, axis
         self.scores: dict[int, list[float]] = {}
 
     @staticmethod
-    def over(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> Also | None:
-        """Start the second evaluator; None: none wanted. UserError: it cannot score the space."""
+    def bind(wanted: RankTask, space: SearchSpace, splits: Splits, run: Run) -> SecondScorer | None:
+        """Bind ``rank.also``, if there is one; raises UserError if it does not fit the space."""
         if wanted.also is None:
             return None
         try:
             scorer = wanted.also.bind(space, splits, run.compute, run.streams)
         except UserError as error:
             raise UserError(f"rank.also: {error}") from error
-        return Also(scorer, wanted.also.axis("rank.also"))
+        return SecondScorer(scorer, wanted.also.axis("rank.also"))
 
     def compare(
         self,

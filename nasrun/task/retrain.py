@@ -1,4 +1,4 @@
-"""``nasrun retrain``: train one architecture from scratch, then read the test set."""
+"""``nasrun retrain``: train one architecture from scratch, and test it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nasrun.values import Architecture
 
 
 class RetrainTask(Task):
-    """Train one architecture from scratch: of a run, of its front, or of a file."""
+    """Train one architecture from scratch; it comes from a run, its front, or a file."""
 
     takes = ARCHITECTURE
 
@@ -39,7 +39,7 @@ class RetrainTask(Task):
             raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
         hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
         if directory is None:
-            path = Path(str(file)).expanduser().resolve()  # the user's own file may well be a link
+            path = Path(str(file)).expanduser().resolve()  # the user's own file may be a link
         elif pick is None:
             path = Path(str(directory)).expanduser() / ARCHITECTURE
         else:
@@ -55,8 +55,8 @@ class RetrainTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
 
-        source: an architecture.json; the front of a search, whose place is the setting ``pick``;
-        or a file with an architecture as its space writes it.
+        source: an architecture.json; or the front of a search, of which the setting ``pick``
+        chooses an architecture; or a file with an architecture as its space writes it.
         """
         assert source is not None  # see the methods above  # noqa: S101
         try:
@@ -79,9 +79,9 @@ class RetrainTask(Task):
 def retrain_architecture(
     setup: Setup, run: Run, splits: Splits, architecture: Architecture
 ) -> dict[str, Any]:
-    """Train at the final scale and measure; the only place where the test images are read.
+    """Train at the final scale and measure; only here are the test images read.
 
-    A run that is continued trains what is left.
+    A run that is continued trains only the rest.
     """
     trainer, space = setup.retrain.trainer, setup.search_space
     if setup.retrain.truth is not None:
@@ -110,9 +110,9 @@ def retrain_architecture(
 
 
 def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture) -> dict[str, Any]:
-    """Look up the accuracy of the winner in ``retrain.truth``, in the place of a training."""
+    """Look up the accuracy of the winner in ``retrain.truth``, instead of training it."""
     truth = setup.retrain.truth
-    assert truth is not None  # the caller has looked  # noqa: S101
+    assert truth is not None  # checked by the caller  # noqa: S101
     scorer = truth.bind(setup.search_space, splits, run.compute, run.streams)
     (trial,) = scorer.score([architecture], None, run)
     cost = setup.search_space.cost(architecture, splits.problem, "final")
@@ -124,7 +124,7 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
 
 
 def measure(training: Training[Network], split: Split, run: Run) -> float:
-    """Accuracy of the trained network; raises UserError where its outputs are not finite."""
+    """Accuracy of the trained network; raises UserError if its outputs are not finite."""
     batches = split.eval_batches(training.settings.batch_size)
     measured = accuracy(training.network, batches, run.compute, run)
     if math.isnan(measured):
@@ -136,7 +136,7 @@ def measure(training: Training[Network], split: Split, run: Run) -> float:
 
 
 def say_winner(setup: Setup, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:
-    """The result in words, and what to type next."""
+    """Show the result in words, and the commands to type next."""
     run.say()
     for line in setup.search_space.describe(architecture):
         run.say(line)

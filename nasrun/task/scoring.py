@@ -16,7 +16,7 @@ from nasrun.values import Architecture, Trial
 
 
 class SameImages:
-    """A check in checkpoints: the images are those that the run began with."""
+    """A check, kept in checkpoints, that the images are those that the run began with."""
 
     def __init__(self, splits: Splits) -> None:
         self.images = {
@@ -28,7 +28,7 @@ class SameImages:
         return dict(self.images)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where they are others."""
+        """Raise UserError if the images differ from those of ``state``."""
         for split, now in self.images.items():
             if now != state[split]:
                 raise UserError(
@@ -40,20 +40,20 @@ class SameImages:
 class Scores:
     """Trials by the name of their group (a round, an epoch, the shortlist), in order.
 
-    They are kept in checkpoints, so a run that is continued scores what is left.
+    They are kept in checkpoints, so a run that is continued scores only the rest.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.groups: dict[str, list[Trial]] = {}
 
-    def of(self, group: str) -> list[Trial]:
-        """Return the trials of a group, to be added to; none at first."""
+    def trials_of(self, group: str) -> list[Trial]:
+        """Return the list of trials of a group, to which trials may be added."""
         return self.groups.setdefault(group, [])
 
     @property
     def mark(self) -> tuple[int, ...]:
-        """Equal marks, equal states: trials are only ever added."""
+        """The number of trials of each group: equal marks mean equal states."""
         return tuple(map(len, self.groups.values()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Scores:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the state belongs to another search space."""
+        """Continue from ``state``; raises UserError if it belongs to another search space."""
         self.groups = {
             str(group): [Trial.from_json(trial) for trial in trials]
             for group, trials in state.items()
@@ -84,10 +84,10 @@ def score_all(
 ) -> Iterator[Trial]:
     """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
 
-    When the caller asks for the next one, the run may write a checkpoint or stop. A score that is
-    no number stops the search or, by ``on_nonfinite=skip``, counts as the worst.
+    When the caller asks for the next trial, the run may write a checkpoint or stop. A score that is
+    not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst.
 
-    context: stands beside each trial in trials.jsonl, e.g. the round.
+    context: is added to each trial in trials.jsonl, e.g. the round.
     """
     for trial in scorer.score(architectures, supernet, run, gates_of):
         if not math.isfinite(trial.score):

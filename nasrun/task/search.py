@@ -29,15 +29,15 @@ class SearchTask(Task):
     same_images = True
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
-        """Do the whole job, or what is left of it; returns what stands in result.json.
+        """Do the whole search, or the rest of it; returns the content of result.json.
 
-        source: weights of a supernet that has been trained already; then that is left out.
+        source: weights of a trained supernet, which then is not trained here; None: no weights.
         """
         splits = setup.load(run.compute.device)
         space = setup.search_space
         setup.check_algo()
         setup.check_networks(splits.problem)
-        if setup.retrain.truth is not None:  # what it lacks is told before anything trains
+        if setup.retrain.truth is not None:  # mistakes are reported before anything trains
             setup.retrain.truth.bind(space, splits, run.compute, run.streams)
         latencies = setup.budget.latency.bind(
             space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
@@ -72,7 +72,7 @@ class SearchTask(Task):
 
         winner, result = choose_winner(setup, run, search, splits, scores)
         run.save_architecture(winner.architecture)
-        # Before the winner is trained for long, not only in the summary.
+        # Warn before the long training of the winner, not only in the summary.
         result["parameter_free"] = space.free_share(winner.architecture)
         warn_of_collapse(run, result["parameter_free"], "the winner")
         result |= retrain_architecture(setup, run, splits, winner.architecture)
@@ -91,9 +91,9 @@ def score_round(
     supernet: SupernetStage,
     scores: Scores,
 ) -> None:
-    """Score whatever the algorithm asks for in this round."""
-    trials = scores.of(f"round{round_.index}")
-    best = max(trials, key=lambda trial: trial.score, default=None)  # of equals the first
+    """Score all architectures that the algorithm asks for in this round."""
+    trials = scores.trials_of(f"round{round_.index}")
+    best = max(trials, key=lambda trial: trial.score, default=None)  # of equal scores the first
     with run.stage(f"score/round{round_.index}", len(trials) + round_.evaluations) as stage:
         stage.advance(len(trials))
         while architectures := search.ask():
@@ -115,7 +115,7 @@ def score_round(
 def choose_winner(
     setup: Setup, run: Run, search: Search, splits: Splits, scores: Scores
 ) -> tuple[Trial, dict[str, Any]]:
-    """Choose the winner, among the best by brief stand-alone training where that is asked for.
+    """Choose the winner; with a shortlist, by brief stand-alone training of the best.
 
     Source: the final selection of NAO-V2's released code.
     """
@@ -123,7 +123,7 @@ def choose_winner(
     if len(found) == 1:
         return found[0], {"score": found[0].score}
     run.say(f"the best {len(found)} of the search, each trained briefly from scratch")
-    trials = scores.of("shortlist")
+    trials = scores.trials_of("shortlist")
     scorer = setup.shortlist.evaluator.bind(setup.search_space, splits, run.compute, run.streams)
     names = [trial.architecture for trial in found]
     done = len(trials)
@@ -133,7 +133,7 @@ def choose_winner(
         stage.advance(done)
         for trial in score_all(scorer, names[done:], trials, run, round="shortlist"):
             stage.advance(score=trial.score)
-    winner = max(trials, key=lambda trial: trial.score)  # of equals the first
+    winner = max(trials, key=lambda trial: trial.score)  # of equal scores the first
     searched = {trial.architecture: trial.score for trial in found}
     return winner, {
         "score": searched[winner.architecture],

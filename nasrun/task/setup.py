@@ -31,12 +31,12 @@ from nasrun.values import Architecture, Problem
 BYTES_TRAINED = 12
 """For each parameter: value, gradient and momentum, of four bytes each."""
 
-CERTAIN = 8
-"""A supernet has fewer parameters than so many times its options times its largest network."""
+SHARING_FACTOR = 8
+"""Upper bound: params(supernet) < SHARING_FACTOR × options × params(largest network)."""
 
 
 class Shortlist:
-    """The best ``count`` of a search are trained briefly and ranked again; 0 or 1: not at all."""
+    """Settings of brief trainings that rank the best ``count`` of a search again; 0, 1: none."""
 
     def __init__(self, *, count: NonNegativeInt, trainer: Trainer) -> None:
         self.count = count
@@ -45,9 +45,10 @@ class Shortlist:
 
 
 class Retrain:
-    """How the winner is trained from scratch, and on which images.
+    """Settings of the training of the winner from scratch.
 
-    truth: an evaluator whose scores, e.g. a table's, stand for the training; None: it is trained.
+    images: the images to train on.
+    truth: an evaluator, e.g. a table, whose score replaces the training; None: train.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Retrain:
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a run; one for each config group, and the settings of the top level."""
+    """The built configuration: an object for each group, and the settings of the top level."""
 
     seed: NonNegativeInt
     split_seed: NonNegativeInt
@@ -95,11 +96,11 @@ class Setup:
     health: Health | None = None
 
     def load(self, device: torch.device) -> Splits:
-        """The images; raises UserError where the dataset cannot give them."""
+        """Load the images; raises UserError if the dataset cannot provide them."""
         return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
 
     def check_gates(self) -> None:
-        """Raises UserError where the sampler sets gates that the search space does not have."""
+        """Raise UserError if the sampler sets gates that the search space does not take."""
         kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
         if kind not in kinds:
             raise UserError(
@@ -118,7 +119,7 @@ class Setup:
         steps: int,
         steps_per_epoch: int,
     ) -> GatesOfStep:
-        """Return the gates of each step: by the warm-up first, then by the sampler.
+        """Return the gates of each step: first those of the warm-up, then those of the sampler.
 
         steps: of the whole training.
         """
@@ -137,7 +138,7 @@ class Setup:
     def check_algo(self) -> None:
         """Check that the search algorithm fits the space, the sampler and the evaluator.
 
-        Raises UserError where it does not.
+        Raises UserError if it does not fit.
         """
         algo = self.search_algo
         name = type(algo).__name__
@@ -166,7 +167,7 @@ class Setup:
     def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:
         """Build the stand-alone networks once, before anything trains.
 
-        Raises UserError where they cannot be built or do not fit into the memory.
+        Raises UserError if they cannot be built or do not fit into the memory.
         """
         streams = Streams(self.seed).sub("check")
         chosen = architecture or self.search_space.sample(streams.numpy("architecture"))
@@ -183,11 +184,11 @@ class Setup:
                 self.search_space.network(chosen, problem, scale, auxiliary=trainer.auxiliary)
 
     def check_supernet(self, problem: Problem) -> None:
-        """Raises UserError where the memory cannot hold the supernet in training."""
+        """Raise UserError if the supernet in training does not fit into the memory."""
         space = self.search_space
         options = sum(len(decision.options) for decision in space.decisions)
-        most = BYTES_TRAINED * CERTAIN * options * space.cost_bound(problem).params
-        if most > available_bytes():  # then it is worth the seconds that counting takes
+        most = BYTES_TRAINED * SHARING_FACTOR * options * space.cost_bound(problem).params
+        if most > available_bytes():  # only then count exactly, which takes seconds
             exact = network_bytes(lambda: space.supernet(problem, auxiliary=self.trainer.auxiliary))
             check_fits(
                 BYTES_TRAINED // 4 * exact,

@@ -1,4 +1,4 @@
-"""``nasrun supernet``: train a supernet of the whole space, for searches that start from it."""
+"""``nasrun supernet``: train a supernet of the whole space, for later searches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 
 
 class SupernetTask(Task):
-    """Train the supernet of a search with a single round, and nothing else."""
+    """Train the supernet of a search with a single round, without searching."""
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
-        """Train the supernet, or what is left of it.
+        """Train the supernet, or finish its training.
 
-        Raises UserError where the search algorithm trains a pool of architectures, which it makes
-        up as it goes, or its gates: then there is no such supernet.
+        Raises UserError if the search algorithm trains pools of architectures, which depend on the
+        search, or learns its gates: then there is no single supernet to train.
         """
         name = type(setup.search_algo).__name__
         if setup.search_algo.trains_pool:

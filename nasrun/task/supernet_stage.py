@@ -18,13 +18,13 @@ from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.training import Training
 
 WHOLE_SPACE = Round(0, None, fresh_supernet=True, evaluations=0)
-"""A single round of training that no search algorithm has asked for."""
+"""A round of training of the whole space, without a search algorithm."""
 
 
 class SupernetStage:
     """The supernet of a run, which is trained round by round unless it is loaded.
 
-    network: None where no supernet is needed.
+    network: None if no supernet is needed.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class SupernetStage:
         weights: Path | None = None,
         needed: bool = True,
     ) -> None:
-        """Make the supernet; nothing is written, but for weights that are loaded.
+        """Make the supernet; writes nothing, except a copy of loaded weights.
 
-        search: the one that is trained for, None: none. weights: of a trained supernet.
-        Raises UserError where the memory cannot hold it, or where the weights do not fit.
+        search: the search that the supernet is for; None: no search. weights: file of a trained
+        supernet. Raises UserError if the supernet does not fit into the memory, or the weights do
+        not fit the supernet.
         """
         self.setup, self.run, self.splits, self.search = setup, run, splits, search
         self.loaded = weights is not None
@@ -55,7 +56,7 @@ class SupernetStage:
             if search is not None:
                 check_may_be_loaded(setup.search_algo)
             run.load_weights(weights, self.training.network)
-            # Before the run begins: once it has, only its own directory is read.
+            # Loaded before the run begins: after that only its own directory is read.
             run.save_weights("supernet", self.training.network)
             self.training.rest()
 
@@ -68,20 +69,20 @@ class SupernetStage:
         return self.training is not None and not self.loaded
 
     def keep(self) -> None:
-        """Have checkpoints keep its state; a run that is continued takes it up."""
+        """Keep the state in checkpoints; in a continued run, restore it."""
         if self.health is not None:
             self.run.keep("health", self.health)
         if self.training is not None and not self.loaded:
             self.run.keep("supernet", self.training)
 
     def drop(self) -> None:
-        """Have later checkpoints do without it."""
+        """Leave the state out of later checkpoints."""
         self.run.drop("supernet")
 
     def train(self, round_: Round, *, until: int | None = None) -> None:
-        """Train what is left of a round, and save supernet.safetensors.
+        """Train the rest of a round, and save supernet.safetensors.
 
-        until: stop after so many epochs of the round; the next call goes on. None: at its end.
+        until: stop after this epoch of the round; the next call continues. None: at its end.
         """
         training = self.training
         if training is None or self.loaded:
@@ -99,20 +100,20 @@ class SupernetStage:
                     training.train_round(self.run, name, gates, epochs=epoch)
                 if self.health is not None:
                     self.health.measure(training, round_.index, epoch)
-        elif self.health is not None:  # it may have been stopped just before
+        elif self.health is not None:  # the run may have been stopped just before this
             self.health.measure(training, round_.index, last)
         training.rest()
         self.run.save_weights("supernet", training.network)
-        # Scoring may leave the supernet's statistics changed, so its state must be safe before.
+        # An interrupted scoring may leave changed statistics, so the state is saved before.
         self.run.checkpoint()
 
     def say_health(self) -> None:
-        """Show the health report, where there is one."""
+        """Show the health report, if there is one."""
         if self.health is not None:
             say_health(self.run, self.health.summary())
 
     def _gates(self, round_: Round, training: Training[Supernet]) -> GatesOfStep:
-        """Return what each step opens: by the gates' learner, or by warm-up and sampler."""
+        """Return the gates of each step, set by the learner, or by warm-up and sampler."""
         if learner := training.rules.learner:
             return learner.gates
         return self.setup.gates(
@@ -122,7 +123,7 @@ class SupernetStage:
         )
 
     def _begin(self, first_round: int) -> Training[Supernet]:
-        """Return a supernet with new weights, to be trained from ``first_round`` on."""
+        """Return the training of a new supernet, from ``first_round`` on."""
         setup, run, splits, search = self.setup, self.run, self.splits, self.search
         trainer, space = setup.trainer, setup.search_space
         setup.check_supernet(splits.problem)
@@ -169,7 +170,7 @@ class SupernetStage:
 
 
 def check_may_be_loaded(algo: SearchAlgo) -> None:
-    """Raises UserError where the algorithm must train its supernet itself."""
+    """Raise UserError if the algorithm must train its supernet itself."""
     name = type(algo).__name__
     if algo.rounds > 1:
         raise UserError(

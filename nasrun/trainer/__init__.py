@@ -1,1 +1,1 @@
-"""The one training loop, for supernets and stand-alone networks alike."""
+"""The training loop of supernets and stand-alone networks."""

@@ -1,4 +1,4 @@
-"""Learners of gates: they take a step of their own beside every step of the weights."""
+"""The interface of gate learners, which take a step beside every step of the weights."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from nasrun.values import Problem
 
 
 class Gradients(Protocol):
-    """The operations on a network under training that a learner of gates may use."""
+    """The operations on a network in training that a learner of gates may use."""
 
     @property
     def network(self) -> nn.Module:
         """The supernet."""
 
     def learning_rate(self) -> float:
-        """The learning rate of the weights in this step."""
+        """Return the learning rate of the weights in this step."""
 
     def look_ahead(self) -> list[tuple[Tensor, Tensor]]:
         """Move the weights as their next step would, and drop their gradients.
 
-        Returns each weight that can learn, in the order of the network's parameters, with its old
-        value: the caller moves the weights back.
+        Returns each trainable weight with its old value, in the order of the network's parameters;
+        the caller must restore the values.
         """
 
     def gradients(
         self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
     ) -> Tensor:
-        """Add the gradients of the mean loss to the ``grad`` of ``inputs``, and of nothing else.
+        """Add the gradients of the mean loss to the ``grad`` of ``inputs`` only.
 
         images: [B, C, H, W]; labels: [B].
         Returns (loss, accuracy) [2]. Dropout and drop-path are off.
@@ -48,12 +48,12 @@ class Gradients(Protocol):
 
 @dataclass(frozen=True)
 class GateContext:
-    """The data, the schedule and the random streams that a learner of gates is made with.
+    """The data, the schedule and the random streams for a learner of gates.
 
     train: the images that the weights learn from.
-    held_out: images that no weight has seen.
+    held_out: images that the weights do not learn from.
     batch_size: images of a step.
-    steps: steps of the weights, in the whole training.
+    steps: steps of the weights in the whole training.
     steps_per_epoch: steps of the weights in an epoch.
     """
 
@@ -69,7 +69,7 @@ class GateContext:
 
 
 class Batches:
-    """Batches of a split by the number of a step, in an order of their own."""
+    """Batches of a split by step number, in an order that its streams determine."""
 
     def __init__(self, split: Split, batch_size: int, streams: Streams) -> None:
         self.split, self.batch_size, self.streams = split, batch_size, streams
@@ -77,7 +77,7 @@ class Batches:
         self._batches: Iterator[Batch] = iter(())
 
     def batch_of_step(self, step: int) -> Batch:
-        """Images [B, C, H, W] and labels [B], augmented; always the same for a step."""
+        """Return augmented images [B, C, H, W] and labels [B]; always the same for a step."""
         if step != self._next:
             self._batches = self.split.train_batches(
                 self.batch_size, streams=self.streams, first_step=step
@@ -96,7 +96,7 @@ class RunningMeans:
         self._steps.append(measured)
 
     def pop_means(self) -> dict[str, float]:
-        """Return the means and forget the steps; empty where there was no step."""
+        """Return the means and forget the steps; empty if there was no step."""
         steps, self._steps = self._steps, []
         if not steps:
             return {}
@@ -104,18 +104,18 @@ class RunningMeans:
         return {"gates_loss": loss, "gates_accuracy": accuracy}
 
     def to_tensor(self) -> Tensor:
-        """The steps [n, 2], for a state."""
+        """Return the measured values [n, 2], for a state."""
         return torch.stack(self._steps) if self._steps else torch.zeros(0, 2)
 
     def load_tensor(self, steps: Tensor, device: torch.device) -> None:
-        """Take the steps [n, 2] of a state in the place of the own ones."""
+        """Replace the measured values by those of a state, [n, 2]."""
         self._steps = list(steps.to(device))
 
 
 class GateLearner(ABC):
-    """Sets the gates of every step of supernet training, and learns from the outcome.
+    """Sets the gates of every step of supernet training, and learns them.
 
-    It is complete when constructed. Its state is part of the state of its search.
+    It is ready to use when constructed. The state of its search contains its state.
     """
 
     @abstractmethod
@@ -124,26 +124,26 @@ class GateLearner(ABC):
 
     @abstractmethod
     def gates(self, step: int) -> list[Gates]:
-        """The gates of the weights' step, one forward and backward pass for each."""
+        """Return the gates of the weights' step; each has a forward and a backward pass."""
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that a resumed run needs."""
+        """Return all that a resumed run needs."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
 
     def learn_after(self, step: int) -> None:  # noqa: B027 - most learn before
-        """Learn after the weights' step, which has left its gradients in gates that require any."""
+        """Learn after the weights' step; gates that require gradients have them now."""
 
     def drop_gradients(self) -> None:  # noqa: B027 - most gates have none in the weights' step
-        """Drop the gradients of the weights' step, which is taken again or skipped."""
+        """Drop the gradients of the weights' step, since it is repeated or skipped."""
 
     def pop_metrics(self) -> dict[str, float]:
-        """Return what was measured since the last call, for a line of metrics, and forget it."""
+        """Return the means measured since the last call, for a line of metrics, and forget them."""
         return {}
 
     def warning(self) -> str | None:
-        """A warning for the user if the gates as they are now give no answer, else None."""
+        """Return a warning if the learned gates are still undecided, else None."""
         return None

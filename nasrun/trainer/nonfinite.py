@@ -14,21 +14,21 @@ from nasrun.run.monitor import Monitor
 from nasrun.search_space.gates import Gate, Gates
 
 MAX_SKIPPED_STEPS = 100
-"""Skipped steps in a row after which the training stops: the weights are beyond help."""
+"""The training stops after so many skipped steps in a row: the weights are then useless."""
 
 MAX_LISTED_PATHS = 4
-"""Paths of a step that a message lists; of more it gives only the number."""
+"""Upper bound of the paths of a step that a message lists; otherwise it gives their number."""
 
 
 class Buffers:
-    """A copy of a network's buffers (batch norm statistics), to go back to."""
+    """A copy of a network's buffers (batch norm statistics), to restore them."""
 
     def __init__(self, network: nn.Module) -> None:
         self.buffers = list(network.buffers())
         self.saved = [buffer.clone() for buffer in self.buffers]
 
     def save(self) -> None:
-        """Copy the buffers as they are."""
+        """Copy the current buffers."""
         self._copy(self.buffers, self.saved)
 
     def restore(self) -> None:
@@ -39,7 +39,7 @@ class Buffers:
     @torch.no_grad()
     def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         if source:
-            torch._foreach_copy_(target, source)  # one call: a supernet has thousands
+            torch._foreach_copy_(target, source)  # one call for thousands of buffers
 
 
 def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
@@ -48,7 +48,7 @@ def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def _gate_to_json(gate: Gate) -> int | dict[str, float]:
-    """Return a gate as JSON; a weight that differs between images as its mean."""
+    """Return a gate as JSON; weights that differ between images are averaged."""
     if isinstance(gate, int):
         return gate
     return {str(option): float(torch.as_tensor(w).detach().mean()) for option, w in gate.items()}
@@ -64,7 +64,7 @@ def stop_over_loss(
     gates: Sequence[Gates] | None,
     skipped: int,
 ) -> NoReturn:
-    """Raise UserError over the loss of ``step``, with all that helps to find the cause."""
+    """Raise UserError about the loss of ``step``, with details to find the cause."""
     shown = [[_gate_to_json(gate) for gate in path] for path in gates] if gates else None
     what = ""
     if shown:
@@ -73,12 +73,12 @@ def stop_over_loss(
             paths = f"one of {len(shown)} paths"
         elif single:
             paths = f"architecture {', '.join(map(str, shown))}"
-        else:  # weights of many options, for the note alone
+        else:  # weights of many options stand only in the note
             paths = f"a mixture over {len(shown[0])} decisions"
         what = f" of {paths}"
     note = monitor.write_note(
         "nonfinite",
-        # JSON has no sign for infinity.
+        # JSON has no number for infinity.
         {
             "stage": name,
             "step": step,

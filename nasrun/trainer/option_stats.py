@@ -14,29 +14,29 @@ from nasrun.values import Decision
 
 
 class StepWatch(Protocol):
-    """Is told of every step of a training, and changes no weight, gradient or random stream."""
+    """An observer of the steps of a training; changes no weight, gradient or random stream."""
 
     def stepped(self, step: int, paths: Sequence[Gates]) -> None:
-        """Called when the gradients of ``step`` are there and the weights have not moved yet."""
+        """Called when the gradients of ``step`` are computed, before the weights change."""
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
         """Called with each line of metrics.
 
-        progress: the share of all steps that are done, in [0, 1].
+        progress: share of all steps that are done, in [0, 1].
         """
 
 
 class OptionCounts:
     """Counts the forward and backward passes in which each option was open.
 
-    counts: [D][K]; passes: their number in all. In mixtures every option counts whose weight is
-    not 0.
+    counts: by decision and option, [D][K]. passes: number of all passes. In mixtures an option
+    counts if its weight is not 0.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self.passes = 0
         self._counts = [[0] * len(decision.options) for decision in decisions]
-        # Weights that may lie on a GPU: read all at once, where the training waits for it anyhow.
+        # Weights that may lie on a GPU; they are read together when the training waits for the GPU.
         self._unread: list[tuple[list[tuple[int, int]], Tensor]] = []
 
     def add(self, paths: Sequence[Gates]) -> None:
@@ -66,7 +66,7 @@ class OptionCounts:
         return self._counts
 
     def read(self) -> None:
-        """Fetch the weights that have not been read yet."""
+        """Read the weights that have not been read yet."""
         for places, weights in self._unread:
             for (decision, option), weight in zip(places, weights.tolist(), strict=True):
                 self._counts[decision][option] += weight != 0
@@ -77,7 +77,7 @@ class OptionCounts:
         return {"passes": self.passes, "counts": [list(row) for row in self.counts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it is of other decisions."""
+        """Continue from ``state``; raises ValueError if it is of other decisions."""
         self.passes, self._unread = int(state["passes"]), []
         self._counts = _numbers(state["counts"], self._counts, int)
 
@@ -85,10 +85,10 @@ class OptionCounts:
 class OptionGradients:
     """Measures the share of each option's weights in the squared gradient norm of a supernet.
 
-    Before clipping; [D][K], the mean over the ``samples`` steps that were measured.
-    A weight belongs to an option where nothing but that option uses it, as the supernet tells
-    (``Supernet.option_modules``); stem, head and what options share belong to none. A weight on
-    which two decisions must agree counts for both.
+    Shares are [D][K], before clipping, averaged over the ``samples`` measured steps. A weight
+    belongs to an option if only that option uses it (``Supernet.option_modules``); stem, head and
+    shared weights belong to no option. A weight that needs the options of two decisions counts for
+    both.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -99,7 +99,7 @@ class OptionGradients:
         self._unread: list[tuple[list[list[tuple[int, int]]], Tensor]] = []
 
     def knows(self, decision: int) -> bool:
-        """Whether there are samples, and weights that belong to options of ``decision``."""
+        """Tell whether there are samples, and weights that belong to options of ``decision``."""
         return self.samples > 0 and decision in self._known
 
     def begin(self, supernet: Supernet) -> None:
@@ -116,7 +116,7 @@ class OptionGradients:
 
     @torch.no_grad()
     def look(self) -> None:
-        """Add a sample: the gradients as they are now."""
+        """Add a sample of the current gradients."""
         active = [(p.grad, owners) for p, owners in self._parameters if p.grad is not None]
         if active and self._known:
             norms = torch.stack(torch._foreach_norm([gradient for gradient, _ in active]))
@@ -143,7 +143,7 @@ class OptionGradients:
         return {"samples": self.samples, "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it is of other decisions."""
+        """Continue from ``state``; raises ValueError if it is of other decisions."""
         self.samples, self._unread = int(state["samples"]), []
         self._sums = _numbers(state["sums"], self._sums, float)
 

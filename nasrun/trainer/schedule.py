@@ -14,12 +14,12 @@ class Schedule(BaseModel):
     """The learning rate over the steps of a training, from ``lr`` to ``lr_end``.
 
     kind: cosine, linear, polynomial, exponential or constant.
-    spans: ``round`` starts afresh in each round of supernet training, ``run`` covers all rounds.
-    cycle_epochs: epochs of the first cosine cycle, 0 for a single cycle over the whole span; each
+    spans: ``round``: starts anew in each round of supernet training; ``run``: covers all rounds.
+    cycle_epochs: epochs of the first cosine cycle; 0: a single cycle over the whole span. Each
     further cycle is cycle_factor times as long (warm restarts, Loshchilov & Hutter 2017).
-    power: of the polynomial schedule, lr_end + (lr - lr_end) (1 - t / T)^power.
-    decay: factor of the exponential schedule, once each epoch.
-    warmup_epochs: epochs over which the rate first rises linearly from 0.
+    power: exponent of the polynomial schedule, lr_end + (lr - lr_end) (1 - t / T)^power.
+    decay: factor of the exponential schedule, applied once per epoch.
+    warmup_epochs: epochs at the start in which the rate rises linearly from 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +39,7 @@ class Schedule(BaseModel):
     ) -> float:
         """Return the learning rate of ``step`` in 0 .. steps - 1.
 
-        power: of the polynomial schedule, instead of its own.
+        power: exponent of the polynomial schedule that replaces its own.
         """
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
@@ -56,7 +56,7 @@ class Schedule(BaseModel):
             return float(self.lr_end + (self.lr - self.lr_end) * (1 - step / steps) ** power)
         position, cycle = float(step), self.cycle_epochs * steps_per_epoch
         if cycle > 0:
-            cycle = max(cycle, 1.0)  # a cycle has a step at least
+            cycle = max(cycle, 1.0)  # a cycle has at least one step
             if self.cycle_factor == 1:
                 position %= cycle
             while position >= cycle:

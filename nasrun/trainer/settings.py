@@ -1,4 +1,4 @@
-"""Settings of a training, below all modules that carry it out."""
+"""Settings of a training; imports no module that carries it out."""
 
 from __future__ import annotations
 

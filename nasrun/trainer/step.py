@@ -28,9 +28,9 @@ Paths = Sequence[tuple[Gates, ...]]
 class StepPosition:
     """The place of a step in its training.
 
-    name: of the training, for messages. step: number in its round. global_step: number over all
-    rounds, which names the random stream of the noise. progress: share of what the schedule spans
-    that is done with this step, in (0, 1].
+    name: name of the training, for messages. step: number in its round. global_step: number over
+    all rounds, which names the random stream of the noise. progress: share of the schedule's steps
+    that are done after this step, in (0, 1].
     """
 
     name: str
@@ -40,11 +40,10 @@ class StepPosition:
 
 
 class BatchGradients:
-    """Computes the gradients of the weights on the images of one step.
+    """Computes the gradients of the weights on the images of one step; changes no weight.
 
-    It changes no weight, and knows neither the loop nor the learning rate.
-    images_at_once: images that go through the network together; None: the whole batch. Where
-    memory is short and ``batch_size=auto``, it is halved until they fit.
+    images_at_once: images that go through the network together; None: the whole batch. If memory
+    is short and ``batch_size=auto``, it is halved until they fit.
     """
 
     def __init__(
@@ -73,11 +72,12 @@ class BatchGradients:
     ) -> Tensor:
         """Add the gradients of the mean loss over all paths and microbatches to ``grad``.
 
-        images [B, C, H, W], labels [B]; gates: a path each, None: the network takes images alone.
-        inputs: the only tensors that get gradients, and then without noise; None: all weights that
-        take part. Returns the mean (loss, accuracy) [2].
-        Raises UserError where the memory is short and the batch must not be split further, as
-        ghost batches never are.
+        images: [B, C, H, W]. labels: [B]. gates: one for each path; None: the network needs no
+        gates.
+        inputs: the only tensors that get gradients, computed without noise; None: all weights that
+        are used. Returns the mean (loss, accuracy) [2].
+        Raises UserError if the memory is short and the batch must not be split further; ghost
+        batches are never split.
         """
         paths: Paths = [(path,) for path in gates] if gates else [()]
         if self._buffers:
@@ -90,14 +90,14 @@ class BatchGradients:
                 else:
                     self.network.noise.stop()
                 measured = torch.zeros(2, device=self.compute.device)
-                for part, answers, trained in microbatches(
+                for microbatch, answers, trained in microbatches(
                     images, labels, paths, self.images_at_once, self.rules.ghost_batch
                 ):
-                    share = len(part) / len(images) / len(trained)
+                    share = len(microbatch) / len(images) / len(trained)
                     targets = answers
                     for path in trained:
                         with self.compute.autocast():
-                            logits = self.network(part, *path)
+                            logits = self.network(microbatch, *path)
                         loss = self._loss(logits, targets)
                         torch.autograd.backward(loss * share, inputs=inputs)
                         if self.rules.distillation and targets is answers:
@@ -108,13 +108,13 @@ class BatchGradients:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside of the handler, whose traceback would keep the memory; so would these.
+            # Done outside the handler, whose traceback would keep memory; so would these tensors.
             loss = logits = targets = labels
             self.discard(inputs)
             self._halve_images_at_once(len(images), position)
 
     def are_finite(self, measured: Tensor) -> bool:
-        """Whether the loss in ``measured`` and all gradients are finite."""
+        """Tell whether the loss in ``measured`` and all gradients are finite."""
         return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
 
     def discard(self, inputs: Sequence[Tensor] | None = None) -> None:
@@ -180,20 +180,20 @@ def microbatches(
 ) -> Iterator[tuple[Tensor, Tensor, Paths]]:
     """Yield images and labels that go through the network together, and the paths they take.
 
-    images_at_once: images at most; None: all. With ghost batches, of that size, each has a path of
-    its own, or all have the only one there is. Batch norm has no statistics of one image, so
-    microbatches are never so small.
+    images_at_once: upper bound of the images; None: all. Ghost batches, of size ``ghost_batch``,
+    have a path each, or share the only path. No microbatch has a single image, since batch norm
+    needs two.
     """
     if ghost_batch is None:
         count = -(-len(images) // (images_at_once or len(images)))
         count = max(min(count, len(images) // 2), 1)
-        for part, answers in zip(
+        for microbatch, answers in zip(
             images.tensor_split(count), labels.tensor_split(count), strict=True
         ):
-            yield part, answers, paths
+            yield microbatch, answers, paths
         return
-    # The last batch of an epoch may be smaller, and then its last ghost batch; its lone image
-    # joins the one before.
+    # The last batch of an epoch may be smaller, and so may its last ghost batch. If that has a
+    # single image, the image joins the ghost batch before.
     starts = list(range(0, len(images), ghost_batch))
     if len(images) - starts[-1] == 1 and len(starts) > 1:
         starts.pop()

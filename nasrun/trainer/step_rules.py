@@ -1,4 +1,4 @@
-"""Rules of supernet training that depend on the paths of a step: their sizes or options."""
+"""Rules of supernet training that depend on the sizes or options of a step's paths."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nasrun.values import Architecture, Problem
 
 
 class SizePower(BaseModel):
-    """The power of a polynomial schedule by the size of the path; small paths decay faster.
+    """Exponent of a polynomial schedule by the size of the path; small paths decay faster.
 
-    smallest, largest: the power for the smallest and the largest architecture of the space; linear
+    smallest, largest: exponent for the smallest and the largest architecture of the space; linear
     in log(size) between them.
     """
 
@@ -36,12 +36,14 @@ class StepRules:
     """The rules that a training step follows for its paths.
 
     distillation: the first path learns the labels, the others its soft outputs (Sandwich).
-    power: of the polynomial schedule, by the paths of the step; None: the schedule's own.
-    momentum: which of ``momenta`` buffers an update uses; None: there is one.
-    ghost_batch: images that each path trains, the first ones the first path and so on (ghost batch
-    norm, Hoffer et al. 2017); None: every path trains the whole batch.
-    learner: of the gates, which takes a step of its own beside that of the weights.
-    watch: is told of every step and changes nothing.
+    power: gives the exponent of the polynomial schedule for the paths of a step; None: the
+    schedule's own.
+    momentum: gives the index of the momentum buffer that an update uses; None: there is only one.
+    momenta: number of momentum buffers.
+    ghost_batch: images that each path trains, in order (ghost batch norm, Hoffer et al. 2017);
+    None: every path trains the whole batch.
+    learner: the learner of gates, which takes a step beside each step of the weights.
+    watch: an observer of the steps, which changes nothing.
     """
 
     distillation: bool = False
@@ -54,12 +56,12 @@ class StepRules:
 
 
 class PathRules:
-    """The configured rules; ``bind`` turns them into those of a step in one search space.
+    """Settings of the rules; ``bind`` turns them into the rules of a step in a search space.
 
     distillation: in-place distillation (Yu and Huang 2019, BigNAS 2020).
     size_power: the complexity-aware learning rate of DYNAS (CVPR 2025), from 4 to 1/4 by
-    parameters. separate_momentum: a momentum for each option of one decision, which is sampled
-    once for the run (DYNAS: the operation on one random edge).
+    parameters. separate_momentum: whether each option of one decision has its own momentum; the
+    decision is sampled once per run (DYNAS: the operation on one random edge).
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class PathRules:
         """Return the rules of a step in ``space``.
 
         ghost_batch: images that each path of a step trains; None: every path trains all.
-        Raises UserError where distillation has no two paths that see the same images.
+        Raises UserError if distillation is on but every path trains its own images.
         """
         if self.distillation and ghost_batch is not None:
             raise UserError(
@@ -91,7 +93,7 @@ class PathRules:
             power = power_by_size(self.size_power, space, problem, streams)
         if not self.separate_momentum:
             return StepRules(self.distillation, power, ghost_batch=ghost_batch)
-        last = space.decisions[-1].kind  # "op", where edges have operations and inputs
+        last = space.decisions[-1].kind  # "op" in spaces whose nodes choose operations and inputs
         among = [i for i, decision in enumerate(space.decisions) if decision.kind == last]
         chosen = among[int(streams.numpy("momentum").integers(len(among)))]
         return StepRules(
@@ -106,10 +108,10 @@ class PathRules:
 def power_by_size(
     rule: SizePower, space: SearchSpace, problem: Problem, streams: Streams
 ) -> Callable[[Sequence[Gates]], float]:
-    """Return a function that gives the power for the paths of a step.
+    """Return a function that computes the exponent for the paths of a step.
 
-    It goes by the mean of their log sizes. Where several options of a decision are open, the
-    network counts as the largest.
+    It depends on the mean of their log sizes. If several options of a decision are open, the path
+    counts as the largest network.
     """
     size = space.sizer(rule.size, problem)
 

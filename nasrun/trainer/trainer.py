@@ -1,4 +1,4 @@
-"""The one recipe for training supernets and stand-alone networks alike."""
+"""The settings of a training, which supernets and stand-alone networks share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nasrun.trainer.training import NetworkT, Training
 
 
 class Trainer(TrainerSettings):
-    """The settings of a training, and the way to apply them to a network."""
+    """The settings of a training; ``bind`` applies them to a network."""
 
     def bind(
         self,
@@ -26,8 +26,8 @@ class Trainer(TrainerSettings):
     ) -> Training[NetworkT]:
         """Return the training of ``network``, in ``rounds`` rounds of ``epochs`` epochs each.
 
-        first_round: the round before which the network has been made anew.
-        rules: of a supernet; None: a step has a single path and one momentum.
+        first_round: the first round of this network, if it was made anew after earlier rounds.
+        rules: rules of supernet training; None: a step has a single path and one momentum.
         """
         rules = rules or StepRules()
         return Training(self, network, split, compute, streams, rounds, first_round, rules)

@@ -1,4 +1,4 @@
-"""One network under training: a loop that can be left and taken up at any step."""
+"""The training loop of one network, which can be stopped and continued at any step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NetworkT = TypeVar("NetworkT", bound=Network)
 
 
 class Training(Generic[NetworkT]):
-    """A network under training: its weights, its optimiser and the number of the next step.
+    """A network in training: its weights, its optimiser and the number of the next step.
 
-    rounds_done: rounds of training that are complete; step: the next step of the round under way.
+    rounds_done: number of complete rounds. step: the next step of the current round.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Training(Generic[NetworkT]):
         self.steps_per_epoch = split.steps_per_epoch(settings.batch_size)
         self.steps_per_round = settings.epochs * self.steps_per_epoch
         self.steps = rounds * self.steps_per_round
-        # Measured since the last line of metrics: (loss, accuracy) [2] of each step.
+        # (loss, accuracy) [2] of each step since the last line of metrics.
         self._measured: list[Tensor] = []
         self._skipped = self._skipped_in_a_row = 0
         self._monitor: Monitor = NullMonitor()
@@ -96,7 +96,7 @@ class Training(Generic[NetworkT]):
     ) -> None:
         """Train to the end of the current round; ``gates`` for a supernet, None for a network.
 
-        epochs: stop when so many epochs of the round are trained; the next call goes on.
+        epochs: stop after this number of epochs of the round; the next call continues.
         Logs under ``name``, every ``log_every`` steps: loss (cross entropy with label smoothing,
         nats, auxiliary loss included), accuracy on the training batches, lr. Every step ends in a
         safe point.
@@ -128,7 +128,7 @@ class Training(Generic[NetworkT]):
                     steps = len(self._measured)
                     stage.advance(steps, **self._metrics())
                 if last:
-                    break  # the round is complete only with the lines below
+                    break  # the round is complete only after the lines below
                 monitor.safe_point()
         self.rest()
         if self.step == self.steps_per_round:
@@ -138,9 +138,9 @@ class Training(Generic[NetworkT]):
     def update(self, measured: Tensor, gates: list[Gates] | None) -> Tensor:
         """Move the weights by the gradients that ``batch_gradients.add`` has left.
 
-        measured: what it returned, (loss, accuracy) [2]; gates: what it was given. Where they are
-        not finite and ``on_nonfinite=skip``, the step is undone and counts as NaN. Returns
-        ``measured``, or NaN [2]. Raises UserError over too many such steps in a row.
+        measured: (loss, accuracy) [2] from that call. gates: the gates of that call. If loss or
+        gradients are not finite and ``on_nonfinite=skip``, the step is undone and counts as NaN.
+        Returns ``measured``, or NaN [2]. Raises UserError after too many such steps in a row.
         """
         if self.compute.on_nonfinite == "skip" and not self.batch_gradients.are_finite(measured):
             self.batch_gradients.discard()
@@ -157,14 +157,14 @@ class Training(Generic[NetworkT]):
         return measured
 
     def rest(self) -> None:
-        """Leave the network as it is used: without noise, with its own statistics."""
+        """Switch the network to evaluation: without noise, with its running statistics."""
         self.network.noise.stop()
         self.network.eval()
 
     def gradients(
         self, images: Tensor, labels: Tensor, gates: Gates, inputs: Sequence[Tensor]
     ) -> Tensor:
-        """See ``Gradients``; raises UserError where the memory is short."""
+        """See ``Gradients``; raises UserError if the memory is short."""
         return self.batch_gradients.add(images, labels, [gates], self.position, inputs)
 
     def learning_rate(self) -> float:
@@ -176,7 +176,7 @@ class Training(Generic[NetworkT]):
         return self.updates.look_ahead(self.learning_rate())
 
     def _metrics(self) -> dict[str, float]:
-        """Means since the last call, which are forgotten; raises UserError over a bad loss."""
+        """Return the means since the last call; raises UserError if a loss is not finite."""
         measured = self._checked()  # the only synchronisation with the device in the loop
         self._measured = []
         last = self._gates(self.global_step - 1) if self._gates and self.rules.power else None
@@ -197,9 +197,9 @@ class Training(Generic[NetworkT]):
         return metrics
 
     def _checked(self) -> Tensor:
-        """Return (loss, accuracy) of the steps, [n, 2] on the CPU; NaN where one was skipped.
+        """Return (loss, accuracy) of the steps, [n, 2] on the CPU; NaN for skipped steps.
 
-        Raises UserError where another loss is not finite.
+        Raises UserError if the loss of another step is not finite.
         """
         if not self._measured:
             return torch.zeros(0, 2)
@@ -225,13 +225,13 @@ class Training(Generic[NetworkT]):
         )
 
     def _learning_rate(self, step: int, gates: list[Gates] | None) -> float:
-        """Return the learning rate of ``step`` of the round under way."""
+        """Return the learning rate of ``step`` in the current round."""
         position, steps = self._position_in_schedule(step)
         power = self.rules.power(gates) if self.rules.power and gates else None
         return self.settings.schedule.learning_rate(position, steps, self.steps_per_epoch, power)
 
     def _position_in_schedule(self, step: int) -> tuple[int, int]:
-        """The step within what the schedule spans, and how many steps that has."""
+        """Return the step within the span of the schedule, and the steps of that span."""
         if self.settings.schedule.spans == "round":
             return step, self.steps_per_round
         return self.rounds_done * self.steps_per_round + step, self.steps
@@ -239,8 +239,8 @@ class Training(Generic[NetworkT]):
     def state_dict(self) -> State:
         """Return all that a resumed run needs.
 
-        Raises UserError where a loss since the last line of metrics was not finite: weights that
-        are spoilt must not replace good ones.
+        Raises UserError if a loss since the last line of metrics was not finite, since spoilt
+        weights must not replace good ones.
         """
         return {
             "rounds_done": self.rounds_done,
@@ -254,9 +254,10 @@ class Training(Generic[NetworkT]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; ``epochs`` may be others than they were.
+        """Continue from ``state``; the setting ``epochs`` may have changed.
 
-        Raises UserError where fewer are left than were trained, ValueError where it does not fit.
+        Raises UserError if more epochs are trained than ``epochs``, ValueError if ``state`` does
+        not fit.
         """
         self.rounds_done, self.step = int(state["rounds_done"]), int(state["step"])
         if state["epochs"] != self.settings.epochs and self.rounds_done == self.rounds:

@@ -1,4 +1,4 @@
-"""Gradient descent for supernets: it moves the weights that took part, and no others."""
+"""Gradient descent for supernets: only weights that were used in a step change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nasrun.trainer.settings import TrainerSettings
 class Updates:
     """The optimiser of one network.
 
-    momenta: how many momentum buffers each weight has; an update uses and changes one of them.
+    momenta: number of momentum buffers of each weight; an update uses and changes one of them.
     """
 
     def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:
@@ -42,8 +42,8 @@ class Updates:
     def update(self, lr: float, momentum: int = 0) -> None:
         """Clip the gradients, step, and forget them, for the parameters that have one.
 
-        Options that were not sampled have none: they get no update, no decay and no momentum. The
-        optimiser is shown the others only; a supernet has thousands that it would pass over.
+        Options that were not sampled have no gradient, so they get no update, no decay and no
+        momentum. The optimiser receives only the others; a supernet has thousands of parameters.
         """
         optimiser = self.optimisers[momentum]
         active = [[p for p in group if p.grad is not None] for group in self.groups]
@@ -61,8 +61,8 @@ class Updates:
     def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:
         """Move all weights by a step with their gradients, decay and momentum.
 
-        The gradients are forgotten, the momentum stays. Returns each weight that can learn, in the
-        order of the network's parameters, and its value before.
+        Forgets the gradients and keeps the momentum. Returns each trainable weight with its old
+        value, in the order of the network's parameters.
         """
         optimiser, moved = self.optimisers[0], []
         for group in optimiser.param_groups:
@@ -82,12 +82,12 @@ class Updates:
         return sorted(moved, key=lambda pair: order[id(pair[0])])
 
     def forget_gradients(self) -> None:
-        """Drop the gradients: there is no update."""
+        """Drop the gradients without an update."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def norm(self) -> Tensor:
-        """The norm of all gradients together, a scalar."""
+        """Return the norm of all gradients together, a scalar."""
         return gradient_norm([p for p in self.parameters if p.grad is not None])
 
     def state_dict(self) -> State:
@@ -98,6 +98,6 @@ class Updates:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError where it does not fit the parameters."""
+        """Continue from ``state``; raises ValueError if it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])

@@ -16,7 +16,7 @@ class ApgNag:
 
         z = S(λ - η g, η γ);  v = z - λ + μ v;  λ = z + μ v;  λ = max(λ, 0)
 
-    the last only where ``non_negative``. Source: DSO-NAS (Zhang et al., arXiv 1811.01567),
+    the last step only if ``non_negative``. Source: DSO-NAS (Zhang et al., arXiv 1811.01567),
     Eq. 6-8; the clipping and the last step by its released code.
     """
 
@@ -37,10 +37,10 @@ class ApgNag:
 
     @torch.no_grad()
     def step(self, penalty: Tensor | float, mask: Tensor | None = None) -> None:
-        """Take one step by ``values.grad``, which is used up.
+        """Take one step by ``values.grad``, which is forgotten.
 
         penalty: γ, a number or [n].
-        mask: [n], where it is 0 the value becomes 0.
+        mask: [n]; values become 0 where it is 0.
         """
         gradient = self.values.grad
         if gradient is None:
@@ -69,7 +69,7 @@ class ApgNag:
         return {"values": self.values.detach(), "velocity": self.velocity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another size."""
+        """Raises ValueError if the state is of another size."""
         with torch.no_grad():
             for own, stored in (
                 (self.values, state["values"]),

@@ -1,4 +1,4 @@
-"""DSO-NAS: the complete network is trained while an L1 penalty takes its edges away."""
+"""DSO-NAS: train the complete network while an L1 penalty removes its edges."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Dso(LearnedAlgo):
 
     pretrain_epochs: epochs of the complete network, before any gate learns.
     learn_on: images that the gates learn from.
-    lr, momentum, clip, non_negative: of APG-NAG.
+    lr, momentum, clip, non_negative: settings of APG-NAG.
     penalty: γ; 0: nothing is removed.
     prune_epochs: epochs between two prunings.
-    adaptive_flops: Eq. 9.
-    adaptive_costs: Eq. 10, by ``mac`` or by measured latency.
+    adaptive_flops: whether γ depends on the size of the block (Eq. 9).
+    adaptive_costs: costs by which γ depends on the operation (Eq. 10): ``mac`` or latency.
     mac: the memory access of each operation relative to the largest.
     """
 
@@ -85,7 +85,7 @@ class Dso(LearnedAlgo):
         return SparseGates(self, context)
 
     def make_penalty(self, context: GateContext) -> Penalty | None:
-        """The penalty by costs; None where the space has none to weigh."""
+        """Make the penalty by costs; None if the space has no costs of operations."""
         space, device = context.space, context.compute.device
         if not isinstance(space, OperationLevels):
             return None
@@ -100,9 +100,9 @@ class Dso(LearnedAlgo):
 
 
 class SparseGates(ArchitectureLearner):
-    """A value λ for every on-off decision, learned by APG-NAG; what is 0 is closed for good.
+    """Learns a value λ for every on-off decision by APG-NAG; a decision with λ = 0 stays closed.
 
-    history: after each pruning the step, and the multiply-adds of each block.
+    history: for each pruning the step and the multiply-adds of each block after it.
     """
 
     def __init__(self, algo: Dso, context: GateContext) -> None:
@@ -165,7 +165,7 @@ class SparseGates(ArchitectureLearner):
         return [self._gates(self.apg.values.detach())]
 
     def prune(self, step: int) -> None:
-        """Close the edges that are exactly 0, and with them all that no longer lead anywhere."""
+        """Close the edges whose value is exactly 0, and all edges that then lead nowhere."""
         left = tuple((self.apg.values.detach() != 0).int().tolist())
         self._open(self.space.canonical(Architecture(self.space.name, left)).choices)
         self.apg.close(self._mask)
@@ -189,13 +189,13 @@ class SparseGates(ArchitectureLearner):
         return self.gates(0)[0]
 
     def warning(self) -> str | None:
-        """A warning if nothing is left."""
+        """Return a warning if no edge is left, else None."""
         if any(self.opened):
             return None
         return "all edges were removed, so blocks are their shortcuts: lower search_algo.penalty"
 
     def block_history(self) -> BlockHistory | None:
-        """The multiply-adds of each block while edges were removed (DSO-NAS, Fig. 5a)."""
+        """Return the multiply-adds of each block at each pruning (DSO-NAS, Fig. 5a)."""
         names = list(self.space.block_costs(self.architecture, self.context.problem))
         if not names:
             return None

@@ -1,4 +1,4 @@
-"""The strength with which each edge is pulled to zero, by the costs of block and operation."""
+"""Penalty strength of each edge, by the costs of its block and operation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from nasrun.search_space.layer import Layer
 from nasrun.values import Problem
 
 Costs = Mapping[str, float]
-"""Costs of each operation, and of ``output``, relative to the dearest."""
+"""Costs of each operation, and of ``output``, relative to the most expensive one."""
 
 
 class Penalty:
-    """The strength γ of the penalty on every edge, [n], as the edges' values change.
+    """Computes the strength γ of the penalty on every edge, [n], from the edges' values.
 
-    base: γ of all.
+    base: γ of all edges, before the factors below.
     by_flops: whether γ is multiplied by the share of a block's 1×1 convolutions that are left
     (DSO-NAS, Eq. 9, as its released code counts them: one for the shortcut, one for each
     convolution of level 1 and for each above that reads anything, one for each edge to the output).
-    costs: of each part with its own decisions, by which the edges into an operation, or to the
-    output, count (Eq. 10).
-    Reductions have the plain γ.
+    costs: for each block with decisions of its own, the factors of the edges into an operation, or
+    to the output (Eq. 10).
+    Edges of reductions have γ = base.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Penalty:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
     def strengths_of(self, values: Tensor) -> Tensor:
-        """γ of every edge [n], by the values λ of all edges [n]."""
+        """Return γ of every edge [n] from the values λ of all edges [n]."""
         if not self.by_flops:
             return self.base
         shares = torch.cat([self.shares_left(values), torch.ones(1, device=self.device)])
-        return self.base * shares[self.block_of]  # -1, of the reductions, is the last
+        return self.base * shares[self.block_of]  # index -1, of reductions, is the last element
 
     def shares_left(self, values: Tensor) -> Tensor:
-        """The share of each block's 1×1 convolutions that are left, [blocks]."""
+        """Return the share of each block's 1×1 convolutions that are left, [blocks]."""
         alive = (values.detach() != 0).float()
         fed = torch.zeros(len(self._group_block), device=self.device)
         fed.index_add_(0, self._group, alive[self._inputs])
@@ -84,9 +84,9 @@ def _cost(role: Role, costs: list[Costs] | None) -> float:
 def latency_costs(
     space: OperationLevels, problem: Problem, milliseconds: Callable[[Layer], float]
 ) -> list[Costs]:
-    """Measured times of the operations, relative to the slowest one.
+    """Measure the times of the operations, relative to the slowest one.
 
-    They are summed over the blocks that share decisions. Source: adaptive latency, released code
+    Times are summed over the blocks that share decisions. Source: adaptive latency, released code
     for ImageNet.
     """
     known: dict[str, float] = {}

@@ -23,15 +23,15 @@ from nasrun.values import Architecture
 Positive = Annotated[Strength, Field(gt=0)]
 
 GIVEN_STATES = 2
-"""States that a cell begins with: the outputs of the two cells before it."""
+"""Number of states that a cell begins with: the outputs of the two cells before it."""
 
 CONV_WORD = "conv"
-"""The word that the names of convolutions have in common."""
+"""Names of convolutions contain this word."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerSettings:
-    """The sizes and biases of the network; the YAML has units and sources."""
+    """Sizes and biases of the network; units and sources stand in the YAML file."""
 
     hidden: Width
     init_range: Strength
@@ -48,9 +48,9 @@ class Step:
     act: ``cell``: begins a cell and makes its two given states (two steps); ``input``: samples one
     of the states so far, by attention; ``option``: samples an option, by softmax; ``node``: makes
     the state of the node that is now complete.
-    decision: the one that is sampled.
-    head: the softmax.
-    biased: whether convolutions are favoured here.
+    decision: index of the sampled decision.
+    head: index of the softmax.
+    biased: whether convolutions are favoured in this step.
     """
 
     act: Literal["cell", "input", "option", "node"]
@@ -63,8 +63,8 @@ class Sample(NamedTuple):
     """N architectures with their probabilities.
 
     choices: [N, D], int64.
-    log_prob: of each whole architecture [N], in nats; it has a gradient.
-    entropy: summed over the decisions, each given those before it [N], in nats; without a gradient.
+    log_prob: log-probability of each architecture [N], in nats; with a gradient.
+    entropy: entropy of each decision given the previous ones, summed [N], in nats; no gradient.
     """
 
     choices: Tensor
@@ -73,14 +73,14 @@ class Sample(NamedTuple):
 
 
 Choose = Callable[[Step, Tensor], Tensor]
-"""A step and the log-probabilities of its options [N, options] -> the chosen options [N]."""
+"""(Step, log-probabilities of its options [N, options]) -> chosen options [N]."""
 
 
 def plan_of(space: SearchSpace) -> list[Step]:
-    """The order in which a controller decides.
+    """Return the steps in which a controller decides.
 
-    In spaces with ``TwoInputNodes``: node by node both inputs, then both operations (ENAS, §2.4);
-    in any other space: the decisions in their order.
+    In spaces with ``TwoInputNodes`` it decides node by node on both inputs, then on both operations
+    (ENAS, §2.4). In any other space it takes the decisions in their order.
     """
     kinds = list(dict.fromkeys(decision.kind for decision in space.decisions))
     heads = [kinds.index(decision.kind) for decision in space.decisions]
@@ -103,15 +103,15 @@ class Controller(nn.Module):
 
     Source: Pham et al., arXiv 1802.03268, and its released code.
 
-    The choice of one step is the input of the next: an operation by an embedding, the state of an
-    earlier node by itself. Decisions of one kind share a softmax and the embeddings. The state
-    of the LSTM goes on from the normal to the reduction cell.
+    The choice of a step is the input of the next one: an operation as an embedding, an earlier node
+    as its state. Decisions of one kind share a softmax and the embeddings. The reduction cell
+    starts with the LSTM's state after the normal cell.
     """
 
     favour: Tensor
 
     def __init__(self, settings: ControllerSettings, space: SearchSpace) -> None:
-        """Samples its weights from torch's default generator."""
+        """Make the controller, with weights from torch's default generator."""
         super().__init__()
         self.space, self.plan, hidden = space, plan_of(space), settings.hidden
         self.limit = settings.tanh_constant
@@ -153,11 +153,11 @@ class Controller(nn.Module):
         return self._walk(count, choose)
 
     def probabilities_of(self, choices: Tensor) -> Sample:
-        """Architectures [N, D] as if they had been sampled, with their probabilities."""
+        """Return given architectures [N, D] with their probabilities, as if they were sampled."""
         return self._walk(len(choices), lambda step, _: choices[:, step.decision])
 
     def architectures(self, choices: Tensor, rng: np.random.Generator) -> list[Architecture]:
-        """[N, D] -> N architectures; ``rng`` repairs choices that are none of the space."""
+        """[N, D] -> N architectures; ``rng`` repairs choices that are not a valid architecture."""
         rows = choices.tolist()
         return [self.space.repair(Architecture(self.space.name, tuple(row)), rng) for row in rows]
 
@@ -175,7 +175,7 @@ class Controller(nn.Module):
                 keys = [self.key(memory[0])]
                 memory = self.lstm(x, memory)
                 keys.append(self.key(memory[0]))
-                values = [nothing] * GIVEN_STATES  # as inputs of the next step they say nothing
+                values = [nothing] * GIVEN_STATES  # their inputs to the next step are zeros
                 continue
             if step.act == "node":
                 values.append(memory[0])
@@ -194,7 +194,7 @@ class Controller(nn.Module):
         return Sample(torch.stack(chosen, dim=1), log_prob, entropy)
 
     def _logits(self, step: Step, hidden: Tensor, keys: Sequence[Tensor]) -> Tensor:
-        """Logits [N, options] of a step, by the hidden state [N, H] and S keys [N, H]."""
+        """Compute the logits [N, options] from the hidden state [N, H] and S keys [N, H]."""
         if step.act == "input":
             mixed = torch.tanh(torch.stack(list(keys), dim=1) + self.query(hidden)[:, None])
             return bounded(self.energy(mixed)[:, :, 0], self.limit)
@@ -204,5 +204,5 @@ class Controller(nn.Module):
 
 
 def bounded(logits: Tensor, limit: float | None) -> Tensor:
-    """Squash logits into (-limit, limit); None: as they are."""
+    """Squash logits into (-limit, limit); limit None: leave them as they are."""
     return logits if limit is None else limit * torch.tanh(logits)

@@ -29,10 +29,10 @@ from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradi
 from nasrun.values import Architecture
 
 SAMPLES_PER_BATCH = 100
-"""Architectures that are sampled together in the derivation."""
+"""Architectures sampled at a time when the trained policy is used."""
 
 MAX_FRUITLESS_BATCHES = 100
-"""Such batches in a row that bring nothing new, before the derivation ends."""
+"""The sampling of the trained policy ends after so many batches in a row without a new one."""
 
 METRICS = ("reward", "baseline", "entropy", "controller_loss")
 """Metrics of a step of the controller."""
@@ -42,13 +42,13 @@ METRICS = ("reward", "baseline", "entropy", "controller_loss")
 class Enas(SearchAlgo):
     """ENAS (Pham et al., arXiv 1802.03268), by its released code for cells; on any space.
 
-    derive: distinct architectures that are sampled from the trained policy; the best one wins
-    (§2.2).
+    derive: number of distinct architectures that are sampled from the trained policy; the best one
+    wins (§2.2).
     batch: architectures scored between two checkpoints.
-    controller, reinforce: see there.
+    controller, reinforce: see these settings.
 
     The supernet and the controller learn in turns, over ``trainer.epochs``. Architectures outside
-    the budget earn nothing, and are not derived.
+    the budget have a reward of 0 and cannot win.
     """
 
     rounds = 1
@@ -60,15 +60,15 @@ class Enas(SearchAlgo):
     reinforce: ReinforceSettings
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> EnasSearch:
-        """Raises UserError where the controller is too large for the memory."""
+        """Make the search; raises UserError if the controller is too large for the memory."""
         weights = network_bytes(lambda: Controller(self.controller, candidates.space))
-        # Adam keeps two more numbers for each weight, and each has a gradient.
+        # For each weight there are a gradient and two numbers of Adam.
         check_fits(4 * weights, "search_algo.controller", "search_algo.controller.hidden")
         return EnasSearch(self, candidates, streams)
 
 
 class ControllerGates(GateLearner):
-    """Gates of architectures that the controller samples, another one for every step.
+    """Sets the gates to architectures that the controller samples, a new one every step.
 
     After every epoch of the weights the controller learns from the scores of other architectures
     on held-out batches. It is small and works step by step, so it stays on the CPU.
@@ -86,7 +86,7 @@ class ControllerGates(GateLearner):
 
     @torch.no_grad()
     def sample(self, streams: Streams, name: str, number: int, count: int) -> list[Architecture]:
-        """Sample from the policy as it is; always the same for a name and a number."""
+        """Sample from the current policy; the same for equal name and number."""
         sample = self.controller.sample(count, streams.torch(name, number))
         return self.controller.architectures(sample.choices, streams.numpy(f"{name}/mend", number))
 
@@ -95,7 +95,7 @@ class ControllerGates(GateLearner):
 
     def gates(self, step: int) -> list[Gates]:
         epoch, place = divmod(step, self.context.steps_per_epoch)
-        if epoch not in self._sampled:  # the policy changes between epochs alone
+        if epoch not in self._sampled:  # the policy changes only between epochs
             count = self.context.steps_per_epoch
             self._sampled[epoch] = self.sample(self.context.streams, "weights", epoch, count)
         return [self._sampled[epoch][place].choices]
@@ -106,7 +106,7 @@ class ControllerGates(GateLearner):
             self.learn_from(epochs - 1, cast(Network, self._training.network))
 
     def learn_from(self, epoch: int, network: Network) -> None:
-        """Take the controller's steps after an epoch; the network stays as it is."""
+        """Take the controller's steps after an epoch; does not change the network."""
         settings, streams = self.algo.reinforce, self.context.streams
         network.noise.stop()
         with batch_norm_protocol("batch", network, (), self.context.compute):
@@ -127,9 +127,9 @@ class ControllerGates(GateLearner):
         network.train()
 
     def _score(self, architecture: Architecture, number: int, network: Network) -> float:
-        """Accuracy on one held-out batch by the statistics of that batch; 0 outside the budget.
+        """Accuracy on one held-out batch by its own statistics; 0 outside the budget.
 
-        Raises UserError where the outputs are not finite and ``on_nonfinite`` is ``stop``.
+        Raises UserError if the outputs are not finite and ``on_nonfinite`` is ``stop``.
         """
         if not self.candidates.allows(architecture):
             return 0.0
@@ -149,7 +149,7 @@ class ControllerGates(GateLearner):
     def pop_metrics(self) -> dict[str, float]:
         means = torch.stack(self._measured).mean(0).tolist() if self._measured else []
         self._measured = []
-        # Samples of earlier epochs served messages about losses that are now known to be finite.
+        # Samples of earlier epochs are needed only for messages about losses that are not finite.
         self._sampled = dict(list(self._sampled.items())[-1:])
         return dict(zip(METRICS, means, strict=False))
 
@@ -195,7 +195,7 @@ class EnasSearch(PoolSearch):
         return super().ask()
 
     def _derive(self) -> ByForm:
-        """Sample from the trained policy; fewer where it hardly samples anything new."""
+        """Sample from the trained policy; returns fewer if it hardly samples anything new."""
         found: ByForm = {}
         number = fruitless = 0
         while len(found) < self.algo.derive and fruitless < MAX_FRUITLESS_BATCHES:

@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceSettings:
-    """The number and the size of the controller's steps; the YAML has units and sources."""
+    """Settings of the controller's steps; units and sources stand in the YAML file."""
 
     steps: Annotated[int, Field(ge=0, le=1_000_000)]
     aggregate: Annotated[int, Field(gt=0, le=10_000)]
@@ -33,7 +33,7 @@ class ReinforceSettings:
 
 
 class Reinforce:
-    """Williams' gradient estimate, and Adam.
+    """Trains a controller by Williams' gradient estimate, with Adam.
 
     baseline: the exponential moving average of the rewards, entropy included, from 0 on.
     """
@@ -50,15 +50,15 @@ class Reinforce:
 
     @staticmethod
     def loss(log_prob: Tensor, advantages: Tensor) -> Tensor:
-        """A loss of two [N] whose gradient is minus the estimated one of the expected reward."""
+        """Return a loss whose gradient estimates that of minus the expected reward; inputs: [N]."""
         return -(advantages * log_prob).mean()
 
     def update(self, sample: Sample, accuracies: Sequence[float]) -> Tensor:
         """Take one step by N architectures and the accuracy of each, in [0, 1].
 
-        Returns the means of reward and baseline, the mean entropy and the loss [4]. The baseline
-        takes a reward in before it is subtracted from that reward, as in the released code.
-        Raises UserError where the weights are no longer finite.
+        Returns the means of reward and baseline, the mean entropy and the loss [4]. A reward
+        enters the baseline before the baseline is subtracted from it, as in the released code.
+        Raises UserError if the weights are no longer finite.
         """
         settings = self.settings
         rewards, baselines = [], []
@@ -87,7 +87,7 @@ class Reinforce:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is none of this controller."""
+        """Continue from ``state``; raises ValueError if it does not fit this controller."""
         self.controller.load_state_dict(state["controller"])
         load_optimiser_state(self.optimiser, state["optimiser"])
         self.baseline = float(state["baseline"])

@@ -24,7 +24,7 @@ DIFFERENCE_LENGTH = 0.01
 
 
 def check_mixtures(name: str, space: SearchSpace) -> None:
-    """Raises UserError where the space opens one option of a decision at a time."""
+    """Raise UserError if the space opens one option of a decision at a time."""
     if "mix" not in space.gate_kinds:
         raise MissingCapabilityError(
             f"search_algo={name} learns mixtures, and {space.name} opens one option of a decision "
@@ -35,7 +35,7 @@ def check_mixtures(name: str, space: SearchSpace) -> None:
 
 
 class DartsGates(SoftGates):
-    """One step of the logits on held-out images before each of the weights."""
+    """Takes a step of the logits on held-out images before each step of the weights."""
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class DartsGates(SoftGates):
 def second_order(
     training: Gradients, batch: Batch, held_out: Batch, weights: Tensor, gates: SoftGates
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of the held-out loss after one more step of the network on ``batch``.
+    """Compute the gradient of the held-out loss after one more step of the network on ``batch``.
 
-    weights: of the gates, [D, K], by which the gradient is taken.
+    weights: weights of the gates, [D, K], with respect to which the gradient is taken.
     Returns the gradient [D, K], and (loss, accuracy) [2] on the held-out images.
 
-    The second derivatives come from two gradients a little way to either side. Source: DARTS
+    The second derivatives come from finite differences of two gradients. Source: DARTS
     (Liu et al. 2019), Eq. 6-8; the step has momentum and weight decay as in its released code.
     """
     parameters = [p for p in training.network.parameters() if p.requires_grad]
     rate = training.learning_rate()
 
     def by_gates(images_and_labels: Batch) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """The gradients of the loss by the gates, what was measured, and those by parameters."""
+        """Return the gate gradients, (loss, accuracy) [2], and the gradients of the parameters."""
         leaf = weights.clone().requires_grad_()
         measured = training.gradients(*images_and_labels, gates.gates_by(leaf), [leaf, *parameters])
         found = [p.grad for p in parameters]
@@ -107,10 +107,10 @@ def second_order(
 class Darts(LearnedAlgo):
     """DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
 
-    order: 1: the weights count as the best already; 2: after one more step of theirs.
+    order: 1: the gradient at the present weights; 2: after one more step of the weights.
     adam: the optimiser of the logits.
     rest_epochs, spread: see ``SoftGates``.
-    edges: whether there is PC-DARTS' edge normalisation.
+    edges: whether PC-DARTS' edge normalisation is used.
     """
 
     order: Literal[1, 2]

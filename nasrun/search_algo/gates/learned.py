@@ -1,4 +1,4 @@
-"""Searches that learn gates while the supernet trains; in the end these favour the winner."""
+"""Searches that learn gates while the supernet trains; the final gates give the winner."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ArchitectureLearner(GateLearner):
 
     @abstractmethod
     def derive(self) -> Architecture:
-        """The architecture that the gates favour, when the training is over."""
+        """Return the architecture that the gates favour at the end of the training."""
 
     def gates_to_score(self, architecture: Architecture) -> Gates:
-        """The gates by which the supernet scores the derived architecture."""
+        """Return the gates by which the supernet scores the derived architecture."""
         return architecture.choices
 
     def block_history(self) -> BlockHistory | None:
@@ -41,10 +41,10 @@ class LearnedAlgo(SearchAlgo):
 
     @abstractmethod
     def make_learner(self, context: GateContext, candidates: Candidates) -> ArchitectureLearner:
-        """The learner of one training; raises UserError where the training is too short for it."""
+        """Make the learner of a training; raises UserError if the training is too short for it."""
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> LearnedSearch:
-        """Raises UserError where there is a budget, which no such search keeps to."""
+        """Make the search; raises UserError if there is a budget, which it could not keep."""
         if candidates.bounds:
             names = ", ".join(bound.name for bound in candidates.bounds)
             raise UserError(
@@ -69,7 +69,7 @@ class LearnedSearch(Search):
 
     @property
     def learner(self) -> ArchitectureLearner:
-        """The learner of the supernet's training; raises RuntimeError before it is bound."""
+        """The learner of the gates; raises RuntimeError before it is bound."""
         if self._learner is None:
             raise RuntimeError("the gates have no learner: bind_learner makes it")
         return self._learner

@@ -27,7 +27,7 @@ SKIP_DECAY_PER_EPOCH = 0.2
 
 
 class StagedSupernet(Supernet):
-    """One supernet for each stage; the last one, unless a learner of gates chooses another."""
+    """One supernet per stage; the last is active, unless a learner of gates chooses another."""
 
     def __init__(self, stages: list[Supernet]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class StagedSupernet(Supernet):
 
 
 class ProgressiveGates(DartsGates):
-    """Stages of equal length; each begins with new logits, for the options that weighed most."""
+    """Learns in stages of equal length; each begins anew with the heaviest options so far."""
 
     def __init__(self, algo: PDarts, context: GateContext, space: DeeperCells) -> None:
         super().__init__(
@@ -97,7 +97,7 @@ class ProgressiveGates(DartsGates):
         self.opened &= torch.zeros_like(self.opened).scatter_(1, heaviest, True)
 
     def derive(self) -> Architecture:
-        """The heaviest genotype whose normal cell has no more than ``skips`` skip connections."""
+        """Return the heaviest genotype with at most ``skips`` skips in the normal cell."""
         weights = self.weights().detach().cpu().tolist()
         while True:
             found = self.space.strongest(weights)
@@ -120,14 +120,14 @@ class ProgressiveGates(DartsGates):
 class PDarts(LearnedAlgo):
     """P-DARTS (Chen et al., ICCV 2019, arXiv 1904.12760), on spaces with ``DeeperCells``.
 
-    cells: of the supernet in each stage.
-    options: of each edge in each stage, the heaviest ones of the stage before.
+    cells: number of cells of the supernet in each stage.
+    options: number of options of each edge in each stage; the heaviest of the previous stage stay.
     skip_dropout: probability that an element of a skip connection is dropped as a stage begins.
     adam, spread: see ``SoftGates``.
-    rest_epochs: epochs at first in every stage in which the weights learn alone.
-    skips: skip connections that the normal cell may have in the end.
+    rest_epochs: epochs at the start of every stage in which only the weights learn.
+    skips: upper bound of the skip connections of the final normal cell.
 
-    trainer.epochs are those of all stages together.
+    trainer.epochs counts the epochs of all stages together.
     """
 
     cells: Annotated[list[Annotated[int, Field(ge=3, le=100)]], Field(min_length=1)]
@@ -154,7 +154,7 @@ class PDarts(LearnedAlgo):
         self._deeper(space)
 
     def _deeper(self, space: SearchSpace) -> DeeperCells:
-        """The space itself; raises UserError where its cells cannot be made deeper."""
+        """Return the space; raises UserError if it does not have ``DeeperCells``."""
         if not isinstance(space, DeeperCells):
             raise MissingCapabilityError(
                 f"search_algo=p_darts makes cells deeper, and {space.name} is no space of its kind",

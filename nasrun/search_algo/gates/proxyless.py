@@ -1,4 +1,4 @@
-"""ProxylessNAS: the weights train one random path a step, the gates compare two."""
+"""ProxylessNAS: the weights train a random path per step, the gates compare two options."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from nasrun.trainer.gate_learner import GateContext, Gradients
 
 
 class CostFactor(BaseModel):
-    """The loss times factor · (log of the expected cost / log of reference)^power.
+    """Factor of the loss: factor · (log of the expected cost / log of reference)^power.
 
-    cost: of the final network; none: the loss is left as it is.
+    cost: a cost of the final network; none: the factor is 1.
     reference: in units of the cost.
     Source: released code, "mul#log".
     """
@@ -37,17 +37,18 @@ class CostFactor(BaseModel):
     power: Strength
 
     def factor_of(self, expected: Tensor) -> Tensor:
-        """The factor of the loss, by the expected cost, a scalar above 1."""
+        """Return the factor of the loss. expected: the expected cost, a scalar above 1."""
         share = expected.clamp(min=1 + 1e-6).log() / torch.tensor(self.reference).log()
         return self.factor * share**self.power
 
 
 class BinaryGates(SoftGates):
-    """One option of each decision, sampled by its share; every ``every`` steps two are compared.
+    """Opens one option of each decision, sampled by its share; sometimes compares two.
 
-    Two options of each decision are sampled and one is opened; the other is computed too, times 0,
-    so that the loss has a derivative by both gates. Only the two logits move, and the sum of
-    their exponentials stays. Source: ProxylessNAS (Cai et al., ICLR 2019), §3.2, §3.2.1.
+    Every ``every`` steps, two options of each decision are sampled and one is opened. The other is
+    computed too, times 0, so that the loss has a derivative by both gates. Only the two logits
+    change; the sum of their exponentials does not.
+    Source: ProxylessNAS (Cai et al., ICLR 2019), §3.2, §3.2.1.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class BinaryGates(SoftGates):
 class Proxyless(LearnedAlgo):
     """ProxylessNAS (Cai et al., ICLR 2019, arXiv 1812.00332), its gradient-based form.
 
-    adam, rest_epochs, spread: see ``SoftGates``; while the gates rest, paths are uniform.
-    every: steps of the weights for each of the gates.
+    adam, rest_epochs, spread: see ``SoftGates``; before the gates learn, paths are uniform.
+    every: steps of the weights for each step of the gates.
     cost: see ``CostFactor``.
     """
 

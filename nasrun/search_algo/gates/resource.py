@@ -1,4 +1,4 @@
-"""The expected cost of an architecture that is sampled by the gates' shares."""
+"""The expected cost of an architecture sampled with the gates' probabilities."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CostName = Literal["none", "params", "macs", "latency_ms"]
 class ResourceTerm(BaseModel):
     """A penalty of large networks, which is added to the loss (SNAS, Eq. 9).
 
-    cost: of the final network; none: there is no such term.
-    weight: of the expected cost, as a share of the largest there is.
+    cost: a cost of the final network; none: no penalty.
+    weight: factor of the expected cost, which is divided by the largest cost.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +29,7 @@ class ResourceTerm(BaseModel):
 
 
 class ExpectedCost:
-    """The expected cost by shares; exact where costs add up decision by decision.
+    """Computes the expected cost from shares; exact if costs add up over decisions.
 
     base: the cost of the network in which every decision has its first option.
     added: the cost that each option adds to it, [D, K].
@@ -50,7 +50,7 @@ class ExpectedCost:
 
     @classmethod
     def measured(cls, name: CostName, candidates: Candidates) -> ExpectedCost | None:
-        """The expected cost of that name; None where the name is ``none``."""
+        """Make the expected cost of that name; None if the name is ``none``."""
         return None if name == "none" else cls(candidates.space, candidates.measure(name))
 
     def expected_of(self, shares: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Snas(LearnedAlgo):
     """SNAS (Xie et al., ICLR 2019, arXiv 1812.09926).
 
     adam, rest_epochs, spread: see ``SoftGates``.
-    temperature_start, temperature_end: of the softmax over logits and Gumbel noise.
+    temperature_start, temperature_end: temperatures of the softmax over logits plus Gumbel noise.
     resource: penalty of large networks.
     """
 
@@ -47,10 +47,10 @@ class Snas(LearnedAlgo):
 class SnasGates(SoftGates):
     """Gumbel-softmax gates: softmax((logits + Gumbel noise) / temperature).
 
-    The noise is another one every step. The temperature falls from the first to the last step by
-    equal factors.
+    The noise is sampled anew in every step. The temperature falls by equal factors from the first
+    to the last step.
 
-    cost: of the resource term, if any.
+    cost: the expected cost for the penalty, if there is one.
     """
 
     def __init__(self, algo: Snas, context: GateContext, cost: ExpectedCost | None = None) -> None:
@@ -73,7 +73,7 @@ class SnasGates(SoftGates):
         return [self.gates_by(self._leaf)]
 
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
-        """Do nothing before: the weights' own step brings the gradients."""
+        """Do nothing here: the step of the weights gives the gradients."""
 
     def learn_after(self, step: int) -> None:
         if self._shares is None or self._leaf is None or self._leaf.grad is None:

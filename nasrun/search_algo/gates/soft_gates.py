@@ -1,4 +1,4 @@
-"""Learned mixtures: the gates are weights that follow from a logit for every option."""
+"""Learned mixtures: every option has a logit, and the gates are weights made from these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nasrun.values import Architecture
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 UNDECIDED_ENTROPY_SHARE = 0.999
-"""Share of the largest entropy from which on gates count as undecided.
+"""Gates count as undecided if their entropy exceeds this share of the largest entropy.
 
 If one of five options weighs a fifth more than the others, the entropy is 0.998 of the largest.
 """
@@ -47,10 +47,10 @@ class SoftGates(ArchitectureLearner):
     Closed options count as minus infinity.
 
     adam: the optimiser of the logits.
-    rest_epochs: epochs at first in which the weights learn alone.
+    rest_epochs: epochs at the start in which only the weights learn.
     spread: standard deviation of the logits at the start.
-    edges: whether each decision also has a weight among those of its group
-    (``SearchSpace.groups``), which multiplies those of its options (PC-DARTS).
+    edges: whether each decision also has a weight within its group (``SearchSpace.groups``), by
+    which the weights of its options are multiplied (PC-DARTS).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SoftGates(ArchitectureLearner):
         self.logits = logits[:, :-1].clone().requires_grad_()
         self.edge_logits = logits[:, -1].clone().requires_grad_()
         places = torch.arange(self.options)[None]
-        # On the CPU, where it is read in every step without waiting for a GPU.
+        # Kept on the CPU, since it is read in every step, without waiting for a GPU.
         self.opened = places < torch.tensor(counts)[:, None]
         learned = [self.logits, self.edge_logits] if edges else [self.logits]
         self.optimiser = torch.optim.Adam(
@@ -87,15 +87,15 @@ class SoftGates(ArchitectureLearner):
         self.measured = RunningMeans()
 
     def is_resting(self, step: int) -> bool:
-        """Whether the weights learn alone in that step."""
+        """Tell whether only the weights learn in that step."""
         return step < self.first
 
     def mask_closed(self, logits: Tensor) -> Tensor:
-        """The logits [D, K], minus infinity where an option is closed."""
+        """Return the logits [D, K], minus infinity for closed options."""
         return logits.masked_fill(~self.opened.to(logits.device), -torch.inf)
 
     def weights(self) -> Tensor:
-        """The share of every option of every decision, [D, K]; 0 of closed ones."""
+        """Return the share of every option of every decision, [D, K]; 0 for closed options."""
         shares = self.mask_closed(self.logits).softmax(1)
         if not self.edges:
             return shares
@@ -109,7 +109,7 @@ class SoftGates(ArchitectureLearner):
         return shares * among[:, None]
 
     def gates_by(self, weights: Tensor) -> Gates:
-        """Gates that open every option that is not closed, times its weight [D, K]."""
+        """Return gates that open all options that are not closed, with the weights [D, K]."""
         rows = [row.unbind() for row in weights.unbind()]
         return [
             {option: row[option] for option, on in enumerate(opened) if on}
@@ -125,15 +125,15 @@ class SoftGates(ArchitectureLearner):
 
     @abstractmethod
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
-        """Take the logits' own step; batch: the images that the weights learn from next."""
+        """Take a step of the logits. batch: the images from which the weights learn next."""
 
     def update(
         self, weights: Tensor, gradient: Tensor | None, measured: Tensor | None = None
     ) -> None:
-        """Take a step of Adam, by the gradient of the loss with respect to ``weights``.
+        """Take a step of Adam by the gradient of the loss with respect to ``weights``.
 
-        weights: [D, K], which follow from the logits; measured: (loss, accuracy) [2]. A gradient
-        that is not finite is dropped where such steps are skipped.
+        weights: [D, K], computed from the logits. measured: (loss, accuracy) [2]. A gradient that
+        is not finite is dropped if ``on_nonfinite=skip``.
         """
         if gradient is None:
             return
@@ -150,7 +150,7 @@ class SoftGates(ArchitectureLearner):
         return self.space.strongest(self.weights().detach().cpu().tolist())
 
     def entropy(self) -> float:
-        """Entropy of the options' shares, the mean over the decisions, nats; log K: all alike."""
+        """Return the entropy of the options' shares, mean over decisions, nats; log K: uniform."""
         return self._entropy(self.logits.detach())
 
     def _entropy(self, logits: Tensor) -> float:
@@ -158,7 +158,7 @@ class SoftGates(ArchitectureLearner):
         return float(torch.special.entr(shares).sum(1).mean())
 
     def warning(self) -> str | None:
-        """A warning if the shares are still all alike, as they were at the start."""
+        """Return a warning if the shares are still nearly uniform, as at the start, else None."""
         found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits))
         if found < UNDECIDED_ENTROPY_SHARE * most or most == 0:
             return None
@@ -185,7 +185,7 @@ class SoftGates(ArchitectureLearner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another search space."""
+        """Continue from ``state``; raises ValueError if it is of another search space."""
         with torch.no_grad():
             for own, name in (
                 (self.logits, "logits"),

@@ -1,4 +1,4 @@
-"""NAO: a search by gradient in the space that an encoder, a predictor and a decoder learn."""
+"""NAO: gradient ascent in the embedding space of an encoder, a predictor and a decoder."""
 
 from nasrun.search_algo.nao.nao import Nao
 

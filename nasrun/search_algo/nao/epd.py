@@ -1,8 +1,8 @@
 """Encoder, predictor and decoder: the network with which NAO climbs from good architectures.
 
-An encoder turns the tokens of an architecture into vectors, a predictor says from them how well it
-will do, a decoder writes the tokens back. A gradient step of the prediction on the vectors gives,
-decoded, an architecture that the predictor expects to do better (Luo et al., 2018).
+An encoder turns the tokens of an architecture into vectors, a predictor estimates the score from
+them, and a decoder turns them back into tokens. A gradient step on the vectors, decoded, gives an
+architecture for which the predictor expects a higher score (Luo et al., 2018).
 
 Shapes: N architectures, L tokens each, V tokens in the vocabulary, S = L / tokens_per_step encoder
 steps, H hidden units.
@@ -26,7 +26,7 @@ from nasrun.search_algo.nao.tokens import Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSettings:
-    """The sizes of the network and the settings of its training; see the YAML for units."""
+    """Sizes of the network and settings of its training; units stand in the YAML file."""
 
     embedding: Width
     hidden: Width
@@ -46,7 +46,7 @@ class PredictorSettings:
     keep_weights: bool
 
     def steps(self, vocabulary: Vocabulary) -> int:
-        """Encoder steps S; raises UserError where L is no multiple of tokens_per_step."""
+        """Encoder steps S; raises UserError if L is no multiple of tokens_per_step."""
         if vocabulary.length % self.tokens_per_step:
             raise UserError(
                 f"search_algo.predictor.tokens_per_step = {self.tokens_per_step} does not divide "
@@ -87,7 +87,7 @@ class Predictor(nn.Module):
         self.dropout = settings.mlp_dropout
 
     def forward(self, embedding: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        """[N, H] -> [N]; ``noise`` samples the dropout masks, without it nothing is dropped."""
+        """[N, H] -> [N]; ``noise`` samples the dropout masks; None: no dropout."""
         x = embedding
         for layer in self.hidden_layers:
             x = F.relu(layer(x))
@@ -100,8 +100,8 @@ class Predictor(nn.Module):
 class Decoder(nn.Module):
     """Architecture embedding -> tokens: LSTM with attention to the encoder's steps (Luong).
 
-    The attention comes after the LSTM and does not feed back into it, so a whole known sequence is
-    one call.
+    The attention comes after the LSTM and does not feed back into it, so a known sequence takes
+    a single call.
     """
 
     def __init__(self, settings: PredictorSettings, vocabulary: Vocabulary) -> None:
@@ -153,7 +153,7 @@ class EPD(nn.Module):
         return cast(Tensor, self.predictor(embedding, noise))
 
     def reconstruct(self, tokens: Tensor, encoded: Tensor, embedding: Tensor) -> Tensor:
-        """Logits [N, L, V] of every token given the true ones before it (teacher forcing)."""
+        """Return logits [N, L, V] of each token given the true previous ones (teacher forcing)."""
         before = F.pad(tokens[:, :-1], (1, 0), value=Vocabulary.start)
         state = embedding.unsqueeze(0)
         logits, _ = self.decoder(before, (state, state), encoded)

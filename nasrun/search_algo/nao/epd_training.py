@@ -1,7 +1,7 @@
 """Training of the encoder-predictor-decoder on the scored pool.
 
-All its state is in one object, and every random stream is named by (round, epoch): training that
-stops after any epoch and goes on from the saved state gives the same bits.
+All state is in one object, and every random stream is named by (round, epoch). So a training that
+stops after any epoch and continues from the saved state gives the same bits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nasrun.values import Trial
 
 
 def normalise(scores: Sequence[float]) -> list[float]:
-    """Min-max normalisation to [0, 1] over the pool; 0.5 for all where the scores are equal."""
+    """Min-max normalisation to [0, 1] over the pool; 0.5 if all scores are equal."""
     low, high = min(scores), max(scores)
     if low == high:
         return [0.5] * len(scores)
@@ -38,8 +38,8 @@ def normalise(scores: Sequence[float]) -> list[float]:
 def one_thread() -> Iterator[None]:
     """Run torch's CPU kernels on one thread inside.
 
-    More threads hardly help networks this small, and cost several times the time where the cores
-    are busy.
+    More threads hardly help networks this small, and take several times as long if the cores are
+    busy.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,8 +67,8 @@ class Examples:
 class PredictorTraining:
     """The training of the predictor in one round; ``epoch`` counts the epochs that are done.
 
-    previous: the training of the round before, whose weights it goes on from where
-    ``keep_weights`` says so; the optimiser is new in every round.
+    previous: the training of the previous round, whose weights it takes over if ``keep_weights``;
+    the optimiser is new in every round.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PredictorTraining:
 
     @one_thread()
     def train(self, trials: Sequence[Trial], monitor: Monitor) -> None:
-        """Train the epochs that are left on ``trials``, the same ones whenever it is resumed."""
+        """Train the remaining epochs on ``trials``, which must be the same after a resumption."""
         training, held_out = self.examples(trials)
         with monitor.stage(f"predictor/round{self.index}", self.settings.epochs) as stage:
             if self.epoch:
@@ -120,15 +120,15 @@ class PredictorTraining:
                 monitor.safe_point()
 
     def examples(self, trials: Sequence[Trial]) -> tuple[Examples, Examples]:
-        """Training and held-out examples.
+        """Return training and held-out examples.
 
-        The split comes before the augmentation, so no equivalent of a held-out architecture is
+        The split comes before the augmentation, so equivalents of a held-out architecture are not
         trained on.
         """
         rng = self.streams.numpy("predictor/examples", self.index)
         targets = normalise([trial.score for trial in trials])
         order = rng.permutation(len(trials)).tolist()
-        # One example at least is left to train on.
+        # At least one example is left for training.
         count = min(round(self.settings.validation_share * len(trials)), len(trials) - 1)
         equivalent = self.vocabulary.space.equivalent
         training = []
@@ -166,7 +166,7 @@ class PredictorTraining:
 
     @torch.no_grad()
     def evaluate(self, examples: Examples) -> dict[str, float]:
-        """Pairwise accuracy of the prediction and Hamming distance of the reconstruction.
+        """Return pairwise accuracy of prediction and Hamming distance of reconstruction.
 
         Hamming distance: mean share of the decisions that the decoder gets wrong, in [0, 1].
         Empty for fewer than two examples.

@@ -1,8 +1,8 @@
 """NAO with weight sharing and Balanced NAO: supernet, predictor and gradient ascent in turn.
 
-Each round trains a supernet on a pool of architectures and scores them with it; an
-encoder-predictor-decoder learns the scores, and a gradient step from the best architectures gives
-those of the next round (Luo et al., 2018 and 2019). What makes NAO "balanced" is the sampler.
+Each round trains a supernet on a pool of architectures and scores them with it. An
+encoder-predictor-decoder learns the scores, and gradient steps from the best architectures give
+those of the next round (Luo et al., 2018 and 2019). The sampler makes NAO "balanced".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nasrun.streams import Streams
 StepSize = Annotated[Strength, Field(gt=0)]
 
 MAX_STEP_SIZES = 10_000
-"""Step sizes of one ascent, at most; the papers have 50."""
+"""Upper bound of the step sizes of an ascent; the papers have 50."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class Nao(SearchAlgo):
     new_per_round: architectures that each later round adds.
     train_on: the architectures that later supernets train.
     rescore: the architectures that later supernets score.
-    replace: whether new architectures push the worst out of the pool.
+    replace: whether new architectures replace the worst of the pool.
     seeds: start points of the ascent.
     step_start, step_increment, step_max: step sizes of the ascent, tried in turn until there are
     enough new architectures.
     fresh_supernet: whether later supernets start from new weights.
     batch: architectures asked for at once.
-    Raises UserError where step_start exceeds step_max, or where the steps are too many.
+    Raises UserError if step_start exceeds step_max, or where the steps are too many.
     """
 
     trains_pool = True
@@ -80,24 +80,24 @@ class Nao(SearchAlgo):
             )
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> NaoSearch:
-        """Raises UserError where the predictor does not suit the space, or the memory."""
+        """Make the search; raises UserError if the predictor does not fit the space or memory."""
         vocabulary = Vocabulary(candidates.space)
-        self.predictor.steps(vocabulary)  # raises now, not after the first round
+        self.predictor.steps(vocabulary)  # raises UserError now, not after the first round
         self._check_memory(vocabulary)
         return NaoSearch(self, candidates, streams, device)
 
     def step_sizes(self) -> list[float]:
-        """The step sizes of an ascent, in the order in which they are tried."""
+        """Return the step sizes of an ascent, in the order in which they are tried."""
         count = int((self.step_max - self.step_start) / self.step_increment + 1e-9) + 1
         return [self.step_start + i * self.step_increment for i in range(count)]
 
     def _check_memory(self, vocabulary: Vocabulary) -> None:
-        """Raises UserError where the predictor or its examples are too large to be trained."""
+        """Raise UserError if the predictor or its examples do not fit into the memory."""
         if self.rounds == 1:
-            return  # without a predictor
+            return  # a single round uses no predictor
         weights = network_bytes(lambda: EPD(self.predictor, vocabulary))
         predictor = "search_algo.predictor"
-        # Adam keeps two more numbers for each weight, and each has a gradient.
+        # For each weight there are a gradient and two numbers of Adam.
         check_fits(
             4 * weights, predictor, f"{predictor}.hidden, {predictor}.embedding or mlp_width"
         )
@@ -113,9 +113,9 @@ class Nao(SearchAlgo):
 class NaoSearch(PoolSearch):
     """The search of ``Nao``.
 
-    begun: rounds that have begun.
-    new: architectures of the current round that are new, at the pool's end.
-    filled: random architectures among the new ones, round by round.
+    begun: number of rounds that have begun.
+    new: number of new architectures of the current round, which are the last ones of the pool.
+    filled: number of random ones among the new architectures, round by round.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class NaoSearch(PoolSearch):
         self.predictor: PredictorTraining | None = None
 
     def begin_round(self) -> Round | None:
-        """The next round; None also where the space has nothing new to offer."""
+        """Return the next round; None also if the space has nothing new to offer."""
         if not self.pool.pending:
             if self.begun == self.algo.rounds:
                 return None
@@ -145,7 +145,7 @@ class NaoSearch(PoolSearch):
         return Round(index, tuple(pool), fresh, evaluations=len(self.pool.pending))
 
     def state_dict(self) -> dict[str, Any]:
-        """May be taken at any time, also while the predictor trains."""
+        """Return the state, at any time, also while the predictor trains."""
         return {
             "pool": self.pool.state_dict(),
             "begun": self.begun,
@@ -155,7 +155,7 @@ class NaoSearch(PoolSearch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError or ValueError where the state is none of this search."""
+        """Continue from ``state``; raises UserError or ValueError if it does not fit."""
         self.pool.load_state_dict(state["pool"])
         self.begun = whole_number(state["begun"], most=self.algo.rounds)
         self.new = whole_number(state["new"], most=len(self.pool.trials))
@@ -169,7 +169,7 @@ class NaoSearch(PoolSearch):
             self.predictor.load_state_dict(state["predictor"])
 
     def _take_in(self, found: ByForm, random: int) -> None:
-        """Take the new architectures in and line up those to be scored."""
+        """Add the new architectures to the pool, and queue the ones to be scored."""
         if self.begun > 0 and self.algo.replace == "worst":
             self.pool.drop_worst(len(found))
         self.pool.add(found)
@@ -186,7 +186,7 @@ class NaoSearch(PoolSearch):
 
     @one_thread()
     def _improve(self) -> tuple[ByForm, int]:
-        """New architectures from gradient ascent, and the number of random ones among them."""
+        """Return architectures from gradient ascent, and the number of random ones among them."""
         algo, model = self.algo, self._trained_predictor().model
         tokens = self.vocabulary.encode(
             [trial.architecture for trial in self.pool.best(algo.seeds)]
@@ -212,7 +212,7 @@ class NaoSearch(PoolSearch):
         return found, random
 
     def _trained_predictor(self) -> PredictorTraining:
-        """The predictor of this round; one that was interrupted goes on where it stopped."""
+        """Return the trained predictor of this round; continues an interrupted training."""
         if self.predictor is None or self.predictor.index != self.begun:
             self.predictor = self._training(self.begun, self.predictor)
         if not self.predictor.done:

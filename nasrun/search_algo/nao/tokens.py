@@ -1,4 +1,4 @@
-"""Architectures as token sequences, the language that a sequence model reads and writes."""
+"""Architectures as sequences of tokens, for sequence models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One edge of a cell: some of the operations, on all channels or on a share of them."""
+"""Edges of a cell: some of the operations, on all channels or on a share of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nasrun.search_space.operation import OPERATIONS
 
 
 class Edge(nn.Module):
-    """[B, C, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]; None where nothing flows.
+    """[B, C, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]; None if nothing flows.
 
     ``none`` is not computed: it adds nothing.
     """
@@ -54,7 +54,7 @@ class Edge(nn.Module):
             out: Tensor = operation(x)
             if option == SKIP:
                 out = noise.skip(out)
-            # DARTS drops as often in the first cell as in the last one, whose depth is 1.
+            # DARTS drops in all cells as often as in the last one, whose depth is 1.
             return out if isinstance(operation, nn.Identity) else noise.drop_path(out, 1.0)
 
         return mixed(gate, run)
@@ -63,10 +63,10 @@ class Edge(nn.Module):
 class PartialEdge(Edge):
     """An edge whose operations see the first C / divisor channels; the others go round them.
 
-    At stride 2 these are pooled by their maximum over 2×2. All are then shuffled, so that the next
-    edges see others. The bypass counts as much as all options of the gate, ``none`` included: where
-    their weights are a softmax times a weight of the edge, as much as the edge. Where ``none``
-    alone is open nothing flows.
+    At stride 2 the others are max-pooled over 2×2. Then all channels are shuffled, so that the next
+    edges see other channels. The bypass has the sum of the weights of the gate, ``none`` included;
+    if these are a softmax times a weight of the edge, that is the weight of the edge. If only
+    ``none`` is open, nothing flows.
     Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
     """
 

@@ -27,7 +27,7 @@ MakeEdge = Callable[[int, int, Iterable[int]], Edge]
 class Cell(nn.Module):
     """[B, C', H', W'] of cells k-2 and k-1 -> [B, C·nodes, H, W], all nodes concatenated.
 
-    A node is the sum over its edges; without any it is zeros.
+    A node is the sum over its edges; without edges it is zeros.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Cell(nn.Module):
 class DartsStack(CellStack):
     """A stack whose cells of a kind have the same gates.
 
-    Weights start as torch's own modules do, as in the released code, which on ImageNet also has one
-    batch norm less in the auxiliary head.
+    Weights are initialised by torch's defaults, as in the released code. On ImageNet that code also
+    has one batch norm less in the auxiliary head.
     """
 
     def __init__(self, plan: NetworkPlan, cells: Iterable[nn.Module], *, auxiliary: bool) -> None:

@@ -1,4 +1,4 @@
-"""The operations on edges of ``darts_cell``, and those that fit inputs of cells together."""
+"""The operations on edges of ``darts_cell``, and those that calibrate the inputs of cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasrun.search_space.stacked_cells import CellPlan
 class ReluReduce(nn.Sequential):
     """ReLU, then ``FactorizedReduce``: [B, inputs, H, W] -> [B, outputs, H / 2, W / 2].
 
-    Sides are rounded up. In the released code of DARTS both are one operation.
+    Sides are rounded up. The released code of DARTS has both as one operation.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

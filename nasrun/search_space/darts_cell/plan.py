@@ -32,7 +32,7 @@ def plan_network(
 ) -> NetworkPlan:
     """Plan ``cells`` cells with reductions at a third and at two thirds.
 
-    channels: C of the first stage; nodes: of a cell, which make its output together.
+    channels: C of the first stage; nodes: nodes of a cell, which are concatenated to its output.
     Source: the released code of DARTS. Raises UserError for images too small.
     """
     return stack_cells(problem, stem, channels, cells, (cells // 3, 2 * cells // 3), (nodes, nodes))
@@ -54,8 +54,8 @@ def list_layers(plan: NetworkPlan, choices: Sequence[int], nodes: int) -> list[L
     return [*layers, head_layer("darts_cell", plan)]
 
 
-# A network has some hundred layers, most of them alike, and a search asks for thousands of
-# networks: each layer is made once.
+# A network has some hundred layers, most of them equal, and a search asks for thousands of
+# networks, so each layer is made once.
 
 
 @lru_cache(maxsize=4096)

@@ -47,12 +47,12 @@ class DartsScale(BaseModel):
 class DartsCell(AdditiveSpace):
     """``darts_cell``: the space of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
 
-    A decision is an edge: what stands on it, or ``none``. Supernet and networks take any edges;
+    A decision is the operation on an edge, or ``none``. Supernet and networks accept any choices;
     an architecture of the space, a genotype, has exactly two open edges at each node.
-    Written down it is ``Genotype(normal=[('sep_conv_3x3', 0), ...], ...)``.
+    It is written ``Genotype(normal=[('sep_conv_3x3', 0), ...], ...)``.
 
-    nodes: of a cell. affine: whether the batch norms of the supernet's cells scale and shift; those
-    of stand-alone networks do. stem: ``small`` for images of CIFAR's size, or ``imagenet``.
+    nodes: nodes of a cell. affine: whether the batch norms of the supernet's cells scale and shift;
+    in stand-alone networks they do. stem: ``small`` for images of CIFAR's size, or ``imagenet``.
     partial_channels: K of PC-DARTS; in the supernet 1/K of the channels go through the operations
     of an edge, 1: all. With C = 36 and 20 cells ``Cost.params`` are the published numbers.
     """
@@ -95,7 +95,7 @@ class DartsCell(AdditiveSpace):
 
     @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...]:
-        """The edges of each node, which are open two at a time."""
+        """Groups of the edges of each node, of which two are open."""
         half = len(self.decisions) // 2
         return tuple(
             tuple(range(start + edges_before(node), start + edges_before(node + 1)))
@@ -105,7 +105,7 @@ class DartsCell(AdditiveSpace):
 
     @property
     def cost_groups(self) -> tuple[tuple[int, ...], ...]:
-        """Every edge by itself: of a node, too, the costs of the edges add up."""
+        """Groups of a single edge: the costs of the edges of a node add up, too."""
         return self.singles
 
     @property
@@ -118,7 +118,7 @@ class DartsCell(AdditiveSpace):
             yield Architecture(self.name, tuple(choice for node in nodes for choice in node))
 
     def _ways(self, edges: int) -> Iterator[tuple[int, ...]]:
-        """Yield all choices for a node of so many edges."""
+        """Yield all choices for a node with ``edges`` edges."""
         for chosen in combinations(range(edges), OPEN_EDGES):
             for options in product(range(1, len(OPERATION_NAMES)), repeat=OPEN_EDGES):
                 choices = [NONE] * edges
@@ -137,9 +137,9 @@ class DartsCell(AdditiveSpace):
         return self.repair(Architecture(self.name, (NONE,) * len(self.decisions)), rng)
 
     def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Close random edges of nodes with too many open ones, and open random ones elsewhere.
+        """Close random edges of nodes with too many open edges; open some where there are too few.
 
-        Those opened get random operations.
+        Opened edges get random operations.
         """
         choices = list(architecture.choices)
         for group in self.groups:
@@ -172,7 +172,7 @@ class DartsCell(AdditiveSpace):
         return [OPERATION_NAMES[choice] for choice in architecture.choices if choice != NONE]
 
     def check(self, architecture: Architecture) -> Architecture:
-        """Raises UserError also where some node has not exactly two open edges."""
+        """Check as all spaces do; raises UserError also unless each node has two open edges."""
         super().check(architecture)
         for place, group in enumerate(self.groups):
             found = sum(architecture.choices[edge] != NONE for edge in group)
@@ -191,7 +191,7 @@ class DartsCell(AdditiveSpace):
         )
 
     def of_cells(self, cells: int) -> DartsCell:
-        """The same space, with supernets of so many cells."""
+        """Return the same space with supernets of ``cells`` cells."""
         return DartsCell(
             nodes=self.nodes,
             stem=self.stem,
@@ -246,10 +246,10 @@ class DartsCell(AdditiveSpace):
     def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Layer]:
-        """List stem, operations that fit inputs of cells together or are on open edges, and head.
+        """List stem, calibrations of cell inputs, operations on open edges, and head.
 
-        Names tell the operation, its channels, the input's side and, of operations on edges, the
-        stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
+        Names contain the operation, its channels, the input's side and, of operations on edges, the
+        stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations belong to no layer.
         """
         return list_layers(self._plan(problem, scale), architecture.choices, self.nodes)
 

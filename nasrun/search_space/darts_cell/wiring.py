@@ -9,7 +9,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES
 
 INPUTS = 2
-"""Cells k-2 and k-1: states 0 and 1 of a cell; node i is state i + 2."""
+"""Number of inputs of a cell: states 0 and 1 are cells k-2 and k-1; node i is state i + 2."""
 
 CELLS = ("normal", "reduce")
 
@@ -54,7 +54,7 @@ def write_genotype(choices: Sequence[int], nodes: int) -> str:
 def read_genotype(text: str, nodes: int) -> list[int]:
     """Read the choices of both cells from a genotype; nothing is evaluated.
 
-    Raises UserError where the text is no genotype of cells of so many nodes.
+    Raises UserError if the text is no genotype of cells with ``nodes`` nodes.
     """
     found = GENOTYPE.fullmatch(text.strip())
     if found is None:
@@ -71,7 +71,7 @@ def read_genotype(text: str, nodes: int) -> list[int]:
 
 
 def _check_concat(text: str, cell: str, nodes: int) -> None:
-    """Raises UserError unless the cell's output is made of all nodes."""
+    """Raise UserError unless the cell's output is made of all nodes."""
     numbers = [int(number) for number in re.findall("[0-9]{1,9}", text)]
     nothing_else = not re.sub("[0-9]{1,9}", "", text.removeprefix("range")).strip("[](), ")
     if text.startswith("range"):

@@ -1,4 +1,4 @@
-"""DSO-NAS' complete block, from which edges are removed: M levels of four operations."""
+"""DSO-NAS' block: levels of four operations, between which edges are removed."""
 
 from nasrun.search_space.dso_block.space import DsoBlock, FinalScale, SearchScale
 

@@ -82,7 +82,7 @@ def _shortcut_layer(stage: Stage) -> Layer:
 
 
 def _reduction_layers(before: Stage, opened: Sequence[bool]) -> list[Layer]:
-    """List the open convolutions of a reduction; every second pixel is no layer."""
+    """List the open convolutions of a reduction; taking every second pixel is no layer."""
     channels, size = before.channels, before.size
     return [
         Layer(

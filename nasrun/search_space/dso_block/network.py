@@ -1,6 +1,6 @@
 """The supernet of ``dso_block`` and its stand-alone networks.
 
-Both are one stack of blocks with more or fewer of the edges of each.
+Both are a stack of blocks, with all or some of the edges of each.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
     The output is a 1×1 convolution of the concatenated operations, which is the sum of a 1×1
     convolution of each, then batch norm, ReLU, and the shortcut, which has a convolution of its own
-    in the first block of a stage. Where nothing is left, the block is its shortcut.
+    in the first block of a stage. If no edge is left, the block is its shortcut.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, wiring: Wiring, weights: Weights, noise: Noise, depth: float
     ) -> Tensor:
-        """Compute the block; weights: of its decisions. Drop-path acts on the summands."""
+        """Compute the block; weights: by decision. Drop-path acts on the summands."""
         values = {INPUT: x}
         out: Tensor | None = None
         for node in wiring.nodes:
@@ -125,7 +125,7 @@ class Block(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """Sum the weighted sources of an operation; those of level 1 read the input as it is."""
+        """Sum the weighted sources of an operation; operations of level 1 read the input itself."""
         decisions = dict(zip(sources_of(index), self.edges.inputs(index), strict=False))
         if not decisions:
             return values[INPUT]
@@ -141,7 +141,7 @@ class Block(nn.Module):
 class Reduction(nn.Module):
     """A sum of convolutions of stride 2: [B, C, H, W] -> [B, 2C, ceil(H / 2), ceil(W / 2)].
 
-    Where none is left: every second pixel, and zeros for the new channels.
+    If none is left, the output is every second pixel, and zeros for the new channels.
     """
 
     def __init__(self, channels: int, opened: Sequence[bool]) -> None:
@@ -168,9 +168,9 @@ class Reduction(nn.Module):
 class BlockStack(Network):
     """Stem, stages of blocks with reductions in between, BN, ReLU, pooling, dropout, linear.
 
-    The auxiliary head stands after the second reduction, or the last one where there are fewer.
-    Weights start normal with variance 2 / fan-out, those of the classifiers with s.d. 0.01
-    (released code).
+    The auxiliary head reads the second reduction, or the last one if there are fewer. Weights are
+    initialised as normal with variance 2 / fan-out, in the classifiers with s.d. 0.01 (released
+    code).
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class BlockStack(Network):
     ) -> None:
         """Build the stack.
 
-        places: where the decisions of each block stand, then those of each reduction.
+        places: places of the decisions of each block, then of each reduction.
         fixed_scales: the batch norms of the operations shift but do not scale.
         """
         super().__init__()
@@ -223,7 +223,7 @@ class BlockStack(Network):
         """images [B, C, H, W] -> [B, K]."""
         weights = [weight_of_on(gate) for gate in gates]
         count = len(self.blocks)
-        wirings: dict[int, Wiring] = {}  # by place: blocks that share decisions are alike
+        wirings: dict[int, Wiring] = {}  # by place: blocks that share decisions are equal
         self.auxiliary_logits = None
         x: Tensor = self.stem(images)
         stage = -1
@@ -263,8 +263,8 @@ class BlockNetwork(BlockStack):
 class BlockSupernet(BlockStack, Supernet):
     """The complete network: images and a gate for each edge -> logits [B, K].
 
-    The weights have the names that they have in a stand-alone network. Built with fixed scales, so
-    that the size of an edge is that of its gate (released code).
+    The weights have the names that they have in a stand-alone network. The scales of
+    batch norms are fixed, so that only the gate scales an edge (released code).
     """
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:

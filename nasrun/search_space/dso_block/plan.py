@@ -1,7 +1,7 @@
 """Exact costs of ``dso_block`` by formulas, and the kinds of its stems.
 
-Widths are fitted to budgets by the costs at ten widths for each architecture: counting the layers
-of so many widths would take a hundred times as long.
+Fitting the width to a budget needs the costs at about ten widths for each architecture. Counting
+layers for all of them would take a hundred times as long.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def network_cost(
     wirings: of each block; reductions: the open operations of each.
     """
     costs = [_stem_cost(plan), _head_cost(plan)]
-    known: dict[tuple[Stage, bool, Wiring], Cost] = {}  # blocks that share decisions are alike
+    known: dict[tuple[Stage, bool, Wiring], Cost] = {}  # blocks that share decisions are equal
     for (stage, first), wiring in zip(plan.blocks(), wirings, strict=True):
         key = (stage, first, wiring)
         if key not in known:
@@ -78,10 +78,10 @@ def _reduction_cost(before: Stage, opened: Sequence[bool]) -> Cost:
 
 
 def block_cost(stage: Stage, wiring: Wiring, *, first: bool) -> Cost:
-    """Cost of a block.
+    """Return the cost of a block.
 
-    It has the operations that are computed, a 1×1 convolution for each that reaches the output, the
-    output's batch norm, and in the first block of a stage the shortcut's convolution.
+    It counts the operations that are computed, a 1×1 convolution for each that reaches the output,
+    the output's batch norm, and in the first block of a stage the shortcut's convolution.
     """
     channels, size = stage.channels, stage.size
     costs = [operation_cost(node.index, channels, size) for node in wiring.nodes]

@@ -17,9 +17,9 @@ OUTPUT = "output"
 class Role:
     """The role of an edge.
 
-    block: index of the block's decisions among all distinct ones; None of a reduction.
-    operation: index of the operation that the edge feeds; None of an output.
-    name: of that kind of operation, or ``output``, or ``reduction``.
+    block: index of the block's set of decisions; None: an edge of a reduction.
+    operation: index of the operation that the edge feeds; None: an edge to the output.
+    name: kind of this operation, or ``output``, or ``reduction``.
     """
 
     block: int | None

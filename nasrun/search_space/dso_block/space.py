@@ -1,4 +1,4 @@
-"""DSO-NAS' block as a search space: an on or off for each edge of the complete graph."""
+"""DSO-NAS' block as a search space: each edge of the complete graph is on or off."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 MAX_CHANNELS = 2048
-"""Channels of the first stage, at most."""
+"""Upper bound of the channels of the first stage."""
 
 Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
 
@@ -52,8 +52,8 @@ class SearchScale(BaseModel):
 class FinalScale(SearchScale):
     """Channels of the final network, or limits to which they are fitted (the width multiplier).
 
-    params, macs: limits of the network; null: no limit. With one, C is the largest multiple of
-    ``step`` that keeps to both, and ``channels`` is not used.
+    params, macs: limits of the network; null: no limit. With a limit, C is the largest multiple of
+    ``step`` within both, and ``channels`` is not used.
     """
 
     step: Channels
@@ -62,13 +62,15 @@ class FinalScale(SearchScale):
 
 
 class DsoBlock(SearchSpace):
-    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), as its code has it.
+    """``dso_block``: the space of DSO-NAS (Zhang et al., arXiv 1811.01567), by its code.
 
     A block has ``levels`` levels of four operations. Every operation above level 1 reads any sum of
-    the block's input and of the operations of lower levels; the output is a sum over any of all
-    operations. ``blocks`` are those of each stage; between two stages stands a reduction, a sum of
-    two convolutions. share: all blocks have the same edges; else each its own. What leads nowhere
-    is no section of a network. density: the probability of an edge in random architectures.
+    the block's input and of operations of lower levels; the output is a sum over any of the
+    operations. Between two stages is a reduction, a sum of two convolutions. Edges that lead
+    nowhere are not computed.
+
+    blocks: number of blocks of each stage. share: whether all blocks have the same edges.
+    density: the probability of an edge in random architectures.
     """
 
     name = "dso_block"
@@ -93,7 +95,7 @@ class DsoBlock(SearchSpace):
 
     @cached_property
     def sections(self) -> dict[str, int]:
-        """The number of decisions of each block and reduction that has its own, by name."""
+        """The number of decisions of each block and reduction with its own decisions, by name."""
         names = ["block"]
         if not self.share:
             names = [
@@ -191,7 +193,7 @@ class DsoBlock(SearchSpace):
         return network
 
     def channels(self, architecture: Architecture, problem: Problem, scale: Scale) -> int:
-        """C of the first stage. Raises UserError where the narrowest network is above a limit."""
+        """Return C of the first stage; raises UserError if no width is within the limits."""
         if scale == "search":
             return self.search.channels
         limits = {"params": self.final.params, "macs": self.final.macs}
@@ -207,7 +209,7 @@ class DsoBlock(SearchSpace):
     def _fit(
         self, architecture: Architecture, problem: Problem, limits: dict[str, float | None]
     ) -> int:
-        """The largest multiple of the step within the limits, by bisection: costs grow with C."""
+        """Find the largest multiple of the step within the limits by bisection."""
         wirings, reductions = self._wirings(architecture.choices)
 
         def exceeded(steps: int) -> str | None:
@@ -224,7 +226,7 @@ class DsoBlock(SearchSpace):
                 f"{self.final.step} channels, of at most {found}; raise the budget, or lower "
                 "search_space.final.step"
             )
-        low, high = 1, max(MAX_CHANNELS // self.final.step, 1) + 1  # low fits, high does not count
+        low, high = 1, max(MAX_CHANNELS // self.final.step, 1) + 1  # low fits; high is excluded
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if exceeded(middle) is None else (low, middle)
@@ -239,14 +241,14 @@ class DsoBlock(SearchSpace):
     ) -> list[Layer]:
         """List stem, operations, 1×1 convolutions, norms, shortcuts and reductions, and head.
 
-        Names tell the operation, its channels and the input's side:
-        ``dso_block/sep_conv_3x3 48 32``. Sums are in none of them.
+        Names contain the operation, its channels and the input's side:
+        ``dso_block/sep_conv_3x3 48 32``. Sums belong to no layer.
         """
         plan = self._plan(problem, self.channels(architecture, problem, scale))
         return list_layers(plan, *self._wirings(architecture.choices))
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The complete network; of the widest kind where the width goes by a limit."""
+        """Return the cost of the complete network, at the largest width if widths are fitted."""
         channels = self.search.channels
         if scale == "final":
             fitted = self.final.params is not None or self.final.macs is not None
@@ -259,7 +261,7 @@ class DsoBlock(SearchSpace):
         return {"params": self.final.params, "macs": self.final.macs}.get(name)
 
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Levels from below to above, between the block's input and its output."""
+        """Return graphs with levels from bottom to top, between the block's input and output."""
         found, start = {}, 0
         for section, count in self.sections.items():
             opened = [choice == 1 for choice in architecture.choices[start : start + count]]
@@ -278,7 +280,7 @@ class DsoBlock(SearchSpace):
         }
 
     def extremes(self, measure: Measure, streams: Streams) -> tuple[Architecture, Architecture]:
-        """Compare nothing open and everything: more edges never cost less at one width."""
+        """Compare the empty and the complete network: at one width, more edges never cost less."""
         count = len(self.decisions)
         both = [Architecture(self.name, (choice,) * count) for choice in (0, 1)]
         low, high = sorted(both, key=measure)
@@ -290,7 +292,7 @@ class DsoBlock(SearchSpace):
         return Architecture(self.name, tuple(opened.astype(int).tolist()))
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Shut the edges from and to dead operations."""
+        """Close the edges from and to dead operations."""
         choices = list(architecture.choices)
         for place in self.places[: 1 if self.share else sum(self.blocks)]:
             opened = [choice == 1 for choice in choices[place]]
@@ -298,7 +300,7 @@ class DsoBlock(SearchSpace):
         return Architecture(self.name, tuple(choices))
 
     def operations_of(self, architecture: Architecture) -> list[str]:
-        """List the operations that are computed, of every block."""
+        """List the computed operations of every block."""
         wirings, _ = self._wirings(self.check(architecture).choices)
         return [
             OPERATION_NAMES[node.index % len(OPERATION_NAMES)]
@@ -309,7 +311,7 @@ class DsoBlock(SearchSpace):
     def describe(self, architecture: Architecture) -> list[str]:
         """Write lines like ``level2/max_pool_3x3 of input + level1/sep_conv_3x3``.
 
-        Where each block has edges of its own, a line a block.
+        If each block has edges of its own, there is one line per block.
         """
         lines: list[str] = []
         start = 0
@@ -335,7 +337,7 @@ class DsoBlock(SearchSpace):
         return lines
 
     def write(self, architecture: Architecture) -> str:
-        """Hexadecimal digits of four edges each, hyphens between blocks and reductions."""
+        """Write hexadecimal digits of four edges each, with hyphens between sections."""
         words, start = [], 0
         for count in self.sections.values():
             bits = "".join(map(str, architecture.choices[start : start + count]))

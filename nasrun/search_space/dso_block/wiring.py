@@ -1,4 +1,4 @@
-"""The open edges of a block, and which of them are computed; for networks and costs alike.
+"""The open edges of a block, and those that are computed; for networks and costs.
 
 Operations are numbered level by level, ``len(OPERATION_NAMES)`` of them in each; source ``INPUT``
 is the input of the block.
@@ -16,7 +16,7 @@ OPERATION_NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3
 """The operations of a level, in the order of the released code."""
 
 CONVOLUTION_COUNT = 2
-"""The first so many operations of a level are convolutions."""
+"""Number of convolutions, which are the first operations of a level."""
 
 REDUCTIONS = ("conv_1x1", "conv_3x3")
 """The operations of a reduction, which are summed."""
@@ -39,10 +39,10 @@ def sources_of(index: int) -> range:
 class Edges:
     """The places of a block's decisions.
 
-    Every input of every operation above level 1 comes first, then whether each operation reaches
-    the output. Operations of level 1 always read the input.
+    First come the inputs of every operation above level 1, then the edge of each operation to the
+    output. Operations of level 1 always read the input.
 
-    For four levels 4·(5 + 9 + 13) + 16 = 124.
+    Four levels have 4·(5 + 9 + 13) + 16 = 124 decisions.
     """
 
     levels: int
@@ -68,18 +68,18 @@ class Edges:
     def inputs(self, index: int) -> range:
         """List the decisions on the inputs of an operation, in the order of its sources.
 
-        There are none for one of level 1.
+        An operation of level 1 has none.
         """
         return range(self._first[index], self._first[index + 1])
 
     def output(self, index: int) -> int:
-        """The decision whether the operation reaches the output."""
+        """Return the decision on the edge from the operation to the output."""
         return self._first[-1] + index
 
     def names(self) -> Iterator[str]:
         """Yield ``level2.sep_conv_3x3/level1.max_pool_3x3``, then ``output/level1.sep_conv_3x3``.
 
-        Names of summands of one sum differ after the last slash alone.
+        Names of the summands of one sum differ only after the last slash.
         """
         for index in self.operations[len(OPERATION_NAMES) :]:
             for source in sources_of(index):
@@ -91,7 +91,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Node:
-    """An operation that is computed: the sources that it reads, and whether the output reads it."""
+    """A computed operation: the sources that it reads, and whether the output reads it."""
 
     index: int
     inputs: tuple[int, ...]
@@ -100,7 +100,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The operations of a block that are computed, in order; none: the block is its shortcut."""
+    """The computed operations of a block, in order; none: the block is its shortcut."""
 
     nodes: tuple[Node, ...]
 
@@ -108,8 +108,8 @@ class Wiring:
 def wire(opened: Sequence[bool], edges: Edges) -> Wiring:
     """Find the operations of a block that are computed, from its open decisions.
 
-    An operation is dead, and all of its edges with it, where nothing comes in or where nothing
-    that goes out reaches the output.
+    An operation and all of its edges are dead if it has no live input, or if no path leads from it
+    to the output.
     """
     sources: dict[int, tuple[int, ...]] = {}
     for index in edges.operations:
@@ -131,7 +131,7 @@ def wire(opened: Sequence[bool], edges: Edges) -> Wiring:
 
 
 def open_edges(wiring: Wiring, edges: Edges) -> list[int]:
-    """The decisions of a block, 1 where what it opens is computed: ``wire`` gives it back."""
+    """Return the decisions of a block, 1 for computed edges; inverse of ``wire``."""
     opened = [0] * edges.count
     for node in wiring.nodes:
         for source, decision in zip(sources_of(node.index), edges.inputs(node.index), strict=False):
@@ -149,7 +149,7 @@ SHORT_NAMES = {
 
 
 def graph_of(wiring: Wiring, edges: Edges) -> graph.Graph:
-    """Input below, a row for each level, output above; operations that are dead are left out."""
+    """Return the block as a graph: input below, a row per level, output above; nothing dead."""
     middle = (len(OPERATION_NAMES) - 1) / 2
     nodes = [graph.Node("input", middle, 0)]
     places = {INPUT: 0}

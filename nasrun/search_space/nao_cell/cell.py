@@ -12,7 +12,7 @@ from nasrun.search_space.stacked_cells import CellPlan
 
 
 class Branch(NamedTuple):
-    """One half of a node. input: 0 is cell k-2, 1 is cell k-1, i + 2 is node i."""
+    """One of the two summands of a node. input: 0: cell k-2, 1: cell k-1, i + 2: node i."""
 
     input: int
     op: int
@@ -22,7 +22,7 @@ Node = tuple[Branch, Branch]
 
 
 def nodes_of(genes: Sequence[int]) -> list[Node]:
-    """The nodes of one cell from its genes, four a node: x input, x op, y input, y op."""
+    """Return the nodes of a cell from its genes, four a node: x input, x op, y input, y op."""
     return [
         (Branch(genes[i], genes[i + 1]), Branch(genes[i + 2], genes[i + 3]))
         for i in range(0, len(genes), 4)
@@ -30,7 +30,7 @@ def nodes_of(genes: Sequence[int]) -> list[Node]:
 
 
 def unused_states(nodes: Sequence[Node]) -> list[int]:
-    """The states that no branch reads, in order: they make the cell's output."""
+    """Return the states that no branch reads, in order; they form the cell's output."""
     used = {branch.input for node in nodes for branch in node}
     return [state for state in range(len(nodes) + 2) if state not in used]
 

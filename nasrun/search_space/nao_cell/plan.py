@@ -26,7 +26,7 @@ def plan_network(
     """Plan 3·layers + 2 cells with reductions at layers and 2·layers + 1.
 
     layers: N, normal cells of a stage; channels: C of the first stage;
-    concat: how many states the output of a normal and of a reduction cell is made of.
+    concat: number of states in the output of a normal and of a reduction cell.
     Source: the search network of NAO-V2's released code. Raises UserError for images too small.
     """
     reductions = (layers, 2 * layers + 1)
@@ -55,7 +55,7 @@ def list_layers(
 
 
 def calibration_layers(plan: CellPlan) -> list[Layer]:
-    """List the operations of ``cell.calibrations``; an input that fits needs none."""
+    """List the layers of ``cell.calibrations``; an input of the right shape needs none."""
     return [
         _factorized_reduce(source.channels, plan.channels, source.size)
         if source.size != plan.size_in
@@ -66,19 +66,19 @@ def calibration_layers(plan: CellPlan) -> list[Layer]:
 
 
 def branch_layer(cell: CellPlan, name: str, source: int) -> Layer:
-    """The operation of a branch that reads ``source``: 0 and 1 are the inputs of the cell."""
+    """Return the layer of a branch that reads ``source``; 0 and 1 are the inputs of the cell."""
     if source < 2:
         return _operation(name, cell.channels, cell.size_in, 2 if cell.reduction else 1)
     return _operation(name, cell.channels, cell.size_out, 1)
 
 
 def reduce_layer(cell: CellPlan) -> Layer:
-    """The operation that halves an input which a reduction cell puts out."""
+    """Return the layer that halves an input which is part of a reduction cell's output."""
     return _factorized_reduce(cell.channels, cell.channels, cell.size_in)
 
 
-# A network has some hundred layers, most of them alike, and a search asks for thousands of
-# networks: each layer is made once.
+# A network has some hundred layers, most of them equal, and a search asks for thousands of
+# networks, so each layer is made once.
 
 
 @lru_cache(maxsize=4096)

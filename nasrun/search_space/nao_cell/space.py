@@ -42,7 +42,7 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
         "avg_pool_3x3",
         "max_pool_3x3",
     ),
-    # eleven operations are stated; which ones is general knowledge, not verified
+    # the paper states eleven operations; their list is general knowledge, not verified
     "large": (
         "identity",
         "conv_1x1",
@@ -59,7 +59,7 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
 }
 
 MAX_OPERATIONS = 50_000
-"""Operations of a network, at most, since Python is slow; the paper's supernet has 2,200."""
+"""Upper bound of the operations of a network; the paper's supernet has 2,200."""
 
 OperationSet = Literal["small", "middle", "large"]
 
@@ -125,7 +125,7 @@ class NaoCell(SearchSpace):
         )
 
     def cells(self, architecture: Architecture) -> tuple[list[Node], list[Node]]:
-        """Nodes of the normal and of the reduction cell."""
+        """Return the nodes of the normal and of the reduction cell."""
         half = len(architecture.choices) // 2
         return nodes_of(architecture.choices[:half]), nodes_of(architecture.choices[half:])
 
@@ -154,16 +154,17 @@ class NaoCell(SearchSpace):
     def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
     ) -> list[Layer]:
-        """List stem, operations of nodes and those that fit inputs and outputs together, and head.
+        """List stem, operations of nodes, calibrations of inputs and outputs, and head.
 
-        Names tell the operation, its channels, the input's side and, of the nodes' operations, the
-        stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations are in none of them.
+        Names contain the operation, its channels, the input's side and, for operations of nodes,
+        the
+        stride: ``nao_cell/sep_conv_3x3 36 32 s1``. Sums belong to no layer.
         """
         plan = self._plan_of(architecture, problem, scale)
         return list_layers(plan, self.cells(architecture), self.operations)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """Every branch at its most expensive option and every cell at its widest output.
+        """Sum the most expensive option of every branch and the widest output of every cell.
 
         At least one of the two inputs is read, so at most nodes + 1 states are left unused.
         """
@@ -186,7 +187,7 @@ class NaoCell(SearchSpace):
         return sum_costs(costs)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Put the smaller branch of a node first: they are summed, so their order is free."""
+        """Put the smaller branch of a node first; branches are summed, so their order is free."""
         choices: list[int] = []
         for nodes in self.cells(architecture):
             for node in nodes:
@@ -195,7 +196,7 @@ class NaoCell(SearchSpace):
         return Architecture(self.name, tuple(choices))
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """The branches of one random node of each cell swapped (NAO's augmentation)."""
+        """Swap the branches of one random node of each cell (NAO's augmentation)."""
         choices = list(architecture.choices)
         for cell in range(2):
             start = 4 * (cell * self.nodes + int(rng.integers(self.nodes)))

@@ -23,7 +23,7 @@ from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
 
 
 class SupernetBranch(nn.Module):
-    """All operations over all inputs that one branch of one node may choose."""
+    """All operations on all inputs that a branch of a node may choose."""
 
     def __init__(self, inputs: int, plan: CellPlan, operations: Sequence[str]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SupernetBranch(nn.Module):
 
 
 class Combine(nn.Module):
-    """The unused states to C channels: ReLU, 1×1 convolution, batch norm.
+    """Maps the unused states to C channels by ReLU, 1×1 convolution and batch norm.
 
     The convolution's weight is put together from one C×C slice for each unused state, so that
     every supernet cell has C outputs whatever the architecture (NAO-V2's released code). In a
@@ -95,8 +95,8 @@ class SupernetCell(nn.Module):
 class NaoSupernet(CellStack, Supernet):
     """All architectures of ``nao_cell``: images and the genes of both cells -> logits [B, K].
 
-    Batch norm keeps running statistics for each input of an operation; the released code has one
-    pair shared by all inputs. Under batch statistics, by which the paper scores, both are equal.
+    Batch norm has running statistics for each input of an operation; in the released code all
+    inputs share one pair. With batch statistics, by which the paper scores, both are equal.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""NAS-Bench-201: cells of four nodes and five operations, all of known accuracy."""
+"""NAS-Bench-201: cells of four nodes and five operations, all with known accuracies."""
 
 from nasrun.search_space.nas_bench_201.space import NasBench201, Nb201Scale
 

@@ -27,7 +27,7 @@ NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(len(EDGE_OPERATIONS))
 
 
 def write_string(choices: Sequence[int]) -> str:
-    """The published notation: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
+    """Write the published notation: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
     nodes = (
         "".join(
             f"{OPERATION_NAMES[choice]}~{source}|"
@@ -40,7 +40,7 @@ def write_string(choices: Sequence[int]) -> str:
 
 
 def read_string(text: str) -> list[int] | None:
-    """Read the choices from a string of ``write_string``; None where it is of another form."""
+    """Read the choices from a string of ``write_string``; None if it has another form."""
     names = re.findall(r"(\w+)~", text)
     if len(names) != len(EDGES) or not EDGE_OPERATIONS.keys() >= set(names):
         return None
@@ -64,15 +64,14 @@ Meaning = tuple[str, tuple[tuple[str, int], ...]]
 
 
 def meaning(choices: Sequence[int]) -> Meaning:
-    """Return a value that is equal for two cells exactly if their outputs are equal in x.
+    """Return a value that is equal for two cells exactly if their outputs are equal.
 
-    Equal are outputs that are the same expression of the cell's input x.
+    Outputs are equal if they are the same expression of the cell's input x.
 
-    Skips, missing connections, dead ends and the order of summands make no difference. Whether two
-    convolutions of the same text are one, used twice, or two of different weights does: hence the
-    counts, which tell all cells of this space apart that differ in it. A convolution of nothing is
-    something, the shift of its batch norm. That an average of a sum is the sum of averages is not
-    made use of.
+    Skips, missing connections, dead ends and the order of summands make no difference. But two
+    convolutions with the same text may be one, used twice, or two with different weights. The
+    counts tell such cells apart. A convolution of zeros is not zero: it is the shift of its batch
+    norm. The identity of an average of a sum with the sum of averages is not used.
     """
     nodes: list[list[Term]] = [[Term("x", Counter())]]
     texts: dict[int, str] = {}

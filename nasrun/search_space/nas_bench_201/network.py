@@ -1,6 +1,6 @@
 """The supernet of ``nas_bench_201``, its stand-alone networks, and the list of their layers.
 
-All are one stack of cells with more or fewer operations on each edge.
+All are a stack of cells with more or fewer operations on each edge.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nasrun.values import Problem
 class Cell(nn.Module):
     """Some of the operations on each edge: [B, C, H, W] -> [B, C, H, W].
 
-    A node is the sum over its edges; ``none`` is not computed. A node without any edge is zeros.
+    A node is the sum over its edges; ``none`` is not computed. A node without edges is zeros.
     """
 
     def __init__(self, channels: int, options: Sequence[Iterable[int]], *, affine: bool) -> None:
@@ -70,8 +70,8 @@ class Cell(nn.Module):
 class Reduction(nn.Module):
     """A residual block that halves the resolution: [B, C, H, W] -> [B, 2C, H / 2, W / 2].
 
-    Twice ReLU, 3×3 convolution and batch norm, the first of stride 2; beside it 2×2 average
-    pooling and a 1×1 convolution. Sizes are rounded up.
+    Main branch: twice ReLU, 3×3 convolution and batch norm, the first of stride 2. Shortcut: 2×2
+    average pooling and a 1×1 convolution. Sizes are rounded up.
     """
 
     def __init__(self, channels: int) -> None:
@@ -105,7 +105,7 @@ def head(channels: int) -> nn.Sequential:
 class CellStack(Network):
     """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
-    Weights start as torch's own modules do, as in the released code.
+    Weights are initialised by torch's defaults, as in the released code.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ def list_layers(plan: StagePlan, choices: Sequence[int]) -> list[Layer]:
     for index, stage in enumerate(stages):
         if index > 0:
             layers.append(_reduction(stages[index - 1]))
-        # all cells of a stage are alike, so one list does for them
+        # all cells of a stage are equal, so they share a list
         cell = [_operation(choice, stage) for choice in choices if choice != NONE]
         layers += cell * stage.depth
 

@@ -43,11 +43,11 @@ class Nb201Scale(BaseModel):
 class NasBench201(AdditiveSpace):
     """``nas_bench_201``: the space of NAS-Bench-201 (Dong & Yang, ICLR 2020, arXiv 2001.00326).
 
-    Written down, an architecture is six digits, for the edges 1←0, 2←0, 2←1, 3←0, 3←1, 3←2: 0
+    An architecture is written as six digits, for the edges 1←0, 2←0, 2←1, 3←0, 3←1, 3←2: 0
     none, 1 skip, 2 convolution 1×1, 3 convolution 3×3, 4 average pooling.
 
     affine: whether the batch norms of the supernet's operations scale and shift; those of
-    stand-alone networks, and of what no decision chooses, always do. With 16 channels and 5 cells,
+    stand-alone networks, and outside the cells, always do. With 16 channels and 5 cells,
     on 3×32×32 images of 10 classes, ``Cost.params`` is the published number; the published
     multiply-adds are ``Cost.macs`` and the classifier's 10 biases. Both count convolutions on
     edges that lead nowhere.
@@ -85,30 +85,30 @@ class NasBench201(AdditiveSpace):
     ) -> list[Layer]:
         """List stem, the operation of each edge of each cell but ``none``, reductions and head.
 
-        Names tell the operation, its channels and the input's side:
-        ``nas_bench_201/nor_conv_3x3 16 32``. The sums of the nodes are in none of them.
+        Names contain the operation, its channels and the input's side:
+        ``nas_bench_201/nor_conv_3x3 16 32``. Sums of nodes belong to no layer.
         """
         return list_layers(self._plan(problem, scale), architecture.choices)
 
     @cached_property
     def _alike(self) -> dict[Meaning, list[Architecture]]:
-        """Architectures by the meaning of their cells; takes half a second, once."""
+        """Architectures by the meaning of their cells; made once, in half a second."""
         found: dict[Meaning, list[Architecture]] = {}
         for architecture in self.every():
             found.setdefault(meaning(architecture.choices), []).append(architecture)
         return found
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The first architecture, in the order of ``every``, whose cell is the same function.
+        """Return the first architecture, in the order of ``every``, with the same function.
 
-        Weights on edges that lead nowhere are no part of the function, though of ``cost``. The
-        6,466 published classes are others: they tell some equal functions apart, and take one
-        convolution used twice for two convolutions.
+        Edges that lead nowhere do not matter for the function, but count in ``cost``. The 6,466
+        published classes differ: they separate some equal functions, and count a convolution that
+        is used twice as two convolutions.
         """
         return self._alike[meaning(architecture.choices)][0]
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Sample from the architectures whose cell is the same function, all equally likely."""
+        """Sample uniformly from the architectures whose cell has the same function."""
         alike = self._alike[meaning(architecture.choices)]
         return alike[rng.integers(len(alike))]
 
@@ -129,7 +129,7 @@ class NasBench201(AdditiveSpace):
         return "".join(map(str, architecture.choices))
 
     def parse(self, text: str) -> Architecture:
-        """Six digits, or ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``.
+        """Read six digits, or ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``.
 
         Raises UserError for anything else.
         """

@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro: chains of eight layers with three options each, all of known accuracy."""
+"""NAS-Bench-Macro: chains of eight layers of three options, all with known accuracies."""
 
 from nasrun.search_space.nas_bench_macro.space import MacroScale, NasBenchMacro
 

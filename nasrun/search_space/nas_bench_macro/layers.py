@@ -42,10 +42,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class MacroPlan:
-    """The whole chain.
+    """The channels and sides of the whole chain.
 
     stem: channels of the stem.
-    features: channels before the classifier; size: side there.
+    features: channels before the classifier. size: side of the feature maps there, in pixels.
     """
 
     stem: int
@@ -72,9 +72,9 @@ def plan_network(problem: Problem, width: float) -> MacroPlan:
 
 
 class Option(ABC):
-    """One option of a layer: makes its module for the channels and the stride of the layer.
+    """An option of a layer; makes its module for the channels and the stride of the layer.
 
-    residual: whether the layer's input is added to the output where both have one shape.
+    residual: whether the input is added to the output if both have the same shape.
     """
 
     residual: bool
@@ -86,7 +86,7 @@ class Option(ABC):
 
 @dataclass(frozen=True)
 class Identity(Option):
-    """The input itself; where the shape changes a 1×1 convolution and batch norm."""
+    """The input itself; if the shape changes, a 1×1 convolution and batch norm."""
 
     residual = False
 

@@ -1,6 +1,6 @@
 """The supernet of ``nas_bench_macro``, its stand-alone networks, and their lists of layers.
 
-All are one chain with more or fewer options in each layer.
+All are a chain with more or fewer options in each layer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def features(plan: MacroPlan) -> nn.Sequential:
 class Chain(Network):
     """Stem, eight layers, 1×1 convolution, global pooling, dropout, linear.
 
-    Weights start as torch's own modules do, as in the released code.
+    Weights are initialised by torch's defaults, as in the released code.
     """
 
     def __init__(

@@ -45,9 +45,9 @@ def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
 class NasBenchMacro(AdditiveSpace):
     """``nas_bench_macro``: the space of NAS-Bench-Macro (Su et al., 2021, arXiv 2103.11922).
 
-    Written down, an architecture is eight digits, one a layer: 0 identity, 1 MBConv of kernel 3
+    An architecture is written as eight digits, one a layer: 0 identity, 1 MBConv of kernel 3
     and expansion 3, 2 MBConv of kernel 5 and expansion 6. An identity after the first layer of its
-    stage does nothing, so where it stands there makes no difference: 3,969 networks.
+    stage does nothing, so its place there makes no difference: there are 3,969 networks.
 
     affine: whether the batch norms of the supernet's options scale and shift; those of stand-alone
     networks always do. At width 1, on 3×32×32 images of 10 classes, ``Cost.params`` and
@@ -85,7 +85,7 @@ class NasBenchMacro(AdditiveSpace):
     ) -> list[Layer]:
         """List stem, layers and head.
 
-        Names tell the operation, its channels, the input's side and the stride:
+        Names contain the operation, its channels, the input's side and the stride:
         ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``.
         """
         return list_layers(self._plan(problem, scale), problem, architecture.choices)
@@ -99,7 +99,7 @@ class NasBenchMacro(AdditiveSpace):
         return Architecture(self.name, tuple(choices))
 
     def equivalent(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Put identities that do nothing anywhere in their stage, all places equally likely."""
+        """Put identities that do nothing at uniformly random places of their stage."""
         choices: list[int] = []
         for first, rest in _stages(architecture):
             blocks = iter([choice for choice in rest if choice != IDENTITY])
@@ -111,5 +111,5 @@ class NasBenchMacro(AdditiveSpace):
         return "".join(map(str, architecture.choices))
 
     def parse(self, text: str) -> Architecture:
-        """Eight digits; raises UserError for anything else."""
+        """Read eight digits; raises UserError for anything else."""
         return super().parse(" ".join(text.strip()))

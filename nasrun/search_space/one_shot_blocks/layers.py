@@ -28,7 +28,7 @@ def list_layers(plan: StagePlan, wiring: Wiring) -> list[Layer]:
         if index > 0:
             count = here[0].older + here[0].newer
             layers += [_reduction_layer(plan.stages[index - 1])] * count
-        # all cells of a stage are alike, so one list does for them
+        # all cells of a stage are equal, so they share a list
         layers += _cell_layers(stage, wiring) * sum(need.cell for need in here)
     return [*layers, _head_layer(plan)]
 
@@ -36,7 +36,7 @@ def list_layers(plan: StagePlan, wiring: Wiring) -> list[Layer]:
 def _cell_layers(stage: Stage, wiring: Wiring) -> list[Layer]:
     """List a norm for each state that is read, 1×1 convolutions, and the open operations.
 
-    There is a 1×1 convolution for each open input, and one for the output of each block.
+    Every open input has a 1×1 convolution, and so has the output of every block.
     """
     layers = [_norm_layer(stage)] * len(wiring.states)
     for block in wiring.blocks:
@@ -45,7 +45,7 @@ def _cell_layers(stage: Stage, wiring: Wiring) -> list[Layer]:
     return layers
 
 
-# A network has some hundred layers, most of them alike: each layer is made once.
+# A network has some hundred layers, most of them equal, so each layer is made once.
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,6 @@
 """The supernet of ``one_shot_blocks`` and its stand-alone networks.
 
-Both are one stack of equal cells with more or fewer of the inputs and operations of each block.
+Both are a stack of equal cells, with all or some of the inputs and operations of each block.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _plus(total: Tensor | None, term: Tensor) -> Tensor:
 class ChoiceBlock(nn.Module):
     """Inputs [B, C, H, W] each -> the sum of the open operations [B, C, H, W].
 
-    The inputs go through a 1×1 convolution of their concatenation, which is the sum of a 1×1
-    convolution of each: so those of shut inputs are not computed.
+    A 1×1 convolution of the concatenated inputs is the sum of a 1×1 convolution of each input. So
+    convolutions of closed inputs are not computed.
     """
 
     def __init__(self, channels: int, block: Block) -> None:
@@ -72,16 +72,16 @@ class ChoiceBlock(nn.Module):
         for op in wiring.operations:
             term = noise.drop_path(self.operations[str(op)](x), depth)
             out = _plus(out, weighted(operations[op], term))
-        assert out is not None  # a block is run where it is on  # noqa: S101
+        assert out is not None  # only blocks that are on are run  # noqa: S101
         return out
 
 
 class Cell(nn.Module):
     """Outputs of cells k-2 and k-1, [B, C, H, W] each -> [B, C, H, W].
 
-    The output is the concatenation of the blocks in a 1×1 convolution, again as a sum over those
-    that are on. Every 1×1 convolution reads its state after batch norm and ReLU, which a state
-    goes through once for all of its readers.
+    The output is a 1×1 convolution of the concatenated blocks, again as a sum over the blocks that
+    are on. Every 1×1 convolution reads its state after batch norm and ReLU, which are computed once
+    per state.
     """
 
     def __init__(self, channels: int, wiring: Wiring) -> None:
@@ -105,7 +105,7 @@ class Cell(nn.Module):
         noise: Noise,
         depth: float,
     ) -> Tensor:
-        """Compute the cell; before: cells k-2 and k-1, None where no block reads them."""
+        """Compute the cell; before: cells k-2 and k-1, None if no block reads them."""
         states: dict[int, Tensor] = {}
         for state, x in enumerate(before):
             if x is not None and state in wiring.states:
@@ -127,7 +127,7 @@ class Cell(nn.Module):
             state = index + len(PREVIOUS_CELLS)
             states[state] = self.norms[str(state)](out)
             total = _plus(total, block.output(states[state]))  # type: ignore[operator]
-        assert total is not None  # a cell is run where it is on  # noqa: S101
+        assert total is not None  # only cells that are on are run  # noqa: S101
         return total
 
 
@@ -149,12 +149,12 @@ def stem(plan: StagePlan) -> nn.Sequential:
 class BlockStack(Network):
     """Stem, three stages of cells with reductions between, BN, ReLU, pooling, dropout, linear.
 
-    Both states go through a reduction of their own. The stem counts as cells -2 and -1. Cells that
-    do not lead to the last one are not computed. Weights start as torch's own modules do.
+    Each of the two states has a reduction of its own. The stem counts as cells -2 and -1. Cells
+    that do not lead to the last one are not computed. Weights are initialised by torch's defaults.
     """
 
     def __init__(self, plan: StagePlan, wiring: Wiring) -> None:
-        """Build the stack; wiring: of every cell."""
+        """Build the stack. wiring: the same for every cell."""
         super().__init__()
         self.plan, self.block_count = plan, len(wiring.blocks)
         needs = needs_of(wiring, plan.depth)
@@ -193,7 +193,7 @@ class BlockStack(Network):
         return logits
 
     def _run(self, x: Tensor, wiring: Wiring, weights: Weights) -> Tensor:
-        """The cells, from the stem's output to the last cell's."""
+        """Compute the cells: from the output of the stem to that of the last cell."""
         count, a_stage = self.plan.depth, self.plan.stages[0].depth
         older: Tensor | None = x
         newer: Tensor | None = x
@@ -211,7 +211,7 @@ class BlockStack(Network):
     def _reduce(
         self, stage: int, need: Needs, older: Tensor | None, newer: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Both states at the stage's resolution, as far as they are needed."""
+        """Return both states at the stage's resolution, as far as they are needed."""
         reductions = self.reductions[str(stage)]
         return (
             reductions["older"](older) if need.older else None,  # type: ignore[index]

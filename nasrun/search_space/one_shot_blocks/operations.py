@@ -1,7 +1,7 @@
 """The operations of a choice block.
 
-Convolutions come in the order batch norm, ReLU, convolution, so that the sum of a block is one of
-plain convolutions, identity and pools. Source: Bender et al. 2018, by general knowledge.
+Batch norm and ReLU come before each convolution, so a block sums plain convolutions, identity and
+pools. Source: Bender et al. 2018, by general knowledge.
 """
 
 from __future__ import annotations

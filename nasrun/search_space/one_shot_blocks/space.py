@@ -1,4 +1,4 @@
-"""Choice blocks as a search space: an on or off for each input and operation of a block."""
+"""Choice blocks as a search space: each input and operation of a block is on or off."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ StemKind = Literal["small", "imagenet"]
 """``small``: one 3×3 convolution. ``imagenet``: three of stride 2, for large images."""
 
 STEM_STRIDES: Mapping[StemKind, tuple[int, ...]] = {"small": (1,), "imagenet": (2, 2, 2)}
-"""Strides of the stem's convolutions: of C channels each, and C / 2 the first of several."""
+"""Strides of the stem's convolutions of C channels; the first of several has C / 2."""
 
 
 class BlockScale(BaseModel):
@@ -48,10 +48,10 @@ class BlockScale(BaseModel):
 class OneShotBlocks(SearchSpace):
     """``one_shot_blocks``: the space of Bender et al., ICML 2018, as far as its text tells.
 
-    Equal cells of ``blocks`` choice blocks. A block reads any of the two cells before and of the
-    blocks before it, and sums any of seven operations; all cells share the decisions. A block
-    without inputs or without operations is off and adds nothing, and neither does an input from
-    it; a cell without blocks is zeros. Cells whose output leads nowhere are no part of a network.
+    All cells are equal, with ``blocks`` choice blocks. A block reads any of the two previous cells
+    and of the blocks before it, and sums any of seven operations. A block without inputs or without
+    operations is off: it adds nothing, also where it is an input. A cell without blocks is zeros.
+    Cells whose output leads nowhere are not computed.
 
     density: the probability with which random architectures have an input or an operation; each
     block samples its inputs, and its operations, again until it has one.
@@ -115,17 +115,17 @@ class OneShotBlocks(SearchSpace):
     ) -> list[Layer]:
         """List stem, the layers of the cells that are computed, reductions and head.
 
-        Names tell the operation, its channels and the input's side:
-        ``one_shot_blocks/sep_conv_3x3 16 32``. Sums are in none of them.
+        Names contain the operation, its channels and the input's side:
+        ``one_shot_blocks/sep_conv_3x3 16 32``. Sums belong to no layer.
         """
         return list_layers(self._plan(problem, scale), self._wiring(architecture))
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
-        """The network that has everything, which is one of the space."""
+        """Return the cost of the network that has everything; it is in the space."""
         return self.cost(self._everything(), problem, scale)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Sample inputs and operations with probability ``density``; a block has some of both."""
+        """Sample inputs and operations with probability ``density``; every block has both."""
         choices: list[int] = []
         for size in self._sizes():
             opened = rng.random(size) < self.density
@@ -141,7 +141,7 @@ class OneShotBlocks(SearchSpace):
             yield len(OPERATION_NAMES)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Shut everything in blocks that are off, and all inputs from them."""
+        """Close everything in blocks that are off, and all inputs from them."""
         choices = [0] * len(self.decisions)
         for index, block in enumerate(self._wiring(architecture).blocks):
             for state in block.inputs:
@@ -166,7 +166,7 @@ class OneShotBlocks(SearchSpace):
         return lines
 
     def write(self, architecture: Architecture) -> str:
-        """Zeros and ones, hyphens between the inputs and the operations of each block."""
+        """Write zeros and ones, with hyphens between inputs and operations of each block."""
         bits, words = "".join(map(str, architecture.choices)), []
         for size in self._sizes():
             words.append(bits[:size])
@@ -174,5 +174,5 @@ class OneShotBlocks(SearchSpace):
         return "-".join(words)
 
     def parse(self, text: str) -> Architecture:
-        """Zeros and ones, hyphens anywhere; raises UserError for anything else."""
+        """Read zeros and ones, with hyphens anywhere; raises UserError for anything else."""
         return super().parse(" ".join(re.sub("-", "", text.strip())))

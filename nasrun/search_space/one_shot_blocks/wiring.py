@@ -1,4 +1,4 @@
-"""The open decisions of a cell, and which of them are computed, for networks and costs.
+"""The open decisions of a cell, and those that are computed; for networks and costs.
 
 The states of a cell are numbered: 0 is the output of cell k-2, 1 that of cell k-1, and b + 2 that
 of choice block b.
@@ -16,12 +16,12 @@ PREVIOUS_CELLS = ("cell k-2", "cell k-1")
 
 
 def state_names(blocks: int) -> tuple[str, ...]:
-    """List the names of the states of a cell of so many blocks, in order."""
+    """List the names of the states of a cell with ``blocks`` blocks, in order."""
     return (*PREVIOUS_CELLS, *(f"block {block}" for block in range(blocks)))
 
 
 def first_of(block: int) -> int:
-    """Return the index of the block's first decision, after those of all blocks before it.
+    """Return the index of the block's first decision.
 
     A block decides on each of its inputs, states 0 to block + 1, and then on each operation.
     """
@@ -29,12 +29,12 @@ def first_of(block: int) -> int:
 
 
 def input_at(block: int, state: int) -> int:
-    """The index of the decision whether the block reads that state."""
+    """Return the index of the decision whether the block reads ``state``."""
     return first_of(block) + state
 
 
 def operation_at(block: int, operation: int) -> int:
-    """The index of the decision whether the block has that operation."""
+    """Return the index of the decision whether the block has ``operation``."""
     return first_of(block) + len(PREVIOUS_CELLS) + block + operation
 
 
@@ -52,27 +52,26 @@ class Block:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The blocks of a cell; inputs of a block that is on are cells before or blocks that are on."""
+    """The blocks of a cell; blocks that are on read only cells and blocks that are on."""
 
     blocks: tuple[Block, ...]
 
     @cached_property
     def states(self) -> tuple[int, ...]:
-        """The states that anything reads: blocks that are on are read by the cell's output."""
+        """The states that are read; the cell's output reads all blocks that are on."""
         on = {index + len(PREVIOUS_CELLS) for index, block in enumerate(self.blocks) if block.on}
         return tuple(sorted(on | {state for block in self.blocks for state in block.inputs}))
 
     @property
     def on(self) -> bool:
-        """Whether any block is on; else the cell is zeros."""
+        """Whether any block is on; if not, the cell is zeros."""
         return bool(self.states)
 
 
 def wire(opened: Sequence[bool], blocks: int) -> Wiring:
     """Find the blocks of a cell that are on, with their open inputs and operations.
 
-    A block without an open operation, or without an open input that is on itself, is off: it adds
-    nothing and is not computed.
+    A block is off, and not computed, if it has no open operation, or no open input that is on.
     """
     on = [True] * len(PREVIOUS_CELLS)
     found = []
@@ -90,10 +89,10 @@ def wire(opened: Sequence[bool], blocks: int) -> Wiring:
 
 @dataclass(frozen=True)
 class Needs:
-    """Needs of the network's output at one cell.
+    """The states at one cell that the network's output needs.
 
-    cell: whether the cell is computed.
-    older, newer: whether the outputs of cells k-2 and k-1 are needed, by the cell or later.
+    cell: whether the cell is needed, so computed.
+    older, newer: whether the outputs of cells k-2 and k-1 are needed, by this or later cells.
     """
 
     cell: bool
@@ -102,9 +101,9 @@ class Needs:
 
 
 def needs_of(wiring: Wiring, cells: int) -> list[Needs]:
-    """Find for each cell whether the last one's output depends on it and on its inputs.
+    """Find for each cell whether the output of the last cell depends on it and its inputs.
 
-    Where no block reads cell k-1, every second cell leads nowhere. A cell that is zeros needs
+    If no block reads cell k-1, every second cell leads nowhere. A cell that is zeros needs
     nothing.
     """
     found: list[Needs] = []

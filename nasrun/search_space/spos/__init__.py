@@ -1,4 +1,4 @@
-"""Single Path One-Shot: twenty shuffle blocks whose operations, widths or both are chosen."""
+"""Single Path One-Shot: choices of operations, of widths, or of both in twenty blocks."""
 
 from nasrun.search_space.spos.channels import SposBlocksChannels, SposChannels
 from nasrun.search_space.spos.space import SposBlocks, SposScale

@@ -22,13 +22,13 @@ Ratios = Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1
 
 
 Blocks = str | Annotated[int, Field(ge=0, lt=10**BLOCK_COUNT)]
-"""Digits; Hydra makes a number of them if they do not begin with 0."""
+"""Digits; Hydra turns them into a number if they do not begin with 0."""
 
 
 class _ChannelSpace(SposSpace):
     """The base of spaces that decide on ratios.
 
-    ratios: the options of each block's ratio, rising.
+    ratios: the options of each block's ratio, in rising order.
     """
 
     gate_kinds: frozenset[GateKind] = frozenset({"path"})
@@ -63,11 +63,11 @@ class _ChannelSpace(SposSpace):
 class SposChannels(_ChannelSpace):
     """``spos_channels``: the channels inside the blocks of one architecture of ``spos_blocks``.
 
-    blocks: that architecture, as the twenty digits that a search of it ends with (a number where
-    they do not begin with 0).
+    blocks: that architecture, as the twenty digits that its search ends with (a number if they do
+    not begin with 0).
 
-    In the supernet all ratios of a block share the weights of the largest: a smaller one uses the
-    first channels. What goes into a block and what comes out does not depend on its ratio.
+    In the supernet all ratios of a block share the weights of the largest one; smaller ones use the
+    first channels. Inputs and outputs of a block do not depend on its ratio.
     """
 
     name = "spos_channels"
@@ -105,13 +105,13 @@ def _read_blocks(blocks: str | int, space: SposBlocks) -> tuple[int, ...]:
     try:
         return space.parse(text).choices
     except UserError as error:
-        # YAML takes digits that begin with 0 for a number in base 8, which has fewer than twenty.
+        # YAML reads digits that begin with 0 as a number in base 8, which has fewer digits.
         quotes = "; in YAML write the digits in quotes" if isinstance(blocks, int) else ""
         raise UserError(f"blocks = {text[:200]}: {error}{quotes}") from error
 
 
 class SposBlocksChannels(_ChannelSpace):
-    """``spos_blocks_channels``: operation and channels inside of every block, jointly.
+    """``spos_blocks_channels``: the operation and the inner channels of every block.
 
     In the supernet each operation of a block has weights of its own, which its ratios share.
     """

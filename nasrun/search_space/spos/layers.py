@@ -60,7 +60,7 @@ def _shuffle(kernel: int) -> Callable[[BlockPlan, int], list[ConvPlan]]:
 
 
 def _xception(block: BlockPlan, mid: int) -> list[ConvPlan]:
-    """Depthwise 3×3, the first with the stride, and 1×1, three times."""
+    """Three times depthwise 3×3 and 1×1; the first depthwise has the stride."""
     inputs = block.branch_inputs
     return [
         ConvPlan(inputs, inputs, 3, block.stride, relu=False),
@@ -76,8 +76,8 @@ def _xception(block: BlockPlan, mid: int) -> list[ConvPlan]:
 class Operation:
     """An operation of a block.
 
-    main: the convolutions of the main branch with ``mid`` channels inside.
-    kernel: of the depthwise convolution in the other branch, where that has one.
+    main: makes the convolutions of the main branch with ``mid`` channels inside.
+    kernel: kernel of the depthwise convolution in the other branch, if there is one.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Operation:
     main: Callable[[BlockPlan, int], list[ConvPlan]]
 
     def projection(self, block: BlockPlan) -> list[ConvPlan]:
-        """List the other branch: at stride 1 nothing, else depthwise k×k and 1×1."""
+        """List the convolutions of the other branch: none at stride 1, else depthwise and 1×1."""
         if block.stride == 1:
             return []
         channels = block.branch_inputs
@@ -108,7 +108,7 @@ OPERATION_NAMES = tuple(operation.name for operation in OPERATIONS)
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice in a block. op: index of the operation; mid: channels inside it."""
+    """The choice in a block. op: index of the operation. mid: channels inside it."""
 
     op: int
     mid: int

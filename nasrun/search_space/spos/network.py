@@ -21,8 +21,8 @@ from nasrun.search_space.spos.sliced import SlicedConvNorm
 class Block(nn.Module):
     """One operation: [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)].
 
-    At stride 1 the even channels go through as they are and the odd ones through the main branch
-    (which shuffles the channels of the blocks before); at stride 2 all go through both branches.
+    At stride 1 the even channels pass unchanged and the odd ones go through the main branch (this
+    shuffles the channels of earlier blocks). At stride 2 all channels go through both branches.
     """
 
     def __init__(self, plan: BlockPlan, choice: Choice) -> None:
@@ -102,8 +102,8 @@ class Head(nn.Module):
 class Chain(Network):
     """Stem, twenty blocks, head.
 
-    Weights start normally distributed, with standard deviation 0.01 in the stem and the linear
-    layer and 1 / (inputs of an output) in all other convolutions: SPOS's released code.
+    Weights are initialised as normal with standard deviation 0.01 in the stem and the linear layer,
+    and 1 / (inputs of an output) in all other convolutions (SPOS's released code).
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Chain(Network):
     def logits(self, x: Tensor, gates: Gates, *mids: Sequence[int]) -> Tensor:
         """x [B, C, H, W] -> [B, K].
 
-        gates: of the blocks; mids: where they are sliced, the channels inside them.
+        gates: gates of the blocks. mids: channels inside the blocks, if these are sliced.
         """
         x = self.stem(x)
         for block, *arguments in zip(self.blocks, gates, *mids, strict=True):
@@ -144,7 +144,7 @@ class Chain(Network):
 def _operations(
     blocks: Iterable[nn.Module], apart: int
 ) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-    """Yield the operations of all blocks, whose decisions on them stand ``apart``."""
+    """Yield the operations of all blocks. apart: decisions per block."""
     for index, block in enumerate(blocks):
         for option, module in block.options.items():  # type: ignore[union-attr,operator]
             yield module, [(apart * index, int(option))]
@@ -181,10 +181,10 @@ class BlocksSupernet(Chain, Supernet):
 
 
 class SlicedSupernet(Chain, Supernet):
-    """Blocks of the largest width, of which a path uses the first channels.
+    """Blocks of the largest width; a path uses the first channels of their weights.
 
-    forward: images and gates of single paths -> logits [B, K]. The weights have the names that
-    they have in a stand-alone network, whose own are their first channels.
+    forward: images and gates of single paths -> logits [B, K]. The weights have the same names as
+    in a stand-alone network, which has only their first channels.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class SlicedSupernet(Chain, Supernet):
         """Build blocks for the largest of their widths.
 
         mids: channels inside each block, for its options.
-        ops: the operations of the blocks; None: every block has all of them, and gates of its own
-        for them before the others.
+        ops: the operations of the blocks; None: every block has all operations, and a gate for them
+        before that of its width.
         """
         present = [range(len(OPERATIONS))] * len(mids) if ops is None else [(op,) for op in ops]
         choices = [
@@ -210,7 +210,7 @@ class SlicedSupernet(Chain, Supernet):
         self.mids, self.ops = mids, ops
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
-        """Yield the operations; channels are slices of one and the same weight."""
+        """Yield the operations; options of channels are slices of the same weight."""
         if self.ops is None:
             yield from _operations(self.blocks, 2)
 
@@ -234,9 +234,9 @@ def _stem_layer(plan: SposPlan) -> Layer:
     return Layer(name, (problem.channels, problem.size, problem.size), partial(stem, plan))
 
 
-@lru_cache(maxsize=4096)  # a search asks for some hundreds of blocks again and again
+@lru_cache(maxsize=4096)  # a search uses the same few hundred blocks many times
 def block_layer(block: BlockPlan, choice: Choice) -> Layer:
-    """The block of that plan, with its choice."""
+    """Return a block as a layer."""
     channels = f"{block.branch_inputs}-{choice.mid}-{block.branch_outputs}"
     name = f"spos/{OPERATION_NAMES[choice.op]} {channels} {block.size} s{block.stride}"
     return Layer(name, (block.inputs, block.size, block.size), partial(Block, block, choice))

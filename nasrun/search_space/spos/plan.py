@@ -22,7 +22,7 @@ FEATURE_CHANNELS = 1024
 BLOCK_COUNT = sum(count for count, _ in STAGE_WIDTHS)
 
 StemKind = Literal["imagenet", "cifar"]
-"""``imagenet``: as published. ``cifar``: for images of about 32 pixels, see ``REDUCTIONS``."""
+"""``imagenet``: the published stem. ``cifar``: for images of about 32 pixels (``REDUCTIONS``)."""
 
 REDUCTIONS: Mapping[StemKind, tuple[int, frozenset[int]]] = {
     "imagenet": (2, frozenset({0, 4, 8, 16})),
@@ -50,7 +50,7 @@ class BlockPlan:
 
     @property
     def branch_inputs(self) -> int:
-        """Channels that each branch sees: half of them at stride 1, all at stride 2."""
+        """Channels that each branch reads: half of them at stride 1, all at stride 2."""
         return self.inputs // 2 if self.stride == 1 else self.inputs
 
     @property
@@ -66,9 +66,9 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class SposPlan:
-    """The whole chain.
+    """The channels and sides of the whole chain.
 
-    kind: of the stem.
+    kind: kind of the stem.
     stem: channels of the stem.
     stem_size: side after the stem, in pixels.
     features: channels before the classifier.
@@ -90,7 +90,7 @@ class SposPlan:
 
 @lru_cache(maxsize=64)
 def plan_network(problem: Problem, kind: StemKind, width: float) -> SposPlan:
-    """Multiply all channels by ``width``, to even numbers where blocks split them.
+    """Multiply all channels by ``width``; makes them even where blocks split them.
 
     Raises UserError for images too small for the reductions.
     """
@@ -101,7 +101,7 @@ def plan_network(problem: Problem, kind: StemKind, width: float) -> SposPlan:
     blocks: list[BlockPlan] = []
     for count, channels in STAGE_WIDTHS:
         # At tiny widths rounding must not make stages equally wide: the main branch of a block of
-        # stride 2 has the channels that the stage has more than the one before.
+        # stride 2 computes the channels that are added to those of the previous stage.
         outputs = max(inputs + 2, 2 * round(width * channels / 2))
         for _ in range(count):
             block = BlockPlan(inputs, outputs, size, 2 if len(blocks) in reductions else 1)

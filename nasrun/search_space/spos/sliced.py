@@ -1,4 +1,4 @@
-"""Layers that compute with their first channels only: one set of weights for all widths."""
+"""Layers that use only their first channels: one set of weights for all widths."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nasrun.search_space.spos.layers import ConvPlan
 class SlicedBatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` on the first channels of its weights and statistics.
 
-    forward: x [B, C, H, W] with C at most ``num_features`` -> the same shape, normalised, and the
-    statistics changed, as a batch norm of C channels would do it that has the first C values of
-    everything. All widths share one count of batches.
+    forward: x [B, C, H, W] with C at most ``num_features`` -> the same shape, normalised. The
+    result and the changed statistics equal those of a batch norm of C channels with the first C
+    values of all tensors. All widths share one count of batches.
     """
 
     def forward(self, x: Tensor) -> Tensor:

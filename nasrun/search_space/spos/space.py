@@ -1,4 +1,4 @@
-"""The base of the SPOS spaces, and the one that chooses the blocks' operations."""
+"""The base of the SPOS spaces, and the space of the blocks' operations."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class SposScale(BaseModel):
 
 
 def op_of(block: int) -> Decision:
-    """The decision on the operation of a block."""
+    """Return the decision on the operation of a block."""
     return Decision(f"block{block:02}/op", OPERATION_NAMES)
 
 
 class SposSpace(AdditiveSpace):
     """Chains of twenty blocks (Guo et al., ECCV 2020, arXiv 1904.00420).
 
-    stem: imagenet as published, cifar for images of about 32 pixels.
-    affine: whether the batch norms of the supernet scale and shift; stand-alone ones always do.
+    stem: ``imagenet`` as published, ``cifar`` for images of about 32 pixels.
+    affine: whether the batch norms of the supernet scale and shift; in stand-alone networks always.
 
     ``Cost.params`` counts the batch norms' scales and shifts, ``Cost.macs`` the linear layer.
     """
@@ -54,13 +54,13 @@ class SposSpace(AdditiveSpace):
 
     @abstractmethod
     def _supernet(self, plan: SposPlan) -> Supernet:
-        """The supernet of that plan."""
+        """Build the supernet."""
 
     def _plan(self, problem: Problem, scale: Scale) -> SposPlan:
         return plan_network(problem, self.stem, self.scales[scale].width)
 
     def _choices(self, architecture: Architecture, plan: SposPlan) -> list[Choice]:
-        """Return the choice in each block; ``additive`` has the decisions of a block each."""
+        """Return the choice in each block; the groups of ``additive`` are the blocks' decisions."""
         options = architecture.choices
         return [
             self._choice(index, [options[decision] for decision in decisions], block)
@@ -83,9 +83,9 @@ class SposSpace(AdditiveSpace):
     ) -> list[Layer]:
         """List stem, blocks and head.
 
-        Names tell the operation, its channels, the input's side and the stride:
-        ``spos/shuffle_3x3 32-32-32 28 s1`` has 32 channels into and inside the main branch and out
-        of it.
+        Names contain the operation, its channels, the input's side and the stride:
+        ``spos/shuffle_3x3 32-32-32 28 s1`` has 32 channels before, inside and after the main
+        branch.
         """
         plan = self._plan(problem, scale)
         return list_layers(plan, self._choices(architecture, plan))
@@ -94,8 +94,8 @@ class SposSpace(AdditiveSpace):
 class SposBlocks(SposSpace):
     """``spos_blocks``: twenty decisions of four operations, 4²⁰ architectures.
 
-    Written down, an architecture is twenty digits: 0, 1, 2 shuffle blocks of kernel 3, 5, 7, and 3
-    the Xception-like one. At width 1, on 3×224×224 images of 1,000 classes, the released
+    An architecture is written as twenty digits: 0, 1, 2 are shuffle blocks of kernel 3, 5, 7, and 3
+    is the Xception-like block. At width 1, on 3×224×224 images of 1,000 classes, the released
     architecture 21012020202300003233 has 322.9 M multiply-adds and 3.56 M parameters.
     """
 
@@ -117,5 +117,5 @@ class SposBlocks(SposSpace):
         return "".join(map(str, architecture.choices))
 
     def parse(self, text: str) -> Architecture:
-        """Twenty digits; raises UserError for anything else."""
+        """Read twenty digits; raises UserError for anything else."""
         return super().parse(" ".join(text.strip()))

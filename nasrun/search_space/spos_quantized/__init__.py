@@ -1,4 +1,4 @@
-"""SPOS' search for mixed precision: ResNets, with bits to choose for every convolution."""
+"""SPOS' search for mixed precision: ResNets with a choice of bits for every convolution."""
 
 from nasrun.search_space.spos_quantized.space import SposQuantized, WidthScale
 

@@ -1,4 +1,4 @@
-"""Channels, sides and strides of a ResNet's convolutions, and the bits that they may have."""
+"""Channels, sides and strides of a ResNet's convolutions, and the options of their bits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ConvPlan:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """A basic block; shortcut: the 1×1 convolution beside both where the shape changes."""
+    """A basic block. shortcut: its 1×1 convolution if the shape changes, else None."""
 
     first: ConvPlan
     second: ConvPlan
@@ -80,7 +80,7 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class ResNetPlan:
-    """A ResNet. pool: whether max pooling follows the stem; features: channels at its end."""
+    """A ResNet. pool: whether max pooling follows the stem."""
 
     stem: ConvPlan
     pool: bool
@@ -117,5 +117,5 @@ def _plan_block(inputs: int, outputs: int, stride: int, size: int) -> BlockPlan:
 
 
 def pairs(bits: Sequence[Bits]) -> Iterator[tuple[Bits, Bits]]:
-    """Pair the bits of all layers: those of each block's two convolutions."""
+    """Yield the bits of the two convolutions of each block."""
     return zip(bits[::2], bits[1::2], strict=True)

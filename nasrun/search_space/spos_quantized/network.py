@@ -1,7 +1,7 @@
 """The supernet of ``spos_quantized``, its stand-alone networks, and their lists of layers.
 
-All are one ResNet, whose weights are kept in full precision and quantised with the bits that a
-layer has chosen.
+All are a ResNet whose weights are stored in full precision and quantised with the chosen bits of
+each layer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class BlockSettings:
     """Settings of the blocks' layers.
 
     alpha: clipping values at the start.
-    norms: shared by the options of a layer, or one each.
+    norms: whether the options of a layer share a batch norm or have one each.
     affine: whether batch norms scale and shift.
     """
 
@@ -55,13 +55,13 @@ class BlockSettings:
 class Pact(nn.Module):
     """Clips and quantises the input of a layer, [B, C, H, W].
 
-    There is a clipping value for each number of bits, since fewer bits want a narrower range.
+    Each number of bits has a clipping value, since fewer bits need a narrower range.
     """
 
     def __init__(self, bits: Iterable[int], alpha: float) -> None:
         super().__init__()
-        # Four dimensions, as weights have, for the trainer to decay them: PACT's loss penalises
-        # the square of its clipping values.
+        # Four dimensions, like weights, so that the trainer decays them: PACT's loss penalises the
+        # square of its clipping values.
         self.alphas = nn.ParameterDict(
             {
                 str(count): nn.Parameter(torch.full((1, 1, 1, 1), alpha))
@@ -100,9 +100,9 @@ class QuantisedConv(nn.Module):
 class Block(nn.Module):
     """A ResNet's basic block: [B, inputs, H, W] -> [B, outputs, H', W'], both at least 0.
 
-    Each 3×3 convolution passes its input through a Pact of its own: between the two that replaces
-    the ReLU. A convolution in the shortcut shares the first one's quantised input and bits; a
-    shortcut without one carries the block's input in full precision.
+    Each 3×3 convolution has a Pact for its input; between the two it replaces the ReLU. A
+    convolution in the shortcut shares the quantised input and the bits of the first one; a shortcut
+    without a convolution passes the block's input in full precision.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ def stem(plan: ResNetPlan) -> nn.Sequential:
 class ResNet(Network):
     """Stem, blocks, global pooling, dropout, linear; stem and linear in full precision.
 
-    Weights start as in He et al. (arXiv 1502.01852), fan-out mode.
+    Weights are initialised as by He et al. (arXiv 1502.01852), fan-out mode.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ResNet(Network):
         self.classifier = nn.Linear(plan.features, problem.classes)
 
     def logits(self, x: Tensor, bits: Sequence[Bits]) -> Tensor:
-        """x [B, C, H, W] -> [B, K]; bits: of each layer."""
+        """x [B, C, H, W] -> [B, K]. bits: bits of each layer."""
         x = self.stem(x)
         for index, (block, (first, second)) in enumerate(
             zip(self.blocks, pairs(bits), strict=True)
@@ -212,9 +212,9 @@ Role = Literal["first", "second", "shortcut"]
 class LoneConv(nn.Module):
     """One convolution of a block: [B, inputs, H, W] -> [B, outputs, H', W'].
 
-    ``first`` and ``second`` quantise their input, ``shortcut`` shares that of ``first``. With
-    ``second`` goes what ends the block, addition and ReLU; its own input, which is of that shape,
-    stands in for the shortcut. So each convolution depends on the bits of one decision.
+    ``first`` and ``second`` quantise their input; ``shortcut`` shares that of ``first``. ``second``
+    includes the addition and ReLU at the end of the block; its own input, which has that shape,
+    takes the place of the shortcut. So each convolution depends on the bits of one decision.
     """
 
     def __init__(self, plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> None:
@@ -232,7 +232,7 @@ class LoneConv(nn.Module):
 def list_layers(
     plan: ResNetPlan, problem: Problem, bits: Sequence[Bits], *, kind: StemKind, alpha: float
 ) -> list[Layer]:
-    """List stem, the convolutions of the blocks, and head; kind: of the stem."""
+    """List stem, the convolutions of the blocks, and head. kind: kind of the stem."""
     features, size = plan.features, plan.blocks[-1].second.size_out
     layers = [
         Layer(
@@ -255,7 +255,7 @@ def list_layers(
 
 
 def convolution_layer(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> Layer:
-    """A convolution of a block by itself; alpha: clipping value of its input at the start."""
+    """Return a convolution of a block as a layer. alpha: initial clipping value of its input."""
     channels = f"{plan.inputs}-{plan.outputs}"
     return Layer(
         f"spos_quantized/{role} {channels} {plan.size} s{plan.stride} {bits}",

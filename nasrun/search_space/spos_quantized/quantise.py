@@ -1,4 +1,4 @@
-"""Numbers of few bits, simulated in floating point, and gradients that pass through them."""
+"""Quantisation to few bits, simulated in floating point, with gradients that pass through."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class _StraightThrough(torch.autograd.Function):
 def straight_through(exact: Tensor, smooth: Tensor) -> Tensor:
     """Return ``exact`` with the gradient of ``smooth`` (Bengio et al. 2013, arXiv 1308.3432).
 
-    Not ``smooth + (exact - smooth).detach()``, which rounds: k bits would give more values than
-    2^k.
+    ``smooth + (exact - smooth).detach()`` would round, and k bits would give more than 2^k values.
     """
     return cast(Tensor, _StraightThrough.apply(exact.detach(), smooth))
 
@@ -44,10 +43,10 @@ def levels(x: Tensor, bits: int) -> Tensor:
 def quantise_weight(weight: Tensor, bits: int) -> Tensor:
     """Quantise a weight of any shape to at most 2^bits values, by its own range.
 
-    One bit: the sign times the mean magnitude, which counts as a constant; the gradient passes as
-    it is. More: tanh, divided by its largest magnitude, on an even grid from -1 to 1; the gradient
-    is that of the value before rounding, its divisor included. Source: DoReFa-Net (Zhou et al.
-    2016, arXiv 1606.06160, Eq. 7 and 9).
+    One bit: the sign times the mean magnitude, which counts as a constant; the gradient passes
+    unchanged. More bits: tanh, divided by its largest magnitude, rounded to an even grid from -1 to
+    1; the gradient is that of the value before rounding, including the divisor. Source: DoReFa-Net
+    (Zhou et al. 2016, arXiv 1606.06160, Eq. 7 and 9).
     """
     if bits == 1:
         with torch.no_grad():
@@ -64,7 +63,7 @@ def quantise_activation(x: Tensor, alpha: Tensor, bits: int) -> Tensor:
     alpha: broadcasts over x. The gradient goes to x where 0 < x < alpha, and to alpha where
     x >= alpha. Source: PACT (Choi et al. 2018, arXiv 1805.06085, Eq. 1 to 3).
     """
-    # A large step must not carry alpha to zero for good: it still gets its gradient there.
+    # After a large step to zero or below, alpha still gets a gradient, so it can recover.
     top = straight_through(alpha.clamp_min(MIN_DIVISOR), alpha)
     clipped = torch.where(x < top, x.relu(), top)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""SPOS' mixed precision as a search space: one decision a convolution, six options each."""
+"""SPOS' mixed precision as a search space: the bits of each convolution of a ResNet."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class SposQuantized(AdditiveSpace):
 
     Source: Guo et al. 2020, arXiv 1904.00420, section 4.3; its search over channels is left out.
 
-    A decision for each 3×3 convolution of the blocks; the 1×1 convolution of a shortcut has the
-    bits of its block's first one, whose input it shares. The stem and the linear layer stay in
-    full precision. Arithmetic of few bits is simulated on floats, so a latency measured here says
-    nothing of hardware that has it: for that, give a table from there.
+    There is a decision for each 3×3 convolution of the blocks. The 1×1 convolution of a shortcut
+    has the bits of its block's first one, whose input it shares. The stem and the linear layer stay
+    in full precision. Arithmetic of few bits is simulated on floats, so latencies measured here do
+    not hold for hardware with such arithmetic; use a table of latencies from there.
 
-    Options differ in ``Cost.bitops`` alone: a stand-alone network has one clipping value a
+    Options differ only in ``Cost.bitops``: a stand-alone network has one clipping value per
     decision, whatever its bits. On 3×224×224 images of 1000 classes, with the ImageNet stem and
-    width 1, they are the published BitOps, which count the shortcuts, in units of 2^30: 6.32 G for
-    a ResNet-18 of 2 bits is 4 × 1,695,547,392 multiply-adds.
+    width 1, ``bitops`` are the published BitOps, which include the shortcuts, in units of 2^30:
+    6.32 G for a ResNet-18 of 2 bits is 4 × 1,695,547,392 multiply-adds.
     """
 
     name = "spos_quantized"
@@ -73,7 +73,7 @@ class SposQuantized(AdditiveSpace):
         bits: the options, ``w2a4`` for 2 bits of weights and 4 of activations.
         alpha: clipping values of activations at the start.
         norms: batch norms of the supernet's layers, ``shared`` by the options or ``per_option``.
-        affine: whether those scale and shift, as those of stand-alone networks always do.
+        affine: whether these scale and shift; in stand-alone networks they always do.
         """
         self.depth = depth
         self.stem: StemKind = stem
@@ -88,7 +88,7 @@ class SposQuantized(AdditiveSpace):
         return tuple(Decision(f"layer{layer:02}/bits", options) for layer in range(layers))
 
     def bits_of(self, architecture: Architecture) -> tuple[Bits, ...]:
-        """The bits of each layer."""
+        """Return the bits of each layer."""
         return tuple(self.bits[choice] for choice in architecture.choices)
 
     def _plan(self, problem: Problem, scale: Scale) -> ResNetPlan:
@@ -115,8 +115,8 @@ class SposQuantized(AdditiveSpace):
     ) -> list[Layer]:
         """List stem, convolutions of the blocks, and head.
 
-        Names tell a convolution's place in its block, channels, the input's side, stride and bits:
-        ``spos_quantized/first 64-128 32 s2 w2a4``.
+        Names contain a convolution's place in its block, channels, the input's side, stride and
+        bits: ``spos_quantized/first 64-128 32 s2 w2a4``.
         """
         plan, bits = self._plan(problem, scale), self.bits_of(architecture)
         return list_layers(plan, problem, bits, kind=self.stem, alpha=self.alpha)

@@ -36,6 +36,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if (item.nodeid in long) == soak]
 
 
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra composes everything twice, at first only to learn whether a file asks for a sweep; in
+    the soak it does."""
+    if not os.environ.get(SOAK):
+        monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda self, **arguments: None)
+
+
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
     """Runs nasrun in processes of their own."""

@@ -57,6 +57,7 @@ def test_taus_are_kendalls() -> None:
     assert astuple(quick) == pytest.approx(astuple(slow), abs=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("n", "samples"), [(50, 120), (500, 50)])
 def test_the_interval_covers_the_truth(n: int, samples: int) -> None:
     rng = np.random.default_rng(n)

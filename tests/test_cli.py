@@ -323,6 +323,7 @@ def test_cfg_of_a_package(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert "seed:" not in capfd.readouterr().out
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

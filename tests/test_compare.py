@@ -348,6 +348,7 @@ def test_a_state_of_another_space_is_refused(macro: SearchSpace) -> None:
 # The published table.
 
 
+@pytest.mark.soak
 def test_a_shoot_out_on_nas_bench_201(monkeypatch: pytest.MonkeyPatch) -> None:
     rows(NB201)
     monkeypatch.setenv("NASRUN_DATA", str(NB201.parents[1]))

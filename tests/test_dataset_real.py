@@ -73,6 +73,7 @@ def test_cifar10_is_complete_and_normalised(cifar10: Path) -> None:
     assert (deviation - 1).abs().max() < 1e-3
 
 
+@pytest.mark.soak
 def test_cifar10_subset_is_stratified(cifar10: Path) -> None:
     splits = load("cifar10", root=str(cifar10), train_images=100, validation=1003)
     assert counts(splits.train) == [10] * 10

@@ -69,6 +69,7 @@ def test_counts_by_hand() -> None:
         OptionCounts(decisions[:1]).load_state_dict(counts.state_dict())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", SPACES)
 def test_weights_of_options_learn_where_their_options_are_open(name: str) -> None:
     space = space_of(name)
@@ -188,6 +189,7 @@ def test_rankings_are_looked_at_too_and_stay_the_same(
     assert not Path("again/health.json").exists()  # it trained nothing
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("command", [SEARCH, RANK], ids=["search", "rank"])
 def test_stopped_and_resumed_the_report_is_the_same(
     processes: Processes, tmp_path: Path, command: tuple[str, ...]

@@ -304,6 +304,7 @@ def test_no_plain_file_to_write_to(
     assert f"{run / name} is refused" in refused("resume", run)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_plain_files_to_pass_over(kind: str, run: Path, outside: Path, goes_on: Say) -> None:
     names = ["architecture.json", "supernet.safetensors", "network.safetensors"]
@@ -351,6 +352,7 @@ def test_a_task_that_there_is_not(task: str, done: Path, refused: Say) -> None:
     assert "dataset.root" in refused("retrain", f"from={done}")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "choices", [[10**400], [0] * 10**5, nested(900), [math.nan], "9" * 5000, None], ids=shown
 )
@@ -373,6 +375,7 @@ def test_notes_do_not_steer_the_terminal(done: Path, capfd: pytest.CaptureFixtur
 CIFAR = ["dataset=cifar10", "dataset.root=../outside/new"]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("theirs", "mine", "download"),
     [

@@ -68,6 +68,7 @@ def test_the_whole_supernet_itself_has_score_1():
     assert trial.score == 1 and trial.evaluation["divergence"] == 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SPACES)
 def test_other_spaces_keep_the_laws(name):
     made = KlEvaluator(images=12, batch_size=8)

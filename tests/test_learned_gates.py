@@ -455,7 +455,7 @@ def test_methods_with_one_seed_see_the_same_images_in_the_same_order(tmp_path, m
     assert len(first) == len({total for _, total in first}) > 3
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
     run = tmp_path / "run"

@@ -24,6 +24,7 @@ from nasrun.values import Problem
 GIB = 2**30
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -89,6 +89,7 @@ def test_ascent_beats_random_search() -> None:
 SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max": 2.0}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "algo",
     [

@@ -62,6 +62,7 @@ def test_sizes_of_random_architectures_are_distributed_as_published():
     assert np.percentile(millions, 95) == pytest.approx(0.690, abs=0.018)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("operations", ["small", "middle", "large"])
 @pytest.mark.parametrize(
     ("stem", "tasks"),

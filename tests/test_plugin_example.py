@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "examples" / "plugin"
 ENVIRONMENT = {"PYTHONPATH": f"{ROOT}{os.pathsep}{PLUGIN}", "OMP_NUM_THREADS": "1"}
@@ -29,6 +31,7 @@ def test_its_own_tests_pass() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.soak
 def test_the_line_of_its_readme_runs(tmp_path: Path) -> None:
     readme = (PLUGIN / "README.md").read_text()
     (line,) = [line for line in readme.splitlines() if line.startswith("NASRUN_TRUST")]

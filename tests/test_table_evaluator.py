@@ -156,6 +156,7 @@ def smoke(*words: str) -> int:
     return main(["search", "effort=smoke", "threads=1", *words])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("algo", ["random", "regularized_evolution", "nao"])
 def test_a_search_by_table_runs_to_the_end(tmp_path, monkeypatch, algo):
     """Scores grow with the number of large options: what is found has more of them than not."""

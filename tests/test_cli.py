@@ -587,6 +587,7 @@ def test_directories_that_are_no_runs(name: str, content: str | None, folder: Pa
 # The wheel, installed elsewhere.
 
 
+@pytest.mark.soak  # and in .ci/run
 @pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="needs hatchling")
 def test_the_installed_wheel_brings_its_configurations(tmp_path: Path) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"

@@ -305,6 +305,7 @@ def test_a_comparison_by_hand() -> None:
 # Bad input.
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

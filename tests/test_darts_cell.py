@@ -97,6 +97,7 @@ def test_the_supernet_and_the_imagenet_network_have_the_published_sizes():
     assert round(cost.params / 1e6, 1) == 4.7
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_path_of_the_supernet_is_the_stand_alone_network(affine, training):

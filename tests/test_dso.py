@@ -241,6 +241,7 @@ def test_it_learns_gates_of_other_spaces_that_are_off_or_on(tmp_path):
     assert (run / "result.json").exists() and not (run / "block_macs.png").exists()
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

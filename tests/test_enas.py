@@ -436,6 +436,7 @@ def test_the_papers_settings_stand_in_the_recipe():
     assert sum(10 * 2**cycle for cycle in range(6)) == final.epochs
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

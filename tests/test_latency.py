@@ -190,6 +190,7 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv") == table
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("text", "said"),
     [

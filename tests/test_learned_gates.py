@@ -436,6 +436,7 @@ def test_p_darts_takes_skips_away_from_the_normal_cell_alone():
     assert sum(choice == SKIP for choice in choices[14:]) == 8
 
 
+@pytest.mark.soak
 def test_methods_with_one_seed_see_the_same_images_in_the_same_order(tmp_path, monkeypatch):
     seen: dict[str, list[tuple[int, float]]] = {}
     inner = BatchGradients.add
@@ -467,6 +468,7 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
     assert len((run / "trials.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

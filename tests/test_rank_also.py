@@ -59,6 +59,7 @@ def error(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return line
 
 
+@pytest.mark.soak
 def test_second_scores_are_what_the_evaluator_alone_gives(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -39,7 +39,7 @@ def test_every_option_is_built(override):
     parts(override)
 
 
-@pytest.mark.few(23)
+@pytest.mark.few(12)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_built_at_full_size(recipe):
     built = parts(f"experiment={recipe}", task=task_of_recipe(recipe))
@@ -184,6 +184,7 @@ def refused(capsys, *line: str) -> str:
     return said
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize(
     ("line", "message"),
     [

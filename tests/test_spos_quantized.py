@@ -110,6 +110,7 @@ def test_the_base_network_is_the_published_resnet(depth, reference):
     assert cost.macs == {18: 1_814_073_344, 34: 3_663_761_408}[depth]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("depth", "stem", "problem"),
     [
@@ -290,6 +291,7 @@ def test_many_bits_come_near_the_network_in_full_precision():
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_training_lowers_the_loss(autocast):
     torch.manual_seed(0)

@@ -29,6 +29,7 @@ def run(task: str, directory: str, *words: str) -> Path:
     return Path(directory)
 
 
+@pytest.mark.soak
 def test_in_stages_or_at_once_the_bits_are_the_same() -> None:
     whole = run("search", "whole", *WORDS)
     supernet = run("supernet", "supernet", *WORDS)

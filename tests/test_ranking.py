@@ -274,3 +274,16 @@ def test_partial_correlation_where_size_ranks_alone(
     assert math.isnan(partial([1, 3, 2], [1, 2, 3], [3, 2, 1]))  # against the truth
     assert math.isnan(partial([1, 2, 3], [1, 3, 2], [5, 5, 5]))
     assert math.isnan(partial([1, 1, 1], [1, 3, 2], [1, 2, 3]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 126, 127, 128, 129, 255, 256, 300, 32767, 32768, 32769])
+def test_ranks_rise_with_the_values_at_every_size(n: int) -> None:
+    """Short integers hold the ranks of all, the best one's too."""
+    values = np.random.default_rng(n).permutation(n)
+    for found in (ranks(values), ranks_by_order(values)):
+        assert found[np.argsort(values)].tolist() == sorted(found.tolist())
+        assert len(set(found.tolist())) == n
+    if n > 1:
+        noisy = values + np.random.default_rng(0).normal(0, n / 3, n)
+        tau = stats.kendalltau(values, noisy).statistic
+        assert kendall(ranks(values), ranks(noisy)) == pytest.approx(tau, abs=1e-12)

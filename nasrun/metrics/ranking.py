@@ -38,7 +38,8 @@ def pairwise_accuracy(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 def ranks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Ranks [n], equal for equal values, as short integers since these are sorted faster."""
     dense = scipy.stats.rankdata(values, method="dense")
-    return np.asarray(dense.astype(np.min_scalar_type(-len(values))))
+    # The ranks go from 1 to n, and of n = 128 a type that holds -n does not hold n.
+    return np.asarray(dense.astype(np.min_scalar_type(-len(values) - 1)))
 
 
 def ranks_by_order(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -47,7 +47,6 @@ def test_datasets(name: str) -> None:
     check_dataset(built("dataset", f"dataset={name}"))
 
 
-@pytest.mark.few(9)
 @pytest.mark.parametrize("name", options("sampler"))
 @pytest.mark.parametrize("space", ["nas_bench_macro", "darts_cell", "one_shot_blocks"])
 def test_samplers(name: str, space: str) -> None:

@@ -33,7 +33,6 @@ def parts(*overrides: str, task: str = "search"):
     return build_setup(config)
 
 
-@pytest.mark.few(14)
 @pytest.mark.parametrize("override", OPTION_OVERRIDES)
 def test_every_option_is_built(override):
     parts(override)

@@ -350,7 +350,7 @@ def test_what_cannot_be_is_refused(refused: Callable[..., str], words: str, said
     assert said in refused("search_space=spos_blocks", "search_algo=evolution", *words.split())
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("space", "algo", "size"),
     [

@@ -14,7 +14,7 @@ COVERING = ("search", "retrain", "search_from", "rank_macro_small", "small_dso_f
 """Each task, a predictor, a supernet of another run, a table of truth, and learned gates."""
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("run", COVERING)
 def test_killed_at_random_events(run: str, processes: Processes, tmp_path: Path) -> None:
     counts = soak(processes, run, 2, 0, tmp_path, "checkpoint.steps=3")

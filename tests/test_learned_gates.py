@@ -218,6 +218,7 @@ class Planted(Supernet):
         return through * self.linear(x.flatten(1))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("option", [0, 3])
 @pytest.mark.parametrize("algo", ["darts", "darts search_algo.order=2", "snas", "proxyless"])
 def test_they_find_the_option_that_helps(algo, option):

@@ -186,7 +186,7 @@ def test_a_search_that_the_table_does_not_serve_says_so(tmp_path, monkeypatch, c
     assert "has no row for architecture" in capsys.readouterr().err
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("option", ["nas_bench_macro", "nas_bench_201"])
 @pytest.mark.parametrize(
     "rest",

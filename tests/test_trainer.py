@@ -196,7 +196,7 @@ def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():
     assert network.noise.drop_path(x, 1.0) is x and network.noise.dropout(x) is x
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("stop", range(1, 12))
 def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     def started(seed):

@@ -234,6 +234,7 @@ def test_the_random_control_is_one_network_that_trains_no_supernet(tmp_path, cap
     assert json.loads((run / "result.json").read_text())["params"] <= 10e3
 
 
+@pytest.mark.soak
 def test_it_learns_gates_of_other_spaces_that_are_off_or_on(tmp_path):
     words = ["search_space=one_shot_blocks", "search_algo=dso", "search_algo.adaptive_flops=false"]
     run = tmp_path / "run"

@@ -189,7 +189,7 @@ def test_rankings_are_looked_at_too_and_stay_the_same(
     assert not Path("again/health.json").exists()  # it trained nothing
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("command", [SEARCH, RANK], ids=["search", "rank"])
 def test_stopped_and_resumed_the_report_is_the_same(
     processes: Processes, tmp_path: Path, command: tuple[str, ...]

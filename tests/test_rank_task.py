@@ -111,6 +111,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         assert Path(f"run/{name}.svg").stat().st_size > 5000
 
 
+@pytest.mark.soak
 def test_another_runs_supernet_scores_as_it_did_there(
     macro: SearchSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_kill_as_a_finished_run_goes_on(
     assert json.loads((finished / "result.json").read_text())["status"] == "done"
 
 
+@pytest.mark.soak
 def test_epochs_of_the_supernet_before_it_is_used(processes: Processes, tmp_path: Path) -> None:
     """More of them while none of its scores is known: as if it had been asked for at once."""
     constant = ("trainer.schedule.kind=constant", *SEARCH[1:])

@@ -50,7 +50,7 @@ def every_architecture(search_space: NaoCell) -> list[Architecture]:
     return [Architecture(search_space.name, choices) for choices in np.ndindex(*sizes)]
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("size", ["params", "macs"])
 def test_a_whole_space_is_sampled_in_proportion_to_size(size):
     """All 10,000 architectures of one node: draws fall into ten size classes as Eq. 3 says."""

@@ -75,7 +75,7 @@ def test_the_points_of_a_front_are_retrained(capsys: pytest.CaptureFixture[str])
     assert "it needs from=RUN_DIR" in capsys.readouterr().err
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("algo", ["random", "evolution", "nsga2"])
 def test_what_is_retrained_keeps_to_the_budget_by_another_counter(algo: str) -> None:
     bound = 85_000  # of 55,320 to 118,440

@@ -127,6 +127,7 @@ def test_another_runs_supernet_scores_as_it_did_there(
     assert "nowhere" in error(capsys, "from=nowhere", "threads=1")
 
 
+@pytest.mark.soak
 def test_stand_alone_truth_is_trained_once(capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         *STANDALONE,

@@ -45,7 +45,7 @@ class RankTask(Task):
     also: a second evaluator of the same supernet, whose scores are compared with the first ones.
     truth_seeds: number of trainings per architecture if the truth is trained. truth_store: folder
     of their results, so that no network is trained twice.
-    epochs: epochs of supernet training after which the ranking is measured, besides the end.
+    epochs: looks into the training: epochs after which the ranking is measured, besides the end.
     resamples, confidence: settings of the bootstrap intervals. top, k: share and number of the best
     architectures in the measures of the top.
     """

@@ -194,7 +194,7 @@ def refused(capsys, *line: str) -> str:
         (["search", "retrain.trainer.auxiliary_weight=0.4"], "auxiliary head"),
         (["search", "device=tpu"], "device=tpu"),
         (["search", "trainer.epochs=0"], "trainer.epochs"),
-        (["search", "sampler.exponent=-1"], "sampler.exponent"),
+        (["search", "sampler.exponent=-9"], "sampler.exponent"),
         (["search", "trainer.schedule.kind=cosin"], "trainer.schedule.kind"),
         (["search", "dataset=image_folder", "dataset.root=nowhere"], "nowhere"),
         (

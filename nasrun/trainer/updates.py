@@ -19,7 +19,7 @@ class Updates:
 
     momenta: number of momentum buffers of each weight; an update uses and changes one of them.
     A weight that a step has not used is idle: by ``idle_options=freeze`` it stays as it is; by
-    ``coast`` it has a gradient of 0 once it was trained, so that it decays and follows its momentum.
+    ``coast`` its gradient is 0 once it was trained, so that it decays and follows its momentum.
     """
 
     def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:

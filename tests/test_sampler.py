@@ -206,12 +206,14 @@ def test_bins_without_bounds_cover_the_sizes_and_an_empty_range_is_refused():
         SizeBins(size="macs", bins=3, low=2, high=1)
 
 
-@pytest.mark.parametrize("word", ["sampler=fair", "sampler=proportional", "sampler.exponent=2"])
-def test_a_sampler_beside_gates_that_are_learned_is_refused(word, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [("search_algo=enas", "sampler=fair"), ("experiment=dso_full_cifar10", "sampler.size=macs")],
+)
+def test_a_sampler_beside_gates_that_are_learned_is_refused(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for algo in ("search_algo=enas", "experiment=darts_cifar10"):
-        assert main(["search", algo, word]) == 2
-        assert "sampler has no part in it; leave it out" in capsys.readouterr().err
+    assert main(["search", *words]) == 2
+    assert "sampler has no part in it; leave it out" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -52,9 +52,12 @@ def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(ne
     paths = [search_space.sample(rng).choices for _ in range(3)]
 
     def started(seed):
-        return trainer(
+        training = trainer(
             idle_options="coast", nesterov=nesterov, decay_norm_and_bias=decay_all, clip=0.0
-        ).bind(supernet(search_space, seed), Images(64), CPU, Streams(0), rules=StepRules())
+        ).bind(supernet(search_space, seed), Images(64), CPU, Streams(0))
+        for group in training.updates.optimisers[0].param_groups:
+            group["foreach"] = nesterov  # as torch does on CUDA, there changing gradients in place
+        return training
 
     training = started(0)
     training.network.train()

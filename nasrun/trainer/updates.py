@@ -24,7 +24,7 @@ class Updates:
 
     def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:
         self.clip, self.clip_value = settings.clip, settings.clip_value
-        self.coast = settings.idle_options == "coast"
+        self.coast, self.nesterov = settings.idle_options == "coast", settings.nesterov
         self._zeros: dict[Tensor, Tensor] = {}  # gradients of idle weights
         self.parameters = list(network.parameters())
         decay_all = settings.decay_norm_and_bias
@@ -41,7 +41,6 @@ class Updates:
                 lr=settings.schedule.lr,
                 momentum=settings.momentum,
                 nesterov=settings.nesterov,
-                foreach=self.coast or None,  # thousands of weights in each step
             )
             for _ in range(momenta)
         ]
@@ -83,7 +82,7 @@ class Updates:
         yield
         for parameter in idle:
             parameter.grad = None
-        if idle:  # Nesterov's form adds to a gradient in its place
+        if idle and self.nesterov:  # on CUDA torch then adds to the gradients in their place
             torch._foreach_zero_([self._zeros[parameter] for parameter in idle])
 
     def _trained(self, parameter: Tensor) -> bool:

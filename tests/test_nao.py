@@ -102,8 +102,8 @@ SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max
 @pytest.mark.parametrize(
     "algo",
     [
-        nao({"epochs": 2}, **SHORT, rounds=3),
         nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst", anchors=3, carried=2),
+        nao({"epochs": 2}, **SHORT, rounds=3),
         nao({"epochs": 2, "keep_weights": False}, **SHORT, rounds=2, train_on="pool"),
     ],
 )

@@ -20,10 +20,14 @@ from test_search_algo import (
     trial,
 )
 
+from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
+from nasrun.search_algo.nao.linking import Linking, Offset
+from nasrun.search_algo.pool import ByForm, Pool
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.testing import check_algo
+from nasrun.values import Architecture, Cost, Trial
 
 
 def test_rounds_of_nao() -> None:
@@ -86,6 +90,11 @@ def test_ascent_beats_random_search() -> None:
     assert new > seeds > random
 
 
+def test_laws_of_linked_rounds() -> None:
+    laws = ["rounds_are_as_announced", "the_best_are_sorted", "an_exhausted_space_ends_the_search"]
+    check_algo(nao(rescore="new", anchors=4, carried=2), Cell(), few_images(), only=laws)
+
+
 SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max": 2.0}
 
 
@@ -93,14 +102,98 @@ SHORT: dict[str, Any] = {"initial": 9, "new_per_round": 4, "batch": 5, "step_max
 @pytest.mark.parametrize(
     "algo",
     [
+        nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst", anchors=3, carried=2),
         nao({"epochs": 2}, **SHORT, rounds=3),
-        nao({"epochs": 2}, **SHORT, rounds=2, rescore="new", replace="worst"),
         nao({"epochs": 2, "keep_weights": False}, **SHORT, rounds=2, train_on="pool"),
     ],
 )
 def test_searches_of_other_rules_go_on_from_their_states(algo: Any) -> None:
     """Also inside next_round, after every epoch and every step of the ascent."""
     check_algo(algo, Cell(), few_images(), only=["a_search_goes_on_from_its_state"])
+
+
+LINKED: dict[str, Any] = {"rescore": "new", "anchors": 8, "carried": 3}
+
+
+def worth(architecture: Architecture) -> float:
+    """A quarter of the planted score, as a multiple of 1/1024: sums and differences are exact."""
+    return round(256 * Cell().score(architecture)) / 1024
+
+
+def shifted_run(algo: Any, shifts: list[float]) -> list[tuple[Any, list[Architecture]]]:
+    """A search whose round i scores every architecture ``shifts[i]`` higher than it is worth."""
+    history = []
+    while round_ := algo.next_round(NullMonitor()):
+        asked: list[Architecture] = []
+        while batch := algo.ask():
+            asked += batch
+            for one in batch:
+                score = worth(one) + shifts[round_.index]
+                algo.tell([Trial(one, score, Cost(1, 2), round_.index)])
+        history.append((round_, asked))
+    return history
+
+
+@pytest.mark.parametrize("carried", [0, 3])
+def test_a_supernet_that_scores_all_higher_does_not_win_by_that(carried: int) -> None:
+    """The second supernet adds 20 points to all; the best network is one of the first round."""
+    sizes = {"rounds": 2, "new_per_round": 4, "seeds": 1, "step_max": 1.0}
+    as_they_are = start(nao(**sizes, rescore="new"))
+    linked = start(nao(**sizes, **LINKED | {"carried": carried}))
+    for algo in (as_they_are, linked):
+        (_, first), (_, second) = shifted_run(algo, [0.0, 0.2])
+        best = max([*first, *second], key=worth)
+        assert best in first
+        assert (algo.best(1)[0].architecture == best) == (algo is linked)
+    if carried:  # all from one supernet, the last
+        assert {trial.seed for trial in linked.best(99)} == {1}
+        assert len(linked.best(99)) == len(second)
+
+
+def test_a_constant_added_to_a_rounds_scores_changes_nothing() -> None:
+    """Seeds and targets, hence the predictor's weights and what it finds, and the winner."""
+    plain, moved = (start(nao(**LINKED)) for _ in range(2))
+    histories = [shifted_run(plain, [0, 0, 0]), shifted_run(moved, [0.125, 0.5, -0.25])]
+    assert histories[0] == histories[1]
+    assert plain.linking.ranked() == moved.linking.ranked()
+    weights = [algo.predictor.model.state_dict() for algo in (plain, moved)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert [t.architecture for t in plain.best(9)] == [t.architecture for t in moved.best(9)]
+    offsets = [(row["round"], row["mean"], row["error"]) for row in moved.report()["round_offsets"]]
+    assert offsets == [(1, 0.375, 0.0), (2, -0.375, 0.0)]
+
+
+def test_later_supernets_train_and_score_the_anchors_and_the_best() -> None:
+    algo = start(nao(**LINKED, replace="worst"))
+    history = shifted_run(algo, [0.0, 0.2, 0.1])
+    (_, first), *later = history
+    known = list(first)
+    for round_, asked in later:
+        new = [one for one in asked if one not in known]
+        best = sorted(known, key=worth, reverse=True)[:3]
+        assert len(new) == 10 and set(asked) == {*new, *first[:8], *best}
+        assert round_.pool == tuple(asked)
+        known += new
+    assert set(first[:8]) <= set(algo.pool.trials) and len(algo.pool.trials) == 30
+
+
+def test_an_anchor_without_a_finite_score_links_nothing() -> None:
+    pool = Pool(Candidates(Cell()))
+    found: ByForm = {}
+    pool.sample(np.random.default_rng(0), 3, found)
+    pool.add_pending(found)
+    linking = Linking(pool)
+    linking.choose(3)
+    for round_, scores in enumerate([(0.25, 0.5, 0.0), (0.5, 0.875, 0.75)]):
+        for one, score in zip(found.values(), scores, strict=True):
+            pool.trials[one] = Trial(
+                one, score, Cost(1, 2), 0, {"nonfinite": True} if not score else {}
+            )
+            linking.take([pool.trials[one]], round_)
+    assert linking.offset(1) == Offset(0.3125, 0.0625, 2)
+    assert linking.offset(0) == Offset(0.0, 0.0, 2)
+    assert "+31.25 ± 6.25 points" in linking.say()
+    assert [trial.score for trial in linking.trials()] == [0.1875, 0.5625, 0.4375]
 
 
 def test_current_round_again_after_a_resume() -> None:

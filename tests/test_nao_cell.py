@@ -87,10 +87,55 @@ def test_layers_of_naonet_v2():
         "sep_conv_5x5 36 32 s1": 18,
         "sep_conv_3x3 72 32 s2": 4,
         "avg_pool_3x3 72 16 s1": 1 + 6,
-        "factorized_reduce 144-72 32": 1,  # after the reduction, cell k-2 is larger than cell k-1
+        "relu_reduce 144-72 32": 1,  # after the reduction, cell k-2 is larger than cell k-1
         "head 576-10 8": 1,
     }.items():
         assert found[name] == count, name
+
+
+@pytest.mark.parametrize(("kernel", "params"), [(3, 620), (5, 940), (7, 1420)])
+def test_dilated_separable_convolutions_have_the_published_size(kernel, params):
+    """One (ReLU, depthwise of dilation 2, pointwise, batch norm); DARTS' is the same."""
+    for stride in (1, 2):
+        module = OPERATIONS[f"dil_sep_conv_{kernel}x{kernel}"].module(20, stride)
+        assert sum(p.numel() for p in module.parameters()) == params
+    layers = ["ReLU", "Conv2d", "Pointwise", "BatchNorm2d"]
+    assert [type(layer).__name__ for layer in module] == layers
+    assert (module[1].dilation, module[1].groups) == ((2, 2), 20)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_both_convolutions_of_a_pair_are_normalised(kernel):
+    """By hand: 1×k, then k×1, each with batch norm and ReLU behind it."""
+    x = torch.randn(4, 5, 9, 9)
+    module = OPERATIONS[f"conv_1x{kernel}_{kernel}x1"].module(5, 2)
+    first, second = (layer for layer in module if isinstance(layer, torch.nn.Conv2d))
+    assert (first.kernel_size, first.stride) == ((1, kernel), (1, 2))
+    assert (second.kernel_size, second.stride) == ((kernel, 1), (2, 1))
+    expected = x
+    for convolution in (first, second):
+        out = convolution(expected)
+        mean, var = out.mean((0, 2, 3), keepdim=True), out.var((0, 2, 3), False, True)
+        expected = ((out - mean) / (var + 1e-5).sqrt()).relu()
+    torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
+    assert sum(p.numel() for p in module.parameters()) == 2 * (kernel * 25 + 2 * 5)
+
+
+def test_a_larger_cell_before_the_last_is_rectified_before_it_is_halved():
+    """Negative inputs do not matter, in the supernet and alone; the output is no longer >= 0."""
+    search_space = space()
+    alone = search_space.network(random_architectures(search_space, 1)[0], CIFAR, "search")
+    for network in (alone, search_space.supernet(CIFAR)):
+        after = [i + 1 for i, reduction in enumerate(network.reductions) if reduction]
+        assert len(after) == 2
+        for index in after:
+            calibrate = network.cells[index].calibrate[0].eval()
+            first = next(m for m in calibrate.modules() if isinstance(m, torch.nn.Conv2d))
+            x = torch.randn(2, first.in_channels, 8, 8)
+            out = calibrate(x)
+            assert out.shape[2:] == (4, 4) and (out < 0).any()
+            assert torch.equal(calibrate(x.relu()), out)
+            assert not torch.equal(calibrate(-x), out)
 
 
 def test_the_bound_is_reached_within_a_factor_that_keeps_rejection_cheap():

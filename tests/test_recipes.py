@@ -195,6 +195,7 @@ def test_switches_work_together(overrides, processes, tmp_path):
     assert done.status == 0, done.err
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert ("shortlist_accuracy" in result) == ("shortlist.count=0" not in overrides)
+    assert ("round_offsets" in result) == ("rescore=new" in overrides)
     assert ("validation_accuracy" in result) == ("train+validation" not in overrides)
 
 

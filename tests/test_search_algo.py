@@ -141,6 +141,8 @@ NAO: dict[str, Any] = {
     "step_increment": 1.0,
     "step_max": 20.0,
     "fresh_supernet": True,
+    "anchors": 0,
+    "carried": 0,
     "batch": 7,
 }
 

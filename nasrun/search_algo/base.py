@@ -136,6 +136,10 @@ class Search(ABC):
         """Return the trials that no other beats in all goals; None: the search has one goal."""
         return None
 
+    def report(self) -> dict[str, Any]:
+        """Return what the search itself adds to result.json, as JSON values."""
+        return {}
+
     def costs(self, trial: Trial) -> dict[str, float]:
         """Return the costs of a trial that are goals of the search besides its score."""
         return {}

@@ -70,10 +70,10 @@ class Pool:
         self.add(found)
         self.pending = list(found.values())
 
-    def drop_worst(self, count: int) -> None:
-        """Drop the ``count`` lowest scores; of equal scores the later found."""
-        for trial in self.best(len(self.trials))[::-1][:count]:
-            del self.trials[trial.architecture]
+    def drop(self, architectures: Iterable[Architecture]) -> None:
+        """Drop architectures of the pool."""
+        for architecture in architectures:
+            del self.trials[architecture]
 
     def ask(self, batch: int) -> list[Architecture]:
         """Return the next ``batch`` pending architectures; the same until they have scores."""

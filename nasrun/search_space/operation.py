@@ -66,6 +66,16 @@ class FactorizedReduce(nn.Module):
         return out
 
 
+class ReluReduce(nn.Sequential):
+    """ReLU, then ``FactorizedReduce``: [B, inputs, H, W] -> [B, outputs, H / 2, W / 2].
+
+    Sides are rounded up. Source: calibration of cell k-2 in the released code of DARTS and NAO.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.ReLU(), FactorizedReduce(inputs, outputs))
+
+
 class Operation(ABC):
     """A candidate operation; makes its module for any width and stride."""
 
@@ -100,9 +110,11 @@ class SeparableConv(Operation):
 
 @dataclass(frozen=True)
 class Conv(Operation):
-    """ReLU, convolutions of the given kernels one after the other, batch norm.
+    """ReLU, convolution, batch norm; or two convolutions, batch norm and ReLU after each.
 
     The first kernel that is wider than 1 along an axis has the stride of this axis.
+
+    Source: NAO-V2's released code; that no ReLU stands before a pair is unverified.
     """
 
     kernels: tuple[tuple[int, int], ...]
@@ -122,7 +134,15 @@ class Conv(Operation):
             nn.Conv2d(channels, channels, (h, w), strides, ((h - 1) // 2, (w - 1) // 2), bias=False)
             for (h, w), strides in zip(self.kernels, self._strides(stride), strict=True)
         ]
-        return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(channels))
+        if len(convolutions) == 1:
+            return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(channels))
+        return nn.Sequential(
+            *(
+                layer
+                for convolution in convolutions
+                for layer in (convolution, nn.BatchNorm2d(channels), nn.ReLU())
+            )
+        )
 
 
 class _Pool(nn.Module):
@@ -190,9 +210,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "sep_conv_3x3": SeparableConv(3),
     "sep_conv_5x5": SeparableConv(5),
     "sep_conv_7x7": SeparableConv(7),
-    "dil_sep_conv_3x3": SeparableConv(3, dilation=2),
-    "dil_sep_conv_5x5": SeparableConv(5, dilation=2),
-    "dil_sep_conv_7x7": SeparableConv(7, dilation=2),
+    # One operation by two names: NAO's, and DARTS'.
+    "dil_sep_conv_3x3": SeparableConv(3, dilation=2, times=1),
+    "dil_sep_conv_5x5": SeparableConv(5, dilation=2, times=1),
+    "dil_sep_conv_7x7": SeparableConv(7, dilation=2, times=1),
     "dil_conv_3x3": SeparableConv(3, dilation=2, times=1),
     "dil_conv_5x5": SeparableConv(5, dilation=2, times=1),
     "conv_1x1": Conv(((1, 1),)),

@@ -71,6 +71,7 @@ class SearchTask(Task):
             save_block_history(history.epochs, history.macs, run.directory)
 
         winner, result = choose_winner(setup, run, search, splits, scores)
+        result |= search.report()
         run.save_architecture(winner.architecture)
         # Warn before the long training of the winner, not only in the summary.
         result["parameter_free"] = space.free_share(winner.architecture)

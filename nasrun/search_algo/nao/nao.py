@@ -2,11 +2,13 @@
 
 Each round trains a supernet on a pool of architectures and scores them with it. An
 encoder-predictor-decoder learns the scores, and gradient steps from the best architectures give
-those of the next round (Luo et al., 2018 and 2019). The sampler makes NAO "balanced".
+those of the next round (Luo et al., 2018 and 2019). The sampler makes NAO "balanced". Where scores
+are stored once (``rescore`` "new"), those of all rounds are put on one scale: see ``linking``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,11 +23,16 @@ from nasrun.run.state import whole_number
 from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.search_algo.nao.epd import EPD, PredictorSettings
 from nasrun.search_algo.nao.epd_training import PredictorTraining, one_thread
+from nasrun.search_algo.nao.linking import Linking
 from nasrun.search_algo.nao.tokens import Vocabulary
 from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.streams import Streams
+from nasrun.values import Architecture, Trial
 
 StepSize = Annotated[Strength, Field(gt=0)]
+
+Links = Annotated[int, Field(ge=0, le=100_000)]
+"""Number of architectures that several rounds have in common."""
 
 MAX_STEP_SIZES = 10_000
 """Upper bound of the step sizes of an ascent; the papers have 50."""
@@ -45,6 +52,10 @@ class Nao(SearchAlgo):
     step_start, step_increment, step_max: step sizes of the ascent, tried in turn until there are
     enough new architectures.
     fresh_supernet: whether later supernets start from new weights.
+    anchors: random architectures of the first round that later supernets train and score too, where
+    ``rescore`` is "new". By their mean difference the scores of all rounds are put on one scale.
+    carried: best architectures of earlier rounds that later supernets train and score too, where
+    ``rescore`` is "new". With any, the scores of the last supernet alone choose the winner.
     batch: architectures asked for at once.
     Raises UserError if step_start exceeds step_max, or where the steps are too many.
     """
@@ -58,6 +69,8 @@ class Nao(SearchAlgo):
     rescore: Literal["new", "pool"]
     replace: Literal["none", "worst"]
     fresh_supernet: bool
+    anchors: Links
+    carried: Links
     batch: Count
     seeds: Count
     step_start: StepSize
@@ -116,6 +129,7 @@ class NaoSearch(PoolSearch):
     begun: number of rounds that have begun.
     new: number of new architectures of the current round, which are the last ones of the pool.
     filled: number of random ones among the new architectures, round by round.
+    common: earlier architectures that the current round trains and scores beside the new ones.
     """
 
     def __init__(
@@ -126,11 +140,15 @@ class NaoSearch(PoolSearch):
         self.vocabulary = Vocabulary(candidates.space)
         self.begun = self.new = 0
         self.filled: list[int] = []
+        self.common: list[Architecture] = []
+        self.linking = Linking(self.pool)
         self.predictor: PredictorTraining | None = None
 
     def begin_round(self) -> Round | None:
         """Return the next round; None also if the space has nothing new to offer."""
         if not self.pool.pending:
+            if self.begun > 1 and self.linking.anchors:
+                self.monitor.say(self.linking.say())
             if self.begun == self.algo.rounds:
                 return None
             found, random = self._first() if self.begun == 0 else self._improve()
@@ -139,10 +157,24 @@ class NaoSearch(PoolSearch):
             self._take_in(found, random)
         pool = list(self.pool.trials)
         if self.algo.train_on == "new":
-            pool = pool[-self.new :]
+            pool = pool[-self.new :] + self.common
         index = self.begun - 1
         fresh = index == 0 or self.algo.fresh_supernet
         return Round(index, tuple(pool), fresh, evaluations=len(self.pool.pending))
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        super().tell(trials)
+        self.linking.take(trials, self.begun - 1)
+
+    def best(self, count: int) -> list[Trial]:
+        """Return the best trials: of the last supernet if it has scored the best of all rounds."""
+        if self.algo.rescore == "new" and self.algo.carried:
+            return self.linking.newest()[:count]
+        ranked = (self.pool.trials[one] for one in self.linking.ranked()[:count])
+        return [trial for trial in ranked if trial is not None]
+
+    def report(self) -> dict[str, Any]:
+        return {"round_offsets": self.linking.report()} if self.linking.anchors else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, at any time, also while the predictor trains."""
@@ -151,6 +183,8 @@ class NaoSearch(PoolSearch):
             "begun": self.begun,
             "new": self.new,
             "filled": list(self.filled),
+            "common": [architecture.to_json() for architecture in self.common],
+            "linking": self.linking.state_dict(),
             "predictor": None if self.predictor is None else self.predictor.state_dict(),
         }
 
@@ -162,6 +196,10 @@ class NaoSearch(PoolSearch):
         if self.begun > 0 and self.new == 0:
             raise ValueError("a round without architectures")
         self.filled = list(state["filled"])
+        self.common = [self.space.read(architecture) for architecture in state["common"]]
+        if not self.pool.trials.keys() >= set(self.common):
+            raise ValueError("an architecture of an earlier round is not in the pool")
+        self.linking.load_state_dict(state["linking"])
         self.predictor = None
         if state["predictor"] is not None:
             index = whole_number(state["predictor"]["index"], most=self.algo.rounds)
@@ -170,11 +208,21 @@ class NaoSearch(PoolSearch):
 
     def _take_in(self, found: ByForm, random: int) -> None:
         """Add the new architectures to the pool, and queue the ones to be scored."""
+        ranked = self.linking.ranked()
+        if self.algo.rescore == "new":
+            best = ranked[: self.algo.carried]
+            self.common = list(dict.fromkeys(self.linking.anchors + best))
         if self.begun > 0 and self.algo.replace == "worst":
-            self.pool.drop_worst(len(found))
+            kept = set(self.common)
+            worst = [architecture for architecture in ranked[::-1] if architecture not in kept]
+            self.pool.drop(worst[: len(found)])
         self.pool.add(found)
-        rescored = self.pool.trials if self.algo.rescore == "pool" else found.values()
-        self.pool.pending = list(rescored)
+        if self.algo.rescore == "new":
+            self.pool.pending = [*found.values(), *self.common]
+            if self.begun == 0:
+                self.linking.choose(self.algo.anchors)
+        else:
+            self.pool.pending = list(self.pool.trials)
         self.begun += 1
         self.new = len(found)
         self.filled.append(random)
@@ -188,9 +236,7 @@ class NaoSearch(PoolSearch):
     def _improve(self) -> tuple[ByForm, int]:
         """Return architectures from gradient ascent, and the number of random ones among them."""
         algo, model = self.algo, self._trained_predictor().model
-        tokens = self.vocabulary.encode(
-            [trial.architecture for trial in self.pool.best(algo.seeds)]
-        ).to(self.device)
+        tokens = self.vocabulary.encode(self.linking.ranked()[: algo.seeds]).to(self.device)
         with torch.no_grad():
             encoded = model.encode(tokens)
         found: ByForm = {}
@@ -216,8 +262,7 @@ class NaoSearch(PoolSearch):
         if self.predictor is None or self.predictor.index != self.begun:
             self.predictor = self._training(self.begun, self.predictor)
         if not self.predictor.done:
-            trials = [trial for trial in self.pool.trials.values() if trial is not None]
-            self.predictor.train(trials, self.monitor)
+            self.predictor.train(self.linking.trials(), self.monitor)
         return self.predictor
 
     def _training(self, index: int, previous: PredictorTraining | None = None) -> PredictorTraining:

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, Operation, ReluConvNorm
+from nasrun.search_space.operation import OPERATIONS, Operation, ReluConvNorm, ReluReduce
 from nasrun.search_space.stacked_cells import CellPlan
-
-
-class ReluReduce(nn.Sequential):
-    """ReLU, then ``FactorizedReduce``: [B, inputs, H, W] -> [B, outputs, H / 2, W / 2].
-
-    Sides are rounded up. The released code of DARTS has both as one operation.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.ReLU(), FactorizedReduce(inputs, outputs))
 
 
 @dataclass(frozen=True)

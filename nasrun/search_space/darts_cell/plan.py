@@ -9,11 +9,10 @@ from nasrun.search_space.darts_cell.operations import (
     EDGE_OPERATIONS,
     NONE,
     OPERATION_NAMES,
-    ReluReduce,
 )
 from nasrun.search_space.darts_cell.wiring import edges_of
 from nasrun.search_space.layer import Layer
-from nasrun.search_space.operation import ReluConvNorm
+from nasrun.search_space.operation import ReluConvNorm, ReluReduce
 from nasrun.search_space.stacked_cells import (
     CellPlan,
     FeatureMap,

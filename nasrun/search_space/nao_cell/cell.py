@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nasrun.search_space.operation import FactorizedReduce, ReluConvNorm
+from nasrun.search_space.operation import ReluConvNorm, ReluReduce
 from nasrun.search_space.stacked_cells import CellPlan
 
 
@@ -38,7 +38,7 @@ def unused_states(nodes: Sequence[Node]) -> list[int]:
 def calibrations(plan: CellPlan) -> list[nn.Module]:
     """Bring the outputs of cells k-2 and k-1 to this cell's channels and one resolution."""
     return [
-        FactorizedReduce(source.channels, plan.channels)
+        ReluReduce(source.channels, plan.channels)
         if source.size != plan.size_in
         else ReluConvNorm(source.channels, plan.channels)
         if source.channels != plan.channels

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nao_cell.cell import Node, unused_states
-from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, ReluConvNorm
+from nasrun.search_space.operation import OPERATIONS, FactorizedReduce, ReluConvNorm, ReluReduce
 from nasrun.search_space.stacked_cells import (
     CellPlan,
     NetworkPlan,
@@ -57,7 +57,7 @@ def list_layers(
 def calibration_layers(plan: CellPlan) -> list[Layer]:
     """List the layers of ``cell.calibrations``; an input of the right shape needs none."""
     return [
-        _factorized_reduce(source.channels, plan.channels, source.size)
+        _relu_reduce(source.channels, plan.channels, source.size)
         if source.size != plan.size_in
         else _relu_conv_norm(source.channels, plan.channels, source.size)
         for source in plan.inputs
@@ -74,7 +74,7 @@ def branch_layer(cell: CellPlan, name: str, source: int) -> Layer:
 
 def reduce_layer(cell: CellPlan) -> Layer:
     """Return the layer that halves an input which is part of a reduction cell's output."""
-    return _factorized_reduce(cell.channels, cell.channels, cell.size_in)
+    return _factorized_reduce(cell.channels, cell.size_in)
 
 
 # A network has some hundred layers, most of them equal, and a search asks for thousands of
@@ -91,11 +91,20 @@ def _operation(name: str, channels: int, size: int, stride: int) -> Layer:
 
 
 @lru_cache(maxsize=4096)
-def _factorized_reduce(inputs: int, outputs: int, size: int) -> Layer:
+def _factorized_reduce(channels: int, size: int) -> Layer:
     return Layer(
-        f"nao_cell/factorized_reduce {inputs}-{outputs} {size}",
+        f"nao_cell/factorized_reduce {channels}-{channels} {size}",
+        (channels, size, size),
+        partial(FactorizedReduce, channels, channels),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _relu_reduce(inputs: int, outputs: int, size: int) -> Layer:
+    return Layer(
+        f"nao_cell/relu_reduce {inputs}-{outputs} {size}",
         (inputs, size, size),
-        partial(FactorizedReduce, inputs, outputs),
+        partial(ReluReduce, inputs, outputs),
     )
 
 

@@ -99,7 +99,7 @@ def test_dilated_separable_convolutions_have_the_published_size(kernel, params):
     for stride in (1, 2):
         module = OPERATIONS[f"dil_sep_conv_{kernel}x{kernel}"].module(20, stride)
         assert sum(p.numel() for p in module.parameters()) == params
-    layers = ["ReLU", "Conv2d", "Pointwise", "BatchNorm2d"]
+    layers = ["ReLU", "Depthwise", "Pointwise", "BatchNorm2d"]
     assert [type(layer).__name__ for layer in module] == layers
     assert (module[1].dilation, module[1].groups) == ((2, 2), 20)
 

@@ -23,7 +23,7 @@ from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem, Trial
 
 Ties = Literal["none", "top5"]
-"""What orders architectures of equal scores."""
+"""The order of architectures of equal scores: none, or by top-5 accuracy."""
 
 
 class SupernetEvaluator(Evaluator):

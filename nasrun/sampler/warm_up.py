@@ -60,7 +60,7 @@ class WideWarmUp(WarmUp):
     Where the sampler opens a width below ``min_ratio``, one of the others takes its place, all
     alike likely: if the sampler is uniform, so are the first paths over what is allowed.
     Source: a reimplementation of SPOS' channel search in MXNet trains the widest blocks alone for
-    60 epochs, then takes smaller ratios in one by one, and none below 0.6.
+    60 epochs, then takes smaller ratios in one by one; with an option none below 0.6.
     """
 
     def __init__(self, *, epochs: Epochs, min_ratio: Annotated[float, Field(gt=0)]) -> None:

@@ -481,7 +481,7 @@ def test_a_warm_up_of_widths_needs_widths():
     setup.check_algo()
     assert isinstance(setup.warm_up, WideWarmUp) and setup.warm_up.min_ratio == 0.6
     rule = WideWarmUp(epochs=1, min_ratio=2.5)
-    with pytest.raises(UserError, match="spos_blocks decides on none; set warm_up=default, or"):
+    with pytest.raises(UserError, match=r"spos_blocks decides on none; set warm_up\.epochs=0"):
         rule.check(spos("spos_blocks"))
     with pytest.raises(UserError, match=r"min_ratio=2\.5 leaves no width"):
         rule.check(spos("spos_channels"))

@@ -74,7 +74,7 @@ class WideWarmUp(WarmUp):
         if not isinstance(space, WidthRatios):
             raise MissingCapabilityError(
                 f"warm_up leaves widths out, and {space.name} decides on none; set "
-                "warm_up=default, or",
+                "warm_up.epochs=0, or",
                 group="search_space",
                 has=has_width_ratios,
             )

@@ -77,6 +77,7 @@ class Trial:
 
     score: in [0, 1], higher is better; an accuracy, or another measure of the evaluator.
     evaluation: the way the score was obtained (evaluator, batch norm protocol, images, round ...).
+    tie_break: orders trials of equal scores, higher is better; None: nothing does.
     """
 
     architecture: Architecture
@@ -84,15 +85,22 @@ class Trial:
     cost: Cost
     seed: int
     evaluation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tie_break: float | None = None
+
+    @property
+    def rank_key(self) -> tuple[float, float]:
+        """The better of two trials has the larger one; equal ones are equally good."""
+        return self.score, 0.0 if self.tie_break is None else self.tie_break
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "architecture": self.architecture.to_json(),
             "score": self.score,
             "cost": self.cost.to_json(),
             "seed": self.seed,
             "evaluation": dict(self.evaluation),
         }
+        return found if self.tie_break is None else {**found, "tie_break": self.tie_break}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Trial:
@@ -102,6 +110,7 @@ class Trial:
             Cost(**value["cost"]),
             int(value["seed"]),
             dict(value["evaluation"]),
+            None if value.get("tie_break") is None else float(value["tie_break"]),
         )
 
 

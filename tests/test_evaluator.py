@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from helpers import CPU, TASK, Images, few_images, space, space_of, splits, trainer
+from torch import nn
 
 from nasrun.errors import UserError
-from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.accuracy import accuracy, top_accuracies
+from nasrun.evaluator.batch_norm import estimate_statistics
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
 from nasrun.testing import check_evaluator
+from nasrun.values import Architecture, Problem, Trial
 
 PROTOCOLS = ["batch", "recalibrated", "inherited"]
 
@@ -131,3 +135,58 @@ def test_accuracy_counts_every_image_once():
     assert accuracy(lambda x: x.flatten(1), batches, CPU, NullMonitor()) == 0.75
     batches[1][0][0] = math.nan
     assert math.isnan(accuracy(lambda x: x.flatten(1), batches, CPU, NullMonitor()))
+
+
+def test_a_label_among_the_best_is_counted():
+    logits = torch.tensor([[4.0, 3, 2, 1], [4, 3, 2, 1], [1, 2, 3, 4], [1, 2, 3, 4]])
+    batches = [
+        (logits[:3, :, None, None], torch.tensor([0, 1, 1])),
+        (logits[3:, :, None, None], torch.tensor([0])),
+    ]
+    found = top_accuracies(lambda x: x.flatten(1), batches, CPU, NullMonitor(), [1, 2, 3, 4])
+    assert found == [1 / 4, 1 / 4, 2 / 4, 3 / 4, 1.0]
+
+
+def test_ties_are_broken_by_the_label_among_the_best(trained):
+    search_space, network, pool = trained
+    made = evaluator(search_space, "batch", ties="top5")  # of four classes the best three
+    plain = evaluator(search_space, "batch").score(pool, network, NullMonitor())
+    reference = copy.deepcopy(network).train()
+    for path, trial, same in zip(
+        pool, made.score(pool, network, NullMonitor()), plain, strict=True
+    ):
+        with torch.no_grad():
+            right = [
+                (reference(x, path.choices).argsort(1)[:, 1:] == y[:, None]).sum().item()
+                for x, y in splits().validation.eval_batches(16)
+            ]
+        assert trial.score == same.score and trial.tie_break == sum(right) / 32
+        assert same.tie_break is None and "tie_break" not in same.to_json()
+        assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
+
+
+def test_estimated_statistics_are_the_mean_over_the_batches():
+    with Streams(0).default("init"):
+        network = space_of("nas_bench_macro").network(
+            Architecture("nas_bench_macro", (1,) * 8), Problem(3, 16, 4), "final"
+        )
+    images = [torch.randn(6, 3, 16, 16) for _ in range(3)]
+    before = copy.deepcopy(network)
+    norms = [module for module in before.train().modules() if isinstance(module, nn.BatchNorm2d)]
+    inputs = [[] for _ in norms]
+    for norm, seen in zip(norms, inputs, strict=True):
+        norm.register_forward_hook(lambda _, args, __, seen=seen: seen.append(args[0].detach()))
+    with torch.no_grad():
+        for x in images:
+            before(x)
+    estimate_statistics(network, [(x, torch.zeros(6)) for x in images], CPU, NullMonitor())
+    assert not network.training
+    found = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm, seen in zip(found, inputs, strict=True):
+        mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+        var = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
+        assert norm.momentum == 0.1 and norm.num_batches_tracked == 3
+    for one, other in zip(network.parameters(), before.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -212,6 +212,24 @@ def test_parents_are_the_best_of_all_that_were_visited(monkeypatch: pytest.Monke
     assert all(a <= b for a, b in pairwise(worst))
 
 
+def test_of_equal_scores_the_higher_tie_break_is_better() -> None:
+    """Also in a search that is taken up from its state as JSON."""
+    algo = start(evolution(), Cell())
+    algo.next_round(NullMonitor())
+    while batch := algo.pool.ask(1):
+        rank = len(algo.pool.trials) - len(algo.pool.pending)
+        good = rank % 3 == 1
+        algo.tell([Trial(batch[0], 0.5 + 0.25 * good, Cost(1, 1), 0, {}, rank / 100)])
+    again = start(evolution(), Cell())
+    again.load_state_dict(saved(algo.state_dict()))
+    found = list(algo.pool.trials)
+    expected = [found[i] for i in (7, 4, 1, 9, 8, 6, 5, 3, 2, 0)]
+    for search in (algo, again):
+        rng = np.random.default_rng(0)
+        assert [trial.architecture for trial in search.parents(rng)] == expected[:4]
+        assert [trial.architecture for trial in search.best(10)] == expected
+
+
 def test_evolution_finds_more_than_random_search() -> None:
     sizes = {"population": 20, "generations": 15, "top": 6, "mutations": 10, "crossovers": 10}
     wins, optima = 0, 0

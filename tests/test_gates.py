@@ -10,6 +10,7 @@ from helpers import space_of
 from nasrun.errors import UserError
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_space.gates import Gates, mixed, path_of, single_path
+from nasrun.streams import Streams
 from nasrun.values import Problem
 
 TASK = Problem(3, 16, 10)
@@ -78,12 +79,12 @@ def test_none_adds_nothing_to_an_edge() -> None:
 
 def test_the_warm_up_opens_all_and_trains_all() -> None:
     space = space_of("nas_bench_macro")
-    gates = WarmUp(epochs=1.5).put_before(lambda step: [[0] * 8], space, steps_per_epoch=4)
+    gates = WarmUp(epochs=1.5).put_before(lambda step: [[0] * 8], space, 4, Streams(0))
     assert [path_of(gates(step)[0]) for step in (0, 5, 6)] == [None, None, (0,) * 8]
     supernet = space.supernet(TASK)
     supernet(torch.randn(2, 3, 16, 16), gates(0)[0]).sum().backward()
     assert all(parameter.grad is not None for parameter in supernet.parameters())
-    assert WarmUp(epochs=0).put_before(gates, space, 4) is gates
+    assert WarmUp(epochs=0).put_before(gates, space, 4, Streams(0)) is gates
 
 
 def test_a_space_of_single_paths_has_no_warm_up() -> None:

@@ -213,7 +213,7 @@ def test_a_smaller_batch_has_fewer_ghost_batches_and_none_of_one_image(images, s
 
 def test_the_warm_up_opens_everything_for_all_ghost_batches():
     gates = gates_of(ghost_batch=4, batch_size=16, steps=8)
-    rule = WarmUp(epochs=0.5).put_before(gates, SPACE, steps_per_epoch=4)
+    rule = WarmUp(epochs=0.5).put_before(gates, SPACE, 4, Streams(0))
     assert rule(1) == [EVERYTHING] and rule(2) == gates(2)
     training = started(4)
     training.train_round(NullMonitor(), "supernet", rule, epochs=1)

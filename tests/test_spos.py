@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from helpers import CPU, space_of
 from networks import CIFAR, counted, random_architectures
+from scipy import stats
 from torch import Tensor, nn
 
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistics
+from nasrun.sampler.uniform import Uniform
+from nasrun.sampler.warm_up import WideWarmUp
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.layer import count_layer, sum_costs
-from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposChannels, SposScale
+from nasrun.search_space.layer import count_layer, count_layers, sum_costs
+from nasrun.search_space.spos import (
+    SposBlocks,
+    SposBlocksChannels,
+    SposChannels,
+    SposFinalScale,
+    SposScale,
+)
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import Block, block_layer
 from nasrun.search_space.spos.plan import BlockPlan, plan_network
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
+from nasrun.streams import Streams
 from nasrun.testing import check_space
 from nasrun.values import Architecture, Cost, Problem
 
@@ -31,12 +42,14 @@ SPACE_NAMES = ("spos_blocks", "spos_channels", "spos_blocks_channels")
 CHANNELS = SPACE_NAMES[1:]
 
 
-def spos(name: str, *, width: float = 0.1, final: float = 0.17, **changes: Any) -> SearchSpace:
+def spos(
+    name: str, *, width: float = 0.1, final: float | SposFinalScale = 0.17, **changes: Any
+) -> SearchSpace:
     arguments: dict[str, Any] = {
         "stem": "cifar",
         "affine": False,
         "search": SposScale(width=width),
-        "final": SposScale(width=final),
+        "final": final if isinstance(final, SposFinalScale) else SposFinalScale(width=final),
     }
     if name == "spos_blocks":
         return SposBlocks(**arguments | changes)
@@ -397,3 +410,78 @@ def test_laws_with_affine_norms_and_the_imagenet_stem(name):
     laws = ["costs_are_counted", "a_path_is_its_network", "only_the_path_is_trained"]
     space = spos(name, stem="imagenet", affine=True, width=0.2, final=0.01)
     check_space(space, Problem(2, 67, 3), samples=1, only=[*laws, "small_images_are_refused"])
+
+
+def test_the_rows_of_one_operation_are_fitted_to_one_budget():
+    """Table 3, "all choice_k": the next width is over the budget, and nothing fits far below."""
+    setup = build_setup(compose(["task=retrain", "experiment=spos_all_choice"]))
+    space = setup.search_space
+    widths = {}
+    for digit in "0123":
+        row = space.parse(digit * 20)
+        widths[digit] = space.width(row, IMAGENET, "final")
+        cost = space.cost(row, IMAGENET, "final")
+        wider = spos("spos_blocks", stem="imagenet", final=round(widths[digit] + 0.01, 9))
+        assert 320e6 < cost.macs <= 330e6 < wider.cost(row, IMAGENET, "final").macs
+        same = spos("spos_blocks", stem="imagenet", final=widths[digit])
+        assert cost == same.cost(row, IMAGENET, "final")
+        assert cost == count_layers(space.layers(row, IMAGENET, "final"))
+    assert widths["0"] > widths["1"] > 1 > widths["2"] > widths["3"]
+    network = space.network(space.parse("3" * 20), IMAGENET, "final")
+    assert sum(p.numel() for p in network.parameters()) == cost.params
+    # At the scale of the search nothing is fitted.
+    assert round(space.cost(space.parse(RELEASED), IMAGENET).macs / 1e6, 1) == 322.9
+    assert space.additive is None and space.limit("macs") == 330e6 and space.limit("params") is None
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("name", SPACE_NAMES)
+def test_fitted_widths_keep_the_limits_and_the_laws(name):
+    limits = {"macs": 3e5, "params": 3e4, "step": 0.05}
+    space = spos(name, final=SposFinalScale(width=1.0, **limits))
+    problem = Problem(3, 8, 4)
+    bound = space.cost_bound(problem, "final")
+    for architecture in random_architectures(space, 2):
+        cost = space.cost(architecture, problem, "final")
+        assert cost.params <= 3e4 and cost.macs <= 3e5
+        assert cost.params <= bound.params and cost.macs <= bound.macs
+        wider = space.width(architecture, problem, "final") + 0.05
+        more = spos(name, final=wider).cost(architecture, problem, "final")
+        assert more.params > 3e4 or more.macs > 3e5
+    laws = ["costs_are_counted", "costs_add_up"]
+    check_space(space, problem, samples=2, only=laws)
+    small = spos(name, final=SposFinalScale(width=1.0, params=50))
+    with pytest.raises(UserError, match=r"not even one of width 0\.01, of at most 50 params"):
+        small.network(architecture, problem, "final")
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_the_warm_up_leaves_narrow_widths_out(name):
+    space = spos(name, ratios=[0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    decisions = [i for i, d in enumerate(space.decisions) if d.kind == "ratio"]
+    sampled = Uniform().bind(space, CIFAR, None, Streams(0), steps=400)
+    rule = WideWarmUp(epochs=20, min_ratio=0.6)
+    rule.check(space)
+    gates = rule.put_before(sampled, space, 10, Streams(0).sub("warm_up"))
+    seen = [Counter() for _ in range(2)]
+    for step in range(400):
+        (path,), (before,) = gates(step), sampled(step)
+        seen[step >= 200].update(path[i] for i in decisions)
+        for index, (choice, own) in enumerate(zip(path, before, strict=True)):
+            assert choice == own or (step < 200 and index in decisions and own < 2)
+    # 4,000 widths are sampled in each half, all that are allowed alike likely.
+    assert sorted(seen[0]) == [2, 3, 4, 5] and sorted(seen[1]) == [0, 1, 2, 3, 4, 5]
+    for counts in seen:
+        assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+    assert gates(7) == rule.put_before(sampled, space, 10, Streams(0).sub("warm_up"))(7)
+
+
+def test_a_warm_up_of_widths_needs_widths():
+    setup = build_setup(compose(["task=search", "experiment=spos_channels_cifar10"]))
+    setup.check_algo()
+    assert isinstance(setup.warm_up, WideWarmUp) and setup.warm_up.min_ratio == 0.6
+    rule = WideWarmUp(epochs=1, min_ratio=2.5)
+    with pytest.raises(UserError, match=r"spos_blocks decides on none; set warm_up\.epochs=0"):
+        rule.check(spos("spos_blocks"))
+    with pytest.raises(UserError, match=r"min_ratio=2\.5 leaves no width"):
+        rule.check(spos("spos_channels"))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import space_of
 from networks import counted
+from processes import Processes, outcome
 from safetensors.torch import load_file
 
 from nasrun.cli.main import main
@@ -126,3 +130,31 @@ def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[st
     assert "it cannot start from a trained one" in capsys.readouterr().err
     assert main(["search", "from=supernet", "search_space.search.width=0.125"]) == 2
     assert "supernet.safetensors" in capsys.readouterr().err
+
+
+def test_a_retraining_ends_with_statistics_of_its_own(
+    processes: Processes, tmp_path: Path, undisturbed: Path
+) -> None:
+    """In any number of attempts; weights and training are those of a run without that end."""
+    words = ("retrain", "from=found", "retrain.batch_norm_epochs=2", "hydra.run.dir=run")
+    places = [tmp_path / name for name in ("off", "on", "stopped")]
+    for place in places:
+        shutil.copytree(undisturbed, place / "found")
+    assert processes.run(places[0], *words[:2], words[3]).status == 0
+    assert processes.run(places[1], *words).status == 0
+    stop = ("signal_at", [signal.SIGTERM, "poll", "batch norm", 3])
+    assert processes.run(places[2], *words, faults=[stop]).status == 143
+    assert processes.run(places[2], "resume", "run").status == 0
+    off, on, stopped = (place / "run" for place in places)
+    assert outcome(on) == outcome(stopped)
+    assert (off / "metrics.jsonl").read_bytes() == (on / "metrics.jsonl").read_bytes()
+    before, after = (load_file(run / "network.safetensors") for run in (off, on))
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {
+        name for name in after if name.endswith(("running_mean", "running_var", "batches_tracked"))
+    }
+    # Further epochs go on from the training, not from the statistics of its end.
+    more = ("resume", "run", "retrain.trainer.epochs=2")
+    for place in places[:2]:
+        assert processes.run(place, *more).status == 0
+    assert (off / "metrics.jsonl").read_bytes() == (on / "metrics.jsonl").read_bytes()

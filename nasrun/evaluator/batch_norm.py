@@ -4,6 +4,8 @@ batch: statistics of the scored batch itself (NAO's released code, Bender et al.
 recalibrated: statistics estimated anew for each path on fixed training images (SPOS, §3.3);
 inherited: the running statistics of all paths together, from the training.
 No protocol changes the supernet, so the order of evaluation does not matter.
+
+``estimate_statistics`` is no protocol: it gives a retrained network statistics for good.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 
 from nasrun.dataset.base import Batch
 from nasrun.run.compute import Compute
+from nasrun.run.monitor import Stage
+from nasrun.search_space.base import Network
 
 Protocol = Literal["batch", "recalibrated", "inherited"]
 
@@ -79,6 +83,34 @@ def recalibrated_statistics(
             norm.momentum = momentum
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])
+
+
+@torch.inference_mode()
+def estimate_statistics(
+    network: Network, batches: Iterable[Batch], compute: Compute, stage: Stage
+) -> None:
+    """Replace the running statistics of batch norms by their mean over ``batches``.
+
+    All batches have equal weight; no weight is changed. It is the end of SPOS' retraining: its
+    released code runs one more epoch at a learning rate of 0, with momentum 1 / i in step i.
+
+    stage: is told of each batch.
+    """
+    norms = _norms(network)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's sign for a cumulative average
+    network.noise.stop()
+    network.train()  # also the auxiliary head, which has batch norms, too
+    for images, _ in batches:
+        with compute.autocast():
+            network(compute.images(images))
+        stage.advance()
+    network.eval()
+    network.auxiliary_logits = None
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @contextmanager

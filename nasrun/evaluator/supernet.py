@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from nasrun.dataset.base import Batch, Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.accuracy import top_accuracies
 from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
 from nasrun.evaluator.batches import fixed_batches
@@ -22,6 +22,9 @@ from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem, Trial
 
+Ties = Literal["none", "top5"]
+"""The order of architectures of equal scores: none, or by top-5 accuracy."""
+
 
 class SupernetEvaluator(Evaluator):
     """Scores by accuracy on the same validation images for every architecture.
@@ -29,6 +32,8 @@ class SupernetEvaluator(Evaluator):
     images: number of validation images (None: all).
     batch_norm: see ``nasrun.evaluator.batch_norm``.
     recalibration_images: training images for ``batch_norm=recalibrated``.
+    ties: what orders architectures of equal scores: nothing, or the top-5 accuracy (SPOS'
+    released code), with fewer than six classes that of all but one.
     """
 
     needs_supernet = True
@@ -41,11 +46,13 @@ class SupernetEvaluator(Evaluator):
         batch_size: Annotated[Count, Field(ge=2)],
         batch_norm: Protocol,
         recalibration_images: Images,
+        ties: Ties = "none",
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.batch_norm = batch_norm
         self.recalibration_images = recalibration_images
+        self.ties: Ties = ties
 
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
@@ -74,6 +81,7 @@ class SupernetEvaluator(Evaluator):
             batch_size=size,
             validation=fixed_batches(splits.validation, problem, size, count),
             calibration=fixed_batches(splits.train, problem, size, calibrating),
+            places=min(5, max(problem.classes - 1, 1)) if self.ties == "top5" else None,
         )
 
 
@@ -83,6 +91,7 @@ class SupernetScorer(Scorer):
 
     count, batch_size: number of validation images, in all and in a batch.
     calibration: batches of training images for the protocol ``recalibrated``.
+    places: number of best logits among which a label breaks ties; None: ties stay.
     """
 
     space: SearchSpace
@@ -94,6 +103,7 @@ class SupernetScorer(Scorer):
     batch_size: int
     validation: Iterable[Batch]
     calibration: Iterable[Batch]
+    places: int | None = None
 
     def with_protocol(self, batch_norm: Protocol) -> SupernetScorer:
         """Return a scorer of another batch norm protocol that shares the batches of this one."""
@@ -114,9 +124,16 @@ class SupernetScorer(Scorer):
             for architecture in architectures:
                 predict = partial(supernet, gates=gates_of(architecture))
                 prepare(predict)
+                score, *tie_break = top_accuracies(
+                    predict,
+                    self.validation,
+                    self.compute,
+                    monitor,
+                    [] if self.places is None else [self.places],
+                )
                 yield Trial(
                     architecture,
-                    accuracy(predict, self.validation, self.compute, monitor),
+                    score,
                     self.space.cost(architecture, self.problem),
                     self.seed,
                     {
@@ -125,4 +142,5 @@ class SupernetScorer(Scorer):
                         "images": self.count,
                         "batch_size": self.batch_size,
                     },
+                    *tie_break,
                 )

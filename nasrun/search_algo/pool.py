@@ -86,9 +86,12 @@ class Pool:
             self.trials[trial.architecture] = trial
 
     def best(self, count: int) -> list[Trial]:
-        """Return the best newest trials, best first; of equal scores the earlier found first."""
+        """Return the best newest trials, best first; of equally good ones the earlier found first.
+
+        Of equal scores, the higher ``tie_break`` is the better.
+        """
         scored = [trial for trial in self.trials.values() if trial is not None]
-        return sorted(scored, key=lambda trial: -trial.score)[:count]
+        return sorted(scored, key=lambda trial: trial.rank_key, reverse=True)[:count]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pool as JSON values."""

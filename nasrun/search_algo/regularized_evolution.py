@@ -116,16 +116,16 @@ class AgingSearch(PoolSearch):
         self.cycles += 1
         rivals = rng.integers(len(self.members), size=self.algo.tournament).tolist()
         # Of equal scores the first that was sampled.
-        parent = max((self.members[index] for index in rivals), key=self._score)
+        parent = max((self.members[index] for index in rivals), key=self._rank_key)
         if rng.random() < self.algo.identity:
             return parent
         allows = self.candidates.allows
         return change_one(parent, self.space.decisions, allows, rng, self.space.repair)
 
-    def _score(self, member: Architecture) -> float:
+    def _rank_key(self, member: Architecture) -> tuple[float, float]:
         trial = self.pool.trials[self.scored[self.space.canonical(member)]]
         assert trial is not None  # noqa: S101
-        return trial.score
+        return trial.rank_key
 
     def state_dict(self) -> dict[str, Any]:
         return {

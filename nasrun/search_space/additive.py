@@ -59,14 +59,14 @@ class AdditiveSpace(SearchSpace):
     """A search space whose cost adds up over decisions, so few networks must be counted."""
 
     @cached_property
-    def additive(self) -> tuple[Choices, ...]:
+    def additive(self) -> tuple[Choices, ...] | None:
         """Every decision by itself."""
         return self.singles
 
     @property
     def cost_groups(self) -> tuple[Choices, ...]:
-        """The groups of decisions with a cost term each: ``additive`` or a finer division."""
-        return self.additive
+        """The groups of decisions with a cost term each: ``groups`` or a finer division."""
+        return self.groups
 
     @cached_property
     def _terms(self) -> dict[tuple[Problem, Scale], CostTerms]:
@@ -87,7 +87,7 @@ class AdditiveSpace(SearchSpace):
         terms = self.terms(problem, scale)
         start = Architecture(self.name, terms.start)
         params, macs, bitops = terms.start_cost.params, terms.start_cost.macs, 0
-        for group in self.additive:
+        for group in self.groups:
             costs = [self.cost(variant, problem, scale) for variant in self.variants(start, group)]
             params += max(cost.params for cost in costs) - terms.start_cost.params
             macs += max(cost.macs for cost in costs) - terms.start_cost.macs

@@ -61,6 +61,15 @@ class TwoInputNodes(Protocol):
         """Return the nodes of the normal and of the reduction cell."""
 
 
+@runtime_checkable
+class WidthRatios(Protocol):
+    """Spaces with decisions on the width of a block (for the warm-up of widths)."""
+
+    @property
+    def width_ratios(self) -> Mapping[int, Sequence[float]]:
+        """Decisions on a width, by index -> the ratio of each option, wider ones being larger."""
+
+
 def has_deeper_cells(space: type) -> bool:
     """Return whether a class of search spaces meets ``DeeperCells``."""
     return _has_all(space, "normal_skips", "of_cells")
@@ -69,6 +78,11 @@ def has_deeper_cells(space: type) -> bool:
 def has_operation_levels(space: type) -> bool:
     """Return whether a class of search spaces meets ``OperationLevels``."""
     return _has_all(space, "sections", "roles", "layers_of_blocks")
+
+
+def has_width_ratios(space: type) -> bool:
+    """Return whether a class of search spaces meets ``WidthRatios``."""
+    return _has_all(space, "width_ratios")
 
 
 def _has_all(space: type, *members: str) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nasrun.dataset.base import Split, Splits
+from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.batch_norm import estimate_statistics
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import read_json_or_text
@@ -20,6 +23,7 @@ from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
+from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
 
@@ -96,7 +100,8 @@ def retrain_architecture(
     run.keep("retrain", training, label=architecture.digest)
     if not training.done:
         training.train_round(run, "retrain")
-    run.save_weights("network", training.network)
+    network = estimated(training, setup.retrain.batch_norm_epochs, run)
+    run.save_weights("network", network)
     run.checkpoint()
 
     result: dict[str, Any] = {
@@ -104,9 +109,40 @@ def retrain_architecture(
         **space.cost(architecture, splits.problem, "final").to_json(),
     }
     if held_out:
-        result["validation_accuracy"] = measure(training, splits.validation, run)
-    result["test_accuracy"] = measure(training, splits.test(), run)
+        result["validation_accuracy"] = measure(network, splits.validation, trainer, run)
+    result["test_accuracy"] = measure(network, splits.test(), trainer, run)
     return result
+
+
+def estimated(training: Training[Network], epochs: float, run: Run) -> Network:
+    """Return the trained network, with batch norm statistics of ``epochs`` epochs of their own.
+
+    The statistics go into a copy: the state of the training, which checkpoints hold, stays as it
+    was, so that a run that stops here or trains on later ends with the same bits. The batches are
+    those that the training would have seen next.
+    """
+    network = training.network
+    steps = round(epochs * training.steps_per_epoch)
+    if not steps:
+        return network
+    network.auxiliary_logits = None  # belongs to the last step, and cannot be copied
+    network = copy.deepcopy(network)
+    settings = training.settings
+    batches = training.split.train_batches(
+        settings.batch_size,
+        streams=training.streams,
+        first_step=training.global_step,
+        cutout=settings.cutout,
+    )
+
+    def stoppable() -> Iterator[Batch]:
+        for batch in islice(batches, steps):
+            run.poll()
+            yield batch
+
+    with run.stage("batch norm", steps) as stage:
+        estimate_statistics(network, stoppable(), run.compute, stage)
+    return network
 
 
 def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture) -> dict[str, Any]:
@@ -123,10 +159,10 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
     }
 
 
-def measure(training: Training[Network], split: Split, run: Run) -> float:
+def measure(network: Network, split: Split, trainer: Trainer, run: Run) -> float:
     """Accuracy of the trained network; raises UserError if its outputs are not finite."""
-    batches = split.eval_batches(training.settings.batch_size)
-    measured = accuracy(training.network, batches, run.compute, run)
+    batches = split.eval_batches(trainer.batch_size)
+    measured = accuracy(network, batches, run.compute, run)
     if math.isnan(measured):
         raise UserError(
             "the outputs of the retrained network are not finite, so it has no accuracy: lower "

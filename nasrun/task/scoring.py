@@ -101,7 +101,9 @@ def score_all(
 def _worst(trial: Trial, run: Run) -> Trial:
     """Return the trial with the worst score; raises UserError unless ``on_nonfinite=skip``."""
     if run.compute.on_nonfinite == "skip":
-        return replace(trial, score=0.0, evaluation={**trial.evaluation, "nonfinite": True})
+        return replace(
+            trial, score=0.0, tie_break=None, evaluation={**trial.evaluation, "nonfinite": True}
+        )
     note = run.write_note("nonfinite", {"architecture": trial.architecture.to_json()})
     raise UserError(
         f"the outputs of architecture {list(trial.architecture.choices)} are not finite, "

@@ -94,7 +94,7 @@ def score_round(
 ) -> None:
     """Score all architectures that the algorithm asks for in this round."""
     trials = scores.trials_of(f"round{round_.index}")
-    best = max(trials, key=lambda trial: trial.score, default=None)  # of equal scores the first
+    best = max(trials, key=lambda trial: trial.rank_key, default=None)  # of equal ones the first
     with run.stage(f"score/round{round_.index}", len(trials) + round_.evaluations) as stage:
         stage.advance(len(trials))
         while architectures := search.ask():
@@ -108,7 +108,7 @@ def score_round(
                 round=round_.index,
             ):
                 search.tell([trial])
-                best = trial if best is None or trial.score > best.score else best
+                best = trial if best is None or trial.rank_key > best.rank_key else best
                 free = setup.search_space.free_share(best.architecture)
                 stage.advance(score=trial.score, best=best.score, parameter_free=free)
 

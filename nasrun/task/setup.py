@@ -14,6 +14,7 @@ from nasrun.dataset.base import Dataset, Splits
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, needs_no_supernet, scores_a_supernet
 from nasrun.evaluator.standalone import StandaloneEvaluator
+from nasrun.limits import Epochs
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery
@@ -48,6 +49,8 @@ class Retrain:
     """Settings of the training of the winner from scratch.
 
     images: the images to train on.
+    batch_norm_epochs: passes over these images after the training, in which the statistics of
+    batch norm are estimated anew and no weight changes; 0: those of the training stay.
     truth: an evaluator, e.g. a table, whose score replaces the training; None: train.
     """
 
@@ -56,6 +59,7 @@ class Retrain:
         *,
         images: Literal["train", "train+validation"],
         trainer: Trainer,
+        batch_norm_epochs: Epochs = 0,
         truth: Evaluator | None = None,
     ) -> None:
         if truth is not None and truth.needs_supernet:
@@ -66,6 +70,7 @@ class Retrain:
             )
         self.images = images
         self.trainer = trainer
+        self.batch_norm_epochs = batch_norm_epochs
         self.truth = truth
 
 
@@ -152,7 +157,9 @@ class Setup:
             steps=steps,
             ghost_batches=batch_size // ghost_batch,
         )
-        return self.warm_up.put_before(gates, self.search_space, steps_per_epoch)
+        return self.warm_up.put_before(
+            gates, self.search_space, steps_per_epoch, streams.sub("warm_up")
+        )
 
     def check_algo(self) -> None:
         """Check that the search algorithm fits the space, the sampler and the evaluator.

@@ -14,7 +14,7 @@ from nasrun.search_space.gates import GateKind
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import SlicedSupernet
 from nasrun.search_space.spos.plan import BLOCK_COUNT, BlockPlan, SposPlan, StemKind
-from nasrun.search_space.spos.space import SposBlocks, SposScale, SposSpace, op_of
+from nasrun.search_space.spos.space import SposBlocks, SposFinalScale, SposScale, SposSpace, op_of
 from nasrun.values import Decision
 
 Ratios = Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1, max_length=100)]
@@ -40,7 +40,7 @@ class _ChannelSpace(SposSpace):
         affine: bool,
         ratios: Ratios,
         search: SposScale,
-        final: SposScale,
+        final: SposFinalScale,
     ) -> None:
         super().__init__(stem=stem, affine=affine, search=search, final=final)
         if not all(low < high for low, high in pairwise(ratios)):
@@ -53,6 +53,15 @@ class _ChannelSpace(SposSpace):
 
     def _ratio_of(self, block: int) -> Decision:
         return Decision(f"block{block:02}/ratio", tuple(map(str, self.ratios)))
+
+    @cached_property
+    def width_ratios(self) -> dict[int, tuple[float, ...]]:
+        """The decisions on ratios, by index, and the ratios of their options."""
+        return {
+            index: self.ratios
+            for index, decision in enumerate(self.decisions)
+            if decision.kind == "ratio"
+        }
 
     def _sliced(self, plan: SposPlan, ops: tuple[int, ...] | None) -> SlicedSupernet:
         options = range(len(self.ratios))
@@ -80,7 +89,7 @@ class SposChannels(_ChannelSpace):
         blocks: Blocks,
         ratios: Ratios,
         search: SposScale,
-        final: SposScale,
+        final: SposFinalScale,
     ) -> None:
         super().__init__(stem=stem, affine=affine, ratios=ratios, search=search, final=final)
         self.ops = _read_blocks(
@@ -127,7 +136,8 @@ class SposBlocksChannels(_ChannelSpace):
         )
 
     @cached_property
-    def additive(self) -> tuple[tuple[int, ...], ...]:
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The two decisions of each block."""
         return tuple((2 * block, 2 * block + 1) for block in range(BLOCK_COUNT))
 
     def _choice(self, index: int, options: Sequence[int], block: BlockPlan) -> Choice:

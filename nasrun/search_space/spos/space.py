@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
+from nasrun.errors import UserError
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.layer import Layer
+from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.spos.layers import OPERATION_NAMES, Choice
 from nasrun.search_space.spos.network import BlocksSupernet, SposNetwork, list_layers
 from nasrun.search_space.spos.plan import BLOCK_COUNT, BlockPlan, SposPlan, StemKind, plan_network
-from nasrun.values import Architecture, Decision, Problem
+from nasrun.values import Architecture, Cost, Decision, Problem
+
+MAX_WIDTH = 16
+"""Upper bound of the factor of all channels."""
+
+Width = Annotated[float, Field(gt=0, le=MAX_WIDTH)]
 
 
 class SposScale(BaseModel):
@@ -24,7 +30,19 @@ class SposScale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: Annotated[float, Field(gt=0, le=16)]
+    width: Width
+
+
+class SposFinalScale(SposScale):
+    """The width of final networks, or limits to which it is fitted (the rows of Table 3).
+
+    params, macs: limits of the network; None: no limit. With a limit the width is the largest
+    multiple of ``step`` within both, and ``width`` is not used.
+    """
+
+    step: Annotated[float, Field(ge=1e-4, le=MAX_WIDTH)] = 0.01
+    params: PositiveFloat | None = None
+    macs: PositiveFloat | None = None
 
 
 def op_of(block: int) -> Decision:
@@ -42,11 +60,12 @@ class SposSpace(AdditiveSpace):
     """
 
     def __init__(
-        self, *, stem: StemKind, affine: bool, search: SposScale, final: SposScale
+        self, *, stem: StemKind, affine: bool, search: SposScale, final: SposFinalScale
     ) -> None:
         self.stem: StemKind = stem
         self.affine = affine
-        self.scales: dict[Scale, SposScale] = {"search": search, "final": final}
+        self.search, self.final = search, final
+        self._fitted: dict[tuple[Architecture, Problem], float] = {}
 
     @abstractmethod
     def _choice(self, index: int, options: Sequence[int], block: BlockPlan) -> Choice:
@@ -56,27 +75,82 @@ class SposSpace(AdditiveSpace):
     def _supernet(self, plan: SposPlan) -> Supernet:
         """Build the supernet."""
 
-    def _plan(self, problem: Problem, scale: Scale) -> SposPlan:
-        return plan_network(problem, self.stem, self.scales[scale].width)
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """The limits to which final networks are fitted by their width, by name."""
+        limits = {"params": self.final.params, "macs": self.final.macs}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def limit(self, name: str) -> float | None:
+        return self.limits.get(name)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The decisions of each block."""
+        return self.singles
+
+    @cached_property
+    def additive(self) -> tuple[tuple[int, ...], ...] | None:
+        """``groups``; None if the width is fitted, as it then depends on all decisions."""
+        return None if self.limits else self.groups
+
+    def width(self, architecture: Architecture, problem: Problem, scale: Scale) -> float:
+        """Return the factor of all channels; raises UserError if none is within the limits."""
+        if scale == "search":
+            return self.search.width
+        if not self.limits:
+            return self.final.width
+        key = (architecture, problem)
+        if key not in self._fitted:
+            if len(self._fitted) > 10_000:
+                self._fitted.clear()
+            self._fitted[key] = self._fit(architecture, problem)
+        return self._fitted[key]
+
+    def _fit(self, architecture: Architecture, problem: Problem) -> float:
+        """Find the largest multiple of the step within the limits by bisection."""
+
+        def width(steps: int) -> float:
+            return round(steps * self.final.step, 9)
+
+        def exceeded(steps: int) -> str | None:
+            cost = count_layers(self._layers(architecture, problem, width(steps)))
+            for name, limit in self.limits.items():
+                if getattr(cost, name) > limit:
+                    return f"{limit:,.10g} {name}: this one has {getattr(cost, name):,}"
+            return None
+
+        if found := exceeded(1):
+            raise UserError(
+                f"an architecture of {self.name} has no network, not even one of width "
+                f"{width(1):g}, of at most {found}; raise search_space.final's limits, or lower "
+                "search_space.final.step"
+            )
+        low, high = 1, int(MAX_WIDTH / self.final.step) + 1  # low fits; high is excluded
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if exceeded(middle) is None else (low, middle)
+        return width(low)
 
     def _choices(self, architecture: Architecture, plan: SposPlan) -> list[Choice]:
-        """Return the choice in each block; the groups of ``additive`` are the blocks' decisions."""
+        """Return the choice in each block."""
         options = architecture.choices
         return [
             self._choice(index, [options[decision] for decision in decisions], block)
-            for index, (decisions, block) in enumerate(zip(self.additive, plan.blocks, strict=True))
+            for index, (decisions, block) in enumerate(zip(self.groups, plan.blocks, strict=True))
         ]
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Supernet:
         self.refuse_auxiliary(auxiliary)
-        return self._supernet(self._plan(problem, "search"))
+        return self._supernet(plan_network(problem, self.stem, self.search.width))
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False
     ) -> SposNetwork:
         self.refuse_auxiliary(auxiliary)
-        plan = self._plan(problem, scale)
-        return SposNetwork(plan, self._choices(self.check(architecture), plan))
+        width = self.width(self.check(architecture), problem, scale)
+        plan = plan_network(problem, self.stem, width)
+        return SposNetwork(plan, self._choices(architecture, plan))
 
     def layers(
         self, architecture: Architecture, problem: Problem, scale: Scale = "search"
@@ -87,8 +161,36 @@ class SposSpace(AdditiveSpace):
         ``spos/shuffle_3x3 32-32-32 28 s1`` has 32 channels before, inside and after the main
         branch.
         """
-        plan = self._plan(problem, scale)
+        return self._layers(architecture, problem, self.width(architecture, problem, scale))
+
+    def _layers(self, architecture: Architecture, problem: Problem, width: float) -> list[Layer]:
+        plan = plan_network(problem, self.stem, width)
         return list_layers(plan, self._choices(architecture, plan))
+
+    def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
+        if scale == "final" and self.limits:
+            return count_layers(self.layers(architecture, problem, scale))
+        return super().cost(architecture, problem, scale)
+
+    def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
+        """Return upper bounds; where widths are fitted: the limits, or the costs of the widest."""
+        if scale == "search" or not self.limits:
+            return super().cost_bound(problem, scale)
+        start = Architecture(self.name, (0,) * len(self.decisions))
+
+        def widest(architecture: Architecture) -> Cost:
+            return count_layers(self._layers(architecture, problem, MAX_WIDTH))
+
+        first = widest(start)
+        params, macs = first.params, first.macs
+        for group in self.groups:
+            costs = [widest(variant) for variant in self.variants(start, group)]
+            params += max(cost.params for cost in costs) - first.params
+            macs += max(cost.macs for cost in costs) - first.macs
+        return Cost(
+            min(params, int(self.limits.get("params", params))),
+            min(macs, int(self.limits.get("macs", macs))),
+        )
 
 
 class SposBlocks(SposSpace):

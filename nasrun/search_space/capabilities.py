@@ -71,5 +71,11 @@ def has_operation_levels(space: type) -> bool:
     return _has_all(space, "sections", "roles", "layers_of_blocks")
 
 
+def has_edges_by_node(space: type) -> bool:
+    """Return whether a class of search spaces has nodes in which several edges may end."""
+    found = getattr(space, "edges_by_node", SearchSpace.edges_by_node)
+    return found is not SearchSpace.edges_by_node
+
+
 def _has_all(space: type, *members: str) -> bool:
     return all(hasattr(space, member) for member in members)

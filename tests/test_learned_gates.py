@@ -15,13 +15,15 @@ from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.gates.darts import Darts, DartsGates, second_order
-from nasrun.search_algo.gates.p_darts import PDarts, StagedSupernet
+from nasrun.search_algo.gates.p_darts import PDarts, ProgressiveGates, StagedSupernet
 from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor, Proxyless
 from nasrun.search_algo.gates.resource import ExpectedCost, ResourceTerm
 from nasrun.search_algo.gates.snas import Snas, SnasGates
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import Supernet
+from nasrun.search_space.darts_cell.edge import Edge
 from nasrun.search_space.darts_cell.operations import SKIP
+from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step import BatchGradients
@@ -75,6 +77,7 @@ def snas() -> Snas:
     return Snas(
         adam=ADAM,
         rest_epochs=0,
+        centre=0.0,
         spread=0.0,
         temperature_start=1.0,
         temperature_end=0.03,
@@ -172,6 +175,7 @@ def test_shares_add_up_and_closed_options_have_none():
     gates = darts_gates(one, spread=1.0, edges=True)
     gates.opened[3, 2:5] = False
     weights = gates.weights()
+    assert one.edges_by_node == one.groups
     for group in one.groups:  # the edges of a node share one, and so do the options of each
         assert weights[list(group)].sum().item() == pytest.approx(1)
     assert (weights[3, 2:5] == 0).all() and (weights[3, 5:] > 0).all()
@@ -179,6 +183,20 @@ def test_shares_add_up_and_closed_options_have_none():
     assert set(shut) == {0, 1, 5, 6, 7}
     gates.edges = False
     assert torch.allclose(gates.weights().sum(1), torch.ones(28))
+
+
+def test_edges_of_nas_bench_201_share_the_weight_of_their_node():
+    one = space_of("nas_bench_201")
+    gates = darts_gates(one, spread=1.0, edges=True)
+    nodes = [[0], [1, 2], [3, 4, 5]]  # 1←0; 2←0, 2←1; 3←0, 3←1, 3←2
+    shares = gates.weights().sum(1)
+    for node in nodes:
+        assert torch.allclose(shares[node], gates.edge_logits[node].softmax(0))
+    target = torch.tensor([1.0, 0.2, 0.8, 0.6, 0.3, 0.1])
+    for _ in range(300):
+        weights = gates.weights()
+        gates.update(weights, 2 * (weights.sum(1) - target)[:, None].expand_as(weights).detach())
+    assert torch.allclose(gates.weights().sum(1), target, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["darts_cell", "nas_bench_macro"])
@@ -248,15 +266,36 @@ def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
     one = space_of("nas_bench_201")
     gates = SnasGates(snas(), context(one, epochs=500))
     assert gates.temperature(0) == 1.0 and gates.temperature(1999) == pytest.approx(0.03)
-    assert gates.temperature(1000) == pytest.approx(math.sqrt(0.03), rel=1e-2)
+    assert gates.temperature(1000) == pytest.approx((1 + 0.03) / 2, rel=1e-3)
 
     def heaviest(steps) -> torch.Tensor:
         drawn = [gates.gates(step)[0] for step in steps]
         with torch.no_grad():
             return torch.tensor([[float(max(g.values())) for g in path] for path in drawn])
 
-    soft, hard = heaviest(range(200)), heaviest(range(1800, 2000))
+    soft, hard = heaviest(range(200)), heaviest(range(1900, 2000))
     assert hard.mean() > 0.95 > 0.7 > soft.mean()
+
+
+def test_logits_of_snas_start_as_in_its_released_code():
+    found, _ = started("snas", space="nas_bench_201")
+    logits = found.learner.logits.detach()
+    assert logits.mean().item() == pytest.approx(1, abs=4 * 0.01 / math.sqrt(30))
+    assert logits.std().item() == pytest.approx(0.01, rel=0.5)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("darts", 0.0), ("p_darts", 5.0), ("snas", 10.0)])
+def test_the_gradient_of_all_logits_together_is_clipped(name, norm):
+    built = build_setup(compose(["task=search", f"search_algo={name}", "search_space=darts_cell"]))
+    assert built.search_algo.adam.clip == norm
+    one = space_of("nas_bench_201")
+    adam = ADAM.model_copy(update={"clip": norm})
+    gates = DartsGates(context(one), adam, order=1, rest_epochs=0, spread=1.0, edges=True)
+    weights = gates.weights()
+    gates.update(weights, torch.arange(30.0).view(6, 5) * 1e3)
+    means = [gates.optimiser.state[logits]["exp_avg"] for logits in gates.learned]
+    found = torch.cat([mean.flatten() for mean in means]).norm().item() / (1 - ADAM.beta1)
+    assert found == pytest.approx(norm, rel=1e-4) if norm else found > 100
 
 
 def test_snas_chooses_options_by_their_shares():
@@ -326,7 +365,7 @@ def test_expected_costs_are_the_means_over_all_architectures():
 
 
 def binary(**changed) -> BinaryGates:
-    factor = CostFactor(cost="none", reference=30e6, factor=0.2, power=0.3)
+    factor = CostFactor(cost="none", reference=30, factor=0.2, power=0.3)
     adam = GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0)
     settings = {"adam": adam, "rest_epochs": 0, "spread": 0.0, "every": 1, "cost": factor} | changed
     return BinaryGates(Proxyless(**settings), context(space_of("nas_bench_201"), epochs=500))
@@ -385,10 +424,24 @@ def test_proxyless_moves_two_logits_and_keeps_the_sum_of_their_exponentials():
 
 
 def test_proxyless_cost_factor_by_hand():
-    factor = CostFactor(cost="macs", reference=100.0, factor=0.2, power=0.3)
+    factor = CostFactor(cost="latency_ms", reference=100.0, factor=0.2, power=0.3)
     assert factor.factor_of(torch.tensor(100.0)).item() == pytest.approx(0.2)
     expected = 0.2 * (math.log(50) / math.log(100)) ** 0.3
     assert factor.factor_of(torch.tensor(50.0)).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("cost", "unit"), [("latency_ms", 1), ("macs", 1e6), ("params", 1e3)])
+def test_the_cost_factor_takes_logarithms_in_the_unit_of_its_reference(cost, unit):
+    """Networks of 40 and 80 units bite alike in each cost, by the released formula."""
+    factor = CostFactor(cost=cost, reference=60, factor=0.2, power=0.3)
+    for units in (40, 80):
+        expected = torch.tensor(units * unit, dtype=torch.float64, requires_grad=True)
+        found = factor.factor_of(expected)
+        share = math.log(units) / math.log(60)
+        assert found.item() == pytest.approx(0.2 * share**0.3)
+        found.backward()
+        slope = 0.2 * 0.3 * share**-0.7 / math.log(60) / units
+        assert expected.grad.item() * unit == pytest.approx(slope)
 
 
 @pytest.mark.soak
@@ -425,6 +478,76 @@ def test_p_darts_drops_elements_of_skips_only_in_training():
     dropped = noise.skip(torch.ones(64, 16, 8, 8))
     assert (dropped == 0).float().mean().item() == pytest.approx(noise.skip_dropout, abs=0.02)
     assert dropped.mean().item() == pytest.approx(1, abs=0.1)
+
+
+class Noisy(Supernet):
+    """Remembers what the noise leaves of ones: of a skip, of features, of a path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, TASK.classes)
+
+    def forward(self, x, gates):
+        ones, noise = torch.ones(100, 4, 4, 4), self.noise
+        self.left = (noise.skip(ones), noise.dropout(ones.flatten(1)), noise.drop_path(ones, 1.0))
+        return gates[0][0] * self.linear(x.flatten(1))
+
+
+def test_of_all_noise_only_skip_dropout_acts_in_the_gates_own_step():
+    network, leaf = Noisy(), torch.ones(()).requires_grad_()
+    how = trainer(dropout_keep=0.5, drop_path_keep=0.5)
+    training = how.bind(network, Images(64), CPU, Streams(0))
+    batch = next(Images(64).train_batches(16, streams=Streams(5)))
+
+    def of_gates(rate: float) -> torch.Tensor:
+        network.noise.skip_dropout = rate
+        training.gradients(*batch, [{0: leaf}], [leaf])
+        skip, features, path = network.left
+        assert (features == 1).all() and (path == 1).all()
+        return skip
+
+    assert (of_gates(0.0) == 1).all()
+    first = of_gates(0.4)
+    assert (first == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert first[first > 0].unique().item() == pytest.approx(1 / 0.6)
+    assert torch.equal(of_gates(0.4), first)  # all gradients of a step have the same
+    train_step(training, *batch, [[{0: 1.0}]])
+    assert not torch.equal(network.left[0], first)
+    assert all((left == 0).any() for left in network.left)
+    training.step += 1
+    later = of_gates(0.4)
+    assert not torch.equal(later, first)
+    other = how.bind(Noisy(), Images(64), CPU, Streams(0))
+    other.step = 1  # as a run that goes on there
+    other.network.noise.skip_dropout = 0.4
+    other.gradients(*batch, [{0: leaf}], [leaf])
+    assert torch.equal(other.network.left[0], later)
+
+
+def test_p_darts_thins_the_skips_of_stride_1_alone():
+    noise, x = Noise(), torch.rand(8, 4, 8, 8) + 0.1
+    noise.skip_dropout = 0.9
+    for stride in (1, 2):
+        edge = Edge(4, stride, [SKIP], norm_pools=True).eval()
+        noise.stop()
+        whole = edge(x, SKIP, noise)
+        noise.begin_step(Streams(0).torch("x"), progress=1.0, drop_path_keep=1.0, dropout_keep=1.0)
+        assert torch.equal(edge(x, SKIP, noise), whole) == (stride == 2)
+
+
+def test_skip_dropout_falls_as_in_the_released_code_of_p_darts():
+    words = ("search_algo.rest_epochs=10", "search_algo.skip_dropout=[0.1,0.4,0.7]")
+    settings = ("task=search", "search_algo=p_darts", "search_space=darts_cell", *words)
+    one = space_of("darts_cell")
+    gates = ProgressiveGates(
+        build_setup(compose(list(settings))).search_algo, context(one, 75), one
+    )
+    for stage, rate in enumerate((0.1, 0.4, 0.7)):
+        for epoch in range(25):
+            resting = rate * (25 - epoch - 1) / 25
+            learning = rate * math.exp(-0.2 * (epoch - 10))
+            found = gates.skip_dropout(stage, 4 * epoch)
+            assert found == pytest.approx(resting if epoch < 10 else learning)
 
 
 def test_p_darts_takes_skips_away_from_the_normal_cell_alone():
@@ -499,10 +622,40 @@ def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
     assert not run.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "search_algo=darts search_algo.edges=true",
+            "set search_algo.edges=false, or take search_space=darts_cell or nas_bench_201",
+        ),
+        ("search_algo=proxyless search_algo.cost.cost=macs", "million multiply-adds, and the log"),
+        ("search_algo=proxyless search_algo.cost.reference=1", "greater than 1"),
+        ("search_algo=proxyless search_algo.cost.reference=60e6", "less than or equal to 1000000"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(words, message, tmp_path, capsys):
+    line = ["search_space=nas_bench_macro", *words.split(), "effort=smoke"]
+    assert main(["search", *line, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_darts_is_what_pc_darts_is_made_of():
     built = build_setup(compose(["task=search", "experiment=pc_darts_cifar10"]))
     assert isinstance(built.search_algo, Darts) and built.search_algo.edges
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "keep"),
+    [("darts", 96, 0.8), ("pc_darts", 96, 0.7), ("p_darts", 128, 0.7), ("snas", 96, 0.8)],
+)
+def test_retraining_is_that_of_each_released_code(name, batch, keep):
+    built = build_setup(compose(["task=search", f"experiment={name}_cifar10"]))
+    found = built.retrain.trainer
+    assert (found.batch_size, found.drop_path_keep) == (batch, keep)
 
 
 @pytest.mark.few(1)

@@ -221,6 +221,14 @@ class SearchSpace(ABC):
         return tuple((index,) for index in range(len(self.decisions)))
 
     @property
+    def edges_by_node(self) -> tuple[tuple[int, ...], ...]:
+        """Groups of the decisions on edges that end in one node, by index.
+
+        Spaces without such nodes have every decision in a group of its own.
+        """
+        return self.singles
+
+    @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Groups of decisions that should be changed together, by index."""
         return self.additive or self.singles

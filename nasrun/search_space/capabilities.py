@@ -85,5 +85,11 @@ def has_width_ratios(space: type) -> bool:
     return _has_all(space, "width_ratios")
 
 
+def has_edges_by_node(space: type) -> bool:
+    """Return whether a class of search spaces has nodes in which several edges may end."""
+    found = getattr(space, "edges_by_node", SearchSpace.edges_by_node)
+    return found is not SearchSpace.edges_by_node
+
+
 def _has_all(space: type, *members: str) -> bool:
     return all(hasattr(space, member) for member in members)

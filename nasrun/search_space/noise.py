@@ -9,7 +9,8 @@ from torch import Tensor
 class Noise:
     """The regularising noise of a training step; there is none before ``begin_step``.
 
-    The trainer calls ``begin_step`` before each step; networks call the methods that add noise.
+    The trainer calls ``begin_step`` before each step of the weights and ``begin_gates_step`` before
+    each step of learned gates; networks call the methods that add noise.
     """
 
     skip_dropout: float
@@ -34,6 +35,11 @@ class Noise:
         self._generator: torch.Generator | None = generator
         self._drop_path = progress * (1.0 - drop_path_keep)
         self._dropout_keep = dropout_keep
+
+    def begin_gates_step(self, generator: torch.Generator) -> None:
+        """Make the noise of a step of learned gates: skip dropout alone (P-DARTS' code)."""
+        self.stop()
+        self._generator = generator
 
     def stop(self) -> None:
         """Switch all noise off, as in evaluation."""

@@ -42,7 +42,8 @@ class Gradients(Protocol):
         """Add the gradients of the mean loss to the ``grad`` of ``inputs`` only.
 
         images: [B, C, H, W]; labels: [B].
-        Returns (loss, accuracy) [2]. Dropout and drop-path are off.
+        Returns (loss, accuracy) [2]. Dropout and drop-path are off, skip dropout is on; it is the
+        same in all calls of a step.
         """
 
 

@@ -76,8 +76,9 @@ class BatchGradients:
 
         images: [B, C, H, W]. labels: [B]. gates: one for each path; None: the network needs no
         gates.
-        inputs: the only tensors that get gradients, computed without noise; None: all weights that
-        are used. Returns the mean (loss, accuracy) [2] over images and paths.
+        inputs: the only tensors that get gradients, for a step of learned gates, without noise but
+        skip dropout; None: all weights that are used.
+        Returns the mean (loss, accuracy) [2] over images and paths.
         Raises UserError if the memory is short and the batch must not be split further; ghost
         batches are never split.
         """
@@ -90,7 +91,7 @@ class BatchGradients:
                 if inputs is None:
                     self._begin_noise(position)
                 else:
-                    self.network.noise.stop()
+                    self._begin_gates_noise(position)
                 measured = torch.zeros(2, device=self.compute.device)
                 for microbatch, answers, trained in microbatches(
                     images, labels, paths, self.images_at_once, self.rules.ghost_batch
@@ -142,6 +143,10 @@ class BatchGradients:
             drop_path_keep=self.settings.drop_path_keep,
             dropout_keep=self.settings.dropout_keep,
         )
+
+    def _begin_gates_noise(self, position: StepPosition) -> None:
+        step, device = position.global_step, self.compute.device
+        self.network.noise.begin_gates_step(self.streams.torch("gates_noise", step, device=device))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy with label smoothing, auxiliary loss included, nats."""

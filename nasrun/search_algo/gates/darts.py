@@ -16,6 +16,7 @@ from nasrun.limits import Epochs
 from nasrun.search_algo.gates.learned import LearnedAlgo
 from nasrun.search_algo.gates.soft_gates import GateAdam, SoftGates
 from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.capabilities import has_edges_by_node
 from nasrun.search_space.gates import has_mixtures
 from nasrun.trainer.gate_learner import GateContext, Gradients
 
@@ -31,6 +32,17 @@ def check_mixtures(name: str, space: SearchSpace) -> None:
             "at a time",
             group="search_space",
             has=has_mixtures,
+        )
+
+
+def check_edges(space: SearchSpace) -> None:
+    """Raise UserError if no two edges end in one node, so that weights of edges would all be 1."""
+    if all(len(edges) == 1 for edges in space.edges_by_node):
+        raise MissingCapabilityError(
+            "search_algo.edges=true shares a weight among the edges that end in one node, and "
+            f"{space.name} has no such nodes: set search_algo.edges=false, or",
+            group="search_space",
+            has=has_edges_by_node,
         )
 
 
@@ -121,6 +133,8 @@ class Darts(LearnedAlgo):
 
     def check(self, space: SearchSpace) -> None:
         check_mixtures("darts", space)
+        if self.edges:
+            check_edges(space)
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> DartsGates:
         return DartsGates(

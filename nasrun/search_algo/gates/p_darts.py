@@ -23,7 +23,7 @@ from nasrun.trainer.gate_learner import GateContext, Gradients
 from nasrun.values import Architecture, Problem
 
 SKIP_DECAY_PER_EPOCH = 0.2
-"""Decay rate of skip dropout per epoch: p(e) = p0·exp(-0.2 e) (released code)."""
+"""Decay rate of skip dropout per epoch in which the gates learn (released code)."""
 
 
 class StagedSupernet(Supernet):
@@ -85,11 +85,20 @@ class ProgressiveGates(DartsGates):
         network = training.network
         assert isinstance(network, StagedSupernet)  # made by PDarts.supernet  # noqa: S101
         network.stage = stage
-        # Source: released code; the rate falls from the epoch in which the gates begin to learn.
-        late = max(done - self.first, 0) / self.context.steps_per_epoch
-        dropout = self.algo.skip_dropout[stage]
-        network.noise.skip_dropout = dropout * math.exp(-SKIP_DECAY_PER_EPOCH * late)
+        network.noise.skip_dropout = self.skip_dropout(stage, done)
         super().learn_before(step, batch, training)
+
+    def skip_dropout(self, stage: int, done: int) -> float:
+        """Return the rate of skip dropout after ``done`` steps of a stage.
+
+        With the rate p and e epochs done of E, it is p·(E - e - 1) / E while the gates rest. When
+        they begin to learn it is p again, and falls by exp(-0.2) an epoch. Source: released code.
+        """
+        rate, per_epoch = self.algo.skip_dropout[stage], self.context.steps_per_epoch
+        if done < self.first:
+            epochs = self.steps_of_stage / per_epoch
+            return rate * max(epochs - done / per_epoch - 1.0, 0.0) / epochs
+        return rate * math.exp(-SKIP_DECAY_PER_EPOCH * ((done - self.first) / per_epoch))
 
     def _close_lightest(self, count: int) -> None:
         """Close all but the heaviest options of every decision."""
@@ -122,7 +131,8 @@ class PDarts(LearnedAlgo):
 
     cells: number of cells of the supernet in each stage.
     options: number of options of each edge in each stage; the heaviest of the previous stage stay.
-    skip_dropout: probability that an element of a skip connection is dropped as a stage begins.
+    skip_dropout: probability that an element of a skip connection of stride 1 is dropped, in each
+    stage; how it falls: ``ProgressiveGates.skip_dropout``.
     adam, spread: see ``SoftGates``.
     rest_epochs: epochs at the start of every stage in which only the weights learn.
     skips: upper bound of the skip connections of the final normal cell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Batch
+from nasrun.errors import UserError
 from nasrun.limits import Count, Epochs, Strength
 from nasrun.search_algo.gates.darts import check_mixtures
 from nasrun.search_algo.gates.learned import LearnedAlgo
-from nasrun.search_algo.gates.resource import CostName, ExpectedCost
+from nasrun.search_algo.gates.resource import UNITS, CostName, ExpectedCost
 from nasrun.search_algo.gates.soft_gates import GateAdam, SoftGates
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
@@ -24,22 +26,38 @@ from nasrun.trainer.gate_learner import GateContext, Gradients
 class CostFactor(BaseModel):
     """Factor of the loss: factor · (log of the expected cost / log of reference)^power.
 
+    The strength depends on the unit in which the logarithms are taken, which ``UNITS`` fixes.
+
     cost: a cost of the final network; none: the factor is 1.
-    reference: in units of the cost.
-    Source: released code, "mul#log".
+    reference: milliseconds of latency, million multiply-adds, or thousand parameters; above 1,
+    since the logarithm of 1 is 0.
+    Source: released code, "mul#log", on milliseconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cost: CostName
-    reference: Annotated[float, Field(gt=1)]
+    reference: Annotated[float, Field(gt=1, le=1e6)]
     factor: PositiveFloat
     power: Strength
 
     def factor_of(self, expected: Tensor) -> Tensor:
-        """Return the factor of the loss. expected: the expected cost, a scalar above 1."""
-        share = expected.clamp(min=1 + 1e-6).log() / torch.tensor(self.reference).log()
+        """Return the factor of the loss.
+
+        expected: the expected cost, a scalar: single parameters or multiply-adds, or milliseconds.
+        """
+        share = (expected / UNITS[self.cost][0]).log() / math.log(self.reference)
         return self.factor * share**self.power
+
+    def check(self, expected: ExpectedCost) -> None:
+        """Raise UserError if the factor would be 0, or no number, for some architecture."""
+        unit, name = UNITS[self.cost]
+        if expected.smallest <= unit:
+            raise UserError(
+                f"search_algo.cost.cost={self.cost}: the smallest network has "
+                f"{expected.smallest / unit:.3g} {name}, and the logarithm of that number, which "
+                "the loss is multiplied by, must be above 0: take another cost, or larger networks"
+            )
 
 
 class BinaryGates(SoftGates):
@@ -120,4 +138,7 @@ class Proxyless(LearnedAlgo):
         check_mixtures("proxyless", space)
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> BinaryGates:
-        return BinaryGates(self, context, ExpectedCost.measured(self.cost.cost, candidates))
+        expected = ExpectedCost.measured(self.cost.cost, candidates)
+        if expected is not None:
+            self.cost.check(expected)
+        return BinaryGates(self, context, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +14,16 @@ from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
 CostName = Literal["none", "params", "macs", "latency_ms"]
+
+UNITS: Mapping[CostName, tuple[float, str]] = {
+    "params": (1e3, "thousand parameters"),
+    "macs": (1e6, "million multiply-adds"),
+    "latency_ms": (1.0, "milliseconds"),
+}
+"""The units in which logarithms of costs are taken, and their names.
+
+Milliseconds are those of ProxylessNAS' released code; in the other two networks have numbers alike.
+"""
 
 
 class ResourceTerm(BaseModel):
@@ -33,7 +44,7 @@ class ExpectedCost:
 
     base: the cost of the network in which every decision has its first option.
     added: the cost that each option adds to it, [D, K].
-    largest: the largest cost of all architectures.
+    smallest, largest: the smallest and the largest cost of all architectures.
     """
 
     def __init__(self, space: SearchSpace, measure: Measure) -> None:
@@ -46,6 +57,7 @@ class ExpectedCost:
                 choices = (*first[:place], option, *first[place + 1 :])
                 added[place, option] = measure(Architecture(space.name, choices)) - self.base
         self.added = added
+        self.smallest = self.base + float(added.min(1).values.sum())
         self.largest = self.base + float(added.max(1).values.sum())
 
     @classmethod

@@ -25,13 +25,14 @@ from nasrun.trainer.gate_learner import GateContext, Gradients
 class Snas(LearnedAlgo):
     """SNAS (Xie et al., ICLR 2019, arXiv 1812.09926).
 
-    adam, rest_epochs, spread: see ``SoftGates``.
+    adam, rest_epochs, centre, spread: see ``SoftGates``.
     temperature_start, temperature_end: temperatures of the softmax over logits plus Gumbel noise.
     resource: penalty of large networks.
     """
 
     adam: GateAdam
     rest_epochs: Epochs
+    centre: Annotated[float, Field(ge=-100, le=100)]
     spread: Annotated[float, Field(ge=0, le=10)]
     temperature_start: PositiveFloat
     temperature_end: PositiveFloat
@@ -47,21 +48,27 @@ class Snas(LearnedAlgo):
 class SnasGates(SoftGates):
     """Gumbel-softmax gates: softmax((logits + Gumbel noise) / temperature).
 
-    The noise is sampled anew in every step. The temperature falls by equal factors from the first
-    to the last step.
+    The noise is sampled anew in every step. The temperature falls linearly from the first to the
+    last step (released code). Where a space has ``none``, an architecture may keep it.
 
     cost: the expected cost for the penalty, if there is one.
     """
 
     def __init__(self, algo: Snas, context: GateContext, cost: ExpectedCost | None = None) -> None:
-        super().__init__(context, algo.adam, rest_epochs=algo.rest_epochs, spread=algo.spread)
+        super().__init__(
+            context,
+            algo.adam,
+            rest_epochs=algo.rest_epochs,
+            spread=algo.spread,
+            centre=algo.centre,
+        )
         self.algo, self.cost = algo, cost
         self._shares: Tensor | None = None
         self._leaf: Tensor | None = None
 
     def temperature(self, step: int) -> float:
         start, end = self.algo.temperature_start, self.algo.temperature_end
-        return float(start * (end / start) ** (step / max(self.context.steps - 1, 1)))
+        return float(start + (end - start) * (step / max(self.context.steps - 1, 1)))
 
     def gates(self, step: int) -> list[Gates]:
         generator = self.context.streams.torch("gumbel", step)

@@ -31,6 +31,7 @@ class GateAdam(BaseModel):
 
     beta1, beta2: decay rates of its means.
     weight_decay: L2, in the gradient.
+    clip: largest norm of the gradient of all logits together, before the decay; 0: no clipping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class GateAdam(BaseModel):
     beta1: Beta
     beta2: Beta
     weight_decay: Strength
+    clip: Strength = 0.0
 
 
 class SoftGates(ArchitectureLearner):
@@ -48,9 +50,9 @@ class SoftGates(ArchitectureLearner):
 
     adam: the optimiser of the logits.
     rest_epochs: epochs at the start in which only the weights learn.
-    spread: standard deviation of the logits at the start.
-    edges: whether each decision also has a weight within its group (``SearchSpace.groups``), by
-    which the weights of its options are multiplied (PC-DARTS).
+    centre, spread: mean and standard deviation of the logits at the start.
+    edges: whether each decision also has a weight among the edges of its node
+    (``SearchSpace.edges_by_node``), by which the weights of its options are multiplied (PC-DARTS).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SoftGates(ArchitectureLearner):
         *,
         rest_epochs: float,
         spread: float,
+        centre: float = 0.0,
         edges: bool = False,
     ) -> None:
         self.context, self.space = context, context.space
@@ -70,14 +73,15 @@ class SoftGates(ArchitectureLearner):
         generator = context.streams.torch("init")
         noise = torch.randn(len(counts), self.options + 1, generator=generator)
         logits = (spread * noise).to(device)
-        self.logits = logits[:, :-1].clone().requires_grad_()
+        self.logits = (logits[:, :-1] + centre).requires_grad_()
         self.edge_logits = logits[:, -1].clone().requires_grad_()
         places = torch.arange(self.options)[None]
         # Kept on the CPU, since it is read in every step, without waiting for a GPU.
         self.opened = places < torch.tensor(counts)[:, None]
-        learned = [self.logits, self.edge_logits] if edges else [self.logits]
+        self.learned = [self.logits, self.edge_logits] if edges else [self.logits]
+        self.clip = adam.clip
         self.optimiser = torch.optim.Adam(
-            learned,
+            self.learned,
             lr=adam.lr,
             betas=(adam.beta1, adam.beta2),
             weight_decay=adam.weight_decay,
@@ -100,7 +104,7 @@ class SoftGates(ArchitectureLearner):
         if not self.edges:
             return shares
         among = torch.empty_like(self.edge_logits)
-        for group in self.space.groups:
+        for group in self.space.edges_by_node:
             index = list(group)
             # Source: PC-DARTS, Eq. 4; weights of the edges that end in one node add up to 1.
             among = among.index_put(
@@ -141,6 +145,8 @@ class SoftGates(ArchitectureLearner):
             self.optimiser.zero_grad(set_to_none=True)
             return
         torch.autograd.backward(weights, gradient)
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.learned, self.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if measured is not None:

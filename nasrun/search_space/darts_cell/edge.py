@@ -12,7 +12,6 @@ from nasrun.search_space.darts_cell.operations import (
     NONE,
     OPERATION_NAMES,
     POOLS,
-    SKIP,
 )
 from nasrun.search_space.gates import Gate, Weight, gate_without, mixed
 from nasrun.search_space.noise import Noise
@@ -47,15 +46,19 @@ class Edge(nn.Module):
         return None if open_ is None else self.mix(x, open_, noise)
 
     def mix(self, x: Tensor, gate: Gate, noise: Noise) -> Tensor:
-        """Mix the open options' outputs; drop-path spares the plain skip (released code)."""
+        """Mix the open options' outputs.
+
+        A plain skip has skip dropout, and all other operations, the skip of stride 2 among them,
+        have drop-path (released codes of P-DARTS and DARTS).
+        """
 
         def run(option: int) -> Tensor:
             operation = self.options[str(option)]
             out: Tensor = operation(x)
-            if option == SKIP:
-                out = noise.skip(out)
+            if isinstance(operation, nn.Identity):
+                return noise.skip(out)
             # DARTS drops in all cells as often as in the last one, whose depth is 1.
-            return out if isinstance(operation, nn.Identity) else noise.drop_path(out, 1.0)
+            return noise.drop_path(out, 1.0)
 
         return mixed(gate, run)
 

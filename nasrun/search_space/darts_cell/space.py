@@ -104,6 +104,10 @@ class DartsCell(AdditiveSpace):
         )
 
     @property
+    def edges_by_node(self) -> tuple[tuple[int, ...], ...]:
+        return self.additive
+
+    @property
     def cost_groups(self) -> tuple[tuple[int, ...], ...]:
         """Groups of a single edge: the costs of the edges of a node add up, too."""
         return self.singles

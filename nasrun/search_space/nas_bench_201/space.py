@@ -66,6 +66,13 @@ class NasBench201(AdditiveSpace):
             Decision(f"node{node}/from{source}/op", OPERATION_NAMES) for node, source in EDGES
         )
 
+    @property
+    def edges_by_node(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            tuple(edge for edge, (target, _) in enumerate(EDGES) if target == node)
+            for node in range(1, NODE_COUNT)
+        )
+
     def _plan(self, problem: Problem, scale: Scale) -> StagePlan:
         size = self.scales[scale]
         return plan_stages(problem, self.name, size.channels, [size.cells] * STAGE_COUNT)

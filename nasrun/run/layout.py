@@ -110,6 +110,9 @@ SWEEP_SPREAD_PICTURE = "spread"
 SWEEP_SECOND_PICTURES = ("also_scores", "also_truth")
 """Panels of a sweep: scores, and true accuracies, against the scores by rank.also."""
 
+SWEEP_PROXIES_PICTURE = "proxies"
+"""Kendall's tau-b against seconds of training and scoring, for each ranking of a sweep."""
+
 SWEEP_METHODS_PICTURE = "methods"
 """Accuracies of each method of a sweep, all seeds."""
 

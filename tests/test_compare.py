@@ -243,7 +243,8 @@ def test_regret_by_tau(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -
     alone = ["~compare.algorithms.evolution", "compare.taus=[0,0.5,1]"]
     kept = [word for word in SHORT if "evolution." not in word]
     assert main(["compare", *MACRO, *kept, *words, *alone, "hydra.run.dir=taus"]) == 0
-    assert "τ of the scores" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "τ of the scores" in said and "mean regret after 20 evaluations" in said
     found = {
         (float(row["tau"]), row["algorithm"]): row for row in read("regret_by_tau.csv", "taus")
     }

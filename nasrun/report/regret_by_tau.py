@@ -76,19 +76,18 @@ class RegretByTau:
             "τ of the scores",
             box=box.SIMPLE_HEAD,
             title=(
-                f"{last.evaluations:,} evaluations each; regret: percentage points below "
-                f"{100 * last.best:.2f} %, with {100 * last.confidence:g} % interval over seeds"
+                f"mean regret after {last.evaluations:,} evaluations: "
+                f"points below {100 * last.best:.2f} %"
             ),
             title_justify="left",
         )
         for name in last.standings:
-            table.add_column(escape(name), no_wrap=True)
+            table.add_column(escape(name))
         for tau, comparison in self.comparisons.items():
             cells = []
             for standing in comparison.standings.values():
-                end = in_points(standing.curve[-1])
                 star = " *" if standing.p is not None and standing.p < 0.05 else ""
-                cells.append(f"{end.value:.3f} ({end.low:.3f} to {end.high:.3f}){star}")
+                cells.append(f"{in_points(standing.curve[-1]).value:.3f}{star}")
             table.add_row(f"{tau:g}", *cells)
         run.say()
         run.screen.console.print(table)

@@ -244,7 +244,7 @@ def report(
         second.plot(run, last, truth, ranked.params)
     result = ranking_result(reports[epochs[-1]], ceiling, last, truth, second)
     if seconds is not None:
-        result["device_seconds"] = round(seconds, 1)
+        result["device_seconds"] = round(seconds, 2)
     result = run.finish(result)
     say_ranking(run, reports, ceiling)
     if second is not None:

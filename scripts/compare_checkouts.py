@@ -149,7 +149,8 @@ def differences(first: Path, second: Path) -> Iterator[str]:
     if all("result.json" in found for found in files):
         results = [json.loads(found["result.json"].read_text()) for found in files]
         for result in results:
-            result.pop("seconds", None)
+            for key in ("seconds", "device_seconds"):
+                result.pop(key, None)
         if results[0] != results[1]:
             yield "result.json differs"
 

@@ -91,6 +91,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     results = [json.loads((run / "result.json").read_text()) for run in (one, other)]
     for result in results:
         del result["seconds"]
+        result.pop("device_seconds", None)
     if results[0] != results[1]:
         yield "result.json differs"
     left = sorted(path.name for path in other.iterdir() if path.name.startswith((".", "lock")))

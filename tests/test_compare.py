@@ -25,6 +25,7 @@ from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
+from nasrun.task import compare as compare_module
 from nasrun.task.compare import CompareTask
 from nasrun.task.compare_search import Searches
 from nasrun.values import Architecture
@@ -237,6 +238,63 @@ def test_a_budget_bounds_the_best_too() -> None:
     assert max(trial["score"] for trial in trials) <= found
 
 
+def test_regret_by_tau(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluator.score=dear", "compare.seeds=20", "compare.resamples=20"]
+    alone = ["~compare.algorithms.evolution", "compare.taus=[0,0.5,1]"]
+    kept = [word for word in SHORT if "evolution." not in word]
+    assert main(["compare", *MACRO, *kept, *words, *alone, "hydra.run.dir=taus"]) == 0
+    said = capsys.readouterr().out
+    assert "τ of the scores" in said and "mean regret after 20 evaluations" in said
+    found = {
+        (float(row["tau"]), row["algorithm"]): row for row in read("regret_by_tau.csv", "taus")
+    }
+    assert list(found) == [
+        (tau, name) for tau in (0.0, 0.5, 1.0) for name in ("random", "regularized_evolution")
+    ]
+    regret = {key: float(row["regret"]) for key, row in found.items()}
+    for name in ("random", "regularized_evolution"):
+        assert regret[0.0, name] > regret[0.5, name] > regret[1.0, name]
+    # Scores that say nothing choose a network at random.
+    truth = np.array([float(row["dear"]) for row in read("table.csv", ".")]) / 100
+    blind = truth.max() - truth
+    spread = 4 * blind.std() / np.sqrt(20)
+    assert regret[0.0, "random"] == pytest.approx(blind.mean(), abs=spread)
+    result = json.loads(Path("taus/result.json").read_text())
+    assert result["regret_random_tau0.5"] == regret[0.5, "random"]
+    assert result["best"] == truth.max()
+    assert Path("taus/regret_by_tau.png").stat().st_size > 5000
+
+    # No noise is what the comparison without the setting finds.
+    alone[1:] = ["hydra.run.dir=plain"]
+    assert main(["compare", *MACRO, *kept, *words, *alone]) == 0
+    plain = report("plain")["algorithms"]
+    for name in ("random", "regularized_evolution"):
+        assert plain[name]["regret"]["value"] == regret[1.0, name]
+
+
+def test_noise_is_that_of_nasrun_search() -> None:
+    tiny = ["search_space.final.width=0.25", "effort=smoke", "shortlist.count=0", "seed=1"]
+    words = ["search_algo=random", "search_algo.evaluations=20", "evaluator.tau=0.4"]
+    assert main(["search", *MACRO, *tiny, *words, "hydra.run.dir=alone"]) == 0
+    searched = ["~compare.algorithms.evolution", "~compare.algorithms.regularized_evolution"]
+    kept = [word for word in SHORT if "evolution." not in word]
+    sweep = ["compare.taus=[0.4]", "compare.seeds=2", "seed=0"]
+    records: list[SearchRecord] = []
+    with pytest.MonkeyPatch.context() as patch:
+        once = compare_module.search_once
+
+        def kept_record(*given: Any) -> SearchRecord:
+            records.append(once(*given))
+            return records[-1]
+
+        patch.setattr(compare_module, "search_once", kept_record)
+        assert main(["compare", *MACRO, *kept, *searched, *sweep]) == 0
+    lines = map(json.loads, Path("alone/trials.jsonl").read_text().splitlines())
+    best = max(line["score"] for line in lines)
+    assert [record.seed for record in records] == [0, 1]
+    assert records[1].found[-1].score == best
+
+
 # By hand.
 
 
@@ -321,6 +379,10 @@ def test_a_comparison_by_hand() -> None:
         (["compare.algorithms.random.batch=0"], "compare.algorithms.random.batch = 0"),
         (["evaluator.path=absent.csv"], "there is no such file"),
         ([*TRUTH, "compare.truth.score=other"], "has no such column"),
+        (["compare.taus=[0.5,0.2]"], "compare.taus=[0.5, 0.2]: must rise"),
+        (["compare.taus=[1.5]"], "compare.taus"),
+        (["compare.taus=[0.5]", "evaluator=size"], "must be known: evaluator=table"),
+        (["evaluator.tau=0.5"], "compare.taus=[0.5]"),
         (["compare.truths=3"], "compare.truth"),
         (["+search_algo@compare.algorithms.dso=dso"], "leave it out: ~compare.algorithms.dso"),
     ],

@@ -7,6 +7,7 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tables
 from helpers import CPU, splits
@@ -16,10 +17,13 @@ from test_nas_bench_macro import space as macro
 
 from nasrun.cli.main import main
 from nasrun.errors import UserError
+from nasrun.evaluator.rank_noise import RankNoise
 from nasrun.evaluator.table import TableEvaluator, TableScorer
+from nasrun.metrics.ranking import kendall
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
+from nasrun.values import Architecture
 
 GOOD = "arch,note,mean_acc\n00000000,a,45.5\n22212220,b,93.13\n"
 
@@ -30,14 +34,17 @@ def started(
     architecture: str = "arch",
     score: str = "mean_acc",
     scale: float = 0.01,
+    tau: float = 1.0,
+    seed: int = 3,
 ) -> TableScorer:
     made = TableEvaluator(
         path=None if path is None else str(path),
         architecture=architecture,
         score=score,
         scale=scale,
+        tau=tau,
     )
-    return made.bind(search_space, splits(), CPU, Streams(3))
+    return made.bind(search_space, splits(), CPU, Streams(seed))
 
 
 def table(folder: Path, content: str | bytes, name: str = "table.csv") -> Path:
@@ -150,6 +157,49 @@ def test_a_missing_architecture_is_named_and_no_twin_taken_for_it(tmp_path):
         next(made.score([search_space.parse("333333")], None, NullMonitor()))
     with pytest.raises(UserError, match=r"300010; its row for 000300, which stands for the same"):
         next(made.score([search_space.parse("300010")], None, NullMonitor()))
+
+
+def all_scores(made: TableScorer, asked: list[Architecture]) -> list[float]:
+    return [trial.score for trial in made.score(asked, None, NullMonitor())]
+
+
+@pytest.mark.parametrize("digits", [4, 3])  # three: about 70 different scores, so many ties
+@pytest.mark.parametrize("tau", [0.0, 0.2, 0.4, 0.6, 0.8, 0.95])
+def test_noise_reaches_the_chosen_tau(tau: float, digits: int) -> None:
+    every = list(macro().every())
+    truth = np.random.default_rng(0).normal(0.9, 0.01, len(every)).round(digits)
+    noise = RankNoise(dict(zip(every, truth.tolist(), strict=True)))
+    found = [noise.scores(tau, Streams(seed)) for seed in range(2)]
+    one, other = ([scores[each] for each in every] for scores in found)
+    assert sorted(one) == sorted(truth)  # the scores are only exchanged
+    near = 0.02 if digits == 4 else 0.03
+    assert kendall(one, truth) == pytest.approx(tau, abs=near)
+    assert kendall(other, truth) == pytest.approx(tau, abs=near)
+    if digits == 4:
+        # Two seeds err apart from each other: z' and z'' have the correlation r².
+        apart = 2 / np.pi * np.arcsin(np.sin(np.pi * tau / 2) ** 2)
+        assert kendall(one, other) == pytest.approx(apart, abs=0.02)
+
+
+def test_noise_depends_on_seed_and_architecture_alone(tmp_path: Path) -> None:
+    space = macro()
+    every = list(space.every())[:500]
+    lines = [f"{space.write(each)},{50 + index % 313 / 10}" for index, each in enumerate(every)]
+    forward = table(tmp_path, "\n".join(["arch,mean_acc", *lines]))
+    backward = table(tmp_path, "\n".join(["arch,mean_acc", *lines[::-1]]), "backward.csv")
+    first = all_scores(started(space, forward, tau=0.5), every)
+    assert all_scores(started(space, backward, tau=0.5), every) == first
+    one_by_one = started(space, forward, tau=0.5)
+    assert [all_scores(one_by_one, [each])[0] for each in every] == first
+    assert all_scores(started(space, forward, tau=0.5, seed=4), every) != first
+    plain = all_scores(started(space, forward), every)
+    assert plain == [float(line.split(",")[1]) * 0.01 for line in lines]
+    nearly = all_scores(started(space, forward, tau=1 - 1e-12), every)
+    assert kendall(nearly, plain) > 0.999
+    published = one_by_one.published_scores
+    assert [published[each] for each in every] == [[score] for score in first]
+    (trial,) = one_by_one.score(every[:1], None, NullMonitor())
+    assert trial.evaluation["column"] == "mean_acc, with noise to a tau of 0.5"
 
 
 def smoke(*words: str) -> int:

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
+from nasrun.evaluator.rank_noise import RankNoise, Tau
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -32,6 +33,7 @@ class TableEvaluator(Evaluator):
     path: the file. architecture: the column of architectures, as ``SearchSpace.parse`` reads them.
     score: the column of scores, or a column for each training seed, of which the mean is taken.
     scale: factor that turns the scores into accuracies in [0, 1].
+    tau: Kendall's tau of the scores with those of the table; below 1 the run's seed adds noise.
     """
 
     needs_supernet = False
@@ -43,11 +45,13 @@ class TableEvaluator(Evaluator):
         architecture: str,
         score: str | Annotated[list[str], Field(min_length=1)],
         scale: PositiveFloat,
+        tau: Tau,
     ) -> None:
         self.path = path
         self.architecture = architecture
         self.columns = [score] if isinstance(score, str) else score
         self.scale = scale
+        self.tau = tau
 
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
@@ -58,6 +62,10 @@ class TableEvaluator(Evaluator):
         file = Path(self.path)
         by_seed = self._read(file, space)
         columns = ", ".join(self.columns)
+        if self.tau < 1:
+            noise = RankNoise({each: fmean(values) for each, values in by_seed.items()})
+            by_seed = {each: [x] for each, x in noise.scores(self.tau, streams).items()}
+            columns += f", with noise to a tau of {self.tau:g}"
         return TableScorer(by_seed, space, splits.problem, streams.seed, file, columns)
 
     def _read(self, path: Path, space: SearchSpace) -> dict[Architecture, list[float]]:

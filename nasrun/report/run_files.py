@@ -134,6 +134,11 @@ class RunDirectory:
         return seed if isinstance(seed, int) else None
 
     @property
+    def device(self) -> str:
+        """The device of the run in words; empty if run.json does not hold it."""
+        return str(self.record.get("device", ""))
+
+    @property
     def result(self) -> dict[str, Any]:
         """Content of result.json; empty if the run has not ended."""
         return self.read_object(RESULT) if self.has(RESULT) else {}
@@ -165,6 +170,20 @@ class RunDirectory:
             ]
 
         return self._checked(RANKING, read, [])
+
+    @property
+    def measures(self) -> dict[str, Estimate]:
+        """All measures of the last ranking, and ``ceiling_NAME``; empty if there is no ranking."""
+
+        def read() -> dict[str, Estimate]:
+            found = self.read_object(RANKING)
+            report = found["epochs"][max(found["epochs"], key=float)]
+            named = {f"ceiling_{name}": value for name, value in found["noise_ceiling"].items()}
+            for group in report.values():
+                named |= group if isinstance(group, dict) else {}
+            return {name: Estimate.from_json(value) for name, value in named.items()}
+
+        return self._checked(RANKING, read, {})
 
     @property
     def comparison(self) -> list[Regret]:

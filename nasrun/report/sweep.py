@@ -50,6 +50,7 @@ COLUMNS = {
     "params_alone": Column("τ of params", 1, 3),
     "params": Column("params M", 1e-6, 3),
     "macs": Column("MACs M", 1e-6, 2),
+    "device_seconds": Column("core or GPU s", 1, 0),
     "seconds": Column("seconds", 1, 0),
 }
 """Metrics on the screen, in this order; the files hold all numbers of the results."""
@@ -166,7 +167,7 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
 
 def summarise(directory: Path) -> None:
     """Show the results of a sweep, and write its tables and pictures."""
-    from nasrun.report import sweep_methods, sweep_rankings  # matplotlib and scipy
+    from nasrun.report import sweep_methods, sweep_proxies, sweep_rankings  # matplotlib and scipy
 
     jobs = read_jobs(directory)
     # a file or pipe has no width of its own
@@ -187,10 +188,16 @@ def summarise(directory: Path) -> None:
         sweep_methods.show(methods, console)
     if compared:
         pictures = sweep_methods.plot(compared[0], directory)
+    proxies = sweep_proxies.compare(done)
+    proxy_pictures: list[Path] = []
+    if proxies is not None:
+        sweep_proxies.show(proxies, console)
+        proxy_pictures = sweep_proxies.plot(proxies, directory)
     for words, plotted in (
         ("the methods are in  ", pictures),
         ("the curves are in   ", sweep_rankings.plot_tau(done, directory)),
         ("the pictures are in ", sweep_rankings.plot(done, directory)),
+        ("the proxies are in  ", proxy_pictures),
     ):
         names = ", ".join(path.name for path in plotted if path.suffix == ".png")
         if names:

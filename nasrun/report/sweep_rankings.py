@@ -129,7 +129,7 @@ def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points
                 by_epoch[epoch].append(estimate)
     for name, by_epoch in by_name.items():
         if by_epoch:
-            found[name or "all"] = [(e, _together(by_epoch[e])) for e in sorted(by_epoch)]
+            found[name or "all"] = [(e, together(by_epoch[e])) for e in sorted(by_epoch)]
     return found
 
 
@@ -143,7 +143,8 @@ def plot_tau(combinations: Mapping[str, Sequence[Path]], directory: Path) -> lis
     return plot_curves(points, directory / TAU_PICTURE, title=band)
 
 
-def _together(estimates: Sequence[Estimate]) -> Estimate:
+def together(estimates: Sequence[Estimate]) -> Estimate:
+    """Average over runs, ± one sample standard deviation; a single run keeps its interval."""
     if len(estimates) == 1:
         return estimates[0]
     middle = mean(estimate.value for estimate in estimates)

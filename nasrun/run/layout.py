@@ -66,6 +66,9 @@ COMPARISON = "compare.json"
 COMPARISON_CURVES = "compare.csv"
 """Regret of each search algorithm after each evaluation: compare."""
 
+REGRET_BY_TAU = "regret_by_tau.csv"
+"""One row for each tau of the scores and each search algorithm: compare with compare.taus."""
+
 SEARCHES = "searches.csv"
 """One row for each search: its winner, score and true accuracy: compare."""
 
@@ -101,6 +104,9 @@ SECOND_PICTURE = "also"
 COMPARISON_PICTURE = "compare"
 """Mean regret of each search algorithm by evaluation: compare."""
 
+REGRET_BY_TAU_PICTURE = "regret_by_tau"
+"""Mean regret of each search algorithm by the tau of its scores: compare with compare.taus."""
+
 SWEEP_RANKINGS_PICTURE = "rankings"
 """A panel for each ranking of a sweep: true accuracy against score."""
 
@@ -109,6 +115,9 @@ SWEEP_SPREAD_PICTURE = "spread"
 
 SWEEP_SECOND_PICTURES = ("also_scores", "also_truth")
 """Panels of a sweep: scores, and true accuracies, against the scores by rank.also."""
+
+SWEEP_PROXIES_PICTURE = "proxies"
+"""Kendall's tau-b against seconds of training and scoring, for each ranking of a sweep."""
 
 SWEEP_METHODS_PICTURE = "methods"
 """Accuracies of each method of a sweep, all seeds."""

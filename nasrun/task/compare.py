@@ -11,16 +11,20 @@ from pydantic import Field
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, needs_no_supernet
+from nasrun.evaluator.rank_noise import RankNoise, Tau
+from nasrun.evaluator.table import TableEvaluator
 from nasrun.limits import Count
 from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, say_comparison
+from nasrun.report.regret_by_tau import RegretByTau
 from nasrun.run.layout import LATENCIES
 from nasrun.run.run import Run
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.task.base import Task
-from nasrun.task.compare_search import ScoredOnce, Searches, search_once
+from nasrun.task.compare_search import ScoredOnce, ScoresOfSeeds, Searches, search_once
 from nasrun.task.scoring import SameImages, Scores
 from nasrun.task.setup import Setup
+from nasrun.values import Architecture
 
 Seeds = Annotated[int, Field(ge=2, le=100_000)]
 
@@ -35,6 +39,8 @@ class CompareTask(Task):
     slow algorithms, by name.
     truth: the evaluator that judges the best architectures; None: their scores in the search do.
     resamples, confidence: settings of the bootstrap intervals over seeds.
+    taus: Kendall's tau of noisy scores with those of the evaluator, rising: all searches are done
+    at each of them; None: the scores as they are.
     """
 
     settings = "compare"
@@ -50,6 +56,7 @@ class CompareTask(Task):
         resamples: Annotated[int, Field(ge=0, le=1_000_000)],
         confidence: Annotated[float, Field(gt=0, lt=1)],
         truth: Evaluator | None = None,
+        taus: Annotated[list[Tau], Field(min_length=1, max_length=100)] | None = None,
     ) -> None:
         for key, name in [("control", control), *(("fewer_seeds", name) for name in fewer_seeds)]:
             if name not in algorithms:
@@ -61,12 +68,14 @@ class CompareTask(Task):
             raise UserError(
                 f"compare.fewer_seeds.{control}: it is the control, which needs all of the seeds"
             )
+        if taus is not None and sorted(set(taus)) != taus:
+            raise UserError(f"compare.taus={taus}: must rise from each to the next")
         self.algorithms = algorithms
         self.control = control
         self.evaluations = evaluations
         self.resamples = resamples
         self.confidence = confidence
-        self.truth = truth
+        self.truth, self.taus = truth, taus
         self.seeds = {name: min(fewer_seeds.get(name, seeds), seeds) for name in algorithms}
 
     def check(self, space: SearchSpace) -> None:
@@ -92,6 +101,11 @@ class CompareTask(Task):
                     group=key,
                     has=needs_no_supernet,
                 )
+            if isinstance(evaluator, TableEvaluator) and evaluator.tau < 1:
+                raise UserError(
+                    f"tau={evaluator.tau:g} of {key}: one seed's noise says nothing of others; "
+                    f"compare adds noise for each seed by itself: compare.taus=[{evaluator.tau:g}]"
+                )
         self.check(space)
         splits = setup.load(run.compute.device)
         latencies = setup.budget.latency.bind(
@@ -105,6 +119,7 @@ class CompareTask(Task):
         scorer = judging = setup.evaluator.bind(space, splits, run.compute, run.streams)
         if judge is not setup.evaluator:
             judging = judge.bind(space, splits, run.compute, run.streams)
+        noise = None if self.taus is None else RankNoise(known_scores(scorer))
         run.begin()
         latencies.keep(run.directory / LATENCIES)
         store, searches = Scores(space), Searches(space)
@@ -113,17 +128,30 @@ class CompareTask(Task):
         run.keep("searches", searches)
         scores = ScoredOnce(scorer, store, run, "score")
         truth = scores if judging is scorer else ScoredOnce(judging, store, run, "truth")
-        for name in self.algorithms:
-            search_all(name, self, candidates, scores, truth, searches.searches_of(name))
-        comparison = Comparison.between(
-            {name: searches.searches_of(name) for name in self.algorithms},
-            control=self.control,
-            evaluations=self.evaluations,
-            best=best_of(judging, candidates),
-            resamples=self.resamples,
-            confidence=self.confidence,
-            streams=run.streams,
-        )
+
+        def compared(tau: float | None = None) -> Comparison:
+            suffix = "" if tau is None else f"/tau{tau}"
+            done = {name: searches.searches_of(name + suffix) for name in self.algorithms}
+            by = ScoresOfSeeds(scores, noise, tau)
+            for name, records in done.items():
+                search_all(name, suffix, self, candidates, by, truth, records)
+            return Comparison.between(
+                done,
+                control=self.control,
+                evaluations=self.evaluations,
+                best=best_of(judging, candidates),
+                resamples=self.resamples,
+                confidence=self.confidence,
+                streams=run.streams,
+            )
+
+        if self.taus is not None:
+            by_tau = RegretByTau({tau: compared(tau) for tau in self.taus})
+            by_tau.write(run)
+            result = run.finish(by_tau.result())
+            by_tau.say(run)
+            return result
+        comparison = compared()
         comparison.write(run.directory, space)
         plot_comparison(run, comparison)
         result = run.finish(comparison.result())
@@ -133,21 +161,34 @@ class CompareTask(Task):
 
 def search_all(
     name: str,
+    suffix: str,
     task: CompareTask,
     candidates: Candidates,
-    scores: ScoredOnce,
+    scores: ScoresOfSeeds,
     truth: ScoredOnce,
     done: list[SearchRecord],
 ) -> None:
-    """Do the searches of one algorithm that are not yet done."""
-    run, algo, seeds = scores.run, task.algorithms[name], task.seeds[name]
-    with run.stage(f"compare/{name}", seeds) as stage:
+    """Do the searches of one algorithm that are not yet done; suffix: of the stage's name."""
+    run, algo, seeds = truth.run, task.algorithms[name], task.seeds[name]
+    with run.stage(f"compare/{name}{suffix}", seeds) as stage:
         stage.advance(len(done))
         for seed in range(run.streams.seed + len(done), run.streams.seed + seeds):
-            record = search_once(algo, candidates, seed, scores, truth, task.evaluations)
+            by = scores.of(seed)
+            record = search_once(algo, candidates, seed, by, truth, task.evaluations)
             done.append(record)
             stage.advance(score=record.found[-1].score, truth=record.found[-1].truth)
             run.safe_point()
+
+
+def known_scores(scorer: Scorer) -> dict[Architecture, float]:
+    """Return the scores that noise is added to; raises UserError if they are not all known."""
+    published = scorer.published_scores
+    if published is None:
+        raise UserError(
+            "compare.taus: noise exchanges the scores of all architectures, so these must be "
+            "known: evaluator=table"
+        )
+    return {architecture: fmean(seeds) for architecture, seeds in published.items()}
 
 
 def best_of(judge: Scorer, candidates: Candidates) -> float | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Scorer
+from nasrun.evaluator.rank_noise import RankNoise
 from nasrun.report.comparison import BestSoFar, SearchRecord
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
@@ -36,6 +39,34 @@ class ScoredOnce:
             (trial,) = score_all(self.scorer, [architecture], self.trials, self.run, role=self.role)
             self.known[architecture] = trial
         return self.known[architecture]
+
+
+class NoisyScores:
+    """Scores of one seed's searches, with noise; the scores without it are computed once."""
+
+    def __init__(self, scores: ScoredOnce, noisy: Mapping[Architecture, float]) -> None:
+        self.scores, self.noisy, self.run = scores, noisy, scores.run
+
+    def trial_of(self, architecture: Architecture) -> Trial:
+        """Return the noisy score; raises UserError if the table lacks the architecture."""
+        trial = self.scores.trial_of(architecture)
+        return replace(trial, score=self.noisy[architecture])
+
+
+class ScoresOfSeeds:
+    """The scores by which the searches of each seed go: the same for all, or with noise.
+
+    tau: Kendall's tau of the noisy scores with those without noise; None: no noise.
+    """
+
+    def __init__(self, scores: ScoredOnce, noise: RankNoise | None, tau: float | None) -> None:
+        self.scores, self.noise, self.tau = scores, noise, tau
+
+    def of(self, seed: int) -> ScoredOnce | NoisyScores:
+        """Return the scores of a seed."""
+        if self.noise is None or self.tau is None:
+            return self.scores
+        return NoisyScores(self.scores, self.noise.scores(self.tau, Streams(seed)))
 
 
 class Searches:
@@ -98,7 +129,7 @@ def search_once(
     algo: SearchAlgo,
     candidates: Candidates,
     seed: int,
-    scores: ScoredOnce,
+    scores: ScoredOnce | NoisyScores,
     truth: ScoredOnce,
     evaluations: int,
 ) -> SearchRecord:

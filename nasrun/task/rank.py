@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from nasrun.report.ranking import (
 )
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
+from nasrun.run.stopwatch import Stopwatch
 from nasrun.sampler.base import Sampler, takes_pool
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
@@ -124,9 +126,10 @@ class RankTask(Task):
         run.say(power.note(len(architectures)))
         pool = tuple(architectures) if self.train_on == "pool" else None
         round_ = replace(WHOLE_SPACE, pool=pool)
-        scores = Scores(space)
+        scores, watch = Scores(space), Stopwatch(run.compute.device)
         run.keep("images", SameImages(splits))
         run.keep("scores", scores)
+        run.keep("stopwatch", watch)
         supernet.keep()
         ways = [("score", scorer)]
         if also is not None:
@@ -138,9 +141,13 @@ class RankTask(Task):
                 if len(scores.trials_of(f"{name}/epoch{epoch}")) < len(architectures)
             ]
             if left:  # a continued run may no longer have the supernet of that epoch
-                supernet.train(round_, until=epoch)
+                with watch.running():
+                    supernet.train(round_, until=epoch)
             for name, way in left:
-                score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
+                # Looks in between and second scores are no part of what the ranking costs.
+                counted = name == "score" and epoch == epochs[-1]
+                with watch.running() if counted else nullcontext():
+                    score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
         supernet.drop()
         true_scores = truth.scores(architectures)
         costs = [
@@ -150,7 +157,8 @@ class RankTask(Task):
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
         by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
-        return report(setup, run, self, architectures, costs, by_epoch, true_scores, also)
+        seconds = watch.seconds if source is None else None  # loaded weights took some elsewhere
+        return report(setup, run, self, architectures, costs, by_epoch, true_scores, also, seconds)
 
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise UserError if the sampler cannot train the ranked architectures alone."""
@@ -203,8 +211,12 @@ def report(
     scores: Mapping[int, Sequence[float]],
     true_scores: TrueScores,
     also: SecondScorer | None,
+    seconds: float | None,
 ) -> dict[str, Any]:
-    """Compare scores with truth; write the tables and pictures, and show the result."""
+    """Compare scores with truth; write the tables and pictures, and show the result.
+
+    seconds: what training and scoring took (see Stopwatch); None: unknown.
+    """
     epochs = list(scores)
     ranked = RankedArchitectures(
         [setup.search_space.write(architecture) for architecture in architectures],
@@ -252,7 +264,10 @@ def report(
     plot_ranking(run, reports, last, truth, ranked.params)
     if second is not None:
         second.plot(run, last, truth, ranked.params)
-    result = run.finish(ranking_result(reports[epochs[-1]], ceiling, last, truth, second))
+    result = ranking_result(reports[epochs[-1]], ceiling, last, truth, second)
+    if seconds is not None:
+        result["device_seconds"] = round(seconds, 2)
+    result = run.finish(result)
     say_ranking(run, reports, ceiling)
     if second is not None:
         second.say(run)

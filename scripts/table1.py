@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
-from tables import ours, show, sweep, test_error, with_word
+from tables import ours, show, sweep, test_error, with_words
 
 PAPER = {
     "enas_cifar10": ("ENAS", 2.89, (3.09, 3.00, 2.97, 2.79, 3.07)),
@@ -28,7 +28,7 @@ if __name__ == "__main__":
             name,
             f"{original:.2f}",
             f"{mean(runs):.2f} ± {stdev(runs):.2f} (n={len(runs)})",
-            ours(with_word(found, f"experiment={recipe}"), test_error),
+            ours(with_words(found, f"experiment={recipe}"), test_error),
         )
         for recipe, (name, original, runs) in PAPER.items()
     ]

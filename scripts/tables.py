@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,26 +45,21 @@ def _key(word: str) -> str:
     return word.split("=", 1)[0]
 
 
-def with_word(jobs: dict[str, list[Job]], word: str) -> list[Job]:
-    """Return the jobs that were run with ``word`` on their command line."""
-    return [job for members in jobs.values() for job in members if word in job.overrides]
-
-
-def pairs_at(epoch: int | None) -> Measure:
-    """A measure: pairwise accuracy after ``epoch`` epochs of training; None: at the end."""
-
-    def read(directory: Path) -> float | None:
-        points = dict(job_files(directory).agreement("pairwise_accuracy"))
-        found = points.get(max(points, default=math.nan) if epoch is None else epoch)
-        return None if found is None or math.isnan(found.value) else found.value
-
-    return read
+def with_words(jobs: dict[str, list[Job]], *words: str) -> list[Job]:
+    """Return the jobs that were run with all of ``words`` on their command line."""
+    every = [job for members in jobs.values() for job in members]
+    return [job for job in every if set(words) <= set(job.overrides)]
 
 
 def result_of(directory: Path, name: str) -> float | None:
     """Return a number of result.json, or None if the run does not have it."""
     value = job_files(directory).result.get(name)
     return None if value is None else float(value)
+
+
+def pairs(directory: Path) -> float | None:
+    """Return the pairwise accuracy of a ranking at the end of its training."""
+    return result_of(directory, "pairwise_accuracy")
 
 
 def test_error(directory: Path) -> float | None:

@@ -199,7 +199,7 @@ SETTINGS = {
     ".mlp_layers": (2,),
     ".decay": (0.5,),
     ".step_max": (1, 3),
-    ".exponent": (0, 8),
+    ".exponent": (0, 8, -1),
     ".random": (0, 1),
     ".bins": (1, 3),
     ".momentum": (0.5,),

@@ -11,7 +11,7 @@ from random_lines import any_line
 
 
 @pytest.mark.usefixtures("no_task")
-@each_of(8)
+@each_of(4)
 @given(words=any_line())
 def test_any_override_is_valid_or_gets_one_clear_line(words: list[str], place: Path) -> None:  # noqa: F811
     check_line(words, place)

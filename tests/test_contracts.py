@@ -23,13 +23,32 @@ def built(group: str, *words: str) -> Any:
     return build(compose(["task=search", "effort=smoke", *words])[group], group)
 
 
+CASE_OF_SPACE = {
+    "nao_cell": ["search_space.nodes=3"],
+    "darts_cell": ["search_space.nodes=3"],
+}
+"""Settings of the spaces whose laws take long; the soak has them at full size."""
+
+
 @pytest.mark.parametrize("name", options("search_space"))
 def test_spaces(name: str) -> None:
+    words = [f"search_space={name}", *CASE_OF_SPACE.get(name, [])]
+    check_space_of(built("search_space", *words))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", CASE_OF_SPACE)
+def test_spaces_at_full_size(name: str) -> None:
+    check_space_of(built("search_space", f"search_space={name}"))
+
+
+def check_space_of(space: Any) -> None:
+    """Check all laws on images of 32 pixels, and those of shapes on small grey ones."""
     from nasrun.streams import Streams
     from nasrun.testing import check_space
     from nasrun.values import Problem
 
-    space, problem = built("search_space", f"search_space={name}"), Problem(3, 32, 5)
+    problem = Problem(3, 32, 5)
     check_space(space, problem, samples=1)
     on_shapes = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
     check_space(space, Problem(1, 9, 4), samples=1, seed=1, only=on_shapes)

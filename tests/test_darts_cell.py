@@ -290,6 +290,7 @@ def test_costs_of_any_edges_are_those_of_the_built_network(problem):
         assert cost == count_cost(SPACE.network(architecture, problem, scale), problem)
 
 
+@pytest.mark.soak
 def test_laws_with_the_imagenet_stem_and_with_partial_channels():
     laws = ["costs_are_counted", "a_path_is_its_network", "small_images_are_refused"]
     check_space(space((3, 4), (5, 6), stem="imagenet"), Problem(3, 37, 20), only=laws)

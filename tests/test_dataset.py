@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from nasrun.config.build import build
-from nasrun.dataset.augment import Normalise, crop, cut_out, flip
+from nasrun.dataset.augment import Normalise, crop, cut_out, flip, reduce
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
 from nasrun.dataset.order import carve_test, carve_validation, stratified_order
 from nasrun.dataset.resident import ResidentSplit
@@ -276,6 +277,59 @@ def test_normalisation_is_that_of_the_formula() -> None:
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.25, 0.3]
     expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     assert torch.allclose(Normalise.from_statistics(mean, std, 3, CPU)(images), expected, atol=1e-5)
+
+
+def test_reduced_images_are_the_means_of_their_areas() -> None:
+    images = noise(5, 3, 12, 12)
+    blocks = images.view(5, 3, 4, 3, 4, 3).double().mean((3, 5))
+    assert torch.equal(reduce(images, 4), blocks.round().to(torch.uint8))
+    by_hand = torch.tensor([[[[1, 3, 255, 255], [2, 4, 255, 254], [0] * 4, [0, 1, 0, 3]]]])
+    found = reduce(by_hand.to(torch.uint8), 2)  # 2.5, 254.75, 0.25, 0.75; halves to even
+    assert found.flatten().tolist() == [2, 255, 0, 1]
+    assert reduce(images, 12) is images
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 11])
+def test_a_constant_image_stays_constant(size: int) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    assert torch.equal(reduce(levels.expand(-1, 1, 11, 11), size), levels.expand(-1, 1, size, size))
+
+
+def test_reducing_in_parts_is_reducing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = noise(10, 1, 6, 6)
+    whole = reduce(images, 4)
+    monkeypatch.setattr("nasrun.dataset.augment._IMAGES_AT_A_TIME", 3)
+    assert torch.equal(reduce(images, 4), whole)
+
+
+def test_image_size_reduces_every_split_and_the_problem() -> None:
+    full, small = load("digits"), load("digits", image_size=4)
+    assert (full.problem.size, small.problem.size) == (8, 4)
+    for one, other in (
+        (full.train, small.train),
+        (full.validation, small.validation),
+        (full.train_and_validation(), small.train_and_validation()),
+        (full.test(), small.test()),
+    ):
+        (images, labels), (reduced, same_labels) = everything(one), everything(other)
+        assert torch.equal(labels, same_labels)
+        # Normalised pixels, so that the bytes' rounding is half of 1/255 of a standard deviation.
+        means = F.avg_pool2d(images, 2)
+        torch.testing.assert_close(reduced, means, rtol=0, atol=0.501 / 255 / 0.3757)
+    assert small.train.fingerprint() != full.train.fingerprint()
+    unchanged = load("digits", image_size=8).train.fingerprint()
+    assert unchanged == full.train.fingerprint()
+
+
+@pytest.mark.parametrize("option", ["digits", "cifar10", "cifar100", "fashion_mnist"])
+def test_image_sizes_below_4_are_refused(option: str) -> None:
+    with pytest.raises(UserError, match="image_size"):
+        configured(option, image_size=3)
+
+
+def test_images_are_never_enlarged() -> None:
+    with pytest.raises(UserError, match=r"dataset.image_size=9 is more than the 8 pixels"):
+        load("digits", image_size=9)
 
 
 def test_crops_are_the_windows_of_the_padded_image() -> None:

@@ -215,6 +215,7 @@ def test_no_data_is_placed_where_a_run_says(run: Path, outside: Path, refused: S
     assert dataset["download"] and "absent" in refused("resume", run)
 
 
+@pytest.mark.soak
 def test_nothing_else_in_the_directory_is_read(
     run: Path, done: Path, outside: Path, goes_on: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:

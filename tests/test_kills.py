@@ -27,6 +27,7 @@ def test_counts_are_told_in_words() -> None:
     assert str(Counts(5, 4, 1, ["x"])) == "kills 5  resumes 4  runs 1  differences 1"
 
 
+@pytest.mark.soak
 def test_every_difference_is_seen(undisturbed: Path, tmp_path: Path) -> None:
     for name in (
         *("metrics.jsonl", "trials.jsonl", "architecture.json", "result.json"),

@@ -194,7 +194,7 @@ def refused(capsys, *line: str) -> str:
         (["search", "retrain.trainer.auxiliary_weight=0.4"], "auxiliary head"),
         (["search", "device=tpu"], "device=tpu"),
         (["search", "trainer.epochs=0"], "trainer.epochs"),
-        (["search", "sampler.exponent=-1"], "sampler.exponent"),
+        (["search", "sampler.exponent=-9"], "sampler.exponent"),
         (["search", "trainer.schedule.kind=cosin"], "trainer.schedule.kind"),
         (["search", "dataset=image_folder", "dataset.root=nowhere"], "nowhere"),
         (
@@ -219,6 +219,7 @@ def test_an_absent_gpu_is_refused(tmp_path, monkeypatch, capsys):
     assert "device=cuda" in refused(capsys, "search", "device=cuda")
 
 
+@pytest.mark.soak
 def test_a_sweep_ends_with_its_table(processes, tmp_path):
     tiny = [word for word in TINY if not word.startswith("search_algo")]
     line = ["sampler=uniform,proportional", "seed=0,1", "search_algo=random"]
@@ -231,6 +232,7 @@ def test_a_sweep_ends_with_its_table(processes, tmp_path):
     assert "proportional" in done.out
 
 
+@pytest.mark.soak
 def test_another_option_under_a_recipe(processes, tmp_path):
     """What only the recipe's own algorithm, or space, has is left out; the rest holds."""
     line = ["search", "experiment=small_spos_fashion_mnist", "effort=smoke", "threads=1"]

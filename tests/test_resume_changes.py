@@ -35,6 +35,7 @@ def runs(place: Path, task: str = "search") -> list[Path]:
 # The same line again.
 
 
+@pytest.mark.soak
 def test_the_same_line_begins_continues_and_ends(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from helpers import space_of
 from scipy.stats import chisquare
 
 from nasrun.errors import UserError
@@ -32,7 +33,7 @@ def p_value(observed, expected) -> float:
 
 
 @pytest.mark.parametrize("size", ["params", "macs"])
-@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.5, -1.0])
 def test_a_pool_is_sampled_in_proportion_to_size(size, exponent):
     search_space = space()
     rng = np.random.default_rng(0)
@@ -69,6 +70,37 @@ def test_a_whole_space_is_sampled_in_proportion_to_size(size):
     occupied = expected > 0
     assert p_value(observed[occupied], expected[occupied]) > 1e-3
     assert p_value(observed[occupied], np.bincount(classes, minlength=10)[occupied]) < 1e-3
+
+
+def test_small_networks_of_a_whole_space_are_favoured_exactly():
+    """With exponent -1: counts fall into classes of size as 1 / size says."""
+    macro = space_of("nas_bench_macro")
+    weight = {a.choices: 1 / macro.cost(a, TASK).macs for a in macro.every()}
+    edges = np.quantile(list(weight.values()), np.linspace(0, 1, 11)[1:-1])
+    gates = Proportional(size="macs", exponent=-1.0).bind(macro, TASK, None, Streams(0), steps=1)
+    sampled = np.searchsorted(edges, [weight[gates(step)[0]] for step in range(3000)])
+    classes = np.searchsorted(edges, list(weight.values()))
+    expected = np.bincount(classes, weights=list(weight.values()), minlength=10)
+    observed = np.bincount(sampled, minlength=10)
+    assert p_value(observed, expected) > 1e-3
+    assert p_value(observed, np.bincount(classes, minlength=10)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "exponent", "said"),
+    [
+        ("nao_cell", -1.0, "sampler.exponent=-1: the smallest macs of nao_cell.* are not known"),
+        ("nas_bench_macro", -8.0, "sampler.exponent=-8: architectures as small as are favoured"),
+    ],
+)
+def test_small_networks_of_a_whole_space_that_cannot_be_sampled(name, exponent, said):
+    search_space = space_of(name)
+    sampler = Proportional(size="macs", exponent=exponent)
+    with pytest.raises(UserError, match=said):
+        sampler.bind(search_space, TASK, None, Streams(0), steps=1)
+    pool = [search_space.sample(np.random.default_rng(0)) for _ in range(3)]
+    gates = sampler.bind(search_space, TASK, pool, Streams(0), steps=1)
+    assert gates(0)[0] in {architecture.choices for architecture in pool}
 
 
 def test_uniform_sampling_is_uniform_over_pool_and_space():

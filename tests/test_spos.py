@@ -390,7 +390,7 @@ def test_the_configurations_are_as_published():
     assert space_of("spos_channels", f"search_space.blocks={RELEASED}").ops[:3] == (2, 1, 0)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("name", SPACE_NAMES)
 def test_laws_with_affine_norms_and_the_imagenet_stem(name):
     """The widths of the supernet may be anything, and no stage is without channels."""

@@ -116,6 +116,7 @@ def images(name: str) -> object:
     return json.loads(json.loads(last.read_text())["checkpoint"])["parts"]["images"]["tree"]
 
 
+@pytest.mark.soak
 def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["supernet", "effort=smoke", "threads=1"]) == 2
     assert "its supernet cannot be trained alone" in capsys.readouterr().err

@@ -8,13 +8,14 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from scipy import stats
 
 from nasrun.cli.main import main
-from nasrun.report.sweep_methods import Methods, compare, plot, short, show
+from nasrun.report.sweep_methods import Methods, compare_all, plot, short, show
 
 SHARED = ["effort=smoke", "threads=1"]
 
@@ -40,6 +41,11 @@ def sweep(tmp_path: Path, measure: str = "test_accuracy", **values: list[float])
         ]
         for name, accuracies in values.items()
     }
+
+
+def compare(combinations: Any) -> Methods | None:
+    """The comparison by the first measure that suits."""
+    return next(iter(compare_all(combinations)), None)
 
 
 def shown(methods: Methods) -> str:
@@ -86,7 +92,22 @@ def test_nothing_is_compared_without_two_methods_and_three_seeds(tmp_path):
     assert compare({}) is None
     assert compare(sweep(tmp_path / "1", a=[0.1, 0.2, 0.3])) is None
     assert compare(sweep(tmp_path / "2", a=[0.1, 0.2], b=[0.1, 0.2])) is None
-    assert compare(sweep(tmp_path / "3", "kendall", a=[0.1] * 3, b=[0.2] * 3)) is None
+    assert compare(sweep(tmp_path / "3", "score", a=[0.1] * 3, b=[0.2] * 3)) is None
+
+
+def test_rankings_are_compared_by_agreement_and_given_size(tmp_path):
+    """By τ-b in its own unit, never in per cent, and beside it given size."""
+    jobs = sweep(tmp_path, "kendall", sampler__uniform=[0.2, 0.3, 0.4], b=[0.3, 0.5, 0.4])
+    for job in itertools.chain(*jobs.values()):
+        job.metrics["partial_macs"] = 1 - job.metrics["kendall"]
+    first, second = compare_all(jobs)
+    assert (first.measure, second.measure) == ("kendall", "partial_macs")
+    assert first.differences["b"].mean == pytest.approx(0.1)
+    assert second.differences["b"].mean == pytest.approx(-0.1)
+    screen = shown(first)
+    assert "+0.100" in screen and "points" not in screen and "against sampler=uniform" in screen
+    # Mean 0.1 and deviation 0.1: the known answer of the paired t-test at 80 % is 10 pairs.
+    assert first.differences["b"].pairs_needed == 10
 
 
 def test_the_picture_shows_every_method_and_is_the_same_twice(tmp_path):

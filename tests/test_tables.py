@@ -36,7 +36,10 @@ def ranked(folder: Path, overrides: list[str], tau: dict[int, float | None]) -> 
         for epoch, value in tau.items()
     }
     (folder / "ranking.json").write_text(json.dumps({"epochs": report}))
-    result = {"status": "done", "kendall": list(tau.values())[-1], "overrides": overrides}
+    result = {"status": "done", "kendall": (last := list(tau.values())[-1])}
+    result |= {"overrides": overrides}
+    if last is not None:
+        result["pairwise_accuracy"] = (last + 1) / 2
     (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -55,19 +58,45 @@ def printed(script: str, *words: str) -> str:
     return " ".join(done.stdout.split())
 
 
-def test_table6(rankings: Path) -> None:
-    text = printed("table6.py", "--of", str(rankings))
-    assert "5 62 65.00 ± 7.07 (n=2) 69 75.00 (n=1)" in text
+@pytest.fixture
+def lengths(tmp_path: Path) -> Path:
+    """A sweep of trainings of 5 and 50 epochs; one has been looked into after 5 of its 50."""
+    for number, (sampler, epochs, seed, tau) in enumerate(
+        [
+            *(("uniform", 5, 0, {5: 0.2}), ("uniform", 5, 1, {5: 0.4})),
+            *(("uniform", 50, 0, {5: -1.0, 50: 0.5}), ("proportional", 50, 0, {50: 0.8})),
+        ]
+    ):
+        words = [f"sampler={sampler}", f"trainer.epochs={epochs}", f"seed={seed}"]
+        ranked(tmp_path / str(number), words, tau)
+    return tmp_path
+
+
+def test_table2_and_6(lengths: Path) -> None:
+    text = printed("table6.py", "--of", str(lengths))
+    assert "5 62 65.00 ± 7.07 (n=2) 69 - " in text
     assert "10 65 - 72 -" in text
-    assert "50 76 75.00 ± 7.07 (n=2) 78 90.00 (n=1)" in text
+    assert "50 76 75.00 (n=1) 78 90.00 (n=1)" in text
+    text = printed("table2.py", "--of", str(lengths))
+    assert "50 76 82.50 ± 10.61 (n=2)" in text
 
 
-def test_table2_and_3(rankings: Path, tmp_path: Path) -> None:
-    assert "end 80.00 ± 10.00 (n=3)" in printed("table2.py", "--of", str(rankings))
+def test_lengths_are_one_line_of_trainings_of_their_own(lengths: Path) -> None:
+    jobs = sweep.combinations(sweep.read_jobs(lengths))
+    folders = {name: [job.directory for job in members] for name, members in jobs.items()}
+    curves = sweep_rankings.tau_by_epoch(folders)
+    values = {name: [(e, found.value) for e, found in line] for name, line in curves.items()}
+    assert values == {
+        "sampler=uniform": [(5, pytest.approx(0.3)), (50, pytest.approx(0.5))],
+        "sampler=proportional": [(50, pytest.approx(0.8))],
+    }
+
+
+def test_table3(tmp_path: Path) -> None:
     word = "architectures@rank.architectures=similar_size"
-    ranked(tmp_path / "similar" / "0", [word], {5: 0.5})
-    text = printed("table3.py", "--of", str(tmp_path / "similar"))
-    assert "by_size 62 - similar_size 73 75.00 (n=1)" in text
+    ranked(tmp_path / "0", [word], {5: 0.5})
+    text = printed("table3.py", "--of", str(tmp_path))
+    assert "uniform 62 - similar_size 73 75.00 (n=1)" in text
 
 
 def test_table7(tmp_path: Path) -> None:

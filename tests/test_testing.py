@@ -356,7 +356,13 @@ class Changed(Dataset):
         return replace(parts, train=Twisted(parts.train, self))
 
     def digits(self, streams: Streams, device: torch.device) -> Splits:
-        settings = {"crop_padding": 1, "flip": False, "mean": [0.3], "std": [0.4]}
+        settings = {
+            "image_size": None,
+            "crop_padding": 1,
+            "flip": False,
+            "mean": [0.3],
+            "std": [0.4],
+        }
         return Digits(validation=20, train_images=30, **settings).load(streams, device)
 
     def batches(self, split: Any, batch_size: int, **options: Any) -> Iterator[Any]:

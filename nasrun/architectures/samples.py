@@ -50,7 +50,7 @@ def sample_distinct(space: SearchSpace, rng: np.random.Generator, count: int) ->
 
 
 class All(Architectures):
-    """Chooses every architecture of the space."""
+    """Chooses every network of the space once, by the first architecture that stands for it."""
 
     def choose(
         self, space: SearchSpace, problem: Problem, rng: np.random.Generator
@@ -60,7 +60,10 @@ class All(Architectures):
                 f"{space.name} has {space.size:.3g} architectures: choose a sample "
                 "(architectures=uniform)"
             )
-        return list(space.every())
+        found: dict[Architecture, Architecture] = {}
+        for architecture in space.every():
+            found.setdefault(space.canonical(architecture), architecture)
+        return list(found.values())
 
 
 class Uniform(Architectures):

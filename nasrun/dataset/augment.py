@@ -11,6 +11,9 @@ from torch import Tensor
 
 from nasrun.errors import UserError
 
+_IMAGES_AT_A_TIME = 4096
+"""Images that are reduced at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Normalise:
@@ -43,6 +46,22 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.float().mul_(self.scale).add_(self.shift)
+
+
+def reduce(images: Tensor, size: int) -> Tensor:
+    """Reduce uint8 images [N, C, H, W] to uint8 [N, C, size, size], by averaging areas.
+
+    Each pixel is the mean of those that its area touches (torch's adaptive average pooling),
+    rounded, halves to even. Images of this size are returned as they are.
+    """
+    if images.shape[2:] == (size, size):
+        return images
+    # In parts, since floats take four times the memory of the bytes.
+    reduced = images.new_empty(*images.shape[:2], size, size)
+    for start in range(0, len(images), _IMAGES_AT_A_TIME):
+        part = slice(start, start + _IMAGES_AT_A_TIME)
+        reduced[part] = F.interpolate(images[part].float(), size=(size, size), mode="area").round_()
+    return reduced
 
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Validation = Annotated[Images, Field(strict=True)] | Fraction
 """Images held out for validation: their number, or their share of the training images."""
 
+ReducedSide = Annotated[int, Field(ge=4, le=4096)]
+"""The side to which images are reduced, in pixels; smaller ones show nothing."""
+
 Padding = Annotated[int, Field(ge=0, le=4096)]
 """Pixels around a random crop."""
 

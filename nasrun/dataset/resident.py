@@ -10,9 +10,9 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from nasrun.dataset.augment import Normalise, crop, cut_out, flip
+from nasrun.dataset.augment import Normalise, crop, cut_out, flip, reduce
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
-from nasrun.dataset.options import Deviations, Means, Padding, Validation
+from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
 from nasrun.errors import UserError
 from nasrun.limits import Images
@@ -85,7 +85,11 @@ class ResidentSplit(Split):
 
 
 class ResidentDataset(Dataset):
-    """A dataset that fits on the device; subclasses read the images."""
+    """A dataset that fits on the device; subclasses read the images.
+
+    image_size: side to which the images are reduced once, by averaging areas, in pixels; None:
+    the images as they are. crop_padding counts pixels of the reduced images.
+    """
 
     classes: int
 
@@ -94,6 +98,7 @@ class ResidentDataset(Dataset):
         *,
         validation: Validation,
         train_images: Images | None,
+        image_size: ReducedSide | None,
         crop_padding: Padding,
         flip: bool,
         mean: Means,
@@ -101,6 +106,7 @@ class ResidentDataset(Dataset):
     ) -> None:
         self.validation = validation
         self.train_images = train_images
+        self.reduced_to = image_size
         self.crop_padding = crop_padding
         self.flip = flip
         self.mean = mean
@@ -123,7 +129,13 @@ class ResidentDataset(Dataset):
             train_images=self.train_images,
             streams=streams,
         )
-        channels, size = images.shape[1:3]
+        channels, full = images.shape[1:3]
+        size = full if self.reduced_to is None else self.reduced_to
+        if size > full:
+            raise UserError(
+                f"dataset.image_size={size} is more than the {full} pixels of the images' side: "
+                "images are only reduced, never enlarged"
+            )
         if self.crop_padding > size:
             raise UserError(
                 f"dataset.crop_padding={self.crop_padding} is more than the {size} pixels of the "
@@ -132,7 +144,7 @@ class ResidentDataset(Dataset):
         normalise = Normalise.from_statistics(self.mean, self.std, channels, device)
 
         def split(name: str, images: Tensor, labels: Tensor) -> ResidentSplit:
-            images, labels = images.to(device), labels.to(device)
+            images, labels = reduce(images, size).to(device), labels.to(device)
             return ResidentSplit(name, images, labels, normalise, self.crop_padding, self.flip)
 
         def test() -> ResidentSplit:

@@ -45,6 +45,7 @@ class Synthetic(ResidentDataset):
         super().__init__(
             validation=validation,
             train_images=train_images,
+            image_size=None,  # they are made at the side that is asked for
             crop_padding=crop_padding,
             flip=flip,
             mean=mean,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nasrun.dataset.options import Deviations, Means, Padding, Validation
+from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.resident import ResidentDataset
 from nasrun.errors import UserError
 from nasrun.limits import Images
@@ -28,6 +28,7 @@ class TorchvisionDataset(ResidentDataset):
         download: bool,
         validation: Validation,
         train_images: Images | None,
+        image_size: ReducedSide | None,
         crop_padding: Padding,
         flip: bool,
         mean: Means,
@@ -36,6 +37,7 @@ class TorchvisionDataset(ResidentDataset):
         super().__init__(
             validation=validation,
             train_images=train_images,
+            image_size=image_size,
             crop_padding=crop_padding,
             flip=flip,
             mean=mean,

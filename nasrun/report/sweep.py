@@ -176,16 +176,17 @@ def summarise(directory: Path) -> None:
         label: [job.directory for job in members if job.error is None]
         for label, members in combinations(jobs).items()
     }
-    methods = sweep_methods.compare(
+    compared = sweep_methods.compare_all(
         {
             label: [job for job in members if job.error is None]
             for label, members in combinations(jobs).items()
         }
     )
     pictures: list[Path] = []
-    if methods is not None:
+    for methods in compared:
         sweep_methods.show(methods, console)
-        pictures = sweep_methods.plot(methods, directory)
+    if compared:
+        pictures = sweep_methods.plot(compared[0], directory)
     for words, plotted in (
         ("the methods are in  ", pictures),
         ("the curves are in   ", sweep_rankings.plot_tau(done, directory)),

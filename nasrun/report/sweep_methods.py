@@ -14,12 +14,37 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics.paired import holm, sign_flip_p
+from nasrun.metrics.power import LEVEL, POWER, pairs_needed
 from nasrun.report.figures import plot_spread
 from nasrun.report.run_files import Job, job_files
 from nasrun.run.layout import SWEEP_METHODS_PICTURE
 
-MEASURES = {"true_accuracy": "true accuracy", "test_accuracy": "test accuracy"}
-"""Metrics and their names; methods are compared by the first one that all jobs have."""
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of results. name: on the screen. factor: from the metric to the unit shown."""
+
+    name: str
+    unit: str
+    factor: float
+    digits: int
+
+
+ACCURACIES = {
+    "true_accuracy": Measure("true accuracy", "points", 100, 2),
+    "test_accuracy": Measure("test accuracy", "points", 100, 2),
+}
+"""Methods that find a network are compared by the first of these that all jobs have."""
+
+RANKINGS = {
+    "kendall": Measure("τ-b", "difference", 1, 3),
+    "partial_macs": Measure("τ given multiply-adds", "difference", 1, 3),
+    "partial_params": Measure("τ given parameters", "difference", 1, 3),
+    "within_macs": Measure("τ-b within thirds by multiply-adds", "difference", 1, 3),
+}
+"""Supernets that rank are compared by each of these that all jobs have."""
+
+MEASURES = ACCURACIES | RANKINGS
 
 CONTROLS = ("search_algo=random", "sampler=uniform")
 """Overrides of the control, against which others are tested; otherwise the first method."""
@@ -34,6 +59,8 @@ class Difference:
 
     n: pairs. mean: over the pairs. low, high: its 95 % interval by Student's t.
     p: of a permutation test, Holm-corrected over all methods.
+    pairs_needed: pairs that would show such a difference with a chance of 80 %, if its mean and
+    deviation are as seen; None: no difference, or too many.
     """
 
     n: int
@@ -41,6 +68,7 @@ class Difference:
     low: float
     high: float
     p: float
+    pairs_needed: int | None
 
 
 @dataclass(frozen=True)
@@ -56,12 +84,19 @@ class Methods:
     differences: dict[str, Difference]
 
 
-def compare(combinations: Mapping[str, Sequence[Job]]) -> Methods | None:
-    """Compare methods; None if no two have enough seeds in common."""
+def compare_all(combinations: Mapping[str, Sequence[Job]]) -> list[Methods]:
+    """Compare methods by each measure that suits; empty if no two have enough seeds in common."""
     jobs = [job for members in combinations.values() for job in members]
-    measure = next((m for m in MEASURES if jobs and all(m in job.metrics for job in jobs)), None)
-    if measure is None:
-        return None
+    shared = [m for m in MEASURES if jobs and all(m in job.metrics for job in jobs)]
+    accuracies = [measure for measure in shared if measure in ACCURACIES]
+    chosen = accuracies[:1] or [measure for measure in shared if measure in RANKINGS]
+    return [
+        methods for measure in chosen if (methods := compare(combinations, measure)) is not None
+    ]
+
+
+def compare(combinations: Mapping[str, Sequence[Job]], measure: str) -> Methods | None:
+    """Compare methods by one measure; None if no two have enough seeds in common."""
     values: dict[str, dict[int, float]] = {}
     for label, members in combinations.items():
         seeds = [(job_files(job.directory).seed, job.metrics[measure]) for job in members]
@@ -91,43 +126,54 @@ def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
     apart = np.array([own - control for own, control in pairs])
     mean = float(apart.mean())
     half = float(scipy.stats.t.ppf(0.975, len(apart) - 1) * scipy.stats.sem(apart))
-    return Difference(len(apart), mean, mean - half, mean + half, p)
+    needed = pairs_needed(mean, float(apart.std(ddof=1)))
+    return Difference(len(apart), mean, mean - half, mean + half, p, needed)
 
 
 def show(methods: Methods, console: Console) -> None:
-    """Show a table; it warns if there are too few seeds to show any difference."""
+    """Show a table; it says how many seeds it takes to show such differences."""
+    measure = MEASURES[methods.measure]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for title in (f"against {escape(methods.control or '(all)')}", "n", "points", "95 %", "p"):
+    control = escape(methods.control or "(all)")
+    for title in (f"against {control}", "n", measure.unit, "95 %", "p", "n needed"):
         table.add_column(title, no_wrap=True)
+
+    def shown(value: float) -> str:
+        return f"{measure.factor * value:+.{measure.digits}f}"
+
     for label, difference in methods.differences.items():
-        interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+        needed = difference.pairs_needed
         table.add_row(
             escape(label),
             str(difference.n),
-            f"{100 * difference.mean:+.2f}",
-            interval,
+            shown(difference.mean),
+            f"{shown(difference.low)} to {shown(difference.high)}",
             f"{difference.p:.2g}",
+            "-" if needed is None else str(needed),
         )
     console.print(table)
     few = min(difference.n for difference in methods.differences.values())
-    words = (
-        f"points of {MEASURES[methods.measure]}, paired by seed; p: permutation test, by Holm for "
-        "all together"
-    )
-    if 2 / 2**few > 0.05:
+    what = f"{measure.unit} of {measure.name}" if measure.factor == 100 else measure.name
+    words = f"{what}, paired by seed; p: permutation test, by Holm for all together"
+    if 2 / 2**few > LEVEL:
         words += f" (over {few} seeds it cannot be below {2 / 2**few:.2g})"
+    words += (
+        f"; n needed: seeds that show a difference of this mean and deviation in {POWER:.0%} of "
+        "such sweeps"
+    )
     console.print(words, highlight=False, soft_wrap=True)
 
 
 def plot(methods: Methods, directory: Path) -> list[Path]:
     """Plot methods.png and .svg: the values of every method."""
+    measure = MEASURES[methods.measure]
     names, key = short(list(methods.values))
     groups = {
-        name: [100 * value for value in values.values()]
+        name: [measure.factor * value for value in values.values()]
         for name, values in zip(names, methods.values.values(), strict=True)
         if values
     }
-    x = f"{MEASURES[methods.measure]} (%)"
+    x = f"{measure.name} (%)" if measure.factor == 100 else measure.name
     return plot_spread(groups, directory / SWEEP_METHODS_PICTURE, x=x, y=key)
 
 

@@ -105,25 +105,36 @@ def distinct(found: Mapping[str, Ranking]) -> dict[str, Values]:
     return {"truth" if alone else f"truth, {name}": truth for name, truth in truths.values()}
 
 
+def without_length(name: str) -> str:
+    """Leave ``trainer.epochs=N`` out of the overrides of a combination."""
+    return " ".join(word for word in name.split() if not word.startswith("trainer.epochs="))
+
+
 def tau_by_epoch(combinations: Mapping[str, Iterable[Path]]) -> dict[str, Points]:
     """Average τ-b at each epoch over the run directories of each combination.
 
-    The interval is ± one sample standard deviation over runs; for a single run its own interval
+    Combinations that differ in ``trainer.epochs`` alone are one line, of which each point is the
+    end of a training of its own; looks into these trainings are left out. The interval is ± one
+    sample standard deviation over runs; for a single run its own interval
     over architectures. Runs without a ranking are skipped.
     """
     found: dict[str, Points] = {}
+    by_name: dict[str, defaultdict[float, list[Estimate]]] = {}
     for name, directories in combinations.items():
-        by_epoch: defaultdict[float, list[Estimate]] = defaultdict(list)
+        line = without_length(name)
+        by_epoch = by_name.setdefault(line, defaultdict(list))
         for directory in directories:
-            for epoch, estimate in job_files(directory).agreement("kendall"):
+            points = job_files(directory).agreement("kendall")
+            for epoch, estimate in points if line == name else points[-1:]:
                 by_epoch[epoch].append(estimate)
+    for name, by_epoch in by_name.items():
         if by_epoch:
             found[name or "all"] = [(e, _together(by_epoch[e])) for e in sorted(by_epoch)]
     return found
 
 
 def plot_tau(combinations: Mapping[str, Sequence[Path]], directory: Path) -> list[Path]:
-    """Plot tau_by_epoch.png and .svg in ``directory``, if any ranking has several epochs."""
+    """Plot tau_by_epoch.png and .svg in ``directory``, if any line has several epochs."""
     points = tau_by_epoch(combinations)
     if not any(len(line) > 1 for line in points.values()):
         return []

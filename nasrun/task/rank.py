@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -24,6 +25,7 @@ from nasrun.report.ranking import (
 )
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
+from nasrun.sampler.base import Sampler, takes_pool
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
 from nasrun.task.rank_also import SecondScorer
@@ -38,10 +40,12 @@ class RankTask(Task):
 
     architectures: the architectures to rank. truth: the evaluator that gives the ground truth.
 
+    train_on: what the supernet trains, the ranked architectures alone (``pool``) or the whole
+    ``space``; without effect on a supernet that is loaded.
     also: a second evaluator of the same supernet, whose scores are compared with the first ones.
     truth_seeds: number of trainings per architecture if the truth is trained. truth_store: folder
     of their results, so that no network is trained twice.
-    epochs: epochs of supernet training after which the ranking is measured, besides the end.
+    epochs: looks into the training: epochs after which the ranking is measured, besides the end.
     resamples, confidence: settings of the bootstrap intervals. top, k: share and number of the best
     architectures in the measures of the top.
     """
@@ -64,6 +68,7 @@ class RankTask(Task):
         confidence: Annotated[float, Field(gt=0, lt=1)],
         top: Annotated[float, Field(gt=0, le=1)],
         k: PositiveInt,
+        train_on: Literal["pool", "space"] = "space",
         also: Evaluator | None = None,
     ) -> None:
         if sorted(set(epochs)) != epochs:
@@ -76,6 +81,7 @@ class RankTask(Task):
             )
         self.architectures = architectures
         self.truth, self.also = truth, also
+        self.train_on = train_on
         self.truth_seeds = truth_seeds
         self.truth_store = truth_store
         self.epochs = epochs
@@ -87,6 +93,8 @@ class RankTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train a supernet, or load the weights ``source``; score, compare, report."""
         space, evaluator = setup.search_space, setup.evaluator
+        if source is None:
+            self.check_sampler(setup.sampler)
         splits = setup.load(run.compute.device)
         setup.check_gates()
         architectures = self.architectures.choose(
@@ -112,6 +120,8 @@ class RankTask(Task):
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.begin()
+        pool = tuple(architectures) if self.train_on == "pool" else None
+        round_ = replace(WHOLE_SPACE, pool=pool)
         scores = Scores(space)
         run.keep("images", SameImages(splits))
         run.keep("scores", scores)
@@ -126,7 +136,7 @@ class RankTask(Task):
                 if len(scores.trials_of(f"{name}/epoch{epoch}")) < len(architectures)
             ]
             if left:  # a continued run may no longer have the supernet of that epoch
-                supernet.train(WHOLE_SPACE, until=epoch)
+                supernet.train(round_, until=epoch)
             for name, way in left:
                 score(way, run, architectures, supernet, f"{name}/epoch{epoch}", epoch, scores)
         supernet.drop()
@@ -139,6 +149,16 @@ class RankTask(Task):
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
         by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
         return report(setup, run, self, architectures, costs, by_epoch, true_scores, also)
+
+    def check_sampler(self, sampler: Sampler) -> None:
+        """Raise UserError if the sampler cannot train the ranked architectures alone."""
+        if self.train_on == "pool" and not sampler.takes_pool:
+            raise MissingCapabilityError(
+                f"sampler {type(sampler).__name__} trains the whole search space, but "
+                "rank.train_on=pool trains the ranked architectures: take rank.train_on=space, or",
+                group="sampler",
+                has=takes_pool,
+            )
 
 
 def values(scores: Scores, name: str, epoch: int) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.stages import reduced, require_size
 from nasrun.values import Problem
@@ -111,15 +112,7 @@ class MBConv(Option):
 
     def module(self, layer: LayerPlan) -> nn.Module:
         hidden = self.expansion * layer.inputs
-        depthwise = nn.Conv2d(
-            hidden,
-            hidden,
-            self.kernel,
-            layer.stride,
-            self.kernel // 2,
-            groups=hidden,
-            bias=False,
-        )
+        depthwise = Depthwise(hidden, self.kernel, layer.stride)
         return nn.Sequential(
             *(Pointwise(layer.inputs, hidden), nn.BatchNorm2d(hidden), nn.ReLU()),
             *(depthwise, nn.BatchNorm2d(hidden), nn.ReLU()),

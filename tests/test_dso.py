@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import CPU, TASK, Images, Recorder, splits, trainer
@@ -22,7 +24,9 @@ from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.training import Training
+from nasrun.values import Architecture
 
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 DEVICE = torch.device("cpu")
 COSTS = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3", "output")
 
@@ -386,3 +390,38 @@ def test_a_supernet_of_learned_gates_is_not_trained_alone_nor_taken(tmp_path, ca
     capsys.readouterr()
     assert main(["search", f"from={run}", "search_algo=dso", f"outputs={tmp_path}"]) == 2
     assert "cannot start from a trained one: leave from= out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_random_control_has_as_many_edges_in_every_block_and_none_that_lead_nowhere(
+    share, monkeypatch
+):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import dso_chance
+
+    space = parts("search_space.levels=4", f"search_space.share={share}").search_space
+    assert isinstance(space, DsoBlock)
+    like = space.canonical(space.sample(np.random.default_rng(0)))
+    rng = np.random.default_rng(1)
+    found = [dso_chance.prune_at_random(space, like, rng) for _ in range(5)]
+    assert len(set(found)) == 5
+    for one in found:
+        assert space.canonical(one) == one
+        start = 0
+        for count in space.sections.values():
+            place = slice(start, start + count)
+            assert sum(one.choices[place]) == sum(like.choices[place])
+            start += count
+    empty = Architecture(space.name, (0,) * len(space.decisions))
+    assert dso_chance.prune_at_random(space, empty, rng) == empty
+
+
+def test_the_overlap_of_survivors_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import dso_chance
+
+    kept = [frozenset({0, 1}), frozenset({1, 2}), frozenset({0, 1, 2, 3})]
+    assert dso_chance.shared(kept) == pytest.approx((1 + 2 + 2) / 3)
+    assert dso_chance.jaccard(kept) == pytest.approx((1 / 3 + 2 / 4 + 2 / 4) / 3)
+    assert dso_chance.hypergeometric(kept, 8) == pytest.approx((4 + 8 + 8) / 8 / 3)
+    assert dso_chance.jaccard([frozenset(), frozenset()]) == 1.0

@@ -89,15 +89,16 @@ def rows_of(jobs: dict[str, list[Job]]) -> list[list[str]]:
 
 def run_all(words: Sequence[str], seeds: str, directory: Path, space: DsoBlock) -> None:
     """Run searches, searches by the penalty alone, and the training of the random blocks."""
-    for name, further in ((SEARCH, []), (PENALTY, ["search_algo.loss_gradient=false"])):
-        place = f"hydra.sweep.dir={directory / FOLDERS[name]}"
-        _run(["search", "-m", *words, *further, f"seed={seeds}", place])
+    sweeps: dict[str, list[str]] = {SEARCH: [], PENALTY: ["search_algo.loss_gradient=false"]}
+    for name, further in sweeps.items():
+        sweep = f"hydra.sweep.dir={directory / FOLDERS[name]}"
+        _run(["search", "-m", *words, *further, f"seed={seeds}", sweep])
+    place = directory / FOLDERS[RANDOM]
+    place.mkdir(exist_ok=True)
     for job in _good(read_jobs(directory / FOLDERS[SEARCH])):
         seed = job_files(job.directory).seed
         assert seed is not None  # every run has one  # noqa: S101
         block = prune_at_random(space, architecture_of(job), np.random.default_rng(seed))
-        place = directory / FOLDERS[RANDOM]
-        place.mkdir(exist_ok=True)
         file = place / f"seed{seed}.txt"
         file.write_text(space.write(block) + "\n")
         run = f"hydra.run.dir={place / str(seed)}"
@@ -129,7 +130,7 @@ if __name__ == "__main__":
     jobs = {name: _good(read_jobs(directory / folder)) for name, folder in FOLDERS.items()}
     columns = ["mean ± s.d. over seeds", "edges left", "1,000 parameters", "test accuracy %"]
     show(f"{directory}", columns, rows_of(jobs))
-    if methods := sweep_methods.compare(jobs):
+    if methods := sweep_methods.compare(jobs, "test_accuracy"):
         sweep_methods.show(methods, Console(width=None if sys.stdout.isatty() else 160))
     if len(jobs[SEARCH]) > 1:
         found = [architecture_of(job) for job in jobs[SEARCH]]

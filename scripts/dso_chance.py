@@ -36,7 +36,7 @@ def prune_at_random(space: DsoBlock, like: Architecture, rng: np.random.Generato
 
 def _first(order: np.ndarray, count: int) -> list[int]:
     """Return off and on for all places, on for the first ``count`` of ``order``."""
-    return (np.argsort(order) < count).astype(int).tolist()
+    return [int(place < count) for place in np.argsort(order)]
 
 
 def _prune_block(space: DsoBlock, wanted: int, rng: np.random.Generator) -> list[int]:

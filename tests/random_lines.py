@@ -206,6 +206,7 @@ SETTINGS = {
     ".dropout_keep": (0.5,),
     ".drop_path_keep": (0.5,),
     ".clip": (0,),
+    ".clip_value": (0.5,),
     ".label_smoothing": (0.1,),
     ".cycle_epochs": (0.3, 1),
     ".warmup_epochs": (0.5, 3),
@@ -251,10 +252,16 @@ def small_run(rng: np.random.Generator) -> list[str]:
     chosen = {**options_of("search"), "dataset": ["digits", "synthetic"]}
     while True:  # many algorithms and samplers want a space of one kind
         words = [one(key, options) for key, options in chosen.items()]
+        if "path_rules=dynas" in words:
+            words.append("trainer.schedule.kind=polynomial")
         config = compose([*words, "effort=smoke", "task=search"])
         with suppress(UserError):
-            build_setup(config).check_algo()
+            setup = build_setup(config)
+            setup.check_algo()
             break
+    if setup.search_algo.learns_gates:  # then no sampler may be named
+        words = [word for word in words if not word.startswith("sampler=")]
+        config.pop("sampler")
     others = []
     for key in flatten(config):
         name = key.rpartition(".")[2]

@@ -86,7 +86,7 @@ def test_what_is_refused():
         words = ["task=search", "sampler=path_dropout", f"sampler.{wrong}"]
         with pytest.raises(UserError, match=wrong.replace("=", " = ")):
             build_setup(compose(words))
-    rules = PathRules(distillation=True, size_power=None, separate_momentum=False)
+    rules = PathRules(gradients="sum", distillation=True, size_power=None, separate_momentum=False)
     with pytest.raises(UserError, match="none can teach another"):
         rules.bind(SPACE, TASK, Streams(0), ghost_batch=4)
 

@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Recorder, schedule, space, train_step, trainer
 
+from nasrun.cli.errors import verdict
+from nasrun.config.build import build_setup
+from nasrun.config.compose import compose
+from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.sandwich import Sandwich
 from nasrun.sampler.uniform import Uniform
@@ -22,7 +26,8 @@ POWER = SizePower(size="params", smallest=4, largest=0.25)
 
 
 def rules(**changes) -> StepRules:
-    options = {"distillation": False, "size_power": None, "separate_momentum": False, **changes}
+    options = {"gradients": "sum", "distillation": False, "size_power": None}
+    options |= {"separate_momentum": False, **changes}
     return PathRules(**options).bind(space(), TASK, Streams(0))
 
 
@@ -111,7 +116,9 @@ def test_every_option_of_one_decision_has_its_own_momentum():
 def test_the_momentum_follows_one_decision_of_the_run():
     found = set()
     for seed in range(30):
-        options = PathRules(distillation=False, size_power=None, separate_momentum=True)
+        options = PathRules(
+            gradients="sum", distillation=False, size_power=None, separate_momentum=True
+        )
         step_rules = options.bind(space(), TASK, Streams(seed))
         found.add(
             next(
@@ -127,24 +134,62 @@ def test_the_momentum_follows_one_decision_of_the_run():
     assert len(found) > 5
 
 
-def test_in_distillation_the_others_learn_the_first():
+@pytest.mark.parametrize("gradients", ["sum", "mean"])
+def test_in_distillation_the_others_learn_the_first(gradients):
+    """Labels are smoothed, the outputs of the teacher are not."""
     search_space, rng = space(), np.random.default_rng(0)
     paths = [search_space.sample(rng).choices for _ in range(3)]
-    training = started(rules(distillation=True), momentum=0.0, weight_decay=0.0, clip=0.0)
+    training = started(
+        rules(distillation=True, gradients=gradients),
+        momentum=0.0,
+        weight_decay=0.0,
+        clip=0.0,
+        label_smoothing=0.2,
+    )
     reference = copy.deepcopy(training.network).train()
     images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
     teacher = reference(images, paths[0])
-    loss = F.cross_entropy(teacher, labels)
+    loss = F.cross_entropy(teacher, labels, label_smoothing=0.2)
     soft = teacher.detach().softmax(1)
     for path in paths[1:]:
         logs = reference(images, path).log_softmax(1)
         loss = loss - (soft * logs).sum(1).mean()
-    (loss / 3).backward()
+    (loss if gradients == "sum" else loss / 3).backward()
     training.network.train()
     train_step(training, images, labels, paths)
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         expected = theirs if theirs.grad is None else theirs - 0.1 * theirs.grad
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
+CALR = "path_rules.size_power={size:params,smallest:4,largest:0.25}"
+TAUGHT = "path_rules.distillation=true"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((CALR,), "trainer.schedule.kind=cosine: set it to polynomial"),
+        ((CALR, "search_algo=darts", "search_space=darts_cell"), "set it to polynomial"),
+        (("path_rules=distillation",), "path_rules.distillation=true: sampler Proportional"),
+        ((TAUGHT, "sampler=uniform"), "largest path comes first"),
+        ((TAUGHT, "sampler=fair", "search_algo=random"), "sampler Fair has no steps"),
+        ((TAUGHT, "search_algo=enas"), "none can teach another"),
+    ],
+)
+def test_rules_that_would_do_nothing_are_refused(words, said):
+    setup = build_setup(compose(["task=search", *words]))
+    with pytest.raises(UserError, match=said) as error:
+        setup.check_algo()
+    if "sampler" in said:
+        assert verdict(error.value)[0].endswith("set it to false, or take sampler=sandwich")
+
+
+@pytest.mark.parametrize(
+    "words", [(CALR, "trainer.schedule.kind=polynomial"), (TAUGHT, "sampler=sandwich")]
+)
+def test_rules_that_do_something_are_taken(words):
+    build_setup(compose(["task=search", *words])).check_algo()
 
 
 @pytest.mark.soak
@@ -175,7 +220,9 @@ def test_equal_sizes_have_the_power_of_the_largest():
 
     scale = space().scales["search"]
     alike = Alike(operations="small", nodes=5, stem="small", search=scale, final=scale)
-    options = PathRules(distillation=False, size_power=POWER, separate_momentum=False)
+    options = PathRules(
+        gradients="sum", distillation=False, size_power=POWER, separate_momentum=False
+    )
     power = options.bind(alike, TASK, Streams(0)).power
     assert power([alike.sample(np.random.default_rng(0)).choices]) == 0.25
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nasrun.metrics.power import noisy, pairs_needed, power_of, simulated_deviations
+from nasrun.metrics.power import noisy, note, pairs_needed, power_of, simulated_deviations
 from nasrun.metrics.ranking import kendall
 
 
@@ -45,3 +45,12 @@ def test_deviations_shrink_with_the_sample() -> None:
     one, _ = simulated_deviations(50, 0.0, 0.0)
     assert one == pytest.approx((2 * 105 / (9 * 50 * 49)) ** 0.5, rel=0.15)
     assert simulated_deviations(200, 0.3, 0.1)[1] < simulated_deviations(50, 0.3, 0.1)[1]
+
+
+def test_the_note_before_a_run() -> None:
+    said = note(50)
+    _, apart = simulated_deviations(50, 0.4, 0.15)
+    assert f"{pairs_needed(0.15, apart)} pairs of runs for a difference of 0.15" in said
+    assert said.startswith("50 architectures: by chance alone τ-b varies by ±0.")
+    one, _ = simulated_deviations(4000, 0.4, 0.05)
+    assert one == pytest.approx(simulated_deviations(1000, 0.4, 0.05)[0] / 2)

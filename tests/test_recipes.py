@@ -84,6 +84,31 @@ def test_the_papers_settings_stand_in_the_recipe():
     assert type(uniform.sampler).__name__ == "Uniform" and uniform.trainer.schedule.spans == "run"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "coasts"),
+    [
+        *(("nao_v2_cifar10", True), ("nao_ws_cifar10", True), ("rank_table6", True)),
+        *(("enas_cifar10", True), ("spos_cifar10", False), ("random_ws_cifar10", False)),
+    ],
+)
+def test_what_the_released_optimisers_do_with_unused_weights_stands_in_the_recipe(recipe, coasts):
+    built = parts(f"experiment={recipe}", task=task_of_recipe(recipe))
+    trainer, retrain = built.trainer, built.retrain.trainer
+    assert trainer.idle_options == ("coast" if coasts else "freeze")
+    if coasts:
+        assert trainer.decay_norm_and_bias and retrain.decay_norm_and_bias
+        assert trainer.schedule.per == retrain.schedule.per == "epoch"
+    if recipe == "enas_cifar10":  # released: l2 of 1e-4 and 2e-4, without a factor of a half
+        assert (trainer.weight_decay, retrain.weight_decay) == (2e-4, 4e-4)
+        assert trainer.clip == retrain.clip == 0  # the clipped gradients are not used
+
+
+def test_dso_clips_each_element():
+    for recipe in ("dso_full_cifar10", "dso_share_imagenet"):
+        trainer = parts(f"experiment={recipe}").trainer
+        assert (trainer.clip, trainer.clip_value) == (0, 2)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """The directory of a finished search, by the command itself."""

@@ -9,6 +9,9 @@ import pytest
 from helpers import space_of
 from scipy.stats import chisquare
 
+from nasrun.cli.main import main
+from nasrun.config.compose import compose
+from nasrun.config.unused import refuse_unused_sampler
 from nasrun.errors import UserError
 from nasrun.sampler.fair import Fair
 from nasrun.sampler.proportional import Proportional
@@ -233,3 +236,24 @@ def test_bins_without_bounds_cover_the_sizes_and_an_empty_range_is_refused():
         )
     with pytest.raises(UserError, match="must be below"):
         SizeBins(size="macs", bins=3, low=2, high=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("search_algo=enas", "sampler=fair"), ("experiment=dso_full_cifar10", "sampler.size=macs")],
+)
+def test_a_sampler_beside_gates_that_are_learned_is_refused(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", *words]) == 2
+    assert "sampler has no part in it; leave it out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sampler_that_a_recipe_names_for_others_is_no_mistake():
+    recipe = ["experiment=shootout_nao_cell", "search_algo=enas"]
+    for words, task in (
+        (recipe, "search"),
+        (["search_algo=random", "sampler=fair"], "search"),
+        (["search_algo=enas", "sampler=fair"], "rank"),
+    ):
+        refuse_unused_sampler(compose([f"task={task}", *words]), words)

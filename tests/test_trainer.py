@@ -16,6 +16,7 @@ from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
+from nasrun.trainer.step_rules import StepRules
 
 
 def supernet(search_space=None, seed: int = 0):
@@ -44,18 +45,141 @@ def test_options_not_sampled_get_no_update_no_decay_and_no_momentum():
     assert 0 < len(drawn) < len(before)
 
 
-def test_several_paths_are_accumulated_into_one_update():
+@pytest.mark.parametrize(("nesterov", "decay_all"), [(False, True), (True, False)])
+def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(nesterov, decay_all):
+    """Equal to the bit: SGD over all weights, whose gradients are zeroed and never dropped."""
+    search_space, rng = space(), np.random.default_rng(0)
+    paths = [search_space.sample(rng).choices for _ in range(3)]
+
+    def started(seed):
+        training = trainer(
+            idle_options="coast", nesterov=nesterov, decay_norm_and_bias=decay_all, clip=0.0
+        ).bind(supernet(search_space, seed), Images(64), CPU, Streams(0))
+        for group in training.updates.optimisers[0].param_groups:
+            group["foreach"] = nesterov  # as torch does on CUDA, there changing gradients in place
+        return training
+
+    training = started(0)
+    training.network.train()
+    reference = copy.deepcopy(training.network)
+    first = {name: p.detach().clone() for name, p in reference.named_parameters()}
+    decayed = [p for p in reference.parameters() if decay_all or p.dim() >= 2]
+    others = [p for p in reference.parameters() if not decay_all and p.dim() < 2]
+    optimiser = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=nesterov,
+    )
+    images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
+    moved_while_idle = 0
+    for step, path in enumerate([paths[0], paths[1], paths[0], paths[2], paths[2], paths[1]]):
+        if step == 3:  # as after a kill: what coasts is known from the state
+            state = copy.deepcopy(training.state_dict())
+            training = started(99)
+            training.load_state_dict(state)
+            training.network.train()
+        optimiser.zero_grad(set_to_none=False)
+        before = [p.detach().clone() for p in reference.parameters()]
+        F.cross_entropy(reference(images, path), labels).backward()
+        optimiser.step()
+        train_step(training, images, labels, [path])
+        for ours, theirs, old in zip(
+            training.network.parameters(), reference.parameters(), before, strict=True
+        ):
+            assert torch.equal(ours, theirs), step
+            assert ours.grad is None
+            idle = theirs.grad is not None and not theirs.grad.any()
+            moved_while_idle += idle and not torch.equal(theirs, old)
+    assert moved_while_idle > 20
+    never = [n for n, p in reference.named_parameters() if p.grad is None]
+    assert never and all(torch.equal(reference.get_parameter(n), first[n]) for n in never)
+
+
+def test_weights_that_coast_add_nothing_to_the_norm_that_is_clipped():
+    search_space, rng = space(), np.random.default_rng(0)
+    paths = [search_space.sample(rng).choices for _ in range(2)]
+    training = trainer(idle_options="coast", clip=0.05).bind(
+        supernet(search_space), Images(64), CPU, Streams(0)
+    )
+    training.network.train()
+    reference = copy.deepcopy(training.network)
+    wide = [p for p in reference.parameters() if p.dim() >= 2]
+    narrow = [p for p in reference.parameters() if p.dim() < 2]
+    groups = [{"params": wide, "weight_decay": 1e-3}, {"params": narrow}]
+    optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
+    for path in (*paths, *paths):
+        optimiser.zero_grad(set_to_none=False)
+        F.cross_entropy(reference(images, path), labels).backward()
+        assert torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.05) > 0.05
+        optimiser.step()
+        train_step(training, images, labels, [path])
+    for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("idle_options", ["freeze", "coast"])
+def test_a_look_ahead_moves_all_weights_as_the_next_step_does(idle_options):
+    search_space, rng = space(), np.random.default_rng(0)
+    first, second = search_space.sample(rng), search_space.sample(rng)
+    training = trainer(idle_options=idle_options, clip=0.0).bind(
+        supernet(search_space), Images(64), CPU, Streams(0)
+    )
+    batch = next(Images(64).train_batches(16, streams=Streams(0)))
+    training.network.train()
+    for _ in range(2):
+        train_step(training, *batch, [first.choices])
+    other = copy.deepcopy(training.network)
+    moved = training.batch_gradients.add(*batch, [second.choices], training.position)
+    training.look_ahead()
+    ahead = [p.detach().clone() for p in training.network.parameters()]
+    training.network.load_state_dict(other.state_dict())
+    training.update(training.batch_gradients.add(*batch, [second.choices], training.position), None)
+    assert moved.isfinite().all()
+    for ours, theirs in zip(training.network.parameters(), ahead, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_what_coasts_is_known_by_its_momentum():
+    with pytest.raises(UserError, match="idle_options=coast needs a momentum above 0"):
+        trainer(idle_options="coast", momentum=0.0)
+
+
+def test_each_element_of_the_gradient_is_clipped_before_the_decay():
+    network = space().network(space().sample(np.random.default_rng(0)), TASK, "search")
+    training = trainer(clip=0.0, clip_value=0.01, momentum=0.0, weight_decay=0.5).bind(
+        network, Images(64), CPU, Streams(0)
+    )
+    reference = copy.deepcopy(network).train()
+    images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
+    F.cross_entropy(reference(images), labels).backward()
+    network.train()
+    train_step(training, images, labels, None)
+    clipped = 0
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        decay = 0.5 * theirs if theirs.dim() >= 2 else 0
+        expected = theirs - 0.1 * (theirs.grad.clamp(-0.01, 0.01) + decay)
+        torch.testing.assert_close(ours, expected)
+        clipped += int((theirs.grad.abs() > 0.01).sum())
+    assert clipped > 20
+
+
+@pytest.mark.parametrize("gradients", ["sum", "mean"])
+def test_several_paths_are_accumulated_into_one_update(gradients):
     search_space, rng = space(), np.random.default_rng(0)
     paths = [search_space.sample(rng).choices for _ in range(3)]
     batch = next(Images(64).train_batches(16, streams=Streams(0)))
     training = trainer(momentum=0.0, clip=0.0, weight_decay=0.0).bind(
-        supernet(search_space), Images(64), CPU, Streams(0)
+        *(supernet(search_space), Images(64), CPU, Streams(0)),
+        rules=StepRules(gradients=gradients),
     )
     reference = copy.deepcopy(training.network).train()
     training.network.train()
-    train_step(training, *batch, paths)
-    loss = sum(F.cross_entropy(reference(batch[0], path), batch[1]) for path in paths) / 3
-    loss.backward()
+    measured = train_step(training, *batch, paths)
+    loss = sum(F.cross_entropy(reference(batch[0], path), batch[1]) for path in paths)
+    assert measured[0].item() == pytest.approx(loss.item() / 3, rel=1e-5)
+    (loss if gradients == "sum" else loss / 3).backward()
     for ours, theirs in zip(training.network.parameters(), reference.parameters(), strict=True):
         expected = theirs if theirs.grad is None else theirs - 0.1 * theirs.grad
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
@@ -179,6 +303,21 @@ def test_schedules():
         [0.01, 0.05, 0.1, 0.1]
     )
     assert schedule(kind="constant").learning_rate(99, 100, 10) == 0.1
+
+
+def test_a_rate_that_changes_once_an_epoch():
+    """Known: (lr - lr_end) (1 + cos(pi e / E)) / 2 + lr_end in all steps of epoch e of E."""
+    cosine = schedule(lr=0.025, lr_end=0.001, per="epoch")
+    for step in range(70):
+        expected = 0.001 + 0.024 * (1 + math.cos(math.pi * (step // 7) / 10)) / 2
+        assert cosine.learning_rate(step, 70, 7) == pytest.approx(expected)
+    restarts = schedule(lr=0.05, cycle_epochs=2, cycle_factor=2, per="epoch")
+    rates = [restarts.learning_rate(step, 42, 7) for step in range(0, 42, 7)]
+    assert rates == pytest.approx([0.05, 0.025, 0.05, 0.05 * (2 + 2**0.5) / 4, 0.025, rates[5]])
+    assert restarts.learning_rate(13, 42, 7) == rates[1]
+    warm = schedule(kind="linear", lr=0.1, warmup_epochs=0.5, per="epoch")
+    assert warm.learning_rate(5, 100, 10) == warm.learning_rate(9, 100, 10) == 0.1
+    assert warm.learning_rate(10, 100, 10) == warm.learning_rate(19, 100, 10) < 0.1
 
 
 def test_drop_path_keeps_expectation_and_grows_with_depth_and_time():

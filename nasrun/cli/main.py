@@ -212,6 +212,7 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     from nasrun.cli.launch import launched
     from nasrun.config.compose import plain
     from nasrun.config.prune import leave_out
+    from nasrun.config.unused import refuse_unused_sampler
     from nasrun.run.lock import Lock
 
     if job_name():
@@ -223,6 +224,7 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
         sys.stderr.write(f"nasrun: note: the recipe's {names} mean nothing to the chosen option\n")
     if settings.get("resume") not in ("never", "auto"):
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
+    refuse_unused_sampler(settings, own_overrides())
     directory = Path(HydraConfig.get().runtime.output_dir).absolute()
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)

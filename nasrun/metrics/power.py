@@ -21,6 +21,15 @@ POWER = 0.8
 MAX_PAIRS = 100_000
 """Upper bound of the pairs that are worth naming."""
 
+GAPS = (0.15, 0.05)
+"""Differences of τ-b that the note speaks of; Balanced NAO, Tables 2 and 6: 0.04 to 0.14."""
+
+USUAL_TAU = 0.4
+"""τ-b around which the note is simulated; supernets of papers lie between 0.2 and 0.7."""
+
+MAX_SIMULATED = 1000
+"""Architectures of the largest sample that is simulated; deviations of larger ones follow 1/√n."""
+
 
 def power_of(difference: float, deviation: float, pairs: int, level: float = LEVEL) -> float:
     """Return the chance that the paired t-test, two-sided, finds a true mean difference.
@@ -57,6 +66,20 @@ def pairs_needed(
     return high
 
 
+def note(architectures: int) -> str:
+    """Tell, before a run, how much its τ-b will depend on chance and what a comparison takes."""
+    alone, _ = simulated_deviations(architectures, USUAL_TAU, GAPS[0])
+    takes = []
+    for gap in GAPS:
+        _, apart = simulated_deviations(architectures, USUAL_TAU, gap)
+        takes.append(f"{pairs_needed(gap, apart)} pairs of runs for a difference of {gap:g}")
+    return (
+        f"{architectures:,} architectures: by chance alone τ-b varies by ±{1.96 * alone:.2f} "
+        f"(95 %); two methods are told apart by {' and '.join(takes)}, at least "
+        f"({POWER:.0%} power, τ-b near {USUAL_TAU:g}, simulated)"
+    )
+
+
 @lru_cache(maxsize=64)
 def simulated_deviations(
     architectures: int, tau: float, difference: float, samples: int = 200
@@ -69,12 +92,15 @@ def simulated_deviations(
     """
     rng = np.random.default_rng(0)
     taus = np.empty((samples, 2))
+    simulated = min(architectures, MAX_SIMULATED)
     for sample in taus:
-        truth = rng.standard_normal(architectures)
+        truth = rng.standard_normal(simulated)
         sample[:] = [
             kendall(noisy(truth, wanted, rng), truth) for wanted in (tau, tau + difference)
         ]
-    return float(taus[:, 0].std(ddof=1)), float((taus[:, 1] - taus[:, 0]).std(ddof=1))
+    factor = math.sqrt(simulated / architectures)
+    one, apart = taus[:, 0].std(ddof=1), (taus[:, 1] - taus[:, 0]).std(ddof=1)
+    return factor * float(one), factor * float(apart)
 
 
 def noisy(truth: npt.NDArray[Any], tau: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:

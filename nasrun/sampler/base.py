@@ -18,12 +18,19 @@ def takes_pool(sampler: type) -> bool:
     return bool(getattr(sampler, "takes_pool", False))
 
 
+def has_teacher(sampler: type) -> bool:
+    """Return whether the first path of each step of a class of samplers can teach the others."""
+    return bool(getattr(sampler, "has_teacher", False))
+
+
 class Sampler(ABC):
     """A rule that samples the gates of every step anew."""
 
     gate_kind: GateKind = "path"
     takes_pool: bool = True
     """Whether the sampler can train only a pool of architectures, not the whole space."""
+    has_teacher: bool = False
+    """Whether a step has several paths on the same images, the largest architecture first."""
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
         """Raise UserError if the rule has no meaning in ``space``."""

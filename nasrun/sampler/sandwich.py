@@ -17,10 +17,12 @@ from nasrun.values import Architecture, Problem
 class Sandwich(Sampler):
     """Trains the largest, the smallest and ``random`` further paths in one update.
 
-    The largest comes first, so that ``trainer.distillation=true`` makes it the teacher of the
+    The largest comes first, so that ``path_rules.distillation=true`` makes it the teacher of the
     others. size: what "largest" means.
     Source: slimmable networks (Yu and Huang, ICCV 2019), BigNAS (Yu et al., ECCV 2020).
     """
+
+    has_teacher = True
 
     def __init__(self, *, random: Annotated[int, Field(ge=0, le=1000)], size: SizeName) -> None:
         self.random = random

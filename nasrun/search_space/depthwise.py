@@ -16,15 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDE_KERNEL = 5
-"""Kernels from this side on gain on maps larger than the kernel too, pixels (measured)."""
-
-WIDE_KERNEL_POSITIONS = 64
-"""Positions of the largest maps on which they do, 8×8 (measured)."""
-
-WIDE_KERNEL_BATCH = 32
-"""Images of the smallest batch with which they do (measured)."""
-
 
 class Depthwise(nn.Conv2d):
     """Depthwise k×k convolution without bias: [B, C, H, W] -> [B, C, ceil(H / stride), ...].
@@ -69,12 +60,8 @@ def gains(shape: torch.Size, kernel: int, stride: int, dilation: int) -> bool:
     """
     if dilation > 1:
         return stride == 1 or stride % dilation == 0
-    batch, _, height, width = shape
-    positions = height * width
-    if positions <= (kernel - 1 if stride == 1 else kernel) ** 2:
-        return True
-    wide = kernel >= WIDE_KERNEL and batch >= WIDE_KERNEL_BATCH
-    return wide and positions <= WIDE_KERNEL_POSITIONS
+    # On larger maps the products of all pairs take as long as oneDNN's fast code, or longer.
+    return shape[2] * shape[3] <= (kernel - 1 if stride == 1 else kernel) ** 2
 
 
 class DepthwiseFunction(torch.autograd.Function):
@@ -154,7 +141,7 @@ def _taps(
 
 
 def _remainders(x: Tensor, dilation: int) -> Tensor:
-    """Make an image of the positions of each remainder: [B, C, H, W] -> [d d B, C, H / d, W / d].
+    """Make an image of each remainder's positions: [B, C, H, W] -> [d d B, C, H / d, W / d].
 
     Sides are padded to multiples of the dilation d, with zeros.
     """

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasrun.search_space.depthwise import Depthwise
+
 
 def remove_affine(module: nn.Module) -> None:
     """Remove the learned scale and shift from all batch norms of ``module``."""
@@ -85,19 +87,9 @@ class SeparableConv(Operation):
 
     def module(self, channels: int, stride: int) -> nn.Module:
         def once(stride: int) -> list[nn.Module]:
-            padding = self.dilation * (self.kernel - 1) // 2
             return [
                 nn.ReLU(),
-                nn.Conv2d(
-                    channels,
-                    channels,
-                    self.kernel,
-                    stride,
-                    padding,
-                    self.dilation,
-                    groups=channels,
-                    bias=False,
-                ),
+                Depthwise(channels, self.kernel, stride, self.dilation),
                 Pointwise(channels, channels),
                 nn.BatchNorm2d(channels),
             ]

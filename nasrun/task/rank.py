@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 from nasrun.architectures.samples import Architectures
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, scores_a_supernet
+from nasrun.metrics import power
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
 from nasrun.report.ranking import (
@@ -120,6 +121,7 @@ class RankTask(Task):
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.begin()
+        run.say(power.note(len(architectures)))
         pool = tuple(architectures) if self.train_on == "pool" else None
         round_ = replace(WHOLE_SPACE, pool=pool)
         scores = Scores(space)

@@ -17,7 +17,7 @@ from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery
-from nasrun.sampler.base import Sampler, takes_pool
+from nasrun.sampler.base import Sampler, has_teacher, takes_pool
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
@@ -100,7 +100,10 @@ class Setup:
         return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
 
     def check_gates(self) -> None:
-        """Raise UserError if the sampler sets gates that the search space does not take."""
+        """Raise UserError if the sampler sets gates that the search space does not take.
+
+        Or if a rule of the steps would do nothing with that sampler and schedule.
+        """
         kind, kinds = self.sampler.gate_kind, self.search_space.gate_kinds
         if kind not in kinds:
             raise UserError(
@@ -109,6 +112,22 @@ class Setup:
             )
         self.sampler.check(self.search_space)
         self.warm_up.check(self.search_space)
+        self._check_size_power()
+        if self.path_rules.distillation and not self.sampler.has_teacher:
+            raise MissingCapabilityError(
+                f"path_rules.distillation=true: sampler {type(self.sampler).__name__} has no steps "
+                "in which the largest path comes first and can teach others: set it to false, or",
+                group="sampler",
+                has=has_teacher,
+            )
+
+    def _check_size_power(self) -> None:
+        kind = self.trainer.schedule.kind
+        if self.path_rules.size_power is not None and kind != "polynomial":
+            raise UserError(
+                "path_rules.size_power is the power of a polynomial schedule, but "
+                f"trainer.schedule.kind={kind}: set it to polynomial, or leave size_power=null"
+            )
 
     def gates(
         self,
@@ -145,17 +164,8 @@ class Setup:
         algo.check(self.search_space)
         if not algo.learns_gates:
             self.check_gates()
-        elif self.warm_up.epochs:
-            raise UserError(
-                f"warm_up.epochs={self.warm_up.epochs:g}: search_algo {name} sets the gates of "
-                "every step itself; set warm_up.epochs=0"
-            )
-        elif not self.evaluator.needs_supernet:
-            raise MissingCapabilityError(
-                f"search_algo {name} learns its gates while a supernet trains",
-                group="evaluator",
-                has=scores_a_supernet,
-            )
+        else:
+            self._check_learner(name)
         if algo.trains_pool and not self.sampler.takes_pool:
             raise MissingCapabilityError(
                 f"sampler {type(self.sampler).__name__} trains the whole search space, but "
@@ -163,6 +173,26 @@ class Setup:
                 group="sampler",
                 has=takes_pool,
             )
+
+    def _check_learner(self, name: str) -> None:
+        """Raise UserError over what means nothing to the algorithm ``name``, which learns gates."""
+        if self.warm_up.epochs:
+            raise UserError(
+                f"warm_up.epochs={self.warm_up.epochs:g}: search_algo {name} sets the gates of "
+                "every step itself; set warm_up.epochs=0"
+            )
+        if not self.evaluator.needs_supernet:
+            raise MissingCapabilityError(
+                f"search_algo {name} learns its gates while a supernet trains",
+                group="evaluator",
+                has=scores_a_supernet,
+            )
+        if self.path_rules.distillation:
+            raise UserError(
+                f"path_rules.distillation=true: search_algo {name} trains a single path or mixture "
+                "a step, so none can teach another; set it to false"
+            )
+        self._check_size_power()
 
     def check_networks(self, problem: Problem, architecture: Architecture | None = None) -> None:
         """Build the stand-alone networks once, before anything trains.

@@ -20,6 +20,8 @@ class Schedule(BaseModel):
     power: exponent of the polynomial schedule, lr_end + (lr - lr_end) (1 - t / T)^power.
     decay: factor of the exponential schedule, applied once per epoch.
     warmup_epochs: epochs at the start in which the rate rises linearly from 0.
+    per: ``step``: the rate changes at each step; ``epoch``: after the warm-up it is in all steps of
+    an epoch what it is in the first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,7 @@ class Schedule(BaseModel):
     power: Strength
     decay: float = Field(gt=0, le=1)
     warmup_epochs: Epochs
+    per: Literal["step", "epoch"] = "step"
 
     def learning_rate(
         self, step: int, steps: int, steps_per_epoch: int, power: float | None = None
@@ -44,6 +47,8 @@ class Schedule(BaseModel):
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return self.lr * (step + 1) / warmup
+        if self.per == "epoch":
+            step = max(step // steps_per_epoch * steps_per_epoch, warmup)
         step, steps = step - warmup, max(steps - warmup, 1)
         if self.kind == "constant":
             return self.lr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -33,10 +33,16 @@ class TrainerSettings:
     auxiliary_weight: Strength
     cutout: Annotated[int, Field(ge=0, le=4096)]
     log_every: Count
+    clip_value: Strength = 0.0
+    idle_options: Literal["freeze", "coast"] = "freeze"
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=true needs a momentum above 0")
+        if self.idle_options == "coast" and self.momentum == 0:
+            raise UserError(
+                "idle_options=coast needs a momentum above 0, which tells what has been trained"
+            )
 
     @property
     def auxiliary(self) -> bool:

@@ -70,12 +70,14 @@ class BatchGradients:
         position: StepPosition,
         inputs: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Add the gradients of the mean loss over all paths and microbatches to ``grad``.
+        """Add the gradients of the loss over all paths and microbatches to ``grad``.
+
+        The loss is a mean over the images, and a sum or mean over the paths (``StepRules``).
 
         images: [B, C, H, W]. labels: [B]. gates: one for each path; None: the network needs no
         gates.
         inputs: the only tensors that get gradients, computed without noise; None: all weights that
-        are used. Returns the mean (loss, accuracy) [2].
+        are used. Returns the mean (loss, accuracy) [2] over images and paths.
         Raises UserError if the memory is short and the batch must not be split further; ghost
         batches are never split.
         """
@@ -93,13 +95,15 @@ class BatchGradients:
                 for microbatch, answers, trained in microbatches(
                     images, labels, paths, self.images_at_once, self.rules.ghost_batch
                 ):
-                    share = len(microbatch) / len(images) / len(trained)
+                    images_share = len(microbatch) / len(images)
+                    share = images_share / len(trained)
+                    factor = share if self.rules.gradients == "mean" else images_share
                     targets = answers
                     for path in trained:
                         with self.compute.autocast():
                             logits = self.network(microbatch, *path)
                         loss = self._loss(logits, targets)
-                        torch.autograd.backward(loss * share, inputs=inputs)
+                        torch.autograd.backward(loss * factor, inputs=inputs)
                         if self.rules.distillation and targets is answers:
                             targets = logits.detach().float().softmax(1)
                         correct = (logits.detach().argmax(1) == answers).float().mean()
@@ -148,7 +152,9 @@ class BatchGradients:
         return loss
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.settings.label_smoothing
+        """Return the mean cross entropy; labels: classes [B], or their probabilities [B, K]."""
+        soft = labels.is_floating_point()  # the outputs of a teacher, which are smooth already
+        smoothing = 0.0 if soft else self.settings.label_smoothing
         return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
     def _halve_images_at_once(self, batch: int, position: StepPosition) -> None:

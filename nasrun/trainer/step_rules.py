@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
@@ -36,6 +37,7 @@ class StepRules:
     """The rules that a training step follows for its paths.
 
     distillation: the first path learns the labels, the others its soft outputs (Sandwich).
+    gradients: how the gradients of a step's paths on the same images become one.
     power: gives the exponent of the polynomial schedule for the paths of a step; None: the
     schedule's own.
     momentum: gives the index of the momentum buffer that an update uses; None: there is only one.
@@ -47,6 +49,7 @@ class StepRules:
     """
 
     distillation: bool = False
+    gradients: Literal["sum", "mean"] = "sum"
     power: Callable[[Sequence[Gates]], float] | None = None
     momentum: Callable[[Sequence[Gates]], int] | None = None
     momenta: int = 1
@@ -58,6 +61,8 @@ class StepRules:
 class PathRules:
     """Settings of the rules; ``bind`` turns them into the rules of a step in a search space.
 
+    gradients: ``sum``: the gradients of a step's paths add up (FairNAS, BigNAS); ``mean``: their
+    mean. One path a step, or a path for each ghost batch: no difference.
     distillation: in-place distillation (Yu and Huang 2019, BigNAS 2020).
     size_power: the complexity-aware learning rate of DYNAS (CVPR 2025), from 4 to 1/4 by
     parameters. separate_momentum: whether each option of one decision has its own momentum; the
@@ -65,8 +70,14 @@ class PathRules:
     """
 
     def __init__(
-        self, *, distillation: bool, size_power: SizePower | None, separate_momentum: bool
+        self,
+        *,
+        gradients: Literal["sum", "mean"],
+        distillation: bool,
+        size_power: SizePower | None,
+        separate_momentum: bool,
     ) -> None:
+        self.gradients = gradients
         self.distillation = distillation
         self.size_power = size_power
         self.separate_momentum = separate_momentum
@@ -91,17 +102,16 @@ class PathRules:
         power = None
         if self.size_power is not None:
             power = power_by_size(self.size_power, space, problem, streams)
+        rules = StepRules(self.distillation, self.gradients, power, ghost_batch=ghost_batch)
         if not self.separate_momentum:
-            return StepRules(self.distillation, power, ghost_batch=ghost_batch)
+            return rules
         last = space.decisions[-1].kind  # "op" in spaces whose nodes choose operations and inputs
         among = [i for i, decision in enumerate(space.decisions) if decision.kind == last]
         chosen = among[int(streams.numpy("momentum").integers(len(among)))]
-        return StepRules(
-            self.distillation,
-            power,
-            lambda paths: (path_of(paths[0][chosen : chosen + 1]) or (0,))[0],
-            len(space.decisions[chosen].options),
-            ghost_batch,
+        return replace(
+            rules,
+            momentum=lambda paths: (path_of(paths[0][chosen : chosen + 1]) or (0,))[0],
+            momenta=len(space.decisions[chosen].options),
         )
 
 

@@ -1,7 +1,9 @@
-"""Gradient descent for supernets: only weights that were used in a step change."""
+"""Gradient descent for supernets, whose steps use some of the weights only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,10 +18,14 @@ class Updates:
     """The optimiser of one network.
 
     momenta: number of momentum buffers of each weight; an update uses and changes one of them.
+    A weight that a step has not used is idle: by ``idle_options=freeze`` it stays as it is; by
+    ``coast`` its gradient is 0 once it was trained, so that it decays and follows its momentum.
     """
 
     def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:
-        self.clip = settings.clip
+        self.clip, self.clip_value = settings.clip, settings.clip_value
+        self.coast, self.nesterov = settings.idle_options == "coast", settings.nesterov
+        self._zeros: dict[Tensor, Tensor] = {}  # gradients of idle weights
         self.parameters = list(network.parameters())
         decay_all = settings.decay_norm_and_bias
         self.groups = [
@@ -43,19 +49,44 @@ class Updates:
         """Clip the gradients, step, and forget them, for the parameters that have one.
 
         Options that were not sampled have no gradient, so they get no update, no decay and no
-        momentum. The optimiser receives only the others; a supernet has thousands of parameters.
+        momentum, unless they coast. The optimiser receives only the others; a supernet has
+        thousands of parameters.
         """
         optimiser = self.optimisers[momentum]
-        active = [[p for p in group if p.grad is not None] for group in self.groups]
+        used = [p for group in self.groups for p in group if p.grad is not None]
+        if self.clip_value > 0:
+            nn.utils.clip_grad_value_(used, self.clip_value)
         if self.clip > 0:
-            nn.utils.clip_grad_norm_(active[0] + active[1], self.clip)
-        for group, parameters in zip(optimiser.param_groups, active, strict=True):
-            group["params"], group["lr"] = parameters, lr
-        optimiser.step()
+            nn.utils.clip_grad_norm_(used, self.clip)
+        with self._idle_gradients():
+            active = [[p for p in group if p.grad is not None] for group in self.groups]
+            for group, parameters in zip(optimiser.param_groups, active, strict=True):
+                group["params"], group["lr"] = parameters, lr
+            optimiser.step()
         for group, parameters in zip(optimiser.param_groups, self.groups, strict=True):
             group["params"] = parameters
-        for parameter in active[0] + active[1]:
+        for parameter in used:
             parameter.grad = None
+
+    @contextmanager
+    def _idle_gradients(self) -> Iterator[None]:
+        """Give a gradient of zeros to the idle weights that coast, and take it away at the end.
+
+        A weight has been trained if it has a momentum buffer, which is a part of the state.
+        """
+        idle = [p for p in self.parameters if self.coast and p.grad is None and self._trained(p)]
+        for parameter in idle:
+            if parameter not in self._zeros:
+                self._zeros[parameter] = torch.zeros_like(parameter, requires_grad=False)
+            parameter.grad = self._zeros[parameter]
+        yield
+        for parameter in idle:
+            parameter.grad = None
+        if idle and self.nesterov:  # on CUDA torch then adds to the gradients in their place
+            torch._foreach_zero_([self._zeros[parameter] for parameter in idle])
+
+    def _trained(self, parameter: Tensor) -> bool:
+        return any(parameter in optimiser.state for optimiser in self.optimisers)
 
     @torch.no_grad()
     def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:
@@ -65,19 +96,20 @@ class Updates:
         value, in the order of the network's parameters.
         """
         optimiser, moved = self.optimisers[0], []
-        for group in optimiser.param_groups:
-            for parameter in group["params"]:
-                if not parameter.requires_grad:
-                    continue
-                moved.append((parameter, parameter.detach().clone()))
-                if parameter.grad is None:
-                    continue
-                step = parameter.grad + group["weight_decay"] * parameter
-                velocity = optimiser.state.get(parameter, {}).get("momentum_buffer")
-                if velocity is not None:
-                    step = step + group["momentum"] * velocity
-                parameter.sub_(lr * step)
-                parameter.grad = None
+        with self._idle_gradients():
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    if not parameter.requires_grad:
+                        continue
+                    moved.append((parameter, parameter.detach().clone()))
+                    if parameter.grad is None:
+                        continue
+                    step = parameter.grad + group["weight_decay"] * parameter
+                    velocity = optimiser.state.get(parameter, {}).get("momentum_buffer")
+                    if velocity is not None:
+                        step = step + group["momentum"] * velocity
+                    parameter.sub_(lr * step)
+                    parameter.grad = None
         order = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         return sorted(moved, key=lambda pair: order[id(pair[0])])
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.dso_block.plan import KERNELS
 from nasrun.search_space.dso_block.wiring import (
     CONVOLUTION_COUNT,
@@ -45,9 +46,8 @@ def operation(index: int, channels: int) -> nn.Sequential:
     layers: list[nn.Module]
     if kind < CONVOLUTION_COUNT:
         kernel = KERNELS[OPERATION_NAMES[kind]]
-        padding = kernel // 2
         layers = [
-            nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False),
+            Depthwise(channels, kernel),
             Pointwise(channels, channels),
         ]
     elif OPERATION_NAMES[kind].startswith("max"):

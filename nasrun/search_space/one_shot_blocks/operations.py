@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.operation import OPERATIONS as COMMON
 from nasrun.search_space.operation import Operation, Pointwise
 
@@ -28,10 +29,7 @@ class NormSeparableConv(Operation):
 
     def module(self, channels: int, stride: int) -> nn.Module:
         def half(stride: int) -> list[nn.Module]:
-            padding = self.kernel // 2
-            depthwise = nn.Conv2d(
-                channels, channels, self.kernel, stride, padding, groups=channels, bias=False
-            )
+            depthwise = Depthwise(channels, self.kernel, stride)
             return [*norm_relu(channels), depthwise, Pointwise(channels, channels)]
 
         return nn.Sequential(*half(stride), *half(1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.spos.plan import BlockPlan
 
@@ -27,15 +28,7 @@ class ConvPlan:
     def convolution(self) -> nn.Conv2d:
         if self.kernel == 1:
             return Pointwise(self.inputs, self.outputs, self.stride)
-        return nn.Conv2d(
-            self.inputs,
-            self.outputs,
-            self.kernel,
-            self.stride,
-            self.kernel // 2,
-            groups=self.inputs,
-            bias=False,
-        )
+        return Depthwise(self.inputs, self.kernel, self.stride)
 
 
 class ConvNorm(nn.Sequential):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasrun.search_space.depthwise import depthwise
 from nasrun.search_space.spos.layers import ConvPlan
 
 
@@ -67,11 +68,9 @@ class SlicedConv(nn.Module):
     def __init__(self, plan: ConvPlan) -> None:
         super().__init__()
         self.stride, self.depthwise = plan.stride, plan.kernel > 1
-        self.padding = plan.kernel // 2
         self.weight = plan.convolution().weight
 
     def forward(self, x: Tensor, outputs: int) -> Tensor:
-        channels = x.shape[1]
-        weight = self.weight[:outputs] if self.depthwise else self.weight[:outputs, :channels]
-        groups = channels if self.depthwise else 1
-        return F.conv2d(x, weight, None, self.stride, self.padding, groups=groups)
+        if self.depthwise:
+            return depthwise(x, self.weight[:outputs], self.stride)
+        return F.conv2d(x, self.weight[:outputs, : x.shape[1]], None, self.stride)

@@ -49,6 +49,16 @@ def test_the_penalty_alone_ends_at_exactly_zero_and_stays_there():
     assert apg.values.tolist() == [0.0, 0.0]
 
 
+def test_without_a_gradient_an_edge_dies_after_a_known_number_of_steps():
+    """Of the penalty 0.03 after 42 steps, and of a tenth of it after some hundreds."""
+    for penalty, known in ((0.03, 42), (0.003, 342)):
+        apg, steps = solver(), 0
+        while apg.values.item() > 0:
+            step(apg, [0.0], penalty)
+            steps += 1
+        assert steps == known
+
+
 def test_what_is_masked_never_comes_back():
     apg, mask = solver(2), torch.tensor([1, 0])
     apg.close(mask)

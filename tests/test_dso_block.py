@@ -47,8 +47,12 @@ def test_the_papers_counts():
     assert 9.85e6 < cost.params < 10.05e6  # "about 9.9 M"
     supernet = space(**cifar).supernet(CIFAR)
     learned = sum(p.numel() for p in supernet.parameters() if p.requires_grad)
-    fixed = 8 * 16 * (48 + 96 + 192)  # a scale for each channel of each operation
-    assert learned == cost.params - fixed == 9_987_994
+    widths = 48 + 96 + 192
+    # A scale for each channel of: operations and output of the blocks, shortcuts of the first of
+    # each stage, the four operations of the reductions, stem, head.
+    fixed = 8 * (16 + 1) * widths + widths + 2 * (96 + 192) + 48 + 192
+    assert learned == cost.params - fixed
+    assert cost.params - 8 * 16 * widths == 9_987_994
 
 
 def test_each_decision_has_a_name_of_its_own_that_tells_its_edge():

@@ -159,3 +159,30 @@ def test_no_curves_without_rankings(tmp_path: Path) -> None:
     ((_, undefined), _) = sweep_rankings.tau_by_epoch({"": [tmp_path / "1"]})["all"]
     assert math.isnan(undefined.value)
     assert len(sweep_rankings.plot_tau({"": [tmp_path / "1"]}, tmp_path)) == 2
+
+
+@pytest.mark.soak
+def test_dso_control(tmp_path: Path) -> None:
+    """Three seeds that keep the same five edges of 28, and are 0 to 3 points better than chance."""
+    choices = {"dso": [], "penalty": [], "random": range(28, 32)}
+    best = [8, 20, 21, 22, 23]  # edges of blocks; what a penalty alone leaves is empty
+    for folder, kept in {**choices, "dso": best}.items():
+        for seed, points in enumerate((0, 0.01, 0.03)):
+            run = tmp_path / folder / str(seed)
+            run.mkdir(parents=True)
+            opened = [int(place in kept) for place in range(32)]
+            result = {
+                "status": "done",
+                "overrides": [],
+                "architecture": {"space": "dso_block", "choices": opened},
+                "params": 1000 * len(kept),
+                "test_accuracy": 0.8 + (points if folder == "dso" else 0),
+            }
+            (run / "result.json").write_text(json.dumps(result))
+            (run / "run.json").write_text(json.dumps({"seed": seed}))
+    text = printed("dso_control.py", "--of", str(tmp_path), "effort=smoke")
+    assert "DSO-NAS 5.0 ± 0.0 (n=3) 5.0 ± 0.0 (n=3) 81.33 ± 1.53 (n=3)" in text
+    assert "penalty alone 0.0 ± 0.0 (n=3) 0.0 ± 0.0 (n=3) 80.00 ± 0.00 (n=3)" in text
+    assert "DSO-NAS 3 +1.33 -2.46 to +5.13" in text
+    assert "DSO-NAS 5.00 1.000 0.005" in text  # p is 1 / 201, the least that it can be
+    assert "any of 28 edges 0.89" in text  # 25 / 28

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nasrun.budget.candidates import Candidates
+from nasrun.dataset.base import Split, Splits
 from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
@@ -57,6 +58,10 @@ class SearchAlgo(ABC):
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
         """Raise UserError if the algorithm has no meaning in ``space``."""
+
+    def training_images(self, splits: Splits) -> Split:
+        """Return the images that the weights of the supernet learn from in this search."""
+        return splits.train
 
     def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
         """Make the supernet for the search, initialised from torch's default generator.

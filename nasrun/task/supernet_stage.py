@@ -128,7 +128,8 @@ class SupernetStage:
         trainer, space = setup.trainer, setup.search_space
         setup.check_supernet(splits.problem)
         rounds = setup.search_algo.rounds if search is not None else 1
-        epoch = splits.train.steps_per_epoch(trainer.batch_size)
+        images = splits.train if search is None else setup.search_algo.training_images(splits)
+        epoch = images.steps_per_epoch(trainer.batch_size)
         steps = rounds * trainer.epochs * epoch
         ghost_batch = learner = None
         if search is None or not setup.search_algo.learns_gates:
@@ -138,7 +139,7 @@ class SupernetStage:
                 GateContext(
                     space,
                     splits.problem,
-                    train=splits.train,
+                    train=images,
                     held_out=splits.validation,
                     batch_size=trainer.batch_size,
                     steps=steps,
@@ -160,7 +161,7 @@ class SupernetStage:
         )
         return trainer.bind(
             supernet,
-            splits.train,
+            images,
             run.compute,
             run.streams.sub("supernet"),
             rounds=rounds,

@@ -168,11 +168,12 @@ class AlgoCase:
     def context(self, space: SearchSpace, streams: Streams) -> GateContext:
         """The context of gates that are learned with ``trainer``."""
         splits, size = self.splits, self.trainer.batch_size
-        epoch = splits.train.steps_per_epoch(size)
+        images = self.algo.training_images(splits)
+        epoch = images.steps_per_epoch(size)
         return GateContext(
             space=space,
             problem=splits.problem,
-            train=splits.train,
+            train=images,
             held_out=splits.validation,
             batch_size=size,
             steps=self.trainer.epochs * epoch,
@@ -190,7 +191,8 @@ class AlgoCase:
         with own.default("supernet"):
             supernet = self.algo.supernet(self.space, problem, auxiliary=self.trainer.auxiliary)
         rules = replace(StepRules(), learner=learner)
-        return search, self.trainer.bind(supernet, self.splits.train, CPU, own, rules=rules)
+        images = self.algo.training_images(self.splits)
+        return search, self.trainer.bind(supernet, images, CPU, own, rules=rules)
 
     @cached_property
     def trained(self) -> tuple[list[tuple[State, State]], State, Training[Supernet]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nasrun.budget.candidates import Candidates
 from nasrun.budget.latency import Latency
-from nasrun.dataset.base import Batch
+from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.limits import Epochs, Strength
 from nasrun.search_algo.base import BlockHistory
@@ -28,7 +28,8 @@ from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, Running
 from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
-AdaptiveCosts = Literal["none", "mac", "latency"]
+Adaptive = Literal["flops", "mac", "latency", "none"]
+StepsInTurn = Annotated[int, Field(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +37,28 @@ class Dso(LearnedAlgo):
     """DSO-NAS (Zhang et al., arXiv 1811.01567), by its released code.
 
     pretrain_epochs: epochs of the complete network, before any gate learns.
-    learn_on: images that the gates learn from.
+    ratio: x weight steps, then y steps of the gates, of every x + y steps of the search.
+    learn_on: images that the gates learn from: held out, or all images, and the weights as well.
+    loss_gradient: whether the loss moves the gates; otherwise the penalty alone does.
     lr, momentum, clip, non_negative: settings of APG-NAG.
     penalty: γ; 0: nothing is removed.
     prune_epochs: epochs between two prunings.
-    adaptive_flops: whether γ depends on the size of the block (Eq. 9).
-    adaptive_costs: costs by which γ depends on the operation (Eq. 10): ``mac`` or latency.
+    adaptive: what γ depends on: the size of the block (``flops``, Eq. 9), or the cost of the
+    operation (``mac`` or latency, Eq. 10); alternatives, as in the released code.
     mac: the memory access of each operation relative to the largest.
     """
 
     pretrain_epochs: Epochs
+    ratio: tuple[StepsInTurn, StepsInTurn]
     learn_on: LearnOn
+    loss_gradient: bool
     lr: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)]
     clip: Strength
     non_negative: bool
     penalty: Strength
     prune_epochs: Annotated[float, Field(gt=0, le=1_000_000)]
-    adaptive_flops: bool
-    adaptive_costs: AdaptiveCosts
+    adaptive: Adaptive
     mac: dict[str, PositiveFloat]
     latency: Latency
 
@@ -72,14 +76,16 @@ class Dso(LearnedAlgo):
                 group="search_space",
                 has=is_binary,
             )
-        adaptive = self.adaptive_flops or self.adaptive_costs != "none"
-        if adaptive and not isinstance(space, OperationLevels):
+        if self.adaptive != "none" and not isinstance(space, OperationLevels):
             raise MissingCapabilityError(
                 f"search_algo: {space.name} has no levels of operations whose costs could be "
-                "weighed: set adaptive_flops=false and adaptive_costs=none, or",
+                "weighed: set adaptive=none, or",
                 group="search_space",
                 has=has_operation_levels,
             )
+
+    def training_images(self, splits: Splits) -> Split:
+        return splits.train if self.learn_on == "held_out" else splits.train_and_validation()
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> SparseGates:
         return SparseGates(self, context)
@@ -90,17 +96,21 @@ class Dso(LearnedAlgo):
         if not isinstance(space, OperationLevels):
             return None
         costs: list[Costs] | None = None
-        if self.adaptive_costs == "mac":
+        if self.adaptive == "mac":
             costs = [self.mac] * len(space.sections)
-        elif self.adaptive_costs == "latency":
+        elif self.adaptive == "latency":
             costs = latency_costs(
                 space, context.problem, lambda layer: self.latency.time(layer, context.compute)
             )
-        return Penalty(space, self.penalty, device, by_flops=self.adaptive_flops, costs=costs)
+        by_flops = self.adaptive == "flops"
+        return Penalty(space, self.penalty, device, by_flops=by_flops, costs=costs)
 
 
 class SparseGates(ArchitectureLearner):
     """Learns a value λ for every on-off decision by APG-NAG; a decision with λ = 0 stays closed.
+
+    Steps and epochs are those of the weights. The gates' own steps come in between, after the
+    weights' steps that ``ratio`` names, each with a batch of its own and at fixed weights.
 
     history: for each pruning the step and the multiply-adds of each block after it.
     """
@@ -117,16 +127,18 @@ class SparseGates(ArchitectureLearner):
             non_negative=algo.non_negative,
         )
         self.first = round(algo.pretrain_epochs * context.steps_per_epoch)
-        if self.first >= context.steps:
+        if self.first + algo.ratio[0] > context.steps:
             raise UserError(
                 f"search_algo.pretrain_epochs={algo.pretrain_epochs:g} leaves nothing of "
-                "trainer.epochs to search in, which counts both: raise trainer.epochs"
+                "trainer.epochs to search in, which counts both: the gates learn after "
+                f"{algo.ratio[0]} steps of the weights; raise trainer.epochs"
             )
         self.prune_every = max(round(algo.prune_epochs * context.steps_per_epoch), 1)
         split = context.held_out if algo.learn_on == "held_out" else context.train
         self.batches = Batches(split, context.batch_size, context.streams)
         self.penalty = algo.make_penalty(context)
         self.history: list[tuple[int, list[int]]] = []
+        self._training: Gradients | None = None
         self.measured = RunningMeans()
         self._open([1] * count)
         self._record(self.first)
@@ -143,15 +155,31 @@ class SparseGates(ArchitectureLearner):
 
     def learn_before(self, step: int, batch: Batch, training: Gradients) -> None:
         searched = step - self.first
-        if searched < 0:
-            return
-        if searched and searched % self.prune_every == 0:
+        self._training = training
+        if searched > 0 and searched % self.prune_every == 0:
             self.prune(step)
+
+    def learn_after(self, step: int) -> None:
+        """Take the gates' steps of the ratio, if the weights' steps of it are complete."""
+        weight_steps, own_steps = self.algo.ratio
+        groups, rest = divmod(step + 1 - self.first, weight_steps)
+        if groups < 1 or rest:
+            return
+        for index in range((groups - 1) * own_steps, groups * own_steps):
+            self._learn(index)
+
+    def _learn(self, index: int) -> None:
+        """Take one step of the gates, the one after ``index`` others."""
         if not any(self.opened):
             return
-        measured = training.gradients(
-            *self.batches.batch_of_step(step), self._gates(self.apg.values), [self.apg.values]
-        )
+        measured: Tensor | None = None
+        if self.algo.loss_gradient:
+            assert self._training is not None  # learn_before came first  # noqa: S101
+            measured = self._training.gradients(
+                *self.batches.batch_of_step(index), self._gates(self.apg.values), [self.apg.values]
+            )
+        else:
+            self.apg.values.grad = torch.zeros_like(self.apg.values)
         gradient = self.apg.values.grad
         skip = self.context.compute.on_nonfinite == "skip"
         if skip and gradient is not None and not gradient.isfinite().all():
@@ -159,7 +187,8 @@ class SparseGates(ArchitectureLearner):
             return
         penalty = self.penalty.strengths_of(self.apg.values) if self.penalty else self.algo.penalty
         self.apg.step(penalty, self._mask)
-        self.measured.add(measured)
+        if measured is not None:
+            self.measured.add(measured)
 
     def gates(self, step: int) -> list[Gates]:
         return [self._gates(self.apg.values.detach())]

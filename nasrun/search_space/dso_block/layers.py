@@ -50,7 +50,7 @@ def _block_layers(stage: Stage, wiring: Wiring, *, first: bool) -> list[Layer]:
 def stage_layers(stage: Stage) -> Mapping[str, Layer]:
     """The operations of a block of that stage and its output's convolution, by name."""
     builds: dict[str, Callable[[], nn.Module]] = {
-        name: partial(operation, index, stage.channels, fixed_scale=False)
+        name: partial(operation, index, stage.channels)
         for index, name in enumerate(OPERATION_NAMES)
     }
     builds[OUTPUT] = partial(Pointwise, stage.channels, stage.channels)

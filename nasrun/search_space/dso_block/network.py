@@ -40,7 +40,7 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> n
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def operation(index: int, channels: int, *, fixed_scale: bool) -> nn.Sequential:
+def operation(index: int, channels: int) -> nn.Sequential:
     """Build depthwise and pointwise convolution or pool, BN, ReLU: [B, C, H, W] -> same shape."""
     kind = index % len(OPERATION_NAMES)
     layers: list[nn.Module]
@@ -54,10 +54,7 @@ def operation(index: int, channels: int, *, fixed_scale: bool) -> nn.Sequential:
         layers = [nn.MaxPool2d(3, 1, 1)]
     else:
         layers = [nn.AvgPool2d(3, 1, 1, count_include_pad=False)]
-    norm = nn.BatchNorm2d(channels)
-    if fixed_scale:
-        norm.weight.requires_grad_(False)
-    return nn.Sequential(*layers, norm, nn.ReLU())
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU())
 
 
 def stem(plan: StagePlan) -> nn.Sequential:
@@ -81,16 +78,11 @@ class Block(nn.Module):
     in the first block of a stage. If no edge is left, the block is its shortcut.
     """
 
-    def __init__(
-        self, channels: int, wiring: Wiring, edges: Edges, *, first: bool, fixed_scales: bool
-    ) -> None:
+    def __init__(self, channels: int, wiring: Wiring, edges: Edges, *, first: bool) -> None:
         super().__init__()
         self.edges = edges
         self.operations = nn.ModuleDict(
-            {
-                str(node.index): operation(node.index, channels, fixed_scale=fixed_scales)
-                for node in wiring.nodes
-            }
+            {str(node.index): operation(node.index, channels) for node in wiring.nodes}
         )
         self.outputs = nn.ModuleDict(
             {str(node.index): Pointwise(channels, channels) for node in wiring.nodes if node.output}
@@ -182,18 +174,16 @@ class BlockStack(Network):
         reductions: Sequence[Sequence[bool]],
         *,
         auxiliary: bool,
-        fixed_scales: bool = False,
     ) -> None:
         """Build the stack.
 
         places: places of the decisions of each block, then of each reduction.
-        fixed_scales: the batch norms of the operations shift but do not scale.
         """
         super().__init__()
         self.plan, self.edges, self.places = plan, edges, places
         self.stem = stem(plan)
         self.blocks = nn.ModuleList(
-            Block(stage.channels, wiring, edges, first=first, fixed_scales=fixed_scales)
+            Block(stage.channels, wiring, edges, first=first)
             for (stage, first), wiring in zip(plan.blocks(), wirings, strict=True)
         )
         self.reductions = nn.ModuleList(
@@ -263,9 +253,16 @@ class BlockNetwork(BlockStack):
 class BlockSupernet(BlockStack, Supernet):
     """The complete network: images and a gate for each edge -> logits [B, K].
 
-    The weights have the names that they have in a stand-alone network. The scales of
-    batch norms are fixed, so that only the gate scales an edge (released code).
+    The weights have the names that they have in a stand-alone network. The scales of all
+    batch norms stay 1, so that only the gate scales an edge (paper; the released code learns those
+    of a block's output, of the stem and of the head).
     """
+
+    def _initialise(self) -> None:
+        super()._initialise()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.requires_grad_(False)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         """Yield modules of edges to outputs and of reductions; several edges feed an operation."""

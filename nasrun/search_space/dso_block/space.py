@@ -174,7 +174,6 @@ class DsoBlock(SearchSpace):
             self.places,
             *self._wirings((1,) * len(self.decisions)),
             auxiliary=auxiliary,
-            fixed_scales=True,
         )
 
     def network(

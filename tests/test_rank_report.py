@@ -252,6 +252,22 @@ def test_ranks_are_whole_in_words_where_they_are_whole() -> None:
     assert words["best true rank of the top one"] == "1.5"
 
 
+def test_strata_follow_their_architectures(sample: dict[str, Any]) -> None:
+    """Where each architecture is a stratum of its own, every resample is the sample itself."""
+    words: dict[str, Any] = {"resamples": 5, "rng": np.random.default_rng(0)}
+    report = compare(**sample, **words, strata=list(range(N)))
+    for measure in report.measures:
+        value = measure.estimate.value
+        assert (measure.estimate.low, measure.estimate.high) == pytest.approx((value, value))
+    seeds = [sample["truth"], sample["scores"]]
+    ceiling = noise_ceiling(seeds, **words, strata=list(range(N)))["kendall"]
+    assert (ceiling.low, ceiling.high) == pytest.approx((ceiling.value, ceiling.value))
+    # By the true size: the least accurate third of the architectures is its own stratum.
+    strata = (np.argsort(np.argsort(sample["truth"], kind="stable")) // (N // 3)).tolist()
+    best = compare(**sample, resamples=50, rng=np.random.default_rng(0), strata=strata)
+    assert best["kendall"].low > compare(**sample, **words | {"resamples": 50})["kendall"].low
+
+
 def test_the_generator_decides(sample: dict[str, Any]) -> None:
     first, again, other = (
         compare(**sample, resamples=5, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)

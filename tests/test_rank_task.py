@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,13 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         )
         # the sizes are those of the published networks, not of the narrow supernet
         assert int(row["params"]) == published.cost(architecture, images, "final").params
+    for name in ("params", "macs"):
+        bias = report["size_bias"][name]
+        assert bias["kendall"]["value"] == result[f"size_bias_{name}"]
+        assert sum(bias["steps"]) == pytest.approx(1)
+    assert Path("run/size_bias.png").stat().st_size > 5000
     shown = capsys.readouterr().out
+    assert "steps by third" in shown
     assert "one ground-truth seed against another" in shown
     assert "too few to tell two methods apart" in shown
     for name in ("ranking", "tau_by_epoch"):
@@ -307,16 +315,26 @@ def test_samples(macro: SearchSpace) -> None:
         assert len({macro.canonical(architecture) for architecture in found}) == len(found)
         return np.log([macro.cost(architecture, images).params for architecture in found])
 
-    assert len(sizes(All().choose(macro, images, rng))) == 3969  # the published number
-    uniform = sizes(Uniform(count=60).choose(macro, images, rng))
-    diverse = sizes(BySize(count=60, size="params", strata=6, drawn=600).choose(macro, images, rng))
+    assert (
+        len(sizes(All().choose(macro, images, rng).architectures)) == 3969
+    )  # the published number
+    uniform = sizes(Uniform(count=60).choose(macro, images, rng).architectures)
+    by_size = BySize(count=60, size="params", strata=6, drawn=600).choose(macro, images, rng)
+    diverse = sizes(by_size.architectures)
+    assert by_size.strata is not None and Counter(by_size.strata).keys() == set(range(6))
+    by_stratum = [
+        [s for s, i in zip(diverse, by_size.strata, strict=True) if i == k] for k in range(6)
+    ]
+    assert all(max(a) < min(b) for a, b in pairwise(by_stratum))
     alike = SimilarSize(count=60, size="params", quantile=0.5, drawn=600)
-    similar = sizes(alike.choose(macro, images, rng))
+    similar = sizes(alike.choose(macro, images, rng).architectures)
     assert similar.std() < 0.3 * uniform.std()
     assert diverse.std() > 1.2 * uniform.std()
     quantiles = [
         sizes(
-            SimilarSize(count=20, size="params", quantile=q, drawn=300).choose(macro, images, rng)
+            SimilarSize(count=20, size="params", quantile=q, drawn=300)
+            .choose(macro, images, rng)
+            .architectures
         ).mean()
         for q in (0, 0.5, 1)
     ]

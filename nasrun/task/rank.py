@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from nasrun.architectures.samples import Architectures
+from nasrun.architectures.samples import Architectures, Chosen
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, scores_a_supernet
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
+from nasrun.metrics.size_bias import size_bias
 from nasrun.report.ranking import (
     RankedArchitectures,
     plot_ranking,
@@ -23,16 +24,22 @@ from nasrun.report.ranking import (
     say_ranking,
     write_ranking,
 )
+from nasrun.report.size_bias import SizeBiasReport
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.sampler.base import Sampler, takes_pool
+from nasrun.search_space.base import SizeName
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
 from nasrun.task.rank_also import SecondScorer
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
+from nasrun.task.size_steps import steps_by_size
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 from nasrun.values import Architecture, Cost
+
+BIAS_SIZES: tuple[SizeName, ...] = ("params", "macs")
+"""Sizes to which a bias of the ranking is measured."""
 
 
 class RankTask(Task):
@@ -97,9 +104,10 @@ class RankTask(Task):
             self.check_sampler(setup.sampler)
         splits = setup.load(run.compute.device)
         setup.check_gates()
-        architectures = self.architectures.choose(
+        chosen = self.architectures.choose(
             space, splits.problem, run.streams.numpy("architectures")
         )
+        architectures = chosen.architectures
         if len(architectures) < 3:
             raise UserError(
                 f"a ranking needs three architectures at least, not {len(architectures)}"
@@ -148,7 +156,12 @@ class RankTask(Task):
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
         by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
-        return report(setup, run, self, architectures, costs, by_epoch, true_scores, also)
+        steps: dict[str, list[float]] = {}
+        if trained := supernet.trained_gates(round_):
+            for name in BIAS_SIZES:
+                size = space.sizer(name, splits.problem, truth.scale)
+                steps[name] = steps_by_size(space, size, architectures, *trained)
+        return report(setup, run, self, chosen, costs, by_epoch, true_scores, also, steps)
 
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise UserError if the sampler cannot train the ranked architectures alone."""
@@ -196,16 +209,17 @@ def report(
     setup: Setup,
     run: Run,
     wanted: RankTask,
-    architectures: Sequence[Architecture],
+    chosen: Chosen,
     costs: Sequence[Cost],
     scores: Mapping[int, Sequence[float]],
     true_scores: TrueScores,
     also: SecondScorer | None,
+    steps: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """Compare scores with truth; write the tables and pictures, and show the result."""
     epochs = list(scores)
     ranked = RankedArchitectures(
-        [setup.search_space.write(architecture) for architecture in architectures],
+        [setup.search_space.write(architecture) for architecture in chosen.architectures],
         np.array([cost.params for cost in costs]),
         np.array([cost.macs for cost in costs]),
         true_scores,
@@ -229,6 +243,7 @@ def report(
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=run.streams.numpy("bootstrap", epoch),
+                strata=chosen.strata,
             )
         except UserError as error:  # all scores are tied if the supernet has learned nothing yet
             if epoch == epochs[-1]:
@@ -243,15 +258,34 @@ def report(
             resamples=min(wanted.resamples, 200),
             confidence=wanted.confidence,
             rng=run.streams.numpy("ceiling"),
+            strata=chosen.strata,
         )
-    second = also.compare(scores, truth, wanted, run.streams) if also is not None else None
-    write_ranking(run, reports, ceiling, second)
+    second = (
+        also.compare(scores, truth, wanted, run.streams, chosen.strata)
+        if also is not None
+        else None
+    )
     last = scores[epochs[-1]]
+    sizes: dict[str, Any] = {name: getattr(ranked, name) for name in BIAS_SIZES}
+    biases = {
+        name: size_bias(
+            *(last, truth, size),
+            resamples=min(wanted.resamples, 200),
+            confidence=wanted.confidence,
+            rng=run.streams.numpy("bootstrap/size_bias", index),
+            strata=chosen.strata,
+        )
+        for index, (name, size) in enumerate(sizes.items())
+    }
+    bias = SizeBiasReport(biases, steps)
+    write_ranking(run, reports, ceiling, second, bias)
+    bias.plot(run, last, truth, sizes)
     plot_ranking(run, reports, last, truth, ranked.params)
     if second is not None:
         second.plot(run, last, truth, ranked.params)
-    result = run.finish(ranking_result(reports[epochs[-1]], ceiling, last, truth, second))
+    result = run.finish(ranking_result(reports[epochs[-1]], ceiling, last, truth, second, bias))
     say_ranking(run, reports, ceiling)
+    bias.say(run)
     if second is not None:
         second.say(run)
     return result

@@ -107,6 +107,12 @@ class SupernetStage:
         # An interrupted scoring may leave changed statistics, so the state is saved before.
         self.run.checkpoint()
 
+    def trained_gates(self, round_: Round) -> tuple[GatesOfStep, int] | None:
+        """Return the gates of each step of a round, and their number; None if it was loaded."""
+        if self.training is None or self.loaded:
+            return None
+        return self._gates(round_, self.training), self.training.steps_per_round
+
     def say_health(self) -> None:
         """Show the health report, if there is one."""
         if self.health is not None:

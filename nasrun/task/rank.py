@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nasrun.architectures.samples import Architectures, Chosen
+from nasrun.dataset.base import Splits
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, scores_a_supernet
+from nasrun.limits import Images
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
 from nasrun.metrics.size_bias import size_bias
@@ -28,10 +30,11 @@ from nasrun.report.size_bias import SizeBiasReport
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.sampler.base import Sampler, takes_pool
-from nasrun.search_space.base import SizeName
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
 from nasrun.task.rank_also import SecondScorer
+from nasrun.task.rank_progress import Progress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.size_steps import steps_by_size
@@ -53,6 +56,8 @@ class RankTask(Task):
     truth_seeds: number of trainings per architecture if the truth is trained. truth_store: folder
     of their results, so that no network is trained twice.
     epochs: looks into the training: epochs after which the ranking is measured, besides the end.
+    every: epochs of training between two measurements of tau-b on a fixed sample; 0: none.
+    progress_sample, progress_images: its architectures, and the images at most for each.
     resamples, confidence: settings of the bootstrap intervals. top, k: share and number of the best
     architectures in the measures of the top.
     """
@@ -76,6 +81,9 @@ class RankTask(Task):
         top: Annotated[float, Field(gt=0, le=1)],
         k: PositiveInt,
         train_on: Literal["pool", "space"] = "space",
+        every: NonNegativeInt = 0,
+        progress_sample: Annotated[int, Field(ge=3, le=1000)] = 30,
+        progress_images: Annotated[Images, Field(ge=2)] = 200,
         also: Evaluator | None = None,
     ) -> None:
         if sorted(set(epochs)) != epochs:
@@ -89,6 +97,8 @@ class RankTask(Task):
         self.architectures = architectures
         self.truth, self.also = truth, also
         self.train_on = train_on
+        self.every = every
+        self.progress_sample, self.progress_images = progress_sample, progress_images
         self.truth_seeds = truth_seeds
         self.truth_store = truth_store
         self.epochs = epochs
@@ -125,6 +135,8 @@ class RankTask(Task):
         scorer = evaluator.bind(space, splits, run.compute, run.streams)
         also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
+        if self.every and source is None:
+            supernet.progress = self.progress(truth, architectures, space, splits, run)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.begin()
@@ -162,6 +174,32 @@ class RankTask(Task):
                 size = space.sizer(name, splits.problem, truth.scale)
                 steps[name] = steps_by_size(space, size, architectures, *trained)
         return report(setup, run, self, chosen, costs, by_epoch, true_scores, also, steps)
+
+    def progress(
+        self,
+        truth: GroundTruth,
+        architectures: Sequence[Architecture],
+        space: SearchSpace,
+        splits: Splits,
+        run: Run,
+    ) -> Progress:
+        """Bind the measurement of progress; raises UserError if the truth is not known yet."""
+        rng = run.streams.numpy("progress")
+        count = min(self.progress_sample, len(architectures))
+        chosen = rng.choice(len(architectures), size=count, replace=False)
+        sample = [architectures[index] for index in sorted(chosen.tolist())]
+        known = truth.known(sample)
+        if known is None:
+            raise UserError(
+                f"rank.every={self.every}: the truth is not known while the supernet trains, as "
+                "rank.truth_store lacks some of its networks: set rank.every=0 in a first run, or "
+                "take evaluator@rank.truth=table"
+            )
+        return Progress(
+            *(space, splits, run, sample, known.mean(0)),
+            every=self.every,
+            images=self.progress_images,
+        )
 
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise UserError if the sampler cannot train the ranked architectures alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import space_of
 
 from nasrun.metrics.size_bias import SizeBias, rank_errors, size_bias, unbiased_kendall
+from nasrun.report.size_bias import SizeBiasReport
 from nasrun.sampler.proportional import Proportional
 from nasrun.streams import Streams
 from nasrun.task.size_steps import steps_by_size
@@ -97,3 +99,13 @@ def test_steps_by_size_are_those_that_the_sampler_gives(exponent: float) -> None
     assert sum(shares) == pytest.approx(1)
     assert shares == pytest.approx(expected.tolist(), abs=0.04)
     assert all(map(math.isnan, steps_by_size(space, size, pool, gates, 100)))
+
+
+def test_equal_sizes_have_no_bias_and_a_report_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    found = size_bias([1, 2, 3, 4], [2, 1, 4, 3], [5, 5, 5, 5], resamples=5, rng=rng)
+    report = SizeBiasReport({"params": found}, {"params": [math.nan] * 3})
+    content = json.loads(json.dumps(report.to_json(), allow_nan=False))["params"]
+    assert content["slope"]["value"] is None and content["thirds"] == [None, 0, None]
+    assert content["steps"] == [None] * 3 and content["unbiased"] is None
+    assert report.result() == {}

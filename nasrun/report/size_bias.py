@@ -20,6 +20,9 @@ from nasrun.report.figures import MIN_RASTER_POINTS
 from nasrun.run.layout import SIZE_BIAS_PICTURE
 from nasrun.run.run import Run
 
+MIN_LOG_RATIO = 4
+"""Ratio of the largest to the smallest size above which the axis is logarithmic."""
+
 WORDS = {"params": "parameters", "macs": "multiply-adds"}
 
 
@@ -89,6 +92,8 @@ class SizeBiasReport:
         sizes: Mapping[str, npt.ArrayLike],
     ) -> None:
         """Plot size_bias.png and .svg: rank error against each size, with the terciles' means."""
+        from matplotlib.ticker import LogLocator, NullFormatter  # slow to import
+
         errors = rank_errors(scores, truth)
         with house_style():
             figure = new_figure(2 * COLUMN_INCHES, 2.6)
@@ -108,9 +113,11 @@ class SizeBiasReport:
                     inside = size[third == index]
                     if len(inside):
                         axes.hlines(mean, inside.min(), inside.max(), color="C1", linewidth=2)
-                axes.set_xscale("log")
-                for axis_format in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-                    axis_format("{x:g}")
+                if size.max() > MIN_LOG_RATIO * size.min():
+                    axes.set_xscale("log")
+                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.xaxis.set_major_formatter("{x:g}")
                 axes.set_xlabel(f"{WORDS[name]} (M)")
                 axes.set_title(f"τ-b {in_words(self.biases[name].kendall)}", loc="left", fontsize=7)
             panels[0].set_ylabel("rank error (% of ranks)")

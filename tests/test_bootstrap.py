@@ -163,6 +163,37 @@ def test_resamples_without_a_value_do_not_count() -> None:
     assert tied["tau"].to_json() == {"value": None, "low": None, "high": None}
 
 
+def test_strata_keep_their_counts_and_one_stratum_is_none() -> None:
+    strata = [2, 0, 1, 0, 2, 0, 0, 1]
+    seen = []
+
+    def counts(stratum: Any, value: Any) -> dict[str, float]:
+        seen.append(np.bincount(stratum).tolist())
+        return {"sum": float(value.sum())}
+
+    values = np.arange(8.0)
+    rng = np.random.default_rng(0)
+    bootstrap(counts, strata, values, resamples=50, rng=rng, strata=strata)
+    assert seen == [[4, 2, 2]] * 51
+    plain, one = (
+        bootstrap(counts, strata, values, resamples=50, rng=np.random.default_rng(0), strata=of)
+        for of in (None, [7] * 8)
+    )
+    assert plain == one
+
+
+def test_the_interval_of_a_stratified_mean_is_that_of_the_values_within_strata() -> None:
+    """Strata that differ by far: var = sum of w^2 s^2 / n over strata, not the variance of all."""
+    rng = np.random.default_rng(1)
+    strata = np.repeat([0, 1, 2], [20, 60, 120])
+    values = 100.0 * strata + rng.standard_normal(200)
+    found = bootstrap(
+        lambda x: {"mean": float(x.mean())}, values, resamples=2000, rng=rng, strata=list(strata)
+    )["mean"]
+    variance = sum((strata == s).sum() * values[strata == s].var() for s in range(3)) / 200**2
+    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.1)
+
+
 def test_no_resamples_no_interval() -> None:
     found = bootstrap(tau_of, [1, 2, 3], [1, 3, 2], resamples=0, rng=np.random.default_rng(0))
     assert found["tau"].to_json() == {"value": pytest.approx(1 / 3), "low": None, "high": None}

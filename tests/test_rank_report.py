@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nasrun.errors import UserError
 from nasrun.metrics import (
@@ -27,6 +29,137 @@ from nasrun.metrics import (
 )
 
 N = 60
+
+
+def random_sample(n: int, ties: bool) -> dict[str, Any]:
+    """Scores, truth and sizes of ``n`` architectures; with ties, many of each are equal."""
+    rng = np.random.default_rng(n)
+    params = rng.permutation(n) * 100 + 1
+    truth = 0.5 + rng.permutation(n) / (4 * n)
+    scores = truth + rng.permutation(n) / (2 * n)
+    macs = params + rng.permutation(n)
+    if ties:
+        truth, scores = np.round(truth, 2), np.round(scores, 1)
+        params, macs = params // (30 * n) + 1, macs // (20 * n) + 1
+    return {"scores": scores, "truth": truth, "params": params, "macs": macs}
+
+
+def tau(a: Any, b: Any) -> float:
+    """Of numbers that no short type holds, by scipy."""
+    x, y = (np.asarray(v, dtype=np.float64) for v in (a, b))
+    return float(stats.kendalltau(x, y).statistic) if len(x) > 1 else math.nan
+
+
+def rho(a: Any, b: Any) -> float:
+    x, y = stats.rankdata(a), stats.rankdata(b)
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else math.nan
+
+
+def given(xy: float, xz: float, yz: float) -> float:
+    rest = (1 - xz**2) * (1 - yz**2)
+    return (xy - xz * yz) / math.sqrt(rest) if rest > 1e-12 else math.nan
+
+
+def pairs_alike(x: Any, y: Any) -> float:
+    """Share of the pairs i < j that both order alike, by its definition, a row at a time."""
+    n = len(x)
+    rows = ((x[i] >= x[i + 1 :]) == (y[i] >= y[i + 1 :]) for i in range(n - 1))
+    return sum(int(np.count_nonzero(row)) for row in rows) / (n * (n - 1) // 2)
+
+
+def places(values: Any, k: int) -> tuple[list[int], list[int], int]:
+    """The indices above the k-th highest, those equal to it, and how many of these are among k."""
+    order = np.argsort(-np.asarray(values), kind="stable")
+    edge = values[order[k - 1]]
+    above = [int(i) for i in order if values[i] > edge]
+    return above, [int(i) for i in order if values[i] == edge], k - len(above)
+
+
+def expected_least(loss: Any, scores: Any, k: int) -> float:
+    """Least loss among the k highest scores: the mean over all choices among equal ones."""
+    above, tied, left = places(scores, k)
+    sure = min((float(loss[i]) for i in above), default=math.inf)
+    rest = sorted(float(loss[i]) for i in tied)
+    count = len(rest)
+    if left == 1:
+        return fmean(min(sure, value) for value in rest)
+    every = math.comb(count, left)
+    ways = (math.comb(count - 1 - j, left - 1) for j in range(count - left + 1))
+    return sum(way / every * min(sure, value) for way, value in zip(ways, rest, strict=False))
+
+
+def top_shared(x: Any, y: Any, k: int) -> float:
+    chances = []
+    for values in (x, y):
+        above, tied, left = places(values, k)
+        chances.append(dict.fromkeys(above, 1.0) | dict.fromkeys(tied, left / len(tied)))
+    first, second = chances
+    return sum(chance * second.get(index, 0.0) for index, chance in first.items()) / k
+
+
+def by_definition(scores: Any, truth: Any, params: Any, macs: Any) -> dict[str, float]:
+    """Every measure of a report, by scipy or its definition, from the values themselves."""
+    n = len(scores)
+    true_rank = 1 + n - np.searchsorted(np.sort(truth), truth, "right")
+    found = {
+        "kendall": tau(scores, truth),
+        "pairwise_accuracy": pairs_alike(scores, truth),
+        "spearman": rho(scores, truth),
+        "sparse_kendall": tau(scores, np.floor(truth * 1000 + 1e-6)),
+        "precision_at_top_0.1": top_shared(scores, truth, max(1, round(0.1 * n))),
+    }
+    for k in (k for k in (1, 10) if k < n):
+        found[f"best_rank_at_{k}"] = expected_least(true_rank, scores, k)
+        found[f"regret_at_{k}"] = expected_least(truth.max() - truth, scores, k)
+    for name, size in (("params", params), ("macs", macs)):
+        order = np.sort(size)
+        middle = (np.searchsorted(order, size) + np.searchsorted(order, size, "right")) / 2
+        third = np.minimum(middle * 3 // n, 2)
+        each = [tau(scores[third == i], truth[third == i]) for i in range(3)]
+        defined = [value for value in each if not math.isnan(value)]
+        found |= {
+            f"{name}_alone": tau(size, truth),
+            f"above_{name}": tau(scores, truth) - tau(size, truth),
+            f"within_{name}": fmean(defined) if defined else math.nan,
+            f"within_{name}_small": each[0],
+            f"within_{name}_medium": each[1],
+            f"within_{name}_large": each[2],
+            f"partial_{name}": given(tau(scores, truth), tau(scores, size), tau(size, truth)),
+            f"partial_spearman_{name}": given(
+                rho(scores, truth), rho(scores, size), rho(size, truth)
+            ),
+        }
+    return found
+
+
+def check_all_measures(n: int, ties: bool) -> None:
+    sample = random_sample(n, ties)
+    report = compare(**sample, resamples=0, rng=np.random.default_rng(0))
+    found = {measure.name: measure.estimate.value for measure in report.measures}
+    assert found == pytest.approx(by_definition(**sample), abs=1e-9, nan_ok=True)
+
+
+SIZES = [3, 126, 127, 128, 129, 255, 256, 257, 32767, 32768, 32769]
+"""Numbers of architectures at which the type that holds their ranks changes, and the least."""
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", SIZES)
+def test_every_measure_is_its_definition_where_types_change(n: int, ties: bool) -> None:
+    check_all_measures(n, ties)
+
+
+@pytest.mark.few(6)
+@pytest.mark.parametrize("n", [n for n in range(4, 301) if n not in SIZES])
+def test_every_measure_is_its_definition(n: int) -> None:
+    check_all_measures(n, ties=False)
+    check_all_measures(n, ties=True)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_architectures_are_no_ranking(n: int) -> None:
+    with pytest.raises(UserError, match=f"3 architectures at least, not {n}"):
+        compare(**random_sample(n, ties=False), rng=np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +250,22 @@ def test_ranks_are_whole_in_words_where_they_are_whole() -> None:
         ).rows()
     }
     assert words["best true rank of the top one"] == "1.5"
+
+
+def test_strata_follow_their_architectures(sample: dict[str, Any]) -> None:
+    """Where each architecture is a stratum of its own, every resample is the sample itself."""
+    words: dict[str, Any] = {"resamples": 5, "rng": np.random.default_rng(0)}
+    report = compare(**sample, **words, strata=list(range(N)))
+    for measure in report.measures:
+        value = measure.estimate.value
+        assert (measure.estimate.low, measure.estimate.high) == pytest.approx((value, value))
+    seeds = [sample["truth"], sample["scores"]]
+    ceiling = noise_ceiling(seeds, **words, strata=list(range(N)))["kendall"]
+    assert (ceiling.low, ceiling.high) == pytest.approx((ceiling.value, ceiling.value))
+    # By the true size: the least accurate third of the architectures is its own stratum.
+    strata = (np.argsort(np.argsort(sample["truth"], kind="stable")) // (N // 3)).tolist()
+    best = compare(**sample, resamples=50, rng=np.random.default_rng(0), strata=strata)
+    assert best["kendall"].low > compare(**sample, **words | {"resamples": 50})["kendall"].low
 
 
 def test_the_generator_decides(sample: dict[str, Any]) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import space_of
+from helpers import Images, few_images, space_of
 from torch import Tensor
 
 from nasrun.cli.main import main
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
+from nasrun.task.rank_progress import Progress, images_within_share
 from nasrun.trainer.step import BatchGradients
 from nasrun.values import Problem
 
@@ -108,7 +112,13 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         )
         # the sizes are those of the published networks, not of the narrow supernet
         assert int(row["params"]) == published.cost(architecture, images, "final").params
+    for name in ("params", "macs"):
+        bias = report["size_bias"][name]
+        assert bias["kendall"]["value"] == result[f"size_bias_{name}"]
+        assert sum(bias["steps"]) == pytest.approx(1)
+    assert Path("run/size_bias.png").stat().st_size > 5000
     shown = capsys.readouterr().out
+    assert "steps by third" in shown
     assert "one ground-truth seed against another" in shown
     assert "too few to tell two methods apart" in shown
     for name in ("ranking", "tau_by_epoch"):
@@ -139,6 +149,70 @@ def test_the_paths_that_are_trained(
     assert len(ranked) == 6 and len(trained) == 16 * (4 if sampler == "sandwich" else 1)
     inside = [gates in ranked for gates in trained]
     assert all(inside) if train_on == "pool" else not all(inside)
+
+
+def test_progress_is_logged_and_changes_nothing(macro: SearchSpace) -> None:
+    """Weights, running statistics, scores and all other metrics are the same bytes."""
+    write_table(macro)
+    words = [*MACRO, *table(), "rank.epochs=[1]", "trainer.epochs=4"]
+    assert rank(*words) == 0
+    assert rank(*words, "rank.every=1", "rank.progress_sample=4", "hydra.run.dir=watched") == 0
+    for name in ("supernet.safetensors", "ranking.csv", "ranking.json", "trials.jsonl"):
+        assert Path("run", name).read_bytes() == Path("watched", name).read_bytes(), name
+    plain, watched = (
+        [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+        for run in ("run", "watched")
+    )
+    progress = [line for line in watched if line["stage"] == "rank/progress"]
+    assert [line for line in watched if line not in progress] == plain
+    assert {line["epoch"] for line in progress} <= {1, 2, 3, 4} and progress
+    assert all(-1 <= line["kendall"] <= 1 for line in progress)
+    assert all(line["step"] == 4 * line["epoch"] for line in progress)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_progress_of_an_interrupted_run_ends_the_same(
+    stop_at: int, macro: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped just after a measurement, which no checkpoint holds yet; the fourth is the last."""
+    write_table(macro)
+    words = [*MACRO, *table(), "trainer.epochs=4", "rank.every=1", "checkpoint.steps=1"]
+    assert rank(*words) == 0
+    measure, calls = Progress.measure, []
+
+    def stopping(self: Progress, *arguments: Any) -> None:
+        measure(self, *arguments)
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "measure", stopping)
+    assert rank(*words, "hydra.run.dir=stopped") == 130
+    assert main(["resume", "stopped"]) == 0
+    for name in ("metrics.jsonl", "ranking.csv", "ranking.json", "supernet.safetensors"):
+        assert Path("run", name).read_bytes() == Path("stopped", name).read_bytes(), name
+
+
+def test_progress_needs_a_truth_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*MACRO, *STANDALONE, "rank.architectures.count=3", "rank.truth_store=store"]
+    said = error(capsys, *words, "rank.every=1")
+    assert "rank.every=1: the truth is not known while the supernet trains" in said
+    assert not Path("run").exists()
+    assert rank(*words) == 0
+    assert rank(*words, "rank.every=1", "hydra.run.dir=again") == 0
+    metrics = Path("again/metrics.jsonl").read_text()
+    assert "rank/progress" in metrics
+
+
+def test_progress_takes_a_twentieth_of_the_passes_at_most() -> None:
+    images = few_images()
+    splits = replace(images, train=Images(45_000), validation=Images(5000))
+    assert images_within_share(30, 1, 200, splits) == 200  # 30 * 200 of 3 * 45,000: 4.4 %
+    for sample, every in ((30, 1), (30, 3), (300, 2)):
+        most = images_within_share(sample, every, 5000, splits)
+        assert sample * most <= 0.05 * 3 * every * 45_000 < sample * (most + 1)
+    assert images_within_share(30, 1, 200, images) == 16  # all that there are
 
 
 def test_samplers_that_train_no_pool_are_refused(
@@ -310,16 +384,26 @@ def test_samples(macro: SearchSpace) -> None:
         assert len({macro.canonical(architecture) for architecture in found}) == len(found)
         return np.log([macro.cost(architecture, images).params for architecture in found])
 
-    assert len(sizes(All().choose(macro, images, rng))) == 3969  # the published number
-    uniform = sizes(Uniform(count=60).choose(macro, images, rng))
-    diverse = sizes(BySize(count=60, size="params", strata=6, drawn=600).choose(macro, images, rng))
+    assert (
+        len(sizes(All().choose(macro, images, rng).architectures)) == 3969
+    )  # the published number
+    uniform = sizes(Uniform(count=60).choose(macro, images, rng).architectures)
+    by_size = BySize(count=60, size="params", strata=6, drawn=600).choose(macro, images, rng)
+    diverse = sizes(by_size.architectures)
+    assert by_size.strata is not None and Counter(by_size.strata).keys() == set(range(6))
+    by_stratum = [
+        [s for s, i in zip(diverse, by_size.strata, strict=True) if i == k] for k in range(6)
+    ]
+    assert all(max(a) < min(b) for a, b in pairwise(by_stratum))
     alike = SimilarSize(count=60, size="params", quantile=0.5, drawn=600)
-    similar = sizes(alike.choose(macro, images, rng))
+    similar = sizes(alike.choose(macro, images, rng).architectures)
     assert similar.std() < 0.3 * uniform.std()
     assert diverse.std() > 1.2 * uniform.std()
     quantiles = [
         sizes(
-            SimilarSize(count=20, size="params", quantile=q, drawn=300).choose(macro, images, rng)
+            SimilarSize(count=20, size="params", quantile=q, drawn=300)
+            .choose(macro, images, rng)
+            .architectures
         ).mean()
         for q in (0, 0.5, 1)
     ]

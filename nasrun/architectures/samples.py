@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -22,13 +22,21 @@ MAX_FRUITLESS_SAMPLES = 10_000
 """A space counts as exhausted after this number of random architectures without a new one."""
 
 
+class Chosen(NamedTuple):
+    """Architectures to be measured, [n], and how they were sampled.
+
+    strata: the number of the stratum of each, [n]; None: the sample is not stratified.
+    """
+
+    architectures: list[Architecture]
+    strata: list[int] | None = None
+
+
 class Architectures(ABC):
     """A rule that chooses architectures of a space; no two of them stand for the same network."""
 
     @abstractmethod
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         """Return the chosen architectures; raises UserError if the space has too few."""
 
 
@@ -52,9 +60,7 @@ def sample_distinct(space: SearchSpace, rng: np.random.Generator, count: int) ->
 class All(Architectures):
     """Chooses every network of the space once, by the first architecture that stands for it."""
 
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         if space.size > MAX_LISTED_ARCHITECTURES:
             raise UserError(
                 f"{space.name} has {space.size:.3g} architectures: choose a sample "
@@ -63,7 +69,7 @@ class All(Architectures):
         found: dict[Architecture, Architecture] = {}
         for architecture in space.every():
             found.setdefault(space.canonical(architecture), architecture)
-        return list(found.values())
+        return Chosen(list(found.values()))
 
 
 class Uniform(Architectures):
@@ -72,10 +78,8 @@ class Uniform(Architectures):
     def __init__(self, *, count: Count) -> None:
         self.count = count
 
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
-        return sample_distinct(space, rng, self.count)
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
+        return Chosen(sample_distinct(space, rng, self.count))
 
 
 class BySize(Architectures):
@@ -93,20 +97,20 @@ class BySize(Architectures):
             raise UserError(f"architectures.drawn = {drawn} is less than the count of {count}")
         self.count, self.size, self.strata, self.drawn = count, size, strata, drawn
 
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         found = sample_distinct(space, rng, self.drawn)
         sizes = np.log(list(map(space.sizer(self.size, problem), found)))
         edges = np.linspace(sizes.min(), sizes.max(), self.strata + 1)[1:-1]
         stratum = np.digitize(sizes, edges)
         waiting = [[found[i] for i in np.flatnonzero(stratum == s)] for s in range(self.strata)]
         chosen: list[Architecture] = []
+        strata: list[int] = []
         while len(chosen) < self.count:
-            for members in waiting:
+            for number, members in enumerate(waiting):
                 if members and len(chosen) < self.count:
                     chosen.append(members.pop(0))
-        return chosen
+                    strata.append(number)
+        return Chosen(chosen, strata)
 
 
 class SimilarSize(Architectures):
@@ -127,13 +131,11 @@ class SimilarSize(Architectures):
             raise UserError(f"architectures.drawn = {drawn} is less than the count of {count}")
         self.count, self.size, self.quantile, self.drawn = count, size, quantile, drawn
 
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         found = sample_distinct(space, rng, self.drawn)
         found.sort(key=space.sizer(self.size, problem))
         begin = round(self.quantile * (self.drawn - self.count))
-        return found[begin : begin + self.count]
+        return Chosen(found[begin : begin + self.count])
 
 
 class Listed(Architectures):
@@ -145,9 +147,7 @@ class Listed(Architectures):
     def __init__(self, *, path: str | None) -> None:
         self.path = path
 
-    def choose(
-        self, space: SearchSpace, problem: Problem, rng: np.random.Generator
-    ) -> list[Architecture]:
+    def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         if self.path is None:
             raise UserError("architectures=listed needs rank.architectures.path=FILE")
         path = Path(self.path).expanduser()
@@ -170,4 +170,4 @@ class Listed(Architectures):
                 raise UserError(f"{path}, line {number}: the same network as line {found[form]}")
             found[form] = number
             chosen.append(architecture)
-        return chosen
+        return Chosen(chosen)

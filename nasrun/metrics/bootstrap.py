@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -42,12 +42,14 @@ def bootstrap(
     resamples: int = 1000,
     confidence: float = 0.95,
     rng: np.random.Generator,
+    strata: Sequence[int] | None = None,
 ) -> dict[str, Estimate]:
     """Compute ``statistics(*arrays)`` and percentile intervals over architectures.
 
     statistics: from arrays [n] to named values; every value of a resample, also of two methods
     against each other, comes from the same architectures. resamples: 0 leaves the intervals nan;
-    resamples in which a value is nan do not count for it.
+    resamples in which a value is nan do not count for it. strata: the stratum of each, [n], if the
+    sample is stratified: every resample has as many of each stratum as the sample.
 
     An architecture that is sampled twice is a tie in every array; tau-b leaves such pairs out, and
     ``compare`` computes the pairwise accuracy from a tau-b, as in ``pairwise_accuracy`` itself they
@@ -69,9 +71,11 @@ def bootstrap(
     n = len(columns[0])
     if any(column.shape != (n,) for column in columns):
         raise ValueError(f"arrays of one length, not {[column.shape for column in columns]}")
+    groups = _groups(strata, n)
     resampled: dict[str, list[float]] = {}
     for _ in range(resamples):
-        chosen = np.sort(rng.integers(n, size=n))
+        picked = [group[rng.integers(len(group), size=len(group))] for group in groups]
+        chosen = np.sort(np.concatenate(picked))
         for name, value in statistics(*(column[chosen] for column in columns)).items():
             if not math.isnan(value):
                 resampled.setdefault(name, []).append(value)
@@ -80,6 +84,16 @@ def bootstrap(
         name: Estimate(float(value), *_quantiles(resampled.get(name, []), tails))
         for name, value in statistics(*columns).items()
     }
+
+
+def _groups(strata: Sequence[int] | None, n: int) -> list[npt.NDArray[np.int64]]:
+    """Return the indices of each stratum; all of them as one if there are none."""
+    if strata is None:
+        return [np.arange(n)]
+    numbers = np.asarray(strata)
+    if numbers.shape != (n,):
+        raise ValueError(f"{n} architectures but {len(numbers)} strata: one for each")
+    return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
 
 
 def _quantiles(values: list[float], tails: list[float]) -> list[float]:

@@ -93,12 +93,14 @@ def compare(
     resamples: int = 1000,
     confidence: float = 0.95,
     rng: np.random.Generator,
+    strata: Sequence[int] | None = None,
 ) -> RankReport:
     """Measure ``scores`` against ``truth`` ([n], accuracies in [0, 1]), with intervals.
 
     params, macs: the sizes [n]. labels: names of the architectures in error messages.
     top_shares: arguments of ``precision_at_top``. ks: arguments of ``best_rank_at`` and
     ``top_regret``; a k of all n architectures is left out. Terciles are of the whole sample.
+    strata: see ``bootstrap``.
     Raises UserError for fewer than three architectures, unequal lengths, values that are no finite
     numbers, and scores or accuracies that are all tied.
 
@@ -117,7 +119,12 @@ def compare(
         return {line.name: line.formula(found) for line in catalogue}
 
     estimates = bootstrap(
-        measure, *sample.values(), resamples=resamples, confidence=confidence, rng=rng
+        measure,
+        *sample.values(),
+        resamples=resamples,
+        confidence=confidence,
+        rng=rng,
+        strata=None if strata is None else np.asarray(strata)[np.argsort(y)].tolist(),
     )
     measures = (Measure(c.group, c.name, c.label, estimates[c.name]) for c in catalogue)
     return RankReport(len(x), resamples, confidence, tuple(measures))
@@ -130,13 +137,15 @@ def noise_ceiling(
     resamples: int = 1000,
     confidence: float = 0.95,
     rng: np.random.Generator,
+    strata: Sequence[int] | None = None,
 ) -> dict[str, Estimate]:
     """Agreement of trainings of the same architectures, which limits the agreement of scores.
 
-    truth_by_seed: for each seed the true accuracies [n]. Returns ``kendall``,
-    ``pairwise_accuracy`` and ``spearman``, means over all pairs of seeds, with intervals over
-    architectures. A score without noise of its own can exceed the ceiling, above all against the
-    mean of several seeds. Raises UserError for fewer than two seeds and as ``compare`` does.
+    truth_by_seed: for each seed the true accuracies [n]. strata: see ``bootstrap``. Returns
+    ``kendall``, ``pairwise_accuracy`` and ``spearman``, means over all pairs of seeds, with
+    intervals over architectures. A score without noise of its own can exceed the ceiling, above all
+    against the mean of several seeds. Raises UserError for fewer than two seeds and as ``compare``
+    does.
     """
     if len(truth_by_seed) < 2:
         raise UserError("a noise ceiling needs true accuracies from two seeds at least")
@@ -161,6 +170,7 @@ def noise_ceiling(
         resamples=resamples,
         confidence=confidence,
         rng=rng,
+        strata=strata,
     )
 
 

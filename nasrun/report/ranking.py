@@ -16,6 +16,7 @@ from rich.table import Table
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport
 from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter
+from nasrun.report.size_bias import SizeBiasReport
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import (
     RANKING,
@@ -137,11 +138,13 @@ def write_ranking(
     reports: Mapping[int, RankReport],
     ceiling: Mapping[str, Estimate],
     second: SecondScores | None,
+    bias: SizeBiasReport,
 ) -> None:
-    """Write ranking.json: the measures by epoch, the noise ceiling, the second scores."""
+    """Write ranking.json: measures by epoch, noise ceiling, bias to size, second scores."""
     content: dict[str, Any] = {
         "epochs": {str(epoch): found.to_json() for epoch, found in reports.items()},
         "noise_ceiling": {name: found.to_json() for name, found in ceiling.items()},
+        "size_bias": bias.to_json(),
     }
     if second is not None:
         content["also"] = second.to_json()
@@ -154,6 +157,7 @@ def ranking_result(
     scores: npt.ArrayLike,
     truth: npt.ArrayLike,
     second: SecondScores | None,
+    bias: SizeBiasReport,
 ) -> dict[str, Any]:
     """Return the defined measures of the last ranking, for result.json."""
     result: dict[str, Any] = {
@@ -164,6 +168,7 @@ def ranking_result(
         **{f"ceiling_{name}": finite(found.value) for name, found in ceiling.items()},
         **spread_of("score", scores),
         **spread_of("truth", truth),
+        **bias.result(),
         **(second.result() if second is not None else {}),
     }
     return {name: value for name, value in result.items() if value is not None}

@@ -95,6 +95,9 @@ BLOCK_MACS_PICTURE = "block_macs"
 RANKING_PICTURE = "ranking"
 """True accuracy against score: rank."""
 
+SIZE_BIAS_PICTURE = "size_bias"
+"""Rank error against size, with the means of its terciles: rank."""
+
 TAU_PICTURE = "tau_by_epoch"
 """Kendall's tau-b by epoch: rank with several epochs, and their sweeps."""
 

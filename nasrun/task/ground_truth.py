@@ -66,6 +66,16 @@ class GroundTruth:
         found = [list(self._of_seed(architectures, seed)) for seed in range(self.seeds)]
         return np.array([[trial.score for trial in trials] for trials in found])
 
+    def known(self, architectures: Sequence[Architecture]) -> TrueScores | None:
+        """The scores that are known without training, [seeds, architectures]; None: not all."""
+        if self.scorer.published_scores is not None:
+            return self.scores(architectures)
+        stored = self.store.read(self.space, self.splits.problem)
+        keys = [[(one, seed) for one in architectures] for seed in range(self.seeds)]
+        if not all(key in stored for row in keys for key in row):
+            return None
+        return np.array([[stored[key].score for key in row] for row in keys])
+
     @property
     def scale(self) -> Scale:
         """The size of the scored networks: that of the search, or that of a publication."""

@@ -10,14 +10,17 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from nasrun.architectures.samples import Architectures
+from nasrun.architectures.samples import Architectures, Chosen
+from nasrun.dataset.base import Splits
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, scores_a_supernet
+from nasrun.limits import Images
 from nasrun.metrics import power
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport, compare, noise_ceiling
+from nasrun.metrics.size_bias import size_bias
 from nasrun.report.ranking import (
     RankedArchitectures,
     plot_ranking,
@@ -25,17 +28,24 @@ from nasrun.report.ranking import (
     say_ranking,
     write_ranking,
 )
+from nasrun.report.size_bias import SizeBiasReport
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.run.stopwatch import Stopwatch
 from nasrun.sampler.base import Sampler, takes_pool
+from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores
 from nasrun.task.rank_also import SecondScorer
+from nasrun.task.rank_progress import Progress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
+from nasrun.task.size_steps import steps_by_size
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 from nasrun.values import Architecture, Cost
+
+BIAS_SIZES: tuple[SizeName, ...] = ("params", "macs")
+"""Sizes to which a bias of the ranking is measured."""
 
 
 class RankTask(Task):
@@ -49,6 +59,8 @@ class RankTask(Task):
     truth_seeds: number of trainings per architecture if the truth is trained. truth_store: folder
     of their results, so that no network is trained twice.
     epochs: looks into the training: epochs after which the ranking is measured, besides the end.
+    every: epochs of training between two measurements of tau-b on a fixed sample; 0: none.
+    progress_sample, progress_images: its architectures, and the images at most for each.
     resamples, confidence: settings of the bootstrap intervals. top, k: share and number of the best
     architectures in the measures of the top.
     """
@@ -72,6 +84,9 @@ class RankTask(Task):
         top: Annotated[float, Field(gt=0, le=1)],
         k: PositiveInt,
         train_on: Literal["pool", "space"] = "space",
+        every: NonNegativeInt = 0,
+        progress_sample: Annotated[int, Field(ge=3, le=1000)] = 30,
+        progress_images: Annotated[Images, Field(ge=2)] = 200,
         also: Evaluator | None = None,
     ) -> None:
         if sorted(set(epochs)) != epochs:
@@ -85,6 +100,8 @@ class RankTask(Task):
         self.architectures = architectures
         self.truth, self.also = truth, also
         self.train_on = train_on
+        self.every = every
+        self.progress_sample, self.progress_images = progress_sample, progress_images
         self.truth_seeds = truth_seeds
         self.truth_store = truth_store
         self.epochs = epochs
@@ -100,9 +117,10 @@ class RankTask(Task):
             self.check_sampler(setup.sampler)
         splits = setup.load(run.compute.device)
         setup.check_gates()
-        architectures = self.architectures.choose(
+        chosen = self.architectures.choose(
             space, splits.problem, run.streams.numpy("architectures")
         )
+        architectures = chosen.architectures
         if len(architectures) < 3:
             raise UserError(
                 f"a ranking needs three architectures at least, not {len(architectures)}"
@@ -120,6 +138,8 @@ class RankTask(Task):
         scorer = evaluator.bind(space, splits, run.compute, run.streams)
         also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
+        if self.every and source is None:
+            supernet.progress = self.progress(truth, architectures, space, splits, run)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.begin()
@@ -157,8 +177,43 @@ class RankTask(Task):
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
         by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
+        steps: dict[str, list[float]] = {}
+        if trained := supernet.trained_gates(round_):
+            for name in BIAS_SIZES:
+                size = space.sizer(name, splits.problem, truth.scale)
+                steps[name] = steps_by_size(space, size, architectures, *trained)
         seconds = watch.seconds if source is None else None  # loaded weights took some elsewhere
-        return report(setup, run, self, architectures, costs, by_epoch, true_scores, also, seconds)
+        return report(
+            *(setup, run, self, chosen, costs, by_epoch, true_scores, also),
+            steps=steps,
+            seconds=seconds,
+        )
+
+    def progress(
+        self,
+        truth: GroundTruth,
+        architectures: Sequence[Architecture],
+        space: SearchSpace,
+        splits: Splits,
+        run: Run,
+    ) -> Progress:
+        """Bind the measurement of progress; raises UserError if the truth is not known yet."""
+        rng = run.streams.numpy("progress")
+        count = min(self.progress_sample, len(architectures))
+        chosen = rng.choice(len(architectures), size=count, replace=False)
+        sample = [architectures[index] for index in sorted(chosen.tolist())]
+        known = truth.known(sample)
+        if known is None:
+            raise UserError(
+                f"rank.every={self.every}: the truth is not known while the supernet trains, as "
+                "rank.truth_store lacks some of its networks: set rank.every=0 in a first run, or "
+                "take evaluator@rank.truth=table"
+            )
+        return Progress(
+            *(space, splits, run, sample, known.mean(0)),
+            every=self.every,
+            images=self.progress_images,
+        )
 
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise UserError if the sampler cannot train the ranked architectures alone."""
@@ -206,11 +261,13 @@ def report(
     setup: Setup,
     run: Run,
     wanted: RankTask,
-    architectures: Sequence[Architecture],
+    chosen: Chosen,
     costs: Sequence[Cost],
     scores: Mapping[int, Sequence[float]],
     true_scores: TrueScores,
     also: SecondScorer | None,
+    *,
+    steps: Mapping[str, Sequence[float]],
     seconds: float | None,
 ) -> dict[str, Any]:
     """Compare scores with truth; write the tables and pictures, and show the result.
@@ -219,7 +276,7 @@ def report(
     """
     epochs = list(scores)
     ranked = RankedArchitectures(
-        [setup.search_space.write(architecture) for architecture in architectures],
+        [setup.search_space.write(architecture) for architecture in chosen.architectures],
         np.array([cost.params for cost in costs]),
         np.array([cost.macs for cost in costs]),
         true_scores,
@@ -243,6 +300,7 @@ def report(
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=run.streams.numpy("bootstrap", epoch),
+                strata=chosen.strata,
             )
         except UserError as error:  # all scores are tied if the supernet has learned nothing yet
             if epoch == epochs[-1]:
@@ -257,18 +315,37 @@ def report(
             resamples=min(wanted.resamples, 200),
             confidence=wanted.confidence,
             rng=run.streams.numpy("ceiling"),
+            strata=chosen.strata,
         )
-    second = also.compare(scores, truth, wanted, run.streams) if also is not None else None
-    write_ranking(run, reports, ceiling, second)
+    second = (
+        also.compare(scores, truth, wanted, run.streams, chosen.strata)
+        if also is not None
+        else None
+    )
     last = scores[epochs[-1]]
+    sizes: dict[str, Any] = {name: getattr(ranked, name) for name in BIAS_SIZES}
+    biases = {
+        name: size_bias(
+            *(last, truth, size),
+            resamples=min(wanted.resamples, 200),
+            confidence=wanted.confidence,
+            rng=run.streams.numpy("bootstrap/size_bias", index),
+            strata=chosen.strata,
+        )
+        for index, (name, size) in enumerate(sizes.items())
+    }
+    bias = SizeBiasReport(biases, steps)
+    write_ranking(run, reports, ceiling, second, bias)
+    bias.plot(run, last, truth, sizes)
     plot_ranking(run, reports, last, truth, ranked.params)
     if second is not None:
         second.plot(run, last, truth, ranked.params)
-    result = ranking_result(reports[epochs[-1]], ceiling, last, truth, second)
+    result = ranking_result(reports[epochs[-1]], ceiling, last, truth, second, bias)
     if seconds is not None:
         result["device_seconds"] = round(seconds, 2)
     result = run.finish(result)
     say_ranking(run, reports, ceiling)
+    bias.say(run)
     if second is not None:
         second.say(run)
     return result

@@ -45,6 +45,7 @@ class SecondScorer:
         truth: npt.ArrayLike,
         wanted: RankTask,
         streams: Streams,
+        strata: Sequence[int] | None,
     ) -> SecondScores:
         """Measure τ-b with intervals over architectures, after each epoch."""
 
@@ -59,6 +60,7 @@ class SecondScorer:
                 resamples=wanted.resamples,
                 confidence=wanted.confidence,
                 rng=streams.numpy("bootstrap/also", epoch),
+                strata=strata,
             )
         last = self.scores[list(scores)[-1]]
         return SecondScores(last, found, self.axis.label, self.axis.logarithm)

@@ -13,6 +13,7 @@ from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.health import HealthReport
+from nasrun.task.rank_progress import Progress
 from nasrun.task.setup import Setup
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.training import Training
@@ -46,6 +47,7 @@ class SupernetStage:
         self.setup, self.run, self.splits, self.search = setup, run, splits, search
         self.loaded = weights is not None
         self.health: HealthReport | None = None
+        self.progress: Progress | None = None
         self.training: Training[Supernet] | None = None
         if not needed:
             return
@@ -72,6 +74,8 @@ class SupernetStage:
         """Keep the state in checkpoints; in a continued run, restore it."""
         if self.health is not None:
             self.run.keep("health", self.health)
+        if self.progress is not None:
+            self.run.keep("progress", self.progress)
         if self.training is not None and not self.loaded:
             self.run.keep("supernet", self.training)
 
@@ -92,6 +96,8 @@ class SupernetStage:
             self.run.keep("supernet", training)
         last = until or training.settings.epochs
         looks = self.health.settings.epochs(training.settings.epochs) if self.health else []
+        if self.progress is not None:
+            looks += self.progress.epochs(training.settings.epochs)
         if training.rounds_done <= round_.index:
             gates = self._gates(round_, training)
             for epoch in sorted({*(look for look in looks if look < last), last}):
@@ -100,12 +106,23 @@ class SupernetStage:
                     training.train_round(self.run, name, gates, epochs=epoch)
                 if self.health is not None:
                     self.health.measure(training, round_.index, epoch)
-        elif self.health is not None:  # the run may have been stopped just before this
-            self.health.measure(training, round_.index, last)
+                if self.progress is not None:
+                    self.progress.measure(training, epoch)
+        else:  # the run may have been stopped just before this
+            if self.health is not None:
+                self.health.measure(training, round_.index, last)
+            if self.progress is not None:
+                self.progress.measure(training, last)
         training.rest()
         self.run.save_weights("supernet", training.network)
         # An interrupted scoring may leave changed statistics, so the state is saved before.
         self.run.checkpoint()
+
+    def trained_gates(self, round_: Round) -> tuple[GatesOfStep, int] | None:
+        """Return the gates of each step of a round, and their number; None if it was loaded."""
+        if self.training is None or self.loaded:
+            return None
+        return self._gates(round_, self.training), self.training.steps_per_round
 
     def say_health(self) -> None:
         """Show the health report, if there is one."""

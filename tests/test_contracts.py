@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,32 @@ CASE_OF_SPACE = {
 """Settings of the spaces whose laws take long; the soak has them at full size."""
 
 
+LAWS_OF_SHAPES = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
+LAWS = {"spos_blocks_channels": [*LAWS_OF_SHAPES, "only_the_path_is_trained"]}
+"""The laws of a space that only joins two others; the soak has all of them."""
+
+
 @pytest.mark.parametrize("name", options("search_space"))
 def test_spaces(name: str) -> None:
     words = [f"search_space={name}", *CASE_OF_SPACE.get(name, [])]
-    check_space_of(built("search_space", *words))
+    check_space_of(built("search_space", *words), LAWS.get(name, ()))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", CASE_OF_SPACE)
+@pytest.mark.parametrize("name", [*CASE_OF_SPACE, *LAWS])
 def test_spaces_at_full_size(name: str) -> None:
     check_space_of(built("search_space", f"search_space={name}"))
 
 
-def check_space_of(space: Any) -> None:
-    """Check all laws on images of 32 pixels, and those of shapes on small grey ones."""
+def check_space_of(space: Any, laws: Sequence[str] = ()) -> None:
+    """Check all laws, or some, on images of 32 pixels, and those of shapes on small grey ones."""
     from nasrun.streams import Streams
     from nasrun.testing import check_space
     from nasrun.values import Problem
 
     problem = Problem(3, 32, 5)
-    check_space(space, problem, samples=1)
-    on_shapes = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
-    check_space(space, Problem(1, 9, 4), samples=1, seed=1, only=on_shapes)
+    check_space(space, problem, samples=1, only=laws)
+    check_space(space, Problem(1, 9, 4), samples=1, seed=1, only=LAWS_OF_SHAPES)
     # The bounds are costs of architectures, so that sampling by rejection rejects few.
     for size in ("params", "macs") if space.additive else ():
         measure = space.sizer(size, problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -41,16 +43,20 @@ def test_scores_of_a_wanted_agreement(tau: float) -> None:
 
 
 def test_deviations_shrink_with_the_sample() -> None:
-    """By theory the variance of τ without agreement is 2(2n + 5) / 9n(n - 1)."""
-    one, _ = simulated_deviations(50, 0.0, 0.0)
-    assert one == pytest.approx((2 * 105 / (9 * 50 * 49)) ** 0.5, rel=0.15)
-    assert simulated_deviations(200, 0.3, 0.1)[1] < simulated_deviations(50, 0.3, 0.1)[1]
+    """The variance of τ of normal variables has a closed form (Kendall; Esscher 1924)."""
+    for n, tau in ((50, 0.0), (50, 0.4), (20, 0.7)):
+        r = math.sin(math.pi * tau / 2)
+        inner = 1 / 9 - (2 / math.pi * math.asin(r / 2)) ** 2
+        variance = 2 / (n * (n - 1)) * (1 - tau**2 + 2 * (n - 2) * inner)
+        assert simulated_deviations(n, tau, ())[0] == pytest.approx(variance**0.5, rel=0.06)
+    of = (0.3, (0.1, 0.2))
+    assert all(np.less(simulated_deviations(200, *of)[1], simulated_deviations(50, *of)[1]))
 
 
 def test_the_note_before_a_run() -> None:
     said = note(50)
-    _, apart = simulated_deviations(50, 0.4, 0.15)
+    _, (apart, _) = simulated_deviations(50, 0.4, (0.15, 0.05))
     assert f"{pairs_needed(0.15, apart)} pairs of runs for a difference of 0.15" in said
     assert said.startswith("50 architectures: by chance alone τ-b varies by ±0.")
-    one, _ = simulated_deviations(4000, 0.4, 0.05)
-    assert one == pytest.approx(simulated_deviations(1000, 0.4, 0.05)[0] / 2)
+    one, _ = simulated_deviations(4000, 0.4, ())
+    assert one == pytest.approx(simulated_deviations(1000, 0.4, ())[0] / 2)

@@ -126,6 +126,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         assert Path(f"run/{name}.svg").stat().st_size > 5000
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sampler", ["uniform", "sandwich"])
 @pytest.mark.parametrize("train_on", ["pool", "space"])
 def test_the_paths_that_are_trained(
@@ -194,6 +195,7 @@ def test_progress_of_an_interrupted_run_ends_the_same(
         assert Path("run", name).read_bytes() == Path("stopped", name).read_bytes(), name
 
 
+@pytest.mark.soak
 def test_progress_needs_a_truth_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*MACRO, *STANDALONE, "rank.architectures.count=3", "rank.truth_store=store"]
     said = error(capsys, *words, "rank.every=1")

@@ -50,6 +50,7 @@ def test_a_signal_stops_at_a_safe_point(
     check_stopped(processes, tmp_path, undisturbed, number, method, stage, count)
 
 
+@pytest.mark.soak
 def test_stopped_again_and_again(processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
     """At every fourth safe point of the whole run."""
     assert check_stopped_again_and_again(processes, tmp_path, undisturbed, 4) >= 8

@@ -45,6 +45,7 @@ def test_options_not_sampled_get_no_update_no_decay_and_no_momentum():
     assert 0 < len(drawn) < len(before)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("nesterov", "decay_all"), [(False, True), (True, False)])
 def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(nesterov, decay_all):
     """Equal to the bit: SGD over all weights, whose gradients are zeroed and never dropped."""

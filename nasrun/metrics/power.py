@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from nasrun.metrics.ranking import kendall
-
 LEVEL = 0.05
 """Largest p at which two methods count as told apart."""
 
@@ -27,8 +25,11 @@ GAPS = (0.15, 0.05)
 USUAL_TAU = 0.4
 """τ-b around which the note is simulated; supernets of papers lie between 0.2 and 0.7."""
 
-MAX_SIMULATED = 1000
+MAX_SIMULATED = 100
 """Architectures of the largest sample that is simulated; deviations of larger ones follow 1/√n."""
+
+SAMPLES = 1000
+"""Samples that are simulated: their deviation is then right within some 2 %."""
 
 
 def power_of(difference: float, deviation: float, pairs: int, level: float = LEVEL) -> float:
@@ -68,11 +69,11 @@ def pairs_needed(
 
 def note(architectures: int) -> str:
     """Tell, before a run, how much its τ-b will depend on chance and what a comparison takes."""
-    alone, _ = simulated_deviations(architectures, USUAL_TAU, GAPS[0])
-    takes = []
-    for gap in GAPS:
-        _, apart = simulated_deviations(architectures, USUAL_TAU, gap)
-        takes.append(f"{pairs_needed(gap, apart)} pairs of runs for a difference of {gap:g}")
+    alone, apart = simulated_deviations(architectures, USUAL_TAU, GAPS)
+    takes = [
+        f"{pairs_needed(gap, deviation)} pairs of runs for a difference of {gap:g}"
+        for gap, deviation in zip(GAPS, apart, strict=True)
+    ]
     return (
         f"{architectures:,} architectures: by chance alone τ-b varies by ±{1.96 * alone:.2f} "
         f"(95 %); two methods are told apart by {' and '.join(takes)}, at least "
@@ -82,25 +83,31 @@ def note(architectures: int) -> str:
 
 @lru_cache(maxsize=64)
 def simulated_deviations(
-    architectures: int, tau: float, difference: float, samples: int = 200
-) -> tuple[float, float]:
-    """Return the standard deviations of one τ-b and of the difference of two, by simulation.
+    architectures: int, tau: float, differences: tuple[float, ...]
+) -> tuple[float, tuple[float, ...]]:
+    """Return the standard deviations of one τ-b and of differences of two, by simulation.
 
     The only source of chance is which ``architectures`` were sampled and how two supernets err,
     each on its own: true accuracies are normal, and so are the errors of the scores. One supernet
-    ranks with an expected τ-b of ``tau``, the other with ``tau + difference``.
+    ranks with an expected τ-b of ``tau``, the other with ``tau`` and one of the ``differences``.
     """
     rng = np.random.default_rng(0)
-    taus = np.empty((samples, 2))
+    wanted = [tau, *(tau + difference for difference in differences)]
+    taus = np.empty((SAMPLES, len(wanted)))
     simulated = min(architectures, MAX_SIMULATED)
     for sample in taus:
         truth = rng.standard_normal(simulated)
-        sample[:] = [
-            kendall(noisy(truth, wanted, rng), truth) for wanted in (tau, tau + difference)
-        ]
+        orders = _orders(truth)
+        sample[:] = [np.mean(orders * _orders(noisy(truth, each, rng))) for each in wanted]
+    taus *= simulated / (simulated - 1)  # an architecture makes no pair with itself
     factor = math.sqrt(simulated / architectures)
-    one, apart = taus[:, 0].std(ddof=1), (taus[:, 1] - taus[:, 0]).std(ddof=1)
-    return factor * float(one), factor * float(apart)
+    apart = (taus[:, 1:] - taus[:, :1]).std(0, ddof=1)
+    return factor * float(taus[:, 0].std(ddof=1)), tuple((factor * apart).tolist())
+
+
+def _orders(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the sign of the difference of each pair, [n, n]."""
+    return np.asarray(np.sign(values[:, None] - values))
 
 
 def noisy(truth: npt.NDArray[Any], tau: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:

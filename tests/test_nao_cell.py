@@ -105,8 +105,8 @@ def test_dilated_separable_convolutions_have_the_published_size(kernel, params):
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
-def test_both_convolutions_of_a_pair_are_normalised(kernel):
-    """By hand: 1×k, then k×1, each with batch norm and ReLU behind it."""
+def test_both_convolutions_of_a_pair_are_rectified_before_and_normalised_after(kernel):
+    """By hand: 1×k, then k×1, each between a ReLU and a batch norm; negative outputs remain."""
     x = torch.randn(4, 5, 9, 9)
     module = OPERATIONS[f"conv_1x{kernel}_{kernel}x1"].module(5, 2)
     first, second = (layer for layer in module if isinstance(layer, torch.nn.Conv2d))
@@ -114,9 +114,10 @@ def test_both_convolutions_of_a_pair_are_normalised(kernel):
     assert (second.kernel_size, second.stride) == ((kernel, 1), (2, 1))
     expected = x
     for convolution in (first, second):
-        out = convolution(expected)
+        out = convolution(expected.relu())
         mean, var = out.mean((0, 2, 3), keepdim=True), out.var((0, 2, 3), False, True)
-        expected = ((out - mean) / (var + 1e-5).sqrt()).relu()
+        expected = (out - mean) / (var + 1e-5).sqrt()
+    assert expected.min() < 0
     torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
     assert sum(p.numel() for p in module.parameters()) == 2 * (kernel * 25 + 2 * 5)
 

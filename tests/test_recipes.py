@@ -109,6 +109,24 @@ def test_dso_clips_each_element():
         assert (trainer.clip, trainer.clip_value) == (0, 2)
 
 
+def test_proxyless_and_its_winner_are_trained_as_released():
+    """By hand: 40 and 120 epochs of a cosine, all weights decay; NAS-Bench-Macro is not clipped."""
+    built = parts("experiment=proxyless_cifar10")
+    trainer, retrain = built.trainer, built.retrain.trainer
+    rate = trainer.schedule.learning_rate
+    assert rate(0, 160, 1) == rate(40, 160, 1) == 0.025  # one step an epoch
+    assert rate(100, 160, 1) == pytest.approx(0.0125) and rate(39, 160, 1) < 1e-4
+    assert trainer.decay_norm_and_bias and trainer.label_smoothing == 0.1
+    assert retrain.decay_norm_and_bias and retrain.clip == 0
+
+
+def test_dso_is_retrained_as_released():
+    """By hand: on ImageNet five epochs of warm-up; on CIFAR-10 the rate falls once an epoch."""
+    rate = parts("experiment=dso_share_imagenet").retrain.trainer.schedule.learning_rate
+    assert rate(0, 240, 1) < rate(4, 240, 1) == rate(5, 240, 1) == 0.5
+    assert parts("experiment=dso_share_cifar10").retrain.trainer.schedule.per == "epoch"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """The directory of a finished search, by the command itself."""

@@ -110,11 +110,11 @@ class SeparableConv(Operation):
 
 @dataclass(frozen=True)
 class Conv(Operation):
-    """ReLU, convolution, batch norm; or two convolutions, batch norm and ReLU after each.
+    """(ReLU, convolution, batch norm) for each kernel, one after the other.
 
     The first kernel that is wider than 1 along an axis has the stride of this axis.
 
-    Source: NAO-V2's released code; that no ReLU stands before a pair is unverified.
+    Source: NAO-V2's released code.
     """
 
     kernels: tuple[tuple[int, int], ...]
@@ -134,13 +134,11 @@ class Conv(Operation):
             nn.Conv2d(channels, channels, (h, w), strides, ((h - 1) // 2, (w - 1) // 2), bias=False)
             for (h, w), strides in zip(self.kernels, self._strides(stride), strict=True)
         ]
-        if len(convolutions) == 1:
-            return nn.Sequential(nn.ReLU(), *convolutions, nn.BatchNorm2d(channels))
         return nn.Sequential(
             *(
                 layer
                 for convolution in convolutions
-                for layer in (convolution, nn.BatchNorm2d(channels), nn.ReLU())
+                for layer in (nn.ReLU(), convolution, nn.BatchNorm2d(channels))
             )
         )
 

@@ -42,7 +42,7 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
         "avg_pool_3x3",
         "max_pool_3x3",
     ),
-    # the paper states eleven operations; their list is general knowledge, not verified
+    # In the released code a network that is trained alone may have these, a supernet not.
     "large": (
         "identity",
         "conv_1x1",

@@ -254,6 +254,7 @@ def test_two_bounds_are_both_kept(macro: Any) -> None:
     assert {a for a in costs if candidates.allows(a)} == feasible
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["spos_blocks", "spos_blocks_channels"])
 def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
     space = space_of(name, "effort=full")
@@ -274,6 +275,7 @@ def test_narrow_budgets_are_drawn_in_a_few_steps(name: str) -> None:
         assert all(low <= plain(a) <= high for a in drawn)
 
 
+@pytest.mark.soak
 def test_where_costs_do_not_add_up() -> None:
     space = space_of("nao_cell")
     measure = macs(space)

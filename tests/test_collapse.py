@@ -81,6 +81,7 @@ def test_the_share_is_that_of_operations_without_parameters(name: str) -> None:
     assert any(shares) != name.startswith("spos")  # which have no such operation
 
 
+@pytest.mark.soak
 def test_a_winner_of_skips_alone_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,6 +193,7 @@ def test_stopped_and_continued_to_the_same_bits(monkeypatch: pytest.MonkeyPatch)
         assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
 
 
+@pytest.mark.soak
 def test_stand_alone_scores_need_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Each network is trained once for all searches; the best that was found is the reference."""
     words = ["effort=smoke", "search_space.search.width=0.125", "evaluator=standalone"]

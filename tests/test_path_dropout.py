@@ -220,7 +220,7 @@ def test_the_warm_up_opens_everything_for_all_ghost_batches():
     assert training.step == 4
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("stop", [1, 6])
 def test_a_training_taken_up_at_any_step_gives_the_same_bits(stop):
     gates, states = gates_of(ghost_batch=4, batch_size=16, steps=8), []

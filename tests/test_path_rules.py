@@ -134,6 +134,7 @@ def test_the_momentum_follows_one_decision_of_the_run():
     assert len(found) > 5
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("gradients", ["sum", "mean"])
 def test_in_distillation_the_others_learn_the_first(gradients):
     """Labels are smoothed, the outputs of the teacher are not."""

@@ -152,6 +152,7 @@ def test_the_paths_that_are_trained(
     assert all(inside) if train_on == "pool" else not all(inside)
 
 
+@pytest.mark.soak
 def test_progress_is_logged_and_changes_nothing(macro: SearchSpace) -> None:
     """Weights, running statistics, scores and all other metrics are the same bytes."""
     write_table(macro)

@@ -52,8 +52,7 @@ def test_every_recipe_is_built_at_full_size(recipe):
 
 COVERING = [
     *("amoebanet_cifar10", "bender_cifar10", "dso_share_cifar10", "enas_cifar10"),
-    *("pc_darts_cifar10", "proxyless_cifar10", "snas_cifar10", "spos_channels_cifar10"),
-    "spos_quantized_cifar10",
+    *("pc_darts_cifar10", "proxyless_cifar10", "snas_cifar10", "spos_quantized_cifar10"),
 ]
 """One recipe of each method that no other test here runs as a whole; make soak runs all."""
 

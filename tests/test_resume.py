@@ -67,6 +67,7 @@ def test_a_signal_before_the_run_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_a_signal_as_a_run_begins_or_goes_on(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:

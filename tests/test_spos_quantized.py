@@ -15,7 +15,6 @@ from networks import (
     counted,
     random_architectures,
 )
-from torchvision.models import resnet18, resnet34
 
 from nasrun.config.build import build
 from nasrun.config.compose import compose
@@ -97,9 +96,12 @@ def test_published_bit_operations_are_met(depth, bits, published):
     assert round(bitops / 1e9, 2) != published
 
 
-@pytest.mark.parametrize(("depth", "reference"), [(18, resnet18), (34, resnet34)])
-def test_the_base_network_is_the_published_resnet(depth, reference):
+@pytest.mark.parametrize("depth", [18, 34])
+def test_the_base_network_is_the_published_resnet(depth):
     """All parameters of the ResNet, and a clipping value for each of its 3×3 convolutions."""
+    from torchvision import models  # slow to import
+
+    reference = getattr(models, f"resnet{depth}")
     search_space = space(depth=depth, stem="imagenet", width=1.0)
     with torch.device("meta"):
         expected = sum(parameter.numel() for parameter in reference().parameters())
@@ -274,6 +276,8 @@ def test_many_bits_come_near_the_network_in_full_precision():
     """torchvision's ResNet-18 with the same weights, which lie in one order in both."""
     torch.manual_seed(0)
     problem = Problem(3, 64, 10)
+    from torchvision.models import resnet18  # slow to import
+
     reference = resnet18(num_classes=10)
     images = torch.randn(8, 3, 64, 64)
     with torch.no_grad():

@@ -120,6 +120,7 @@ def test_weights_that_coast_add_nothing_to_the_norm_that_is_clipped():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("idle_options", ["freeze", "coast"])
 def test_a_look_ahead_moves_all_weights_as_the_next_step_does(idle_options):
     search_space, rng = space(), np.random.default_rng(0)
@@ -166,6 +167,7 @@ def test_each_element_of_the_gradient_is_clipped_before_the_decay():
     assert clipped > 20
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("gradients", ["sum", "mean"])
 def test_several_paths_are_accumulated_into_one_update(gradients):
     search_space, rng = space(), np.random.default_rng(0)

@@ -210,7 +210,7 @@ def plot_ranking(
 def say_ranking(
     run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estimate]
 ) -> None:
-    """Say the last ranking in full, the others in a line each, the ceiling, and a warning."""
+    """Say the last ranking in full, the others in a line each, and the ceiling."""
     last = list(reports.values())[-1]
     table = Table(
         "",
@@ -242,6 +242,11 @@ def say_ranking(
                 f"{100 * pairs.value:.1f} %",
             )
         run.screen.console.print(curve)
+
+
+def say_end(run: Run, reports: Mapping[int, RankReport]) -> None:
+    """Say the warning of the last ranking, if there is one, and where all is."""
+    last = list(reports.values())[-1]
     if last.warning:
         run.say(last.warning, "yellow")
     files = f"{RANKING_PICTURE}.png, {RANKING_TABLE}, {RANKING}"

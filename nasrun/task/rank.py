@@ -25,6 +25,7 @@ from nasrun.report.ranking import (
     RankedArchitectures,
     plot_ranking,
     ranking_result,
+    say_end,
     say_ranking,
     write_ranking,
 )
@@ -348,4 +349,5 @@ def report(
     bias.say(run)
     if second is not None:
         second.say(run)
+    say_end(run, reports)
     return result

@@ -38,7 +38,7 @@ def with_zeros(space: SearchSpace, words: Sequence[str]) -> tuple[list[str], int
                 f"{word!r} was an architecture, but a spreadsheet has rounded it as a number: save "
                 "the column as text"
             )
-    if any(len(word) == length and word.startswith("0") for word in words):
+    if any(re.match("0[0-9]", word) for word in words):
         return list(words), 0
     numbers = [re.fullmatch(r"(0|[1-9][0-9]*)(?:[.,]0)?", word) for word in words]
     found = [

@@ -111,8 +111,9 @@ class TableEvaluator(Evaluator):
             raise strange
         if padded:
             Screen().say(
-                f"note: {table.source}: {padded} of {len(rows)} architectures had lost zeros in front, as "
-                f"numbers do in a spreadsheet, and got them back, e.g. {space.write(next(iter(rows)))}"
+                f"note: {table.source}: {padded} of {len(rows)} architectures had lost zeros in "
+                "front, as numbers do in a spreadsheet, and got them back, e.g. "
+                f"{space.write(next(iter(rows)))}"
             )
         return list(rows)
 

@@ -19,10 +19,17 @@ from nasrun.budget import candidates as candidates_module
 from nasrun.budget.additive import AdditiveCosts
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.cli.main import main
+from nasrun.config.build import build
+from nasrun.config.compose import compose
+from nasrun.config.field_words import in_our_words
+from nasrun.config.groups import conf_dir, read
+from nasrun.config.hints import checked
 from nasrun.errors import UserError
 from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool
 from nasrun.search_space.base import Measure, SearchSpace
+from nasrun.search_space.dso_block.space import FinalScale as DsoFinalScale
+from nasrun.search_space.spos.space import SposFinalScale
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Decision, Problem
 from tests.helpers import TASK, space_of
@@ -382,3 +389,75 @@ def test_every_trial_keeps_to_the_budget(here: Path, space: str, algo: str, size
     for trial in trials:
         cost = built.cost(built.read(trial["architecture"]), problem, "final")
         assert low <= getattr(cost, size) <= high
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *(("600M", 600e6), ("0.33G", 330e6), ("330e6", 330e6), ("3.5 M", 3.5e6), ("12k", 12e3)),
+        *((".5K", 500.0), (7, 7.0), (2.5, 2.5), ("1.1M", 1_100_000.0)),
+    ],
+)
+def test_amounts_as_people_write_them(text: object, number: float) -> None:
+    built = build({"_target_": "nasrun.budget.budget.Budget", **ranges(max=text)}, "budget")
+    assert built.ranges["macs"].max == number
+    for scale in (SposFinalScale, DsoFinalScale):
+        fields = {"macs": text, "params": text, "width": 1.0, "channels": 16, "step": 2}
+        made = checked({k: fields[k] for k in scale.model_fields if k in fields}, scale, "final")
+        assert made.macs == made.params == number
+
+
+def ranges(**macs: object) -> dict[str, Any]:
+    free = {"min": None, "max": None}
+    latency = read(conf_dir() / "budget" / "default.yaml")["latency"] | {"store": "s"}
+    names = ("params", "bitops", "latency_ms")
+    return {"macs": {**free, **macs}, "latency": latency, **dict.fromkeys(names, free)}
+
+
+@pytest.mark.parametrize("text", ["600m", "1,5M", "600MB", "M", "1e6M", "-3M", "nan", "inf", ""])
+def test_other_words_are_no_amounts(text: object) -> None:
+    with pytest.raises(UserError, match=r"budget.macs.max = |must be") as error:
+        build({"_target_": "nasrun.budget.budget.Budget", **ranges(max=text)}, "budget")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "setting", "unit"),
+    [
+        ("budget.flops.max", "budget.macs.max", "one is two FLOPs"),
+        ("budget.MFLOPs.min", "budget.macs.min", "one is two FLOPs"),
+        ("budget.max_flops", "budget.macs.max", "one is two FLOPs"),
+        ("budget.flops", "budget.macs.max", "one is two FLOPs"),
+        ("flops", "budget.macs.max", "one is two FLOPs"),
+        ("budget.madds.max", "budget.macs.max", "multiply-adds of one image"),
+        ("budget.mult_adds", "budget.macs.max", "multiply-adds of one image"),
+        ("budget.parameters.max", "budget.params.max", "number of parameters"),
+        ("max_params", "budget.params.max", "number of parameters"),
+        ("budget.latency.max", "budget.latency_ms.max", "milliseconds of one batch"),
+        ("budget.min_latency", "budget.latency_ms.min", "milliseconds of one batch"),
+        ("budget.bops.max", "budget.bitops.max", "bit-operations"),
+    ],
+)
+def test_words_of_the_field_lead_to_the_setting(key: str, setting: str, unit: str) -> None:
+    told = in_our_words(key)
+    assert told is not None
+    assert told.startswith(f"the bound is {setting}, in ")
+    assert unit in told
+
+
+@pytest.mark.parametrize("key", ["search_algo.lr_min", "time", "trainer.size", "max", "budget.x"])
+def test_other_words_lead_nowhere(key: str) -> None:
+    assert in_our_words(key) is None
+
+
+def test_a_budget_in_other_words_is_told_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "budget.flops.max=600e6", "--cfg", "job"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "there is no setting 'budget.flops.max': the bound is budget.macs.max" in err
+    config = compose(["+budget.latency.max=25"])["budget"]  # as a file of settings may add it
+    with pytest.raises(UserError, match=r"budget\.latency\.max: .*is budget\.latency_ms\.max"):
+        build(config, "budget")

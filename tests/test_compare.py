@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from nasrun.search_algo.regularized_evolution import RegularizedEvolution
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.task import compare as compare_module
-from nasrun.task.compare import CompareTask
+from nasrun.task.compare import CompareTask, check_complete
 from nasrun.task.compare_search import Searches
 from nasrun.values import Architecture
 
@@ -390,6 +391,29 @@ def test_a_comparison_by_hand() -> None:
 )
 def test_bad_input(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in error(capsys, *words)
+
+
+def test_tables_that_lack_architectures_are_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    header, *rows = Path("table.csv").read_text().splitlines()
+    Path("short.csv").write_text("\n".join([header, *rows[1:], ""]))
+    said = error(capsys, "evaluator.path=short.csv")
+    assert "evaluator: the table has no score for 1 of the 6,561 architectures of" in said
+    assert "e.g. 00000000" in said
+    said = error(capsys, *TRUTH, "compare.truth.path=short.csv")
+    assert "compare.truth: the table has no score for 1 of the 6,561" in said
+
+
+def test_a_table_may_lack_what_is_outside_of_the_budget(macro: SearchSpace) -> None:
+    small, *others = macro.every()
+    scorer: Any = SimpleNamespace(published_scores={each: [0.5] for each in others[1:]})
+    within: Any = SimpleNamespace(space=macro, bounds=(1,), allows=scorer.published_scores.get)
+    check_complete("evaluator", scorer, within)
+    within.allows = lambda each: each != small
+    said = "for 1 of the 6,560 architectures of nas_bench_macro within the budget, e.g. 00000001"
+    with pytest.raises(UserError, match=said):
+        check_complete("evaluator", scorer, within)
 
 
 def test_a_truth_that_is_not_given_is_none() -> None:

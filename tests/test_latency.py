@@ -199,7 +199,7 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
         (b"operation,ms\na,nan\n", "line 2: ms = 'nan' is no time"),
         (b"operation,ms\na,fast\n", "line 2: ms = 'fast' is no time"),
         (b"operation,ms\n" + b"a" * 200_000 + b",1\n", "field larger than field limit"),
-        (b"operation,ms\n\xff,1\n", "cannot read the latencies in mine.csv"),
+        (b"\xff\xfe\x00", "cannot read the latencies in mine.csv"),
         (b"operation,ms\na,1\n", "mine.csv has no latency of operation 'spos/"),
         (None, "cannot read the latencies in mine.csv"),
     ],

@@ -16,11 +16,14 @@ from helpers import Images, few_images, space_of
 from torch import Tensor
 
 from nasrun.cli.main import main
+from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
+from nasrun.task.rank import check_same
 from nasrun.task.rank_progress import Progress, images_within_share
+from nasrun.task.scoring import Scores
 from nasrun.trainer.step import BatchGradients
-from nasrun.values import Problem
+from nasrun.values import Cost, Problem, Trial
 
 TINY = [
     *("dataset=synthetic", "dataset.train_images=32", "dataset.validation=32"),
@@ -411,3 +414,32 @@ def test_samples(macro: SearchSpace) -> None:
         for q in (0, 0.5, 1)
     ]
     assert quantiles == sorted(quantiles)
+
+
+def test_what_the_table_lacks_is_left_out_and_counted(
+    macro: SearchSpace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["00000000", "11111111", "22222222", "01201201", "21021021"]
+    Path("list.txt").write_text("\n".join(words))
+    rows = [f"{word};{index},5" for index, word in enumerate(words)]
+    Path("table.csv").write_text("\n".join(["arch;a", *rows[:2]]))
+    said = error(capsys, *LISTED, *table())
+    assert "no score for 3 of the 5 chosen architectures, e.g. 22222222; a ranking needs" in said
+    assert not Path("run").exists()
+    Path("table.csv").write_text("\n".join(["arch;a", *rows[:2], *rows[3:]]))
+    assert rank(*LISTED, *table()) == 0
+    assert "for 1 of the 5 chosen architectures, e.g. 22222222; the other 4 are ranked" in (
+        capsys.readouterr().out
+    )
+    assert [row["architecture"] for row in rows_of("run")] == [*words[:2], *words[3:]]
+    assert [float(row["truth"]) for row in rows_of("run")] == [0.005, 0.015, 0.035, 0.045]
+
+
+def test_a_run_ranks_the_architectures_that_it_began_with(macro: SearchSpace) -> None:
+    every = [*macro.every()][:4]
+    scores = Scores(macro)
+    scores.trials_of("score/epoch1").extend(Trial(each, 0.5, Cost(1, 1), 0) for each in every[:2])
+    check_same(every, scores)
+    for others in (every[1:], every[:1], []):
+        with pytest.raises(UserError, match="are not those that the run began with"):
+            check_same(others, scores)

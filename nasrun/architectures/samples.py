@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from nasrun.errors import UserError
+from nasrun.run.files import at_home, decoded, read_named
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, Problem
 
@@ -17,6 +17,9 @@ Count = Annotated[int, Field(ge=3, le=1_000_000)]
 
 MAX_LISTED_ARCHITECTURES = 1_000_000
 """Upper bound of the size of a space that ``All`` lists."""
+
+MAX_LIST_BYTES = 2**28
+"""Size of a file of architectures that is still read."""
 
 MAX_FRUITLESS_SAMPLES = 10_000
 """A space counts as exhausted after this number of random architectures without a new one."""
@@ -150,11 +153,12 @@ class Listed(Architectures):
     def choose(self, space: SearchSpace, problem: Problem, rng: np.random.Generator) -> Chosen:
         if self.path is None:
             raise UserError("architectures=listed needs rank.architectures.path=FILE")
-        path = Path(self.path).expanduser()
+        path = at_home(self.path)
+        trouble = f"cannot read the architectures in {path}"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read the architectures in {path}: {error}") from error
+            lines = decoded(read_named(path, MAX_LIST_BYTES, trouble)).splitlines()
+        except ValueError as error:
+            raise UserError(f"{trouble}: {error}") from error
         found: dict[Architecture, int] = {}
         chosen: list[Architecture] = []
         for number, line in enumerate(lines, 1):

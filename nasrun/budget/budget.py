@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.budget.latency import Latencies, Latency
 from nasrun.errors import UserError
+from nasrun.limits import Amount
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace, SizeName
 from nasrun.values import Problem
 
-Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Limit = Annotated[Amount, Field(ge=0, allow_inf_nan=False)] | None
 
 
 class Range(BaseModel):

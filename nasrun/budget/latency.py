@@ -22,16 +22,14 @@ from torch import nn
 
 from nasrun.errors import UserError
 from nasrun.limits import Count
+from nasrun.run import tables
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_bytes, write_atomic
+from nasrun.run.files import at_home, write_atomic
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.search_space.layer import Layer
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Problem
-
-MAX_TABLE_BYTES = 2**26
-"""Size of a table file that is still read."""
 
 SAMPLES_FOR_LAYERS = 8
 """Random architectures whose variants are searched for layers."""
@@ -170,10 +168,11 @@ class Latencies:
         self.space.layers(
             some, self.problem, "final"
         )  # raises UserError if the space has no list of layers
-        known = read_table(self.kept) if self.kept is not None and self.kept.exists() else {}
+        kept = self.kept is not None and self.kept.exists()
+        known = read_table(self.kept, own=True) if self.kept is not None and kept else {}
         if self.settings.table is None:
             return self._measure_missing(known)
-        file = self.kept if known and self.kept else Path(self.settings.table).expanduser()
+        file = self.kept if known and self.kept else at_home(self.settings.table)
         table = LatencyTable(known or read_table(file), [], str(file))
         for layer in all_layers(self.space, self.problem).values():
             table.milliseconds_of(layer)  # raises UserError now if the layer is missing
@@ -214,8 +213,8 @@ class Latencies:
             "batch_size": settings.batch_size,
         }
         name = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=6).hexdigest()
-        path = Path(settings.store).expanduser() / f"{name}.csv"
-        known = read_table(path) if path.exists() else {}
+        path = at_home(settings.store) / f"{name}.csv"
+        known = read_table(path, own=True) if path.exists() else {}
         known |= kept
         table = LatencyTable(known, [path], str(path), lambda layer: settings.time(layer, compute))
         layers = all_layers(self.space, self.problem)
@@ -280,32 +279,32 @@ def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
     return found
 
 
-def read_table(path: Path) -> dict[str, float]:
+def read_table(path: Path, *, own: bool = False) -> dict[str, float]:
     """Return the milliseconds by name of layer.
 
+    own: the file is nasrun's own, in a run or a store, where a link is refused.
     Raises UserError if the file lacks the columns operation and ms, or a row is invalid.
     """
-    try:
-        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the latencies in {path}: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
-    if not {"operation", "ms"} <= set(reader.fieldnames or ()):
-        raise UserError(f"{path}: a table of latencies has the columns operation and ms")
-    table: dict[str, float] = {}
-    for line, row in rows:
-        try:
-            value = float(row["ms"])
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < math.inf:
-            raise UserError(f"{path}, line {line}: ms = {row['ms'][:80]!r} is no time")
-        table[row["operation"]] = value
-    return table
+    wanted = dict.fromkeys(
+        ("operation", "ms"), "a table of latencies has the columns operation and ms"
+    )
+    table = tables.read_table(path, wanted, f"cannot read the latencies in {path}", own=own)
+    rows: dict[str, int] = {}
+    found: dict[str, float] = {}
+    for row, (name, ms) in enumerate(
+        zip(table.cells["operation"], table.numbers("ms", "time"), strict=True)
+    ):
+        if ms.percent or not 0 <= ms.value < math.inf:
+            text = table.cells["ms"][row]
+            raise UserError(f"{table.place(row)}: ms = {text[:80]!r} is no time")
+        if name in rows:
+            raise UserError(
+                f"{table.place(row)}: {name[:80]!r} has a latency already, in line "
+                f"{table.lines[rows[name]]}"
+            )
+        rows[name] = row
+        found[name] = ms.value
+    return found
 
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nasrun.errors import UserError, nearest
+from nasrun.run.files import at_home
 
 HELP = ("-h", "--help")
 MULTIRUN = ("-m", "--multirun")
@@ -61,8 +62,10 @@ def split(arguments: Sequence[str]) -> CommandLine:
             else:
                 overrides.append(word)
             continue
-        switches.append(word)
         name, equals, value = word.partition("=")
+        if name in CONFIG_DIR and equals:
+            word = f"{name}={at_home(value)}"  # the shell replaces no ~ behind an equals sign
+        switches.append(word)
         if name == RERUN:
             raise UserError(f"{RERUN} would unpickle a file; use `nasrun retrain from=RUN_DIR`")
         if name not in (*FLAGS, *WITH_VALUE, *INFO):

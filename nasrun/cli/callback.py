@@ -9,10 +9,12 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.cli.outputs import note
+from nasrun.config.compose import quote
+from nasrun.run.files import at_home
 
 
 class Outputs(Callback):
@@ -20,9 +22,11 @@ class Outputs(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with suppress(OmegaConfBaseException, TypeError):  # Hydra reports the mistake itself
+            _replace_home(config, "run")
             note(Path(config.hydra.run.dir), sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _replace_home(config, "sweep")
         output = note(Path(config.hydra.sweep.dir), sweep=True)
         words = list(config.hydra.overrides.task)
         # A recipe may sweep too; values of the command line for the same key win.
@@ -39,3 +43,17 @@ class Outputs(Callback):
         from nasrun.report.sweep import summarise  # rich tables: only for sweeps
 
         summarise(Path(config.hydra.sweep.dir))
+
+
+def _replace_home(config: DictConfig, kind: str) -> None:
+    """Replace ``~``, which a recipe's outputs may have, in the directory of a run or a sweep.
+
+    Jobs compose their configuration anew, so a sweep hands it on as an override.
+    """
+    directory = str(config.hydra[kind].dir)
+    if not directory.startswith("~"):
+        return
+    found = str(at_home(directory))
+    with read_write(config):
+        config.hydra[kind].dir = found
+        config.hydra.overrides.hydra.append(f"hydra.{kind}.dir={quote(found)}")

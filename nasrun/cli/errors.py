@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from nasrun.cli import outputs
 from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shortened
+from nasrun.run.commands import command
 from nasrun.run.files import printable
 from nasrun.run.layout import RECORD
 
@@ -26,7 +26,7 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
     words = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to stop (SIGTERM)"}
     text = words.get(signal.Signals(number), f"stopped by {signal.Signals(number).name}")
     if isinstance(error, Interrupted) and error.saved:
-        text += f"; all work is saved, go on with: nasrun resume {shlex.quote(error.saved)}"
+        text += f"; all work is saved, go on with: {command('resume', error.saved)}"
     with suppress(OSError):  # the terminal may be gone
         sys.stderr.write(f"nasrun: {text}\n")
     return 128 + number
@@ -68,7 +68,7 @@ def trouble_with_output(error: BaseException) -> UserError | None:
     if cause.errno in NO_SPACE_ERRNOS:
         advice = f"or {advice}"
         if (output / RECORD).exists():
-            advice = f"then go on with: nasrun resume {output}"
+            advice = f"then go on with: {command('resume', output)}"
         return UserError(f"no space left to write {place}: {cause.strerror}; free some, {advice}")
     if path and (path.is_relative_to(output) or output.is_relative_to(path)):
         return UserError(f"cannot write {place}: {cause.strerror}; {advice}")

@@ -13,7 +13,8 @@ from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
 from nasrun.errors import UserError, shortened
 from nasrun.report.run_files import RunDirectory
-from nasrun.run.files import printable
+from nasrun.run.commands import command
+from nasrun.run.files import at_home, printable
 from nasrun.run.layout import RECORD
 from nasrun.task.base import Task
 
@@ -58,7 +59,7 @@ class EarlierRun:
         if not run.has(needed):
             raise UserError(
                 f"{directory} has no {needed} yet: if the run was stopped, go on with it "
-                f"(nasrun resume {directory})"
+                f"({command('resume', directory)})"
             )
         if needed.endswith(".json"):
             run.read_object(needed)
@@ -176,7 +177,7 @@ def with_earlier(
 
     task: the task that uses a file of that run.
     """
-    earlier = EarlierRun.read(directory.expanduser(), str(task.takes), config_dir)
+    earlier = EarlierRun.read(at_home(directory), str(task.takes), config_dir)
     if any(override.startswith("experiment=") for override in overrides):
         # A recipe is complete: overrides that were made for another recipe would spoil it.
         left_out = printable(shortened(" ".join(earlier.overrides), 1000))

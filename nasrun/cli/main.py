@@ -23,14 +23,13 @@ from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
+from nasrun.run.files import at_home
 from nasrun.run.layout import RECORD, RESULT
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESUME_WORD = "resume"
-PATH_SETTINGS = ("from", "architecture")
-"""Settings that are paths, which may hold special characters of Hydra's grammar."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +99,7 @@ def resume_command(line: CommandLine) -> int:
             f"resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]{switch}"
         )
     directory, *overrides = line.overrides
-    outputs.note(Path(directory).expanduser(), sweep=False)
+    outputs.note(at_home(directory), sweep=False)
     resume(Path(directory), overrides)
     return 0
 
@@ -161,7 +160,8 @@ def hydra_main(line: CommandLine) -> int:
 
 def ready_overrides(line: CommandLine) -> list[str]:
     """Return checked overrides for Hydra, those of ``from=RUN_DIR`` before the user's."""
-    from nasrun.config.compose import parse, quote
+    from nasrun.config.compose import parse
+    from nasrun.config.paths import readable
 
     if line.has(arguments.WITHOUT_TASK):
         return list(line.overrides)
@@ -173,17 +173,14 @@ def ready_overrides(line: CommandLine) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "task":
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        if key in PATH_SETTINGS and equals:
-            bare = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value
-            if key == "from" and bare and bare != "null":
-                directory = Path(bare)
-            if value != "null" and (not several or key == "from"):
-                override = f"{key}={quote(bare)}"
-        parse(override)
+        override = readable(override, several=several)
+        parsed = parse(override)
+        if key == "from" and equals and value not in ("", "null"):
+            directory = Path(str(parsed.value()))
         overrides.append(override)
     if directory is None or "from" not in read(conf_dir() / "task" / f"{line.task}.yaml"):
         return overrides  # of a task that takes no run, Hydra says that there is no such setting
-    if not directory.expanduser().is_dir():  # before torch is imported, which takes seconds
+    if not directory.is_dir():  # before torch is imported, which takes seconds
         raise UserError(f"from={directory}: there is no such directory")
     from nasrun.cli.from_run import with_earlier
     from nasrun.task.base import find_task
@@ -211,14 +208,16 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     from nasrun.cli import resume
     from nasrun.cli.launch import launched
     from nasrun.config.compose import plain
+    from nasrun.config.paths import with_homes
     from nasrun.config.prune import leave_out
     from nasrun.config.unused import refuse_unused_sampler
+    from nasrun.run.commands import command as shown
     from nasrun.run.lock import Lock
 
     if job_name():
         sys.stdout.write(f"{job_name()}\n")
         sys.stdout.flush()
-    settings = plain(composed)
+    settings = with_homes(plain(composed))
     if left_out := leave_out(settings, own_overrides()):
         names = ", ".join(left_out)
         sys.stderr.write(f"nasrun: note: the recipe's {names} mean nothing to the chosen option\n")
@@ -237,8 +236,8 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
                 yield go
         else:
             raise UserError(
-                f"{directory} holds a run already: go on with it (nasrun resume {directory}), or "
-                "choose another place"
+                f"{directory} holds a run already: go on with it "
+                f"({shown('resume', directory)}), or choose another place"
             )
     if job_name() and signals.stop.signal is not None:
         raise Interrupted(signals.stop.signal)  # the signal came while a job was ending

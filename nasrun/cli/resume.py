@@ -18,8 +18,10 @@ from typing import Any
 from nasrun.cli.launch import launched
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
+from nasrun.config.paths import readable
 from nasrun.errors import UserError
 from nasrun.report.run_files import RunDirectory
+from nasrun.run.files import at_home
 from nasrun.run.layout import LATENCIES, RECORD
 from nasrun.run.lock import Lock
 from nasrun.run.screen import Screen
@@ -46,7 +48,8 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
 
     Raises UserError if ``directory`` is no run, is in use, or a setting must not change.
     """
-    directory = directory.expanduser()
+    directory = at_home(directory)
+    overrides = list(map(readable, overrides))
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such directory")
     if not RunDirectory(directory).has(RECORD):

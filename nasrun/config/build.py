@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from nasrun.config.allowed import find_class, place_of
+from nasrun.config.field_words import in_our_words
 from nasrun.config.hints import buildable_classes, checked
 from nasrun.errors import UserError, nearest
 
@@ -62,9 +63,9 @@ def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
     names = [p.name for p in named]
     for key in arguments:
         if key not in names and not open_ended:
-            near = (
-                nearest(str(key), names) or f"; {cls.__name__} takes {', '.join(names) or 'none'}"
-            )
+            told = in_our_words(place_of(where, key))
+            near = f": {told}" if told else nearest(str(key), names)
+            near = near or f"; {cls.__name__} takes {', '.join(names) or 'none'}"
             raise UserError(f"{place_of(where, key)}: {cls.__name__} has no such setting{near}")
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in arguments:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.config.compose import compose, flatten, one_line, parse
+from nasrun.config.field_words import in_our_words
 from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
 from nasrun.errors import UserError, nearest, shortened
 
@@ -115,6 +116,8 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
     beside = [name for name in known if name.rpartition(".")[0] == parent]
     short = [name for name in known if name.rpartition(".")[2] == key]
     unknown = f"there is no setting {key!r}"
+    if told := in_our_words(key):
+        return f"{unknown}: {told}"
     if short:
         return f"{unknown} (did you mean {short[0]!r}?)"
     if parent in inner:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.errors import UserError
-from nasrun.run.files import read_bytes
+from nasrun.run.files import at_home, read_bytes
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Problem, Trial
 
@@ -25,7 +25,7 @@ class TrialStore:
     def __init__(self, folder: Path, definition: Mapping[str, Any]) -> None:
         text = json.dumps(definition, sort_keys=True)
         name = blake2b(text.encode(), digest_size=8).hexdigest()
-        self.path = folder.expanduser() / f"{name}.jsonl"
+        self.path = at_home(folder) / f"{name}.jsonl"
         self.definition = text
 
     def read(self, space: SearchSpace, problem: Problem) -> dict[tuple[Architecture, int], Trial]:

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from nasrun.report.figures import plot_front
+from nasrun.run.commands import command
 from nasrun.run.files import write_json
 from nasrun.run.layout import FRONT, FRONT_PICTURE
 from nasrun.run.run import Run
@@ -48,4 +49,4 @@ def save_front(search: Search, space: SearchSpace, run: Run) -> None:
         table.add_row(str(pick), f"{100 * row['score']:.2f}", *(f"{row[g]:,.6g}" for g in goals))
     run.say()
     run.screen.console.print(table)
-    run.say(f"each can be retrained: nasrun retrain from={run.directory} pick=N")
+    run.say(f"each can be retrained: {command('retrain', f'from={run.directory}')} pick=N")

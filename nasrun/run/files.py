@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -93,6 +94,66 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
+def read_named(name: str | Path, limit: int, trouble: str) -> bytes:
+    """Read a file that the user has named: a regular one of at most ``limit`` bytes.
+
+    A leading ``~`` is the home directory, and links are followed. Pipes and devices are refused
+    before they are opened, since reading them may never end.
+
+    trouble: what an error begins with, e.g. ``cannot read the latencies in FILE``.
+    Raises UserError where the file cannot be read.
+    """
+    path = at_home(name)
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise UserError(f"{trouble}: there is no such file, but a folder")
+        if not stat.S_ISREG(kind):
+            raise UserError(f"{trouble}: it is no regular file")
+        return read_bytes(path.resolve(), limit)
+    except FileNotFoundError as error:
+        raise UserError(f"{trouble}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"{trouble}: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise UserError(f"{trouble}: {error}") from error
+
+
+def at_home(name: str | Path) -> Path:
+    """Return the path, with a leading ``~`` or ``~user`` replaced where that user exists."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a file in UTF-8, UTF-16 or, failing these, Latin-1 as Windows has it.
+
+    A byte order mark is left out. Raises ValueError if it is no text.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16")
+    elif data[1:2] == b"\0" != data[:1]:
+        text = data.decode("utf-16-le")
+    elif data[:1] == b"\0" != data[1:2]:
+        text = data.decode("utf-16-be")
+    else:
+        text = _decoded_bytes(data)
+    if "\0" in text:
+        raise ValueError("it is no text")
+    return text
+
+
+def _decoded_bytes(data: bytes) -> str:
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
+
+
 def _open(path: Path, flags: int) -> int:
     if path.is_symlink():
         raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
@@ -165,7 +226,7 @@ def read_json_or_text(path: Path, hint: str = "") -> Any:
     if path.suffix == ".json":
         return read_json(path, hint)
     try:
-        text = read_bytes(path, MAX_JSON_BYTES).decode("utf-8-sig").strip()
+        text = decoded(read_bytes(path, MAX_JSON_BYTES)).strip()
     except OSError as error:
         advice = f"; {hint}" if hint else ""
         raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error

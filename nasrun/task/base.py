@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nasrun.errors import UserError
+from nasrun.run.files import at_home
 
 if TYPE_CHECKING:
     from nasrun.run.run import Run
@@ -51,7 +52,7 @@ class Task(ABC):
         """
         if cls.takes is None or settings.get("from") is None:
             return None
-        return Path(str(settings["from"])).expanduser() / cls.takes
+        return at_home(str(settings["from"])) / cls.takes
 
     @classmethod
     def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:

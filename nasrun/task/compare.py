@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from nasrun.architectures.samples import MAX_LISTED_ARCHITECTURES
 from nasrun.budget.candidates import Candidates
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, needs_no_supernet
@@ -119,6 +120,8 @@ class CompareTask(Task):
         scorer = judging = setup.evaluator.bind(space, splits, run.compute, run.streams)
         if judge is not setup.evaluator:
             judging = judge.bind(space, splits, run.compute, run.streams)
+        check_complete("evaluator", scorer, candidates)
+        check_complete("compare.truth", judging, candidates)
         noise = None if self.taus is None else RankNoise(known_scores(scorer))
         run.begin()
         latencies.keep(run.directory / LATENCIES)
@@ -189,6 +192,28 @@ def known_scores(scorer: Scorer) -> dict[Architecture, float]:
             "known: evaluator=table"
         )
     return {architecture: fmean(seeds) for architecture, seeds in published.items()}
+
+
+def check_complete(key: str, scorer: Scorer, candidates: Candidates) -> None:
+    """Raise UserError if a table lacks architectures within the budget; key: its setting."""
+    published, space = scorer.published_scores, candidates.space
+    if published is None or len(published) == space.size:
+        return
+    if space.size <= MAX_LISTED_ARCHITECTURES:
+        allowed = [each for each in space.every() if candidates.allows(each)]
+        missing = [each for each in allowed if each not in published]
+        count, lacking = len(allowed), len(missing)
+        example = f", e.g. {space.write(missing[0])}" if missing else ""
+    elif candidates.bounds:
+        return  # too many to be counted; a search that asks for a missing one stops
+    else:
+        count, lacking, example = space.size, space.size - len(published), ""
+    if lacking:
+        raise UserError(
+            f"{key}: the table has no score for {lacking:,} of the {count:,} architectures of "
+            f"{space.name}{' within the budget' if candidates.bounds else ''}{example}; searches "
+            "may ask for any of them, so compare needs all"
+        )
 
 
 def best_of(judge: Scorer, candidates: Candidates) -> float | None:

@@ -57,6 +57,13 @@ class GroundTruth:
         }
         self.store = TrialStore(self.folder, definition)
 
+    def missing(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """Return the architectures whose true score can neither be looked up nor trained."""
+        published = self.scorer.published_scores
+        if published is None:
+            return []
+        return [architecture for architecture in architectures if architecture not in published]
+
     def scores(self, architectures: Sequence[Architecture]) -> TrueScores:
         """The scores, [seeds, architectures]; trains only the networks that the store lacks."""
         published = self.scorer.published_scores

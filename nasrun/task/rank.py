@@ -136,6 +136,8 @@ class RankTask(Task):
             self.truth, self.truth_seeds, Path(self.truth_store), truth_config(run.config)
         )
         truth.start(space, splits, run)
+        chosen = with_truth(chosen, truth, run)
+        architectures = chosen.architectures
         scorer = evaluator.bind(space, splits, run.compute, run.streams)
         also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
@@ -150,6 +152,7 @@ class RankTask(Task):
         scores, watch = Scores(space), Stopwatch(run.compute.device)
         run.keep("images", SameImages(splits))
         run.keep("scores", scores)
+        check_same(architectures, scores)
         run.keep("stopwatch", watch)
         supernet.keep()
         ways = [("score", scorer)]
@@ -224,6 +227,40 @@ class RankTask(Task):
                 "rank.train_on=pool trains the ranked architectures: take rank.train_on=space, or",
                 group="sampler",
                 has=takes_pool,
+            )
+
+
+def with_truth(chosen: Chosen, truth: GroundTruth, run: Run) -> Chosen:
+    """Leave out the architectures that a table of true scores lacks, and say how many.
+
+    Raises UserError if fewer than three are left.
+    """
+    missing = truth.missing(chosen.architectures)
+    if not missing:
+        return chosen
+    count = len(chosen.architectures)
+    told = (
+        f"rank.truth has no score for {len(missing)} of the {count} chosen architectures, e.g. "
+        f"{truth.space.write(missing[0])}"
+    )
+    if count - len(missing) < 3:
+        raise UserError(f"{told}; a ranking needs three at least: complete the table")
+    run.say(f"warning: {told}; the other {count - len(missing)} are ranked", "yellow")
+    lacking = set(missing)
+    kept = [index for index, one in enumerate(chosen.architectures) if one not in lacking]
+    return Chosen(
+        [chosen.architectures[index] for index in kept],
+        None if chosen.strata is None else [chosen.strata[index] for index in kept],
+    )
+
+
+def check_same(architectures: Sequence[Architecture], scores: Scores) -> None:
+    """Raise UserError if a continued run has scored other architectures than are ranked now."""
+    for trials in scores.groups.values():
+        if [trial.architecture for trial in trials] != list(architectures[: len(trials)]):
+            raise UserError(
+                "the architectures to rank are not those that the run began with: their file, or "
+                "the table of true scores, has changed since; put it back, or start a new run"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,8 @@ from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.batch_norm import estimate_statistics
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
-from nasrun.run.files import read_json_or_text
+from nasrun.run.commands import command
+from nasrun.run.files import at_home, read_json_or_text
 from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.search_space.base import Network
@@ -43,11 +45,11 @@ class RetrainTask(Task):
             raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
         hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
         if directory is None:
-            path = Path(str(file)).expanduser().resolve()  # the user's own file may be a link
+            path = at_home(str(file)).resolve()  # the user's own file may be a link
         elif pick is None:
-            path = Path(str(directory)).expanduser() / ARCHITECTURE
+            path = at_home(str(directory)) / ARCHITECTURE
         else:
-            path = Path(str(directory)).expanduser() / FRONT
+            path = at_home(str(directory)) / FRONT
             hint = "pick needs a search that ended with a front (search_algo=nsga2)"
         read_json_or_text(path, hint)
         return path
@@ -195,5 +197,11 @@ def say_winner(setup: Setup, run: Run, architecture: Architecture, result: dict[
     warn_of_collapse(run, share, "the architecture")
     run.say()
     run.say(f"everything is in     {run.directory}")
-    run.say(f"train it again       nasrun retrain from={run.directory} seed=1")
-    run.say("look at the curves   tensorboard --logdir outputs")
+    run.say(f"train it again       {command('retrain', f'from={run.directory}', 'seed=1')}")
+    run.say(f"look at the curves   {shlex.join(['tensorboard', '--logdir', str(logs_of(run))])}")
+
+
+def logs_of(run: Run) -> Path:
+    """Return the folder of outputs with the curves of all runs, or else the run's own."""
+    outputs = Path(str(run.config.get("outputs")))
+    return outputs if run.directory.is_relative_to(outputs.absolute()) else run.directory

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.errors import UserError
+from nasrun.run.commands import command
 from nasrun.run.run import Run
 from nasrun.task.base import Task
 from nasrun.task.scoring import SameImages
@@ -46,6 +47,6 @@ class SupernetTask(Task):
         supernet.say_health()
         run.say()
         run.say(f"everything is in     {run.directory}")
-        run.say(f"search in it         nasrun search from={run.directory}")
-        run.say(f"how truly it ranks   nasrun rank from={run.directory}")
+        run.say(f"search in it         {command('search', f'from={run.directory}')}")
+        run.say(f"how truly it ranks   {command('rank', f'from={run.directory}')}")
         return result

@@ -9,9 +9,10 @@ from itertools import accumulate, pairwise
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
+from nasrun.limits import Amount
 from nasrun.search_space.base import Measure, Scale, SearchSpace
 from nasrun.search_space.dso_block.layers import list_layers, stage_layers
 from nasrun.search_space.dso_block.network import BlockNetwork, BlockSupernet
@@ -57,8 +58,8 @@ class FinalScale(SearchScale):
     """
 
     step: Channels
-    params: PositiveFloat | None
-    macs: PositiveFloat | None
+    params: Annotated[Amount, Field(gt=0)] | None
+    macs: Annotated[Amount, Field(gt=0)] | None
 
 
 class DsoBlock(SearchSpace):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.errors import UserError
+from nasrun.limits import Amount
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
 from nasrun.search_space.gates import GateKind
@@ -41,8 +42,8 @@ class SposFinalScale(SposScale):
     """
 
     step: Annotated[float, Field(ge=1e-4, le=MAX_WIDTH)] = 0.01
-    params: PositiveFloat | None = None
-    macs: PositiveFloat | None = None
+    params: Annotated[Amount, Field(gt=0)] | None = None
+    macs: Annotated[Amount, Field(gt=0)] | None = None
 
 
 def op_of(block: int) -> Decision:

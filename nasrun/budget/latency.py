@@ -131,6 +131,8 @@ class Latency:
                 module(images)
             if compute.device.type == "cuda":
                 torch.cuda.synchronize(compute.device)
+            elif compute.device.type == "mps":
+                torch.mps.synchronize()
             return 1000 * (time.perf_counter() - began)
 
         for _ in range(self.warm_up):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
 from nasrun.run.layout import RECORD, RESULT
+from nasrun.run.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,10 +32,14 @@ RESUME_WORD = "resume"
 PATH_SETTINGS = ("from", "architecture")
 """Settings that are paths, which may hold special characters of Hydra's grammar."""
 
+SIGPIPE = 13
+"""Number of the signal of a broken pipe, which Windows lacks."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
+    sleep_while_waiting()  # before anything imports torch
     try:
         with signals.noted():
             line = arguments.split(sys.argv[1:] if argv is None else argv)
@@ -48,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has ended (`| head`), so no message can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + SIGPIPE
     except Exception as error:
         show_traceback()
         message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)

@@ -62,7 +62,8 @@ class TrialStore:
         elif not self.path.read_bytes().endswith(b"\n"):
             line = b"\n"  # ends a line that a killed process left unfinished
         line += json.dumps({"trial": trial.to_json()}).encode() + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags |= getattr(os, "O_NOFOLLOW", 0)  # Windows lacks it
         file = os.open(self.path, flags, 0o666)
         try:
             os.write(file, line)

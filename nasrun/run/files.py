@@ -22,6 +22,11 @@ Parsed into Python objects it takes twenty times the memory.
 MAX_JSON_LEVELS = 64
 """Upper bound of the nesting of lists and mappings; ours have about ten levels."""
 
+_CAUTION = sum(
+    getattr(os, f"O_{name}", 0) for name in ("CLOEXEC", "NOFOLLOW", "NONBLOCK", "BINARY")
+)
+"""Flags for opening files: binary, never a link, not waiting for a pipe; each where it exists."""
+
 _TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 
 
@@ -44,6 +49,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no directories
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -61,7 +68,7 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
     Raises UserError if ``path`` is a hard or soft link, or no regular file: a run directory may
     come from a stranger, and nothing outside it may be written.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CREAT | _CAUTION
     file = os.fdopen(_open(path, flags), "r+b")
     try:
         if os.fstat(file.fileno()).st_nlink > 1:
@@ -83,7 +90,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
     Raises UserError if it is a link, no file, or larger; OSError where it cannot be read.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | _CAUTION
     with os.fdopen(_open(path, flags), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:

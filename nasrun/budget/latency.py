@@ -23,7 +23,7 @@ from torch import nn
 from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_bytes, write_atomic
+from nasrun.run.files import read_bytes, write_csv
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.search_space.layer import Layer
@@ -312,9 +312,5 @@ def read_table(path: Path) -> dict[str, float]:
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:
     """Write a table that ``read_table`` reads back exactly; resumed runs depend on that."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(
-        [("operation", "ms"), *((name, repr(ms)) for name, ms in sorted(table.items()))]
-    )
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+    rows = [(name, repr(ms)) for name, ms in sorted(table.items())]
+    write_csv(path, ("operation", "ms"), rows)

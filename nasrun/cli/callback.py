@@ -24,6 +24,7 @@ class Outputs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         output = note(Path(config.hydra.sweep.dir), sweep=True)
+        output.clear()
         words = list(config.hydra.overrides.task)
         # A recipe may sweep too; values of the command line for the same key win.
         typed = {word.partition("=")[0] for word in words}

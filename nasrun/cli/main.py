@@ -6,7 +6,6 @@ user can correct, reported in one line. 130, 143: interrupted by Ctrl-C, by SIGT
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
-from nasrun.run.layout import RECORD, RESULT
+from nasrun.run.layout import RECORD
 from nasrun.run.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
@@ -126,13 +125,15 @@ def hydra_main(line: CommandLine) -> int:
 
     def task_function(composed: DictConfig) -> None:
         # Hydra would print an error in its own way, so errors are kept and reported at the end.
+        ran = False
         try:
             with job(composed) as go:
+                ran = True
                 go()
         except Exception as error:
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
-                report_failed_job(error, line.value(arguments.CONFIG_DIR))
+                report_failed_job(error, line.value(arguments.CONFIG_DIR), ran=ran)
 
     alone = line.task is None or line.has(arguments.WITHOUT_TASK)
     task = [] if alone else [f"task={line.task}"]
@@ -230,6 +231,8 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
     refuse_unused_sampler(settings, own_overrides())
     directory = Path(HydraConfig.get().runtime.output_dir).absolute()
+    if job_name() and directory.is_symlink():
+        raise UserError(f"{directory} is refused: it is a link, and a sweep has none of its own")
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)
         if not (directory / RECORD).exists():
@@ -267,9 +270,14 @@ def job_name() -> str:
     return f"[{number}{of}] {' '.join(swept or own_overrides())}".rstrip()
 
 
-def report_failed_job(error: Exception, config_dir: str | None) -> None:
-    """Show the error and write it to result.json for the summary; the sweep goes on."""
+def report_failed_job(error: Exception, config_dir: str | None, *, ran: bool) -> None:
+    """Show the error and write it down for the summary; the sweep goes on.
+
+    ran: whether the task had begun to run; if not, the job was refused.
+    """
     from hydra.core.hydra_config import HydraConfig
+
+    from nasrun.cli.failed_job import record_failure
 
     show_traceback()
     message, status = verdict(error, config_dir)
@@ -280,8 +288,7 @@ def report_failed_job(error: Exception, config_dir: str | None) -> None:
         "kind": "user" if status == 2 else "internal",
         "overrides": own_overrides(),
     }
-    try:
-        path = Path(HydraConfig.get().runtime.output_dir) / RESULT
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError:
-        return  # the disk is full; the summary will report that there is no result
+    config = HydraConfig.get()
+    record_failure(
+        Path(config.runtime.output_dir), Path(config.sweep.dir), config.job.num, result, ran=ran
+    )

@@ -21,6 +21,7 @@ from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, read_json, 
 from nasrun.run.layout import (
     COMPARISON,
     FRONT,
+    JOB,
     RANKING,
     RANKING_TABLE,
     RECORD,
@@ -129,6 +130,15 @@ class RunDirectory:
         entries = resumed if isinstance(resumed, list) else []
         lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
         return given + [word for words in lists if isinstance(words, list) for word in words]
+
+    @property
+    def overrides_of_job(self) -> list[str]:
+        """The overrides of a job of a sweep, also if it has not begun; empty if unknown."""
+        for name in (RECORD, RESULT, JOB):
+            found = self.read_object(name).get("overrides") if self.has(name) else None
+            if isinstance(found, list) and all(isinstance(word, str) for word in found):
+                return found
+        return []
 
     @property
     def seed(self) -> int | None:
@@ -337,7 +347,7 @@ def _read_job(folder: Path, refusal: dict[str, Any] | None = None) -> Job:
     """Read a job; refusal: why it was refused, which counts more than a result of another run."""
     run = job_files(folder)
     result = refusal or run.result
-    overrides = result.get("overrides") or run.record.get("overrides") or []
+    overrides = result.get("overrides") or run.overrides_of_job
     error = None
     if not result:
         error = f"it has left no {RESULT}"

@@ -15,6 +15,9 @@ RECORD = "run.json"
 RESULT = "result.json"
 """Numbers that the run ends with, or why a job of a sweep failed. All tasks, at the end."""
 
+JOB = "job.json"
+"""Overrides of a job of a sweep, from its beginning on. All tasks, within a sweep."""
+
 METRICS = "metrics.jsonl"
 """One line for each logged step: stage, step, metrics. All tasks."""
 

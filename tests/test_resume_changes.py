@@ -129,10 +129,13 @@ def test_a_run_is_never_overwritten(
 def test_a_refused_sweep_leaves_the_results_of_finished_jobs(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Its jobs are done with seed 0, and one is under way; then the line says seed 7."""
+    """Its jobs are of the same words but of seed 0, as if a default had changed meanwhile."""
     sweep = tmp_path / "sweep"
     for number in range(3):
         shutil.copytree(undisturbed, sweep / str(number))
+        record = json.loads((sweep / str(number) / "run.json").read_text())
+        record["overrides"].append(f"seed={7 + number}")
+        (sweep / str(number) / "run.json").write_text(json.dumps(record))
     (sweep / "2" / "result.json").unlink()
     before = snapshot(tmp_path)
     line = ("search", "-m", *TINY, "resume=auto", "hydra.sweep.dir=sweep")
@@ -150,8 +153,7 @@ def test_a_refused_sweep_leaves_the_results_of_finished_jobs(
     assert "all 3 jobs failed" in done.out
     # A job that another process works in is refused as well, and its result is left to that one.
     with Lock(sweep / "2"):
-        done = processes.run(tmp_path, *line, "seed=0,0,0")
-    assert done.status == 1
+        done = processes.run(tmp_path, *line, "seed=9")
     assert "is in use by process" in done.err
     assert [entry["job"] for entry in lines(sweep / "refused.jsonl")] == [2]
     assert not (sweep / "2" / "result.json").exists()

@@ -136,7 +136,7 @@ def hydra_main(line: CommandLine) -> int:
         except Exception as error:
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
-                report_failed_job(error, job_directory(composed), config_dir, ran=ran)
+                report_failed_job(error, place_of_failure(composed), config_dir, ran=ran)
             return None
 
     alone = line.task is None or line.has(arguments.WITHOUT_TASK)
@@ -267,6 +267,16 @@ def job_directory(composed: DictConfig) -> Path:
     from nasrun.cli import sweep_job
 
     return sweep_job.directory(own_overrides(), again=composed.get("resume") == "auto")
+
+
+def place_of_failure(composed: DictConfig) -> Path:
+    """Return the directory of a job that has failed, perhaps as it chose its directory."""
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        return job_directory(composed)
+    except (UserError, OSError):
+        return Path(HydraConfig.get().runtime.output_dir)
 
 
 def objective(composed: DictConfig) -> float | None:

@@ -21,7 +21,7 @@ from nasrun.errors import UserError
 from nasrun.report.run_files import job_files
 from nasrun.run.files import make_folder, write_json
 from nasrun.run.layout import JOB, RECORD
-from nasrun.run.lock import Lock
+from nasrun.run.lock import InUseError, Lock
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 """Hydra's own sweeper: it runs all combinations and reads no number."""
@@ -68,7 +68,7 @@ def _alone(sweep: Path) -> Lock:
     while True:
         try:
             return Lock(sweep).acquire()
-        except UserError:
+        except InUseError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.02)

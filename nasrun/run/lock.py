@@ -19,6 +19,10 @@ from nasrun.run.files import open_for_writing, printable
 from nasrun.run.layout import LOCK
 
 
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 class Lock:
     """A lock that is held from ``acquire`` to ``release`` or to the death of the process.
 
@@ -33,7 +37,7 @@ class Lock:
         self._file: BinaryIO | None = None
 
     def acquire(self) -> Lock:
-        """Take the lock; raises UserError, naming the holder, where another process has it.
+        """Take the lock; raises InUseError, naming the holder, where another process has it.
 
         Afterwards ``stale`` names the process that died without releasing it, if one did.
         """
@@ -47,7 +51,7 @@ class Lock:
             if not free:
                 holder = _read(file)
                 file.close()
-                raise UserError(
+                raise InUseError(
                     f"{self.path.parent} is in use by {_in_words(holder)}: wait until it ends, or "
                     "stop it"
                 )
@@ -90,14 +94,15 @@ class Lock:
                     self.path.unlink()
 
     def _let_go(self) -> None:
-        """Exchange the file for one without a lock, in a forked worker.
+        """Exchange the file for a pipe that leads nowhere, in a forked worker.
 
         The worker shares the open file, so the lock would last as long as it does.
         """
         if self._file is not None:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, self._file.fileno(), inheritable=False)
-            os.close(nothing)
+            ends = os.pipe()
+            os.dup2(ends[0], self._file.fileno(), inheritable=False)
+            for end in ends:
+                os.close(end)
 
     def __enter__(self) -> Lock:
         return self.acquire()

@@ -117,3 +117,96 @@ def test_every_value_of_a_group_has_a_comment():
             value = re.match(r"\s*(\w+):\s*[^\s#]", line)
             if value and value.group(1) != "_target_":
                 assert "#" in line, f"{path.relative_to(ROOT)}:{number}: {line}"
+
+
+WRITING_METHODS = {
+    *("write_text", "write_bytes", "savefig", "touch", "symlink_to", "hardlink_to", "mkfifo"),
+    *("to_csv", "save_file", "tofile", "dump", "savez", "savez_compressed", "rename", "truncate"),
+    *("copyfile", "copytree", "copy2", "move", "mkstemp", "mkdtemp", "NamedTemporaryFile"),
+}
+"""Methods that write, copy or rename files."""
+
+WRITING_CALLS = {
+    *("os.open", "os.replace", "os.link", "os.symlink", "os.write", "csv.writer"),
+    *("csv.DictWriter", "torch.save", "np.save", "np.savetxt", "OmegaConf.save"),
+    *("FileHandler", "logging.FileHandler", "SummaryWriter"),
+}
+"""Functions and classes that do."""
+
+MODES = re.compile("[wax+]")
+READS_ONLY = re.compile(r"\(.*O_RDONLY(?!.*O_(CREAT|TRUNC|APPEND))")
+
+WRITERS = {
+    "run/files.py": None,  # the one module that opens files to write them
+    "report/canvas.py": {"savefig"},  # into memory
+    "cli/main.py": {"os.open"},  # /dev/null in place of a closed pipe
+    "run/lock.py": {"truncate"},  # of the file that files.py has opened
+}
+"""Files that may -> which calls; None: any."""
+
+
+def writing_calls(tree: ast.AST) -> list[str]:
+    """The calls in a module that write files, or may: by name, or by the mode of an open."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names = {alias.name.partition(".")[0] for alias in node.names}
+            names |= {(getattr(node, "module", None) or "").partition(".")[0]}
+            found += sorted(names & {"shutil", "tempfile"})
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        if name == "os.open" and READS_ONLY.search(ast.unparse(node)):
+            continue
+        if name in WRITING_CALLS or ("." in name and last in WRITING_METHODS):
+            found.append(name if name in WRITING_CALLS else last)
+        elif last in ("open", "fdopen"):
+            given = [*node.args[:2], *(word.value for word in node.keywords if word.arg == "mode")]
+            modes = [value.value for value in given if isinstance(value, ast.Constant)]
+            spoken = [mode for mode in modes if isinstance(mode, str)]
+            if last == "fdopen" or any(len(m) <= 3 and MODES.search(m) for m in spoken):
+                found.append(name)
+    return found
+
+
+def test_one_module_writes_files():
+    """It refuses links, and nobody sees a file half-written; see tests/test_links.py."""
+    for path in FILES:
+        allowed = WRITERS.get(path.relative_to(PACKAGE).as_posix(), set())
+        calls = set(writing_calls(ast.parse(path.read_text(encoding="utf-8"))))
+        assert allowed is None or calls <= allowed, f"{path.relative_to(ROOT)}: {calls - allowed}"
+
+
+def test_calls_that_write_are_seen():
+    for line in (
+        *(
+            "open('x', 'w')",
+            "open(p, mode='ab')",
+            "p.open('w')",
+            "gzip.open(p, 'wt')",
+            "f.x.open('r+')",
+        ),
+        *(
+            "p.write_text('')",
+            "p.write_bytes(b'')",
+            "figure.savefig(p)",
+            "os.open(p, 1)",
+            "p.touch()",
+        ),
+        *("import shutil", "from shutil import copy", "from tempfile import mkstemp"),
+        *(
+            "csv.writer(f)",
+            "json.dump(x, f)",
+            "yaml.dump(x, f)",
+            "torch.save(x, p)",
+            "np.save(p, x)",
+        ),
+        *("os.fdopen(3)", "p.rename(q)", "OmegaConf.save(c, p)", "p.hardlink_to(q)"),
+    ):
+        assert writing_calls(ast.parse(line)), line
+    for line in (
+        *("p.open()", "open(p)", "p.open('rb')", "write_bytes(p, b'')", "json.dumps(x)"),
+        "os.open(p, os.O_RDONLY | os.O_NONBLOCK)",
+    ):
+        assert not writing_calls(ast.parse(line)), line

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from processes import SEARCH, TINY, Processes, lines, manifests, outcome, snapshot
 
+from nasrun.cli.failed_job import record_failure
+from nasrun.report.run_files import read_jobs
 from nasrun.run.lock import Lock
 
 AUTO = ("search", *TINY, "resume=auto")
@@ -122,6 +124,69 @@ def test_a_run_is_never_overwritten(
         assert f"{tmp_path / 'run'} holds a run already" in done.err
         assert done.err.count("\n") == 1
         assert snapshot(tmp_path) == before
+
+
+def test_a_refused_sweep_leaves_the_results_of_finished_jobs(
+    processes: Processes, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its jobs are of the same words but of seed 0, as if a default had changed meanwhile."""
+    sweep = tmp_path / "sweep"
+    for number in range(3):
+        shutil.copytree(undisturbed, sweep / str(number))
+        record = json.loads((sweep / str(number) / "run.json").read_text())
+        record["overrides"].append(f"seed={7 + number}")
+        (sweep / str(number) / "run.json").write_text(json.dumps(record))
+    (sweep / "2" / "result.json").unlink()
+    before = snapshot(tmp_path)
+    line = ("search", "-m", *TINY, "resume=auto", "hydra.sweep.dir=sweep")
+    done = processes.run(tmp_path, *line, "seed=7,8,9")
+    assert done.status == 2
+    assert "seed=7: a run cannot go on with another seed (it is 0)" in done.err
+    own = {f"sweep/{name}" for name in ("refused.jsonl", "jobs.csv", "summary.csv")}
+    after = {name: content for name, content in snapshot(tmp_path).items() if name in before}
+    assert after == before
+    assert own <= snapshot(tmp_path).keys()
+    refused = lines(sweep / "refused.jsonl")
+    assert [entry["job"] for entry in refused] == [0, 1, 2]
+    assert {entry["kind"] for entry in refused} == {"user"}
+    assert [entry["overrides"][-1] for entry in refused] == ["seed=7", "seed=8", "seed=9"]
+    assert "all 3 jobs failed" in done.out
+    # A job that another process works in is refused as well, and its result is left to that one.
+    with Lock(sweep / "2"):
+        done = processes.run(tmp_path, *line, "seed=9")
+    assert "is in use by process" in done.err
+    assert [entry["job"] for entry in lines(sweep / "refused.jsonl")] == [2]
+    assert not (sweep / "2" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "begun", "ran", "kept"),
+    [
+        (None, False, False, True),  # a mistake in a new job
+        (None, True, False, False),  # the directory is another run's
+        (None, True, True, True),
+        ("failed", True, True, True),
+        ("failed", True, False, False),
+        ("done", True, True, False),
+        ("done", True, False, False),
+    ],
+)
+def test_who_may_write_that_a_job_has_failed(
+    status: str | None, begun: bool, ran: bool, kept: bool, tmp_path: Path
+) -> None:
+    job = tmp_path / "0"
+    job.mkdir()
+    if begun:
+        (job / "run.json").write_text("{}")
+    if status is not None:
+        (job / "result.json").write_text(json.dumps({"status": status}))
+    record_failure(job, tmp_path, 0, {"status": "failed", "error": "new"}, ran=ran)
+    path = job / "result.json"
+    found = json.loads(path.read_text()) if path.exists() else {"status": None}
+    assert (found == {"status": "failed", "error": "new"}) == kept
+    assert kept or found == {"status": status}
+    assert (tmp_path / "refused.jsonl").exists() != kept
+    assert read_jobs(tmp_path)[0].error == "new"
 
 
 def test_a_retraining_is_new_although_its_search_was_not(

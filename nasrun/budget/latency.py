@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import platform
@@ -24,7 +22,7 @@ from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.run import tables
 from nasrun.run.compute import Compute
-from nasrun.run.files import at_home, write_atomic
+from nasrun.run.files import at_home, write_csv
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.search_space.layer import Layer
@@ -129,6 +127,8 @@ class Latency:
                 module(images)
             if compute.device.type == "cuda":
                 torch.cuda.synchronize(compute.device)
+            elif compute.device.type == "mps":
+                torch.mps.synchronize()
             return 1000 * (time.perf_counter() - began)
 
         for _ in range(self.warm_up):
@@ -309,9 +309,5 @@ def read_table(path: Path, *, own: bool = False) -> dict[str, float]:
 
 def write_table(path: Path, table: Mapping[str, float]) -> None:
     """Write a table that ``read_table`` reads back exactly; resumed runs depend on that."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(
-        [("operation", "ms"), *((name, repr(ms)) for name, ms in sorted(table.items()))]
-    )
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+    rows = [(name, repr(ms)) for name, ms in sorted(table.items())]
+    write_csv(path, ("operation", "ms"), rows)

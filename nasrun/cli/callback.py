@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.cli.outputs import note
@@ -28,6 +28,7 @@ class Outputs(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _replace_home(config, "sweep")
         output = note(Path(config.hydra.sweep.dir), sweep=True)
+        output.clear()
         words = list(config.hydra.overrides.task)
         # A recipe may sweep too; values of the command line for the same key win.
         typed = {word.partition("=")[0] for word in words}
@@ -36,7 +37,13 @@ class Outputs(Callback):
         parsed = OverridesParser.create().parse_overrides(words)
         swept = [override for override in parsed if override.is_sweep_override()]
         output.swept = frozenset(override.get_key_element() for override in swept)
-        if all(override.is_discrete_sweep() for override in swept):
+        optimises = "direction" in config.hydra.sweeper
+        if optimises and not any(
+            word.startswith("hydra.sweeper.direction=") for word in config.hydra.overrides.hydra
+        ):
+            with open_dict(config), read_write(config):
+                config.hydra.sweeper.direction = "maximize"  # of what a job returns, more is better
+        if not optimises and all(override.is_discrete_sweep() for override in swept):
             output.jobs = math.prod(len(list(o.sweep_string_iterator())) for o in swept)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

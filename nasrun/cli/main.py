@@ -6,9 +6,7 @@ user can correct, reported in one line. 130, 143: interrupted by Ctrl-C, by SIGT
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,17 +22,22 @@ from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
 from nasrun.run.files import at_home
-from nasrun.run.layout import RECORD, RESULT
+from nasrun.run.layout import RECORD
+from nasrun.run.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESUME_WORD = "resume"
 
+SIGPIPE = 13
+"""Number of the signal of a broken pipe, which Windows lacks."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
+    sleep_while_waiting()  # before anything imports torch
     try:
         with signals.noted():
             line = arguments.split(sys.argv[1:] if argv is None else argv)
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has ended (`| head`), so no message can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + SIGPIPE
     except Exception as error:
         show_traceback()
         message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)
@@ -112,22 +115,28 @@ def hydra_main(line: CommandLine) -> int:
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain
     from nasrun.report.run_files import read_jobs
-    from nasrun.report.sweep import exit_status
+    from nasrun.report.sweep import exit_status, summarise
 
     register_efforts()
     overrides = [without_null(override) for override in ready_overrides(line)]
     overrides += place_of_auto(line, overrides)
     failures: list[Exception] = []
+    known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
 
-    def task_function(composed: DictConfig) -> None:
+    def task_function(composed: DictConfig) -> float | None:
         # Hydra would print an error in its own way, so errors are kept and reported at the end.
+        outputs.current[:] = known  # a launcher may call this in another process, with copies
+        ran = False
         try:
             with job(composed) as go:
+                ran = True
                 go()
+            return objective(composed)
         except Exception as error:
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
-                report_failed_job(error, line.value(arguments.CONFIG_DIR))
+                report_failed_job(error, place_of_failure(composed), config_dir, ran=ran)
+            return None
 
     alone = line.task is None or line.has(arguments.WITHOUT_TASK)
     task = [] if alone else [f"task={line.task}"]
@@ -142,6 +151,13 @@ def hydra_main(line: CommandLine) -> int:
     try:
         decorate(task_function)()
     except CONFIGURATION_ERRORS as error:
+        sweep = (
+            outputs.current[0].directory if outputs.current and outputs.current[0].sweep else None
+        )
+        jobs = read_jobs(sweep) if sweep else []
+        if sweep and jobs and all(found.error for found in jobs):
+            summarise(sweep)  # the sweeper has got no number from any job
+            return exit_status(jobs)
         raise explain(error, overrides + task, line.value(arguments.CONFIG_DIR)) from error
     finally:
         sys.argv = before[0]
@@ -196,16 +212,15 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
     if "resume=auto" not in overrides or any(word.startswith(f"{key}=") for word in overrides):
         return []
-    name = run_name(str(line.task), overrides, line.value(arguments.CONFIG_DIR))
+    name = run_name(str(line.task), overrides, line.value(arguments.CONFIG_DIR), sweep=several)
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
 
 
 @contextmanager
 def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     """Yield the function that does one run: a new one, or the rest of the one in the directory."""
-    from hydra.core.hydra_config import HydraConfig
 
-    from nasrun.cli import resume
+    from nasrun.cli import resume, sweep_job
     from nasrun.cli.launch import launched
     from nasrun.config.compose import plain
     from nasrun.config.paths import with_homes
@@ -224,7 +239,10 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     if settings.get("resume") not in ("never", "auto"):
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
     refuse_unused_sampler(settings, own_overrides())
-    directory = Path(HydraConfig.get().runtime.output_dir).absolute()
+    sweep_job.check_objective(settings)
+    directory = job_directory(composed)
+    if job_name() and directory.is_symlink():
+        raise UserError(f"{directory} is refused: it is a link, and a sweep has none of its own")
     with Lock(directory) as lock:
         resume.tell_of_stale(lock)
         if not (directory / RECORD).exists():
@@ -241,6 +259,33 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
             )
     if job_name() and signals.stop.signal is not None:
         raise Interrupted(signals.stop.signal)  # the signal came while a job was ending
+
+
+def job_directory(composed: DictConfig) -> Path:
+    """Return the directory of this run, or of this job of a sweep."""
+    from nasrun.cli import sweep_job
+
+    return sweep_job.directory(own_overrides(), again=composed.get("resume") == "auto")
+
+
+def place_of_failure(composed: DictConfig) -> Path:
+    """Return the directory of a job that has failed, perhaps as it chose its directory."""
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        return job_directory(composed)
+    except (UserError, OSError):
+        return Path(HydraConfig.get().runtime.output_dir)
+
+
+def objective(composed: DictConfig) -> float | None:
+    """Return the number of a job that has ended, for a sweeper that optimises; else None."""
+    from nasrun.cli import sweep_job
+    from nasrun.config.compose import plain
+
+    if not sweep_job.optimises():
+        return None
+    return sweep_job.objective(plain(composed), job_directory(composed))
 
 
 def own_overrides() -> list[str]:
@@ -262,9 +307,17 @@ def job_name() -> str:
     return f"[{number}{of}] {' '.join(swept or own_overrides())}".rstrip()
 
 
-def report_failed_job(error: Exception, config_dir: str | None) -> None:
-    """Show the error and write it to result.json for the summary; the sweep goes on."""
+def report_failed_job(
+    error: Exception, directory: Path, config_dir: str | None, *, ran: bool
+) -> None:
+    """Show the error and write it down for the summary; the sweep goes on.
+
+    directory: of the job.
+    ran: whether the task had begun to run; if not, the job was refused.
+    """
     from hydra.core.hydra_config import HydraConfig
+
+    from nasrun.cli.failed_job import record_failure
 
     show_traceback()
     message, status = verdict(error, config_dir)
@@ -275,8 +328,6 @@ def report_failed_job(error: Exception, config_dir: str | None) -> None:
         "kind": "user" if status == 2 else "internal",
         "overrides": own_overrides(),
     }
-    try:
-        path = Path(HydraConfig.get().runtime.output_dir) / RESULT
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError:
-        return  # the disk is full; the summary will report that there is no result
+    config = HydraConfig.get()
+    number = int(directory.name) if directory.name.isdecimal() else config.job.num
+    record_failure(directory, Path(config.sweep.dir), number, result, ran=ran)

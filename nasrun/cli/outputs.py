@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nasrun.run.layout import SWEEP_RECORD
+from nasrun.run.layout import SWEEP_OPTIMUM, SWEEP_RECORD, SWEEP_REFUSALS
 
 
 @dataclass
@@ -23,6 +23,17 @@ class Output:
     made: list[Path] = field(default_factory=list)
     jobs: int = 0
     swept: frozenset[str] = frozenset()
+
+    def clear(self) -> None:
+        """Forget the refusals of an earlier sweep in the directory, and remove planted links.
+
+        Hydra writes its own files without looking: a link of their names would be followed.
+        """
+        for name in (SWEEP_REFUSALS, SWEEP_RECORD, SWEEP_OPTIMUM):
+            path = self.directory / name
+            with suppress(OSError, ValueError):  # absent, a folder, or a name that cannot be
+                if name == SWEEP_REFUSALS or path.is_symlink() or path.stat().st_nlink > 1:
+                    path.unlink()
 
     def remove_if_empty(self) -> None:
         """Remove the directories that this process made and left empty."""

@@ -6,7 +6,7 @@ nothing in it is interpolated, composed or looked up in files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -160,20 +160,32 @@ def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 
 
-def run_name(task: str, overrides: Sequence[str], config_dir: str | None) -> str:
+def run_name(
+    task: str, overrides: Sequence[str], config_dir: str | None, *, sweep: bool = False
+) -> str:
     """Name the directory of ``resume=auto``; equal command lines give equal names.
 
-    Settings of the machine alone make no difference.
+    Settings of the machine alone make no difference, nor do the seeds of a sweep: with one seed
+    more it is the same sweep.
     """
     meant = sorted(
+        override
+        for override in identity(overrides)
+        if not (sweep and parse(override).get_key_element() == "seed")
+    )
+    text = "\n".join([task, config_dir or "", *meant])
+    return f"auto_{blake2b(text.encode(), digest_size=5).hexdigest()}"
+
+
+def identity(overrides: Iterable[str]) -> frozenset[str]:
+    """Return the overrides that say what a run is, not how this machine computes it."""
+    return frozenset(
         override
         for override in overrides
         if not matches(
             parse(override).get_key_element(), (*MACHINE_SETTINGS, *SETTINGS_OF_NEW_RUNS)
         )
     )
-    text = "\n".join([task, config_dir or "", *meant])
-    return f"auto_{blake2b(text.encode(), digest_size=5).hexdigest()}"
 
 
 def matches(key: str, patterns: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from nasrun.dataset.base import Batch, Split
 from nasrun.dataset.files import ImageFiles, open_image
 from nasrun.dataset.order import training_order
 from nasrun.errors import UserError
+from nasrun.run.signals import SIGNALS
 from nasrun.streams import Streams
 
 Item = tuple[int, int]
@@ -103,8 +104,8 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """Ignore Ctrl-C, which reaches all processes: the run needs its workers to finish a step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the loader ends its workers with it
 
 

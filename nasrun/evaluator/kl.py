@@ -18,7 +18,7 @@ from nasrun.evaluator.base import Evaluator, GatesOf, ScoreAxis, Scorer, choices
 from nasrun.evaluator.batch_norm import batch_statistics
 from nasrun.evaluator.batches import fixed_batches
 from nasrun.limits import Count, Images
-from nasrun.run.compute import Compute
+from nasrun.run.compute import Compute, float64
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import has_mixtures
@@ -126,5 +126,5 @@ class KlScorer(Scorer):
             monitor.poll()
             with self.compute.autocast():
                 logits = predict(self.compute.images(images))
-            found.append(logits.double().log_softmax(1))
+            found.append(float64(logits).log_softmax(1))
         return torch.cat(found)

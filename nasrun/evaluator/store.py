@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from nasrun.errors import UserError
-from nasrun.run.files import at_home, read_bytes
+from nasrun.run.files import append, at_home, read_bytes
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Problem, Trial
+
+MAX_STORE_BYTES = 2**30
+"""Size of a store that is still read."""
 
 
 class TrialStore:
@@ -36,7 +38,7 @@ class TrialStore:
         found: dict[tuple[Architecture, int], Trial] = {}
         if not self.path.exists():
             return found
-        for number, line in enumerate(read_bytes(self.path, 2**30).splitlines(), 1):
+        for number, line in enumerate(read_bytes(self.path, MAX_STORE_BYTES).splitlines(), 1):
             try:
                 trial = Trial.from_json(json.loads(line)["trial"])
             except (ValueError, KeyError, TypeError, RecursionError, UserError):
@@ -59,13 +61,7 @@ class TrialStore:
         line = b""
         if not self.path.exists():
             line = json.dumps({"definition": json.loads(self.definition)}).encode() + b"\n"
-        elif not self.path.read_bytes().endswith(b"\n"):
+        elif not read_bytes(self.path, MAX_STORE_BYTES).endswith(b"\n"):
             line = b"\n"  # ends a line that a killed process left unfinished
         line += json.dumps({"trial": trial.to_json()}).encode() + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        file = os.open(self.path, flags, 0o666)
-        try:
-            os.write(file, line)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        append(self.path, line)

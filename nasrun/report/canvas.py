@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nasrun.run.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +73,8 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
         file = path.with_name(f"{path.name}.{suffix}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, format=suffix, dpi=300, metadata=metadata)
+        picture = io.BytesIO()  # matplotlib would follow a link that has the name of the file
+        figure.savefig(picture, format=suffix, dpi=300, metadata=metadata)
+        write_bytes(file, picture.getvalue())
         written.append(file)
     return written

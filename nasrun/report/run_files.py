@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +17,16 @@ import numpy.typing as npt
 
 from nasrun.errors import UserError
 from nasrun.metrics.bootstrap import Estimate
-from nasrun.run.files import parse_json, read_json, read_object
+from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, read_json, read_object
 from nasrun.run.layout import (
     COMPARISON,
     FRONT,
+    JOB,
     RANKING,
     RANKING_TABLE,
     RECORD,
     RESULT,
+    SWEEP_REFUSALS,
     ResumedRun,
 )
 
@@ -96,8 +100,8 @@ class RunDirectory:
         if self.strict:
             return read_object(self.path / name, hint)
         try:
-            value = parse_json((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = parse_json(read_bytes(self.path / name, MAX_JSON_BYTES))
+        except (OSError, ValueError, UserError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -126,6 +130,15 @@ class RunDirectory:
         entries = resumed if isinstance(resumed, list) else []
         lists = [entry.get("overrides") for entry in entries if isinstance(entry, dict)]
         return given + [word for words in lists if isinstance(words, list) for word in words]
+
+    @property
+    def overrides_of_job(self) -> list[str]:
+        """The overrides of a job of a sweep, also if it has not begun; empty if unknown."""
+        for name in (RECORD, RESULT, JOB):
+            found = self.read_object(name).get("overrides") if self.has(name) else None
+            if isinstance(found, list) and all(isinstance(word, str) for word in found):
+                return found
+        return []
 
     @property
     def seed(self) -> int | None:
@@ -230,10 +243,14 @@ class RunDirectory:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 raise UserError(f"{self.path / name} is absent or damaged ({reason})") from error
             return empty
+        except UserError:  # a link, or too large
+            if self.strict:
+                raise
+            return empty
 
     def _read_ranking(self) -> Ranking:
-        with (self.path / RANKING_TABLE).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        table = read_bytes(self.path / RANKING_TABLE, MAX_JSON_BYTES).decode()
+        rows = list(csv.DictReader(io.StringIO(table, newline="")))
         found = self.read_object(RANKING)
         epoch = max(found["epochs"], key=float)
         report = found["epochs"][epoch]
@@ -292,8 +309,26 @@ class Job:
 
 def read_jobs(directory: Path) -> list[Job]:
     """Read the jobs of a sweep from their directories, in order."""
+    refused = _refusals(directory)
     folders = [path for path in _listed(directory) if path.is_dir() and path.name.isdecimal()]
-    return [_read_job(folder) for folder in sorted(folders, key=lambda path: int(path.name))]
+    return [
+        _read_job(folder, refused.get(int(folder.name)))
+        for folder in sorted(folders, key=lambda path: int(path.name))
+    ]
+
+
+def _refusals(directory: Path) -> dict[int, dict[str, Any]]:
+    """Read why jobs of a sweep were refused, by the number of the job; skips damaged lines."""
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        lines = read_bytes(directory / SWEEP_REFUSALS, MAX_JSON_BYTES).splitlines()
+    except (OSError, ValueError, UserError):
+        return found
+    for line in lines:
+        with suppress(ValueError, LookupError, TypeError):
+            entry = parse_json(line)
+            found[int(entry["job"])] = entry
+    return found
 
 
 def job_files(directory: Path) -> RunDirectory:
@@ -308,10 +343,11 @@ def _listed(directory: Path) -> list[Path]:
         return []
 
 
-def _read_job(folder: Path) -> Job:
+def _read_job(folder: Path, refusal: dict[str, Any] | None = None) -> Job:
+    """Read a job; refusal: why it was refused, which counts more than a result of another run."""
     run = job_files(folder)
-    result = run.result
-    overrides = result.get("overrides") or run.record.get("overrides") or []
+    result = refusal or run.result
+    overrides = result.get("overrides") or run.overrides_of_job
     error = None
     if not result:
         error = f"it has left no {RESULT}"

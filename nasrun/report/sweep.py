@@ -5,7 +5,6 @@ Hydra tells a callback nothing about the jobs, so each job writes a result.json,
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nasrun.errors import UserError
 from nasrun.report.run_files import Job, read_jobs
+from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
 
 
@@ -125,10 +126,9 @@ def job_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows whose keys are the columns; lines end as Excel wants it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(rows[0]) if rows else []
+    cells = ([row[name] for name in columns] for row in rows)
+    files.write_csv(path, columns, cells, line_end="\r\n")
 
 
 def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
@@ -205,7 +205,7 @@ def summarise(directory: Path) -> None:
     try:
         write_csv(directory / SWEEP_JOBS, job_rows(jobs))
         write_csv(directory / SWEEP_SUMMARY, summary_rows(jobs))
-    except OSError as error:
+    except (OSError, UserError) as error:
         sys.stderr.write(f"nasrun: error: cannot write the summary in {directory}: {error}\n")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from nasrun.errors import UserError
-from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, write_atomic
+from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, write_bytes
 from nasrun.run.state import State, Stateful, decode_tensors, encode_tensors, pack, unpack
 
 FORMAT = 1
@@ -237,9 +237,7 @@ class Checkpoints:
             }
         )
         text = json.dumps({"digest": _digest(body.encode()), "checkpoint": body})
-        write_atomic(
-            self.folder / f"{self.number:06d}.json", lambda file: file.write(text.encode())
-        )
+        write_bytes(self.folder / f"{self.number:06d}.json", text.encode())
         self.kept.append(checkpoint)
         self._prune()
         return checkpoint
@@ -250,7 +248,7 @@ class Checkpoints:
             return StoredState(tracked.label, tree, None)
         data = encode_tensors(tensors)
         file_name = f"{self.number:06d}-{name}.safetensors"
-        write_atomic(self.folder / file_name, lambda file: file.write(data))
+        write_bytes(self.folder / file_name, data)
         return StoredState(tracked.label, tree, Tensors(file_name, len(data), _digest(data)))
 
     def _prune(self) -> None:

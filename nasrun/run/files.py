@@ -23,6 +23,11 @@ Parsed into Python objects it takes twenty times the memory.
 MAX_JSON_LEVELS = 64
 """Upper bound of the nesting of lists and mappings; ours have about ten levels."""
 
+_CAUTION = sum(
+    getattr(os, f"O_{name}", 0) for name in ("CLOEXEC", "NOFOLLOW", "NONBLOCK", "BINARY")
+)
+"""Flags for opening files: binary, never a link, not waiting for a pipe; each where it exists."""
+
 _TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 
 
@@ -44,7 +49,37 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     _sync_directory(path.parent)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file of known content, whole or not at all."""
+    write_atomic(path, lambda file: file.write(data))
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add ``data`` at the end of a file in a single write, and wait until it is on the disk.
+
+    Several processes may append side by side. The file is made where it is absent.
+    Raises UserError if ``path`` is a hard or soft link, or no regular file.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CAUTION
+    handle = _open(path, flags)
+    try:
+        _refuse_hard_link(handle, path)
+        os.write(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder inside a run directory; raises UserError if a link has its name."""
+    if path.is_symlink():
+        raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no directories
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -62,14 +97,10 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
     Raises UserError if ``path`` is a hard or soft link, or no regular file: a run directory may
     come from a stranger, and nothing outside it may be written.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CREAT | _CAUTION
     file = os.fdopen(_open(path, flags), "r+b")
     try:
-        if os.fstat(file.fileno()).st_nlink > 1:
-            raise UserError(
-                f"{path} is refused: it is a hard link, so what has its other name would be "
-                "written too; copy the directory and take the copy"
-            )
+        _refuse_hard_link(file.fileno(), path)
         if keep is not None:
             file.truncate(keep)
             file.seek(keep)
@@ -79,12 +110,20 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
     return file
 
 
+def _refuse_hard_link(handle: int, path: Path) -> None:
+    if os.fstat(handle).st_nlink > 1:
+        raise UserError(
+            f"{path} is refused: it is a hard link, so what has its other name would be "
+            "written too; copy the directory and take the copy"
+        )
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes; links are not followed.
 
     Raises UserError if it is a link, no file, or larger; OSError where it cannot be read.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | _CAUTION
     with os.fdopen(_open(path, flags), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -168,16 +207,22 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Halves of surrogate pairs, which cannot be encoded, become escapes of JSON.
-    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    line_end: str = "\n",
+) -> None:
     """Write a table with a line of column names, whole or not at all."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator=line_end)
     writer.writerow(columns)
     writer.writerows(rows)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def parse_json(data: str | bytes) -> Any:

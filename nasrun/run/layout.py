@@ -15,6 +15,9 @@ RECORD = "run.json"
 RESULT = "result.json"
 """Numbers that the run ends with, or why a job of a sweep failed. All tasks, at the end."""
 
+JOB = "job.json"
+"""Overrides of a job of a sweep, from its beginning on. All tasks, within a sweep."""
+
 METRICS = "metrics.jsonl"
 """One line for each logged step: stage, step, metrics. All tasks."""
 
@@ -66,6 +69,9 @@ COMPARISON = "compare.json"
 COMPARISON_CURVES = "compare.csv"
 """Regret of each search algorithm after each evaluation: compare."""
 
+NONFINITE = "nonfinite.json"
+"""Where a loss or a score was NaN or infinite, to help find the cause. All tasks, if it happens."""
+
 REGRET_BY_TAU = "regret_by_tau.csv"
 """One row for each tau of the scores and each search algorithm: compare with compare.taus."""
 
@@ -78,8 +84,14 @@ SWEEP_SUMMARY = "summary.csv"
 SWEEP_JOBS = "jobs.csv"
 """One row for each job: status, metrics, error. In the folder of a sweep."""
 
+SWEEP_REFUSALS = "refused.jsonl"
+"""One line for each job that was refused and has no result of its own. In the folder of a sweep."""
+
 SWEEP_RECORD = "multirun.yaml"
 """Hydra's own record of a sweep. In the folder of a sweep."""
+
+SWEEP_OPTIMUM = "optimization_results.yaml"
+"""The best settings, by a sweeper of Hydra that optimises. In the folder of a sweep."""
 
 # Pictures, by their names without suffix: each is written as .png and as .svg.
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import time
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+
+import filelock
 
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, printable
 from nasrun.run.layout import LOCK
 
 
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 class Lock:
     """A lock that is held from ``acquire`` to ``release`` or to the death of the process.
 
-    It is a lock of the operating system (a record lock on the file, also over NFS). So a killed
-    process leaves a file but no lock; the file only names the holder. Forked workers do not inherit
-    record locks, so they do not prolong it.
+    It is a lock of the operating system on the open file (``flock``, also over NFS; ``LockFileEx``
+    on Windows). So a killed process leaves a file but no lock; the file only names the holder.
+    Forked workers let go of the file, so they do not prolong the lock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,30 +37,31 @@ class Lock:
         self._file: BinaryIO | None = None
 
     def acquire(self) -> Lock:
-        """Take the lock; raises UserError, naming the holder, where another process has it.
+        """Take the lock; raises InUseError, naming the holder, where another process has it.
 
         Afterwards ``stale`` names the process that died without releasing it, if one did.
         """
         while self._file is None:
             file = open_for_writing(self.path, keep=None)
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                holder = _read(file)
-                file.close()
-                raise UserError(
-                    f"{self.path.parent} is in use by {_in_words(holder)}: wait until it ends, or "
-                    "stop it"
-                ) from None
+                free = filelock.lock_descriptor(file.fileno(), blocking=False)
             except OSError as error:
                 file.close()
                 raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
+            if not free:
+                holder = _read(file)
+                file.close()
+                raise InUseError(
+                    f"{self.path.parent} is in use by {_in_words(holder)}: wait until it ends, or "
+                    "stop it"
+                )
             if not self._is_current(file):
                 file.close()  # its holder has just removed it: try again with a new file
                 continue
             holder = _read(file)
             self.stale = _in_words(holder) if holder else None
             self._file = file
+            _held.add(self)
         self._sign(self._file)
         return self
 
@@ -69,15 +77,32 @@ class Lock:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
         file.seek(0)
         file.truncate()
-        file.write(json.dumps(owner).encode() + b"\n")
+        # On Windows nobody but the holder can read the locked first byte, so it is a space.
+        file.write(b" " + json.dumps(owner).encode() + b"\n")
         file.flush()
 
     def release(self) -> None:
         """Release the lock; removes the file first, so that nobody locks a removed file."""
         if self._file is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no open file
+                self.path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
+            _held.discard(self)
+            if os.name == "nt":
+                with suppress(OSError):  # another process has opened it already
+                    self.path.unlink()
+
+    def _let_go(self) -> None:
+        """Exchange the file for a pipe that leads nowhere, in a forked worker.
+
+        The worker shares the open file, so the lock would last as long as it does.
+        """
+        if self._file is not None:
+            ends = os.pipe()
+            os.dup2(ends[0], self._file.fileno(), inheritable=False)
+            for end in ends:
+                os.close(end)
 
     def __enter__(self) -> Lock:
         return self.acquire()
@@ -91,11 +116,25 @@ class Lock:
         self.release()
 
 
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+"""The locks that this process holds."""
+
+
+def _let_go_in_worker() -> None:
+    for lock in list(_held):
+        lock._let_go()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_let_go_in_worker)
+
+
 def _read(file: BinaryIO) -> dict[str, Any]:
-    file.seek(0)
     try:
+        file.seek(os.name == "nt")
         holder = json.loads(file.read(4096))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OSError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

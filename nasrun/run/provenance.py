@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from nasrun import __version__
 from nasrun.run.compute import Compute
+from nasrun.run.git import git_state
 
 
 def record(
@@ -27,7 +26,7 @@ def record(
         "seed": seed,
         "device": compute.describe(),
         "versions": _versions(),
-        "git": _git_state(),
+        "git": git_state(),
         "started": _now(),
         "config": config,
     }
@@ -41,7 +40,7 @@ def resumption(overrides: list[str], seconds: float, compute: Compute) -> dict[s
         "overrides": overrides,
         "device": compute.describe(),
         "versions": _versions(),
-        "git": _git_state(),
+        "git": git_state(),
     }
 
 
@@ -57,16 +56,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     return found
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that nasrun runs from, and whether it is clean; None: no checkout."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):
-        return None

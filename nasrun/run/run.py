@@ -23,7 +23,7 @@ from nasrun.run.checkpoints import (
     state_bytes,
 )
 from nasrun.run.compute import Compute
-from nasrun.run.files import read_bytes, write_atomic, write_json
+from nasrun.run.files import make_folder, read_bytes, write_bytes, write_json
 from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, ResumedRun
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
@@ -116,7 +116,7 @@ class Run:
         self.stop.deferred = True  # a signal must not stop the run halfway here
         lengths: dict[str, int] = {}
         if self._earlier is None:
-            (self.directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory / CHECKPOINTS)
             if architecture is not None:
                 self.save_architecture(architecture)
         else:
@@ -130,7 +130,7 @@ class Run:
 
     def _go_back(self) -> dict[str, int]:
         """Restore the newest undamaged checkpoint; returns the lengths of the logs at that time."""
-        (self.directory / CHECKPOINTS).mkdir(exist_ok=True)
+        make_folder(self.directory / CHECKPOINTS)
         whole = self._checkpoints.read(lambda line: self.say(line, "yellow"))
         intact = [
             checkpoint for checkpoint in whole if not missing(self.directory, checkpoint.logs)
@@ -258,7 +258,7 @@ class Run:
         """Write the parameters and buffers of a network to NAME.safetensors."""
         _, tensors = pack(dict(network.state_dict()))
         data = encode_tensors(tensors)
-        write_atomic(self.directory / f"{name}.safetensors", lambda file: file.write(data))
+        write_bytes(self.directory / f"{name}.safetensors", data)
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
         """Load the weights of another run; raises UserError if they do not fit ``network``."""

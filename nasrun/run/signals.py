@@ -10,7 +10,10 @@ from types import FrameType
 
 from nasrun.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+"""Signals to stop; Windows has no SIGHUP."""
 
 
 class StopRequest:

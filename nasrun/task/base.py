@@ -64,6 +64,14 @@ class Task(ABC):
             return None
         return directory / cls.takes
 
+    @classmethod
+    def objective(cls, settings: Mapping[str, Any]) -> str | None:
+        """Name the number of result.json that a sweeper maximises; None: the task has none.
+
+        It must not be measured on test images.
+        """
+        return None
+
     @abstractmethod
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Do the task, or the rest of it; returns the content of result.json.

@@ -72,6 +72,11 @@ class RankTask(Task):
     changeable = (*Task.changeable, "rank.truth_store")
     stores = MappingProxyType({**Task.stores, "rank.truth_store": "ground_truth"})
 
+    @classmethod
+    def objective(cls, settings: Mapping[str, Any]) -> str | None:
+        """Name the agreement of the last ranking with the truth."""
+        return "kendall"
+
     def __init__(
         self,
         *,

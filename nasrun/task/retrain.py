@@ -58,6 +58,11 @@ class RetrainTask(Task):
     def copy_of_source(cls, settings: Mapping[str, Any], directory: Path) -> Path | None:
         return directory / ARCHITECTURE
 
+    @classmethod
+    def objective(cls, settings: Mapping[str, Any]) -> str | None:
+        """Name the accuracy on validation images, if any are held out."""
+        return retrained_objective(settings)
+
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
 
@@ -80,6 +85,13 @@ class RetrainTask(Task):
         result = run.finish(retrain_architecture(setup, run, splits, architecture))
         say_winner(setup, run, architecture, result)
         return result
+
+
+def retrained_objective(settings: Mapping[str, Any]) -> str | None:
+    """Name the accuracy on validation images if the network is not trained on them, else None."""
+    retrain = settings["retrain"]
+    held_out = retrain["images"] == "train" and retrain.get("truth") is None
+    return "validation_accuracy" if held_out else None
 
 
 def retrain_architecture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import Round, Search
 from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
-from nasrun.task.retrain import retrain_architecture, say_winner
+from nasrun.task.retrain import retrain_architecture, retrained_objective, say_winner
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.supernet_stage import SupernetStage
@@ -27,6 +28,13 @@ class SearchTask(Task):
 
     takes = SUPERNET
     same_images = True
+
+    @classmethod
+    def objective(cls, settings: Mapping[str, Any]) -> str | None:
+        """Name the best judgement of the winner by validation images that the settings make."""
+        return retrained_objective(settings) or (
+            "shortlist_accuracy" if settings["shortlist"]["count"] > 1 else "score"
+        )
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Do the whole search, or the rest of it; returns the content of result.json.

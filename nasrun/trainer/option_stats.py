@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nasrun.run.compute import float64
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.values import Decision
@@ -120,7 +121,7 @@ class OptionGradients:
         active = [(p.grad, owners) for p, owners in self._parameters if p.grad is not None]
         if active and self._known:
             norms = torch.stack(torch._foreach_norm([gradient for gradient, _ in active]))
-            squares = norms.double() ** 2
+            squares = float64(norms) ** 2
             self._unread.append(([owners for _, owners in active], squares / squares.sum()))
 
     @property

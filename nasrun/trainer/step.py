@@ -180,6 +180,8 @@ class BatchGradients:
         self.images_at_once = now // 2
         if self.compute.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.compute.device.type == "mps":
+            torch.mps.empty_cache()
 
 
 def microbatches(

@@ -14,6 +14,7 @@ from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Batch
 from nasrun.errors import UserError
 from nasrun.limits import Count, Epochs, Strength
+from nasrun.run.compute import float64
 from nasrun.search_algo.gates.darts import check_mixtures
 from nasrun.search_algo.gates.learned import LearnedAlgo
 from nasrun.search_algo.gates.resource import UNITS, CostName, ExpectedCost
@@ -76,7 +77,7 @@ class BinaryGates(SoftGates):
         self.algo, self.cost = algo, cost
 
     def gates(self, step: int) -> list[Gates]:
-        shares = self.opened.double() if self.is_resting(step) else self.weights().double()
+        shares = float64(self.opened if self.is_resting(step) else self.weights())
         generator = self.context.streams.torch("path", step)
         path = torch.multinomial(shares.detach().cpu(), 1, generator=generator)
         return [path[:, 0].tolist()]
@@ -85,7 +86,7 @@ class BinaryGates(SoftGates):
         if (step - self.first) % self.algo.every:
             return
         generator = self.context.streams.torch("pair", step)
-        shares = self.weights().detach().double().cpu().clamp(min=1e-12) * self.opened
+        shares = float64(self.weights().detach()).cpu().clamp(min=1e-12) * self.opened
         pairs = torch.multinomial(shares, 2, generator=generator)
         active = torch.multinomial(shares.gather(1, pairs), 1, generator=generator)
         device = self.logits.device

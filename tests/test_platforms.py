@@ -1,0 +1,168 @@
+"""Systems on which nasrun runs: without POSIX, with Apple's GPU, beside busy processes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import nasrun
+from nasrun.errors import UserError
+from nasrun.run.compute import Compute, float64, is_out_of_memory
+from nasrun.run.threads import WAITING, sleep_while_waiting
+
+POSIX_MODULES = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty")
+POSIX_NAMES = {
+    "os": {
+        *("O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_SYNC", "chown", "fork"),
+        *("fchmod", "geteuid", "getgid", "getpgid", "getuid", "killpg", "mkfifo", "nice"),
+        *("register_at_fork", "sched_getaffinity", "setsid", "sysconf", "statvfs"),
+    },
+    "signal": {
+        *("SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP"),
+        *("SIGUSR1", "SIGUSR2", "SIGXCPU", "alarm", "pause", "pthread_sigmask", "setitimer"),
+    },
+}
+"""Names that these modules lack on Windows."""
+
+COMPOSE = f"""
+import os, signal, sys
+for name in {POSIX_MODULES!r}:
+    sys.modules[name] = None
+for module, names in {POSIX_NAMES!r}.items():
+    for name in names:
+        if hasattr(sys.modules[module], name):
+            delattr(sys.modules[module], name)
+from nasrun.cli.main import main
+import nasrun.run.files, nasrun.run.lock, nasrun.cli.resume, nasrun.cli.outputs
+sys.exit(main(["search", "--cfg", "job", "effort=smoke"]))
+"""
+
+
+def sources() -> list[Path]:
+    return sorted(Path(nasrun.__file__).parent.rglob("*.py"))
+
+
+def test_the_command_line_starts_without_what_windows_lacks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPOSE], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "search_space:" in done.stdout
+
+
+def needed(tree: ast.AST) -> Iterator[str]:
+    """Names that a module takes from modules of POSIX, or from ``os`` and ``signal`` unasked."""
+    asked = {
+        node.args[1].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "hasattr"
+        and isinstance(node.args[1], ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in POSIX_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            lacking = POSIX_NAMES.get(str(node.module), set())
+            yield from (name.name for name in node.names if name.name in lacking)
+            if node.module in POSIX_MODULES:
+                yield node.module
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.attr in POSIX_NAMES.get(node.value.id, set()) - asked
+        ):
+            yield f"{node.value.id}.{node.attr}"
+
+
+def test_no_module_needs_what_windows_lacks() -> None:
+    found = {
+        path.name: names
+        for path in sources()
+        if (names := list(needed(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert found == {}
+    assert list(needed(ast.parse("import fcntl, os\nos.fork()"))) == ["fcntl", "os.fork"]
+
+
+# Threads that wait.
+
+
+SEEN = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(*(os.environ.get(name) for name in {names!r}))
+            sys.stdout.flush()
+            os._exit(7)
+sys.meta_path.insert(0, Finder())
+from nasrun.cli.main import main
+main(["search", "effort=smoke"])
+"""
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}])
+def test_waiting_threads_sleep_unless_the_user_has_chosen(
+    own: dict[str, str], tmp_path: Path
+) -> None:
+    """The variables are there as torch is imported: later OpenMP would not see them."""
+    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", SEEN.format(names=tuple(WAITING))],
+        env=kept | own,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 7, done.stderr
+    expected = own or WAITING
+    assert done.stdout.split() == [expected.get(name, "None") for name in WAITING]
+
+
+def test_a_choice_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KMP_BLOCKTIME", "200")
+    sleep_while_waiting()
+    assert [os.environ.get(name) for name in WAITING] == [None, None, "200"]
+
+
+# Apple's GPU.
+
+
+def chosen(device: str) -> Compute:
+    return Compute.choose(device, precision="auto", deterministic=False)
+
+
+def test_mps_is_taken_where_torch_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    compute = chosen("mps")
+    assert compute.device == torch.device("mps")
+    assert not compute.bf16
+    assert compute.describe() == "Apple GPU (mps), fp32"
+    assert chosen("auto").device.type != "mps"
+    with pytest.raises(UserError, match=r"^device=mps:1: "):
+        chosen("mps:1")
+
+
+def test_mps_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device=mps: torch finds no such Apple GPU here") as raised:
+        chosen("mps")
+    assert "\n" not in str(raised.value)
+
+
+def test_float64_is_the_same_number() -> None:
+    values = torch.tensor([0.1, 3e38])
+    assert float64(values).dtype == torch.float64
+    assert float64(values).tolist() == values.tolist()
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))

@@ -19,6 +19,7 @@ from nasrun import __version__
 from nasrun.cli import arguments, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
+from nasrun.config.allowed import read_trust
 from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, nearest
 from nasrun.run import signals
@@ -35,6 +36,7 @@ PATH_SETTINGS = ("from", "architecture")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
+    read_trust()
     try:
         with signals.noted():
             line = arguments.split(sys.argv[1:] if argv is None else argv)
@@ -111,10 +113,12 @@ def hydra_main(line: CommandLine) -> int:
     from nasrun.config.compose import VERSION_BASE, without_null
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain
+    from nasrun.config.guard import guard_files
     from nasrun.report.run_files import read_jobs
     from nasrun.report.sweep import exit_status
 
     register_efforts()
+    guard_files()
     overrides = [without_null(override) for override in ready_overrides(line)]
     overrides += place_of_auto(line, overrides)
     failures: list[Exception] = []

@@ -21,7 +21,7 @@ from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.allowed import read_trust
 from nasrun.config.groups import conf_dir, read, tasks
-from nasrun.errors import Interrupted, UserError, nearest
+from nasrun.errors import Interrupted, UserError, is_panic, nearest
 from nasrun.run import signals
 from nasrun.run.layout import RECORD
 
@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has ended (`| head`), so no message can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         show_traceback()
         message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)
         sys.stderr.write(f"nasrun: {message}\n")
@@ -121,7 +123,7 @@ def hydra_main(line: CommandLine) -> int:
     guard_files()
     overrides = [without_null(override) for override in ready_overrides(line)]
     overrides += place_of_auto(line, overrides)
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def task_function(composed: DictConfig) -> None:
         # Hydra would print an error in its own way, so errors are kept and reported at the end.
@@ -130,7 +132,9 @@ def hydra_main(line: CommandLine) -> int:
             with job(composed) as go:
                 ran = True
                 go()
-        except Exception as error:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
                 report_failed_job(error, line.value(arguments.CONFIG_DIR), ran=ran)
@@ -270,7 +274,7 @@ def job_name() -> str:
     return f"[{number}{of}] {' '.join(swept or own_overrides())}".rstrip()
 
 
-def report_failed_job(error: Exception, config_dir: str | None, *, ran: bool) -> None:
+def report_failed_job(error: BaseException, config_dir: str | None, *, ran: bool) -> None:
     """Show the error and write it down for the summary; the sweep goes on.
 
     ran: whether the task had begun to run; if not, the job was refused.

@@ -44,7 +44,7 @@ _NAME = re.compile(r"\w+", re.ASCII)
 
 def guard_files() -> None:
     """Have Hydra load all files through the check; to be called before it composes."""
-    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined,misc]
+    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
 
 
 class GuardedLoader(ConfigLoaderImpl):

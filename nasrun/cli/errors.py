@@ -89,7 +89,7 @@ def shortage_of_memory(error: BaseException) -> UserError | None:
     words = " ".join(str(error).split())[:160] or type(error).__name__
     return UserError(
         f"out of memory: {words}; lower batch_size of the trainer or the evaluator, "
-        " or the size of the networks; what was saved is kept"
+        "or the size of the networks; what was saved is kept"
     )
 
 

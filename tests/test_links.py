@@ -244,7 +244,7 @@ def test_a_run_goes_on_in_a_directory_full_of_links(processes: Processes, tmp_pa
     check_names(run, names)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [layout.CHECKPOINTS, *sorted(IN_PLACE), ".run.json.writing"])
 def test_links_that_a_new_run_refuses(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

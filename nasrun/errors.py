@@ -40,6 +40,11 @@ class Interrupted(BaseException):
         self.saved = saved
 
 
+def is_panic(error: BaseException) -> bool:
+    """Tell whether an error is a panic of Rust code, which is no ``Exception`` of Python."""
+    return type(error).__name__ == "PanicException"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'uniform'?)``, or an empty string if no known word is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.config.allowed import find_class
+from nasrun.config.allowed import find_class, read_trust
 from nasrun.config.build import build, build_setup, call
 from nasrun.config.compose import (
     check_top_level,
@@ -107,12 +107,62 @@ def test_trust_comes_from_the_environment_only(
     with pytest.raises(UserError):
         build({"NASRUN_TRUST": "my_package", "x": {"_target_": "my_package.Thing", "size": 1}})
     monkeypatch.setenv("NASRUN_TRUST", " other ,my_package")
+    with pytest.raises(UserError):  # what a run changes later counts for nothing
+        build({"_target_": "my_package.Thing", "size": 3})
+    read_trust()
     assert build({"_target_": "my_package.Thing", "size": 3}).size == 3
     with pytest.raises(UserError):
         build({"_target_": "my_package.partial"})
     with pytest.raises(UserError):
         build({"_target_": "my_package_too.Thing"})
     assert "my_package" in sys.modules
+    monkeypatch.undo()
+    read_trust()
+
+
+THEIRS = """
+from functools import partial
+from enum import Enum
+def function(): pass
+value = 3
+class Hint:
+    def __init__(self, size: "Nowhere") -> None: pass
+class Child(dict): pass
+class Meta(type): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("theirs.function", "'function' is a function"),
+        ("theirs.value", "'value' is a int"),
+        ("theirs.Hint", "arguments of Hint cannot be known"),
+        ("theirs.Child", "arguments of Child cannot be known"),
+        ("theirs.Meta", "arguments of Meta cannot be known"),
+        ("builtins.dict", "arguments of dict cannot be known"),
+        ("os.system", "is a builtin"),
+        ("os.path.join", "is a function"),
+        ("broken.Thing", r"broken cannot be imported \(RuntimeError: no\)"),
+        ("leaves.Thing", r"leaves cannot be imported \(SystemExit: 3\)"),
+        ("lacks.Thing", "lacks cannot be imported"),
+    ],
+)
+def test_what_is_trusted_but_cannot_be_built(
+    target: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no')")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    (tmp_path / "lacks.py").write_text("import nowhere_at_all")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("NASRUN_TRUST", "theirs,broken,leaves,lacks,builtins,os")
+    read_trust()
+    with pytest.raises(UserError, match=said):
+        build({"x": {"_target_": target}})
+    sys.modules.pop("theirs", None)
+    monkeypatch.undo()
+    read_trust()
 
 
 def test_classes_of_torch_optim() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from helpers import CPU, TASK, Images, schedule, space, splits
 from torch import nn
 
+from nasrun.cli import main as cli
+from nasrun.cli.errors import verdict
 from nasrun.cli.main import main
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
@@ -16,12 +19,58 @@ from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run import memory
+from nasrun.run.compute import is_out_of_memory
 from nasrun.run.memory import available_bytes, check_fits, in_words, network_bytes
 from nasrun.run.monitor import NullMonitor
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
 GIB = 2**30
+
+
+PANIC = type("PanicException", (BaseException,), {})
+"""Like the errors that panics of Rust code become."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("[enforce fail at x] DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError("[enforce fail at x] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("unable to mmap 8 bytes: Cannot allocate memory (12)"),
+        RuntimeError("CUDA error: out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        MemoryError(),
+        PANIC("failed to allocate bytes"),
+    ],
+    ids=repr,
+)
+def test_short_memory_is_one_line(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+    text, status = verdict(error)
+    assert status == 2 and text.startswith("error: out of memory: ") and "\n" not in text
+    assert "lower batch_size" in text
+    for other in (RuntimeError("a bug"), OSError(errno.ENOENT, "x"), ValueError("out of memory")):
+        assert not is_out_of_memory(other)
+
+
+def test_a_panic_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def panic(line: object) -> object:
+        raise PANIC("index out of bounds")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "command", panic)
+    assert main(["search"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("nasrun: internal error: PanicException: index") and said.count("\n") == 1
+    )
 
 
 @pytest.mark.few(8)

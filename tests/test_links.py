@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -156,12 +155,12 @@ MACRO = (
 )
 RANK = (
     *("rank.architectures.count=4", "rank.resamples=0", "rank.k=2", "rank.truth_store=store"),
-    *("evaluator@rank.also=kl", "trainer.epochs=2", "rank.epochs=[1]"),
+    *("evaluator@rank.also=kl", "rank.also.images=16", "trainer.epochs=2", "rank.epochs=[1]"),
 )
 TABLE = ("evaluator.path=table.csv", "evaluator.score=score", "evaluator=table")
 RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "supernet": (
-        ("supernet", *SPOS, "health.every=1"),
+        ("supernet", *SPOS, "search_algo=random", "health.every=1"),
         {layout.SUPERNET, layout.HEALTH},
     ),
     "search": (
@@ -170,7 +169,7 @@ RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     ),
     "search with goals": (
         *(("search", *SPOS, "search_algo=nsga2", "search_algo.goals=[macs,latency_ms]"),),
-        {layout.FRONT, "front.png", "front.svg", layout.LATENCIES},
+        {layout.FRONT, "front.png", "front.svg"},
     ),
     "search by pruning": (
         ("search", "search_space=dso_block", "search_algo=dso", *SPOS[2:]),
@@ -185,8 +184,12 @@ RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {layout.RANKING, layout.RANKING_TABLE, "size_bias.png", "tau_by_epoch.svg", "also.png"},
     ),
     "compare": (
+        ("compare", *MACRO, *TABLE, "compare.evaluations=20"),
+        {layout.COMPARISON, layout.COMPARISON_CURVES, "compare.png", layout.SEARCHES},
+    ),
+    "compare by tau": (
         *(("compare", *MACRO, *TABLE, "compare.taus=[0.5,0.9]", "compare.evaluations=20"),),
-        {layout.COMPARISON, "compare.png", layout.REGRET_BY_TAU, "regret_by_tau.svg"},
+        {layout.REGRET_BY_TAU, "regret_by_tau.svg"},
     ),
 }
 
@@ -200,12 +203,14 @@ def test_a_run_in_a_directory_full_of_links(
     if kind == "retrain":
         given = space_of("darts_cell").sample(np.random.default_rng(0))
         (tmp_path / "given.json").write_text(json.dumps(given.to_json()))
-    if kind == "compare":
+    if "compare" in kind:
         write_scores(tmp_path / "table.csv")
         words = (*words, "compare.seeds=3", "compare.resamples=0")
     run = tmp_path / "run"
     names = (NAMES | PICTURES | {f"{layout.EVENTS_PREFIX}1"}) - IN_PLACE - BEGINNINGS
-    targets = planted(run, names, tmp_path / "outside")
+    # A run reads the latencies in its directory, so it refuses a link there; see above.
+    plant = names - {layout.LATENCIES} if "latency_ms" in " ".join(words) else names
+    targets = planted(run, plant, tmp_path / "outside")
     done = processes.run(tmp_path, *words, "hydra.run.dir=run")
     assert (done.status, done.err) == (0, "")
     assert untouched(targets)
@@ -244,7 +249,7 @@ def test_a_run_goes_on_in_a_directory_full_of_links(processes: Processes, tmp_pa
     check_names(run, names)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [layout.CHECKPOINTS, *sorted(IN_PLACE), ".run.json.writing"])
 def test_links_that_a_new_run_refuses(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -302,6 +307,4 @@ def test_pictures_of_a_sweep_in_a_folder_full_of_links(
     assert {f"{stem}.{suffix}" for stem in wanted for suffix in ("png", "svg")} <= replaced(
         folder, PICTURES
     )
-    kinds = {path.name for path in folder.iterdir() if path.is_file()}
-    assert kinds == NAMES | PICTURES
-    assert os.path.lexists(folder / "0" / "result.json")
+    assert {path.name for path in folder.iterdir() if path.is_file()} <= NAMES | PICTURES

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from processes import SEARCH, TINY, Processes, lines, manifests, outcome, snapshot
 
+from nasrun import __version__
 from nasrun.cli.failed_job import record_failure
 from nasrun.report.run_files import read_jobs
+from nasrun.run import provenance
 from nasrun.run.lock import Lock
+from nasrun.run.provenance import made_here
 
 AUTO = ("search", *TINY, "resume=auto")
 FINISHED = "is finished, test accuracy"
@@ -365,3 +369,76 @@ def test_a_run_in_use_is_left_alone(run: Path, processes: Processes) -> None:
             assert f"{run} is in use by process " in done.err
             assert done.err.count("\n") == 1
     assert snapshot(run) == before
+
+
+# Shared folders, and what a run goes on with.
+
+
+def test_a_store_keeps_its_place_and_strangers_choose_none(
+    processes: Processes, tmp_path: Path
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    line = (*SEARCH, "budget.latency.store=mine/store")
+    assert processes.run(home, *line, faults=stop("score/round0", 2)).status == 143
+    run, store = home / "run", str(home / "mine" / "store")
+    assert config(run)["budget"]["latency"]["store"] == store
+
+    def resumed(directory: Path, *words: str) -> tuple[str, str]:
+        again = stop("score*", 2)
+        done = processes.run(elsewhere, "resume", str(directory), *words, faults=again)
+        assert (done.status, done.err.count("\n")) == (143, 1), done.err
+        return " ".join(done.out.split()), config(directory)["budget"]["latency"]["store"]
+
+    out, kept = resumed(run)
+    assert kept == store and "is not used" not in out and "going on with" not in out
+    copy = tmp_path / "copy" / "run"
+    shutil.copytree(run, copy)
+    out, kept = resumed(copy, f"budget.latency.store={store}")
+    assert kept == store and "is not used" not in out
+    shutil.rmtree(copy)
+    shutil.copytree(run, copy)
+    out, kept = resumed(copy)
+    assert kept == str(copy / "latency")
+    assert f"budget.latency.store={store} is not used" in out.replace("- ", "-")
+
+
+def test_differences_since_the_last_time() -> None:
+    now = {"nasrun": __version__, "threads": torch.get_num_threads()}
+    record = {**now, "versions": {"torch": torch.__version__}}
+    assert provenance.differences(record) == ""
+    assert provenance.differences({}) == ""  # of a version that recorded less
+    assert provenance.differences({"versions": 3, "resumed": {}}) == ""
+    older = {**record, "threads": 99, "nasrun": "0"}
+    said = provenance.differences(older)
+    assert f"nasrun {__version__} (was 0), threads {now['threads']} (was 99)" in said
+    assert provenance.differences({**older, "resumed": [record]}) == ""
+    assert "was 99" in provenance.differences({**record, "resumed": [older]})
+
+
+@pytest.mark.soak
+def test_another_version_is_recorded_and_told(processes: Processes, tmp_path: Path) -> None:
+    assert processes.run(tmp_path, *SEARCH, faults=stop("score/round0", 2)).status == 143
+    run = tmp_path / "run"
+    record = json.loads((run / "run.json").read_text())
+    now = (record["nasrun"], record["versions"]["torch"])
+    record["nasrun"], record["threads"] = "0.0.1", 9
+    record["versions"]["torch"] = "1.2.3\x1b"
+    (run / "run.json").write_text(json.dumps(record))
+    out = processes.run(tmp_path, "resume", "run", faults=stop("score*", 2)).out
+    told = f"nasrun {now[0]} (was 0.0.1), torch {now[1]} (was 1.2.3\\x1b), threads 1 (was 9)"
+    assert f"going on with {told}" in " ".join(out.split())
+    entry = json.loads((run / "run.json").read_text())["resumed"][-1]
+    assert (entry["nasrun"], entry["versions"]["torch"], entry["threads"]) == (*now, 1)
+    out = processes.run(tmp_path, "resume", "run", faults=stop("score*", 2)).out
+    assert "going on with" not in out  # as since the last time
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own"),
+    [("inode", True), (None, False), (True, False), ("0", False), (1, False)],
+)
+def test_whose_run_it_is(recorded: Any, own: bool, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    number = tmp_path.stat().st_ino if recorded == "inode" else recorded
+    assert made_here({"inode": number}, tmp_path) == own
+    assert not made_here({"inode": number}, tmp_path / "nowhere")

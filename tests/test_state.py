@@ -27,6 +27,28 @@ DTYPES = [torch.bool, torch.int32, torch.int64]
 DTYPES += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
+class PanicException(BaseException):
+    """What pyo3 makes of a panic in Rust."""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("capacity overflow", MemoryError), ("index out of bounds", ValueError)],
+)
+def test_a_panic_of_safetensors_is_an_error(
+    text: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*arguments: Any, **named: Any) -> Any:
+        raise PanicException(text)
+
+    for module, name in (("torch", "load"), ("torch", "save"), ("numpy", "save")):
+        monkeypatch.setattr(f"safetensors.{module}.{name}", panic)
+    with pytest.raises(kind, match=text):
+        decode_tensors(b"")
+    with pytest.raises(MemoryError, match=text):
+        encode_tensors({"x": torch.zeros(1)})
+
+
 def round_trip(state: Any) -> Any:
     tree, tensors = pack(state)
     return unpack(json.loads(json.dumps(tree)), decode_tensors(encode_tensors(tensors)))

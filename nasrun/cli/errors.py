@@ -32,7 +32,7 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
     return 128 + number
 
 
-def verdict(error: Exception, config_dir: str | None = None) -> tuple[str, int]:
+def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, int]:
     """Return the message of an error, in one line, and the exit status.
 
     config_dir: the user's folder of options, if any.
@@ -77,15 +77,19 @@ def trouble_with_output(error: BaseException) -> UserError | None:
 
 def shortage_of_memory(error: BaseException) -> UserError | None:
     """Return an error about short memory if that is the cause, else None."""
-    if isinstance(error, UserError) or "torch" not in sys.modules:
+    if isinstance(error, UserError):
         return None
-    from nasrun.run.compute import is_out_of_memory
+    if not isinstance(error, MemoryError):
+        if "torch" not in sys.modules:
+            return None
+        from nasrun.run.compute import is_out_of_memory
 
-    if not is_out_of_memory(error):
-        return None
+        if not is_out_of_memory(error):
+            return None
+    words = " ".join(str(error).split())[:160] or type(error).__name__
     return UserError(
-        f"out of memory: {' '.join(str(error).split())[:160]}; lower batch_size of the trainer or "
-        "the evaluator, or the size of the networks; what was saved is kept"
+        f"out of memory: {words}; lower batch_size of the trainer or the evaluator, "
+        "or the size of the networks; what was saved is kept"
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
 from nasrun.run.layout import ResumedRun
@@ -36,6 +37,7 @@ def launched(
     from nasrun.task.base import Task, find_task
 
     found = find_task(name)
+    settings = with_places(settings, found.stores)
     # A continued run has copies of its inputs and reads nothing outside its directory again.
     source = (
         found.source(settings) if earlier is None else found.copy_of_source(settings, directory)

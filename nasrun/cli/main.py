@@ -18,8 +18,9 @@ from nasrun import __version__
 from nasrun.cli import arguments, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
+from nasrun.config.allowed import read_trust
 from nasrun.config.groups import conf_dir, read, tasks
-from nasrun.errors import Interrupted, UserError, nearest
+from nasrun.errors import Interrupted, UserError, is_panic, nearest
 from nasrun.run import signals
 from nasrun.run.files import at_home
 from nasrun.run.layout import RECORD
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
     sleep_while_waiting()  # before anything imports torch
+    read_trust()
     try:
         with signals.noted():
             line = arguments.split(sys.argv[1:] if argv is None else argv)
@@ -51,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has ended (`| head`), so no message can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + SIGPIPE
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         show_traceback()
         message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)
         sys.stderr.write(f"nasrun: {message}\n")
@@ -114,13 +118,15 @@ def hydra_main(line: CommandLine) -> int:
     from nasrun.config.compose import VERSION_BASE, without_null
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain
+    from nasrun.config.guard import guard_files
     from nasrun.report.run_files import read_jobs
     from nasrun.report.sweep import exit_status, summarise
 
     register_efforts()
+    guard_files()
     overrides = [without_null(override) for override in ready_overrides(line)]
     overrides += place_of_auto(line, overrides)
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
 
     def task_function(composed: DictConfig) -> float | None:
@@ -132,7 +138,9 @@ def hydra_main(line: CommandLine) -> int:
                 ran = True
                 go()
             return objective(composed)
-        except Exception as error:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             failures.append(error)
             if outputs.current and outputs.current[0].sweep:
                 report_failed_job(error, place_of_failure(composed), config_dir, ran=ran)
@@ -308,7 +316,7 @@ def job_name() -> str:
 
 
 def report_failed_job(
-    error: Exception, directory: Path, config_dir: str | None, *, ran: bool
+    error: BaseException, directory: Path, config_dir: str | None, *, ran: bool
 ) -> None:
     """Show the error and write it down for the summary; the sweep goes on.
 

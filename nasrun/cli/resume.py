@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.cli.launch import launched
+from nasrun.cli.stores import keep_near, with_places
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
 from nasrun.config.paths import readable
 from nasrun.errors import UserError
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import at_home
-from nasrun.run.layout import LATENCIES, RECORD
+from nasrun.run.layout import RECORD
 from nasrun.run.lock import Lock
+from nasrun.run.provenance import made_here
 from nasrun.run.screen import Screen
 
 MACHINE_SETTINGS = (
@@ -78,8 +80,9 @@ def continued(
 
     If the run is finished, the function only says so.
 
-    trusted: whether the user has just typed the settings. If not, the run may be a stranger's,
-    which must not choose where data sets are downloaded to or where ground truth is stored.
+    trusted: whether the user has just typed the settings. If not, and if the run was not begun in
+    this directory by this user, it may be a stranger's, which must not choose where data sets are
+    downloaded to or where ground truth is stored.
     """
     run = RunDirectory(directory)
     settings = deepcopy(run.config)
@@ -95,36 +98,18 @@ def continued(
         line = f"the run in {directory} is finished{words}: nothing is left to do"
         yield partial(Screen().say, line)
         return
+    trusted = trusted or made_here(run.record, directory)
     if not trusted:
-        keep_near(settings, directory, changes, task.stores)
+        for line in keep_near(settings, directory, changes, task.stores):
+            Screen().say(line, "yellow")
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
         dataset["download"] = False
+        words = "add dataset.download=true if that is wanted"
+        Screen().say(f"nothing is downloaded for a run that was not begun here: {words}", "yellow")
     with launched(settings, directory, overrides, earlier=run.earlier, changed=changed) as go:
         yield go
-
-
-def keep_near(
-    settings: dict[str, Any], directory: Path, changes: Changes, stores: Mapping[str, str]
-) -> None:
-    """Keep a stranger's run from writing to folders of its choice and from reading any table.
-
-    It may write to the default shared folders beside or above its directory, otherwise only to
-    folders of its own.
-    """
-    for key, name in stores.items():
-        *parents, leaf = key.split(".")
-        node: Any = settings
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or leaf not in node or key in changes:
-            continue
-        allowed = [place / name for place in (directory, *directory.resolve().parents[:4])]
-        if Path(str(node[leaf])).absolute() not in allowed:
-            node[leaf] = str(allowed[0])
-        if node.get("table") is not None:
-            node["table"] = str(directory / LATENCIES)
 
 
 def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:
@@ -155,7 +140,11 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
 
 def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
     """Find the settings that differ from those of the run in ``directory``."""
-    then, now = flatten(RunDirectory(directory).config), flatten(settings)
+    from nasrun.task.base import find_task
+
+    run = RunDirectory(directory)
+    stores = find_task(run.task).stores if run.task in tasks() else {}
+    then, now = (flatten(with_places(config, stores)) for config in (run.config, settings))
     gone = {key: None for key in then if key not in now}
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 

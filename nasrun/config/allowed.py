@@ -10,8 +10,11 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
+from types import ModuleType
+from typing import Any, get_type_hints
 
 from nasrun.config.groups import files_of, read
 from nasrun.errors import UserError, nearest, shortened
@@ -28,11 +31,21 @@ MAX_TARGET_CHARACTERS = 200
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
+@cache
 def trusted_packages() -> tuple[str, ...]:
-    """Return the packages that the user names in the environment."""
+    """Return the packages that the user names in the environment, which is read once.
+
+    Later changes of the environment, by whatever a run loads, trust nothing more.
+    """
     return tuple(
         name.strip() for name in os.environ.get(TRUST_VARIABLE, "").split(",") if name.strip()
     )
+
+
+def read_trust() -> None:
+    """Read the environment now: a command begins."""
+    trusted_packages.cache_clear()
+    trusted_packages()
 
 
 def is_allowed(module: object) -> bool:
@@ -63,12 +76,7 @@ def find_class(target: object, where: str) -> type:
     )
     if not is_allowed(module_name):
         raise UserError(refusal)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise UserError(f"{shown}: there is no module {error.name}") from error
-        raise
+    module = _imported(module_name, shown)
     found = vars(module).get(name)
     if isinstance(found, type) and not is_allowed(found.__module__):
         raise UserError(refusal)
@@ -78,10 +86,51 @@ def find_class(target: object, where: str) -> type:
             for key, value in vars(module).items()
             if isinstance(value, type) and is_allowed(value.__module__)
         ]
-        raise UserError(f"{shown}: {module_name} has no such class{nearest(name, classes)}")
+        kind = "" if found is None else f", {name!r} is a {type(found).__name__}"
+        near = nearest(name, classes)
+        raise UserError(f"{shown}: {module_name} has no such class{kind}{near}")
     if inspect.isabstract(found) or getattr(found, "_is_protocol", False):
         raise UserError(f"{shown}: is an interface, name one of its implementations")
     return found
+
+
+def _imported(module: str, shown: str) -> ModuleType:
+    """Import a module of the list; raises UserError where that fails, for a trusted package.
+
+    shown: the place that names it, for messages.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise UserError(f"{shown}: there is no module {error.name}") from error
+        cause: BaseException = error
+    except (Exception, SystemExit) as error:
+        cause = error
+    if module.partition(".")[0] in ("nasrun", "torch"):
+        raise cause
+    words = f"{type(cause).__name__}: {shortened(str(cause))}"
+    raise UserError(f"{shown}: {module} cannot be imported ({words})") from cause
+
+
+def arguments_of(
+    cls: type, where: str, *, include_extras: bool = True
+) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
+    """Return the parameters of a class's constructor, and their type hints by name.
+
+    where: place of the node in the configuration, for messages.
+    Raises UserError if Python does not know them: a class of C, or a hint that names nothing.
+    """
+    try:
+        return (
+            inspect.signature(cls).parameters,
+            get_type_hints(inspect.getattr_static(cls, "__init__"), include_extras=include_extras),
+        )
+    except (NameError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{place_of(where, '_target_')}: the arguments of {cls.__name__} cannot be known "
+            f"({shortened(str(error))})"
+        ) from error
 
 
 def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 
-from nasrun.config.allowed import find_class, place_of
+from nasrun.config.allowed import arguments_of, find_class, place_of
 from nasrun.config.field_words import in_our_words
 from nasrun.config.hints import buildable_classes, checked
 from nasrun.errors import UserError, nearest
@@ -57,7 +56,7 @@ def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
 
     Raises UserError if an argument is missing, unknown or of a wrong type.
     """
-    parameters = inspect.signature(cls).parameters
+    parameters, hints = arguments_of(cls, where)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
@@ -71,7 +70,6 @@ def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
         if parameter.default is parameter.empty and parameter.name not in arguments:
             place = place_of(where, parameter.name)
             raise UserError(f"{place} is missing: {cls.__name__} needs it")
-    hints = get_type_hints(inspect.getattr_static(cls, "__init__"), include_extras=True)
     ready = {}
     for key, value in arguments.items():
         place, hint = place_of(where, key), hints.get(key, Any)

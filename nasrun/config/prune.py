@@ -6,13 +6,12 @@ drops those that only the recipe's algorithm has. So one word compares methods u
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import BaseModel
 
-from nasrun.config.allowed import find_class
+from nasrun.config.allowed import arguments_of, find_class
 from nasrun.config.compose import parse
 from nasrun.config.groups import groups, settings_of
 
@@ -39,8 +38,7 @@ def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         if not isinstance(node, dict) or "_target_" not in node:
             continue
         found = find_class(node["_target_"], group)
-        parameters = inspect.signature(found).parameters
-        hints = get_type_hints(inspect.getattr_static(found, "__init__"))
+        parameters, hints = arguments_of(found, group, include_extras=False)
         known = {name: hints.get(name) for name in parameters}
         if group in named:
             left_out += _unknown(node, known, group, named)

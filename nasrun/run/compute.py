@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,11 +12,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nasrun.errors import UserError
+from nasrun.errors import UserError, is_panic
 
 Precision = Literal["auto", "fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
 BatchSize = Literal["full", "auto"] | Annotated[int, Field(ge=2)]
+NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    *("defaultcpuallocator", "std::bad_alloc", "bad allocation", "alloc_failed"),
+    *("could not create a primitive", "could not create a memory", "could not allocate"),
+    *("failed to allocate", "unable to allocate"),
+)
+"""Words of RuntimeErrors about short memory, in small letters.
+
+torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN have their own.
+"""
+
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -125,11 +137,11 @@ def float64(tensor: Tensor) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that torch, or Python, has found no memory."""
-    words = (
-        *("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
-        "MPS backend out of memory",
-    )
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
+    """Tell whether an error means that torch, a library of it, or Python has found no memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    failed = isinstance(error, RuntimeError) or is_panic(error)
+    return failed and any(words in text for words in NO_MEMORY)

@@ -70,7 +70,7 @@ COMPARISON_CURVES = "compare.csv"
 """Regret of each search algorithm after each evaluation: compare."""
 
 NONFINITE = "nonfinite.json"
-"""Where a loss or a score was NaN or infinite, to help find the cause. All tasks, if it happens."""
+"""Place of a loss or a score that was NaN or infinite. All tasks, if it happens."""
 
 REGRET_BY_TAU = "regret_by_tau.csv"
 """One row for each tau of the scores and each search algorithm: compare with compare.taus."""

@@ -126,6 +126,8 @@ class Run:
         self.screen.say(f"writing to {self.directory}")
         if self._earlier is None:
             self._write_record()
+        elif changed := provenance.differences(self._earlier.record):
+            self.say(changed, "yellow")
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
@@ -154,7 +156,8 @@ class Run:
     def _record(self) -> dict[str, Any]:
         if self._earlier is None:
             return provenance.record(
-                self.task, self.config, self.overrides, self.streams.seed, self.compute
+                *(self.task, self.config, self.overrides, self.streams.seed),
+                *(self.compute, self.directory),
             )
         resumed = self._earlier.record.get("resumed")
         entry = provenance.resumption(self.overrides, self.seconds, self.compute)

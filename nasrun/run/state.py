@@ -8,12 +8,16 @@ code.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors
 from torch import Tensor
+
+from nasrun.errors import is_panic
 
 _TENSOR = "$tensor"
 _NUMBERS = frozenset(
@@ -83,7 +87,15 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
-    """Make the bytes of a safetensors file from tensors as ``pack`` gives them."""
+    """Make the bytes of a safetensors file from tensors as ``pack`` gives them.
+
+    Raises MemoryError if there is no memory for them.
+    """
+    with _panics_as(MemoryError):
+        return _encoded(tensors)
+
+
+def _encoded(tensors: dict[str, Tensor]) -> bytes:
     if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
         return safetensors.save(tensors)  # numpy has no such number type
     # Gives the same bytes, ten times as fast for the many small tensors of a supernet.
@@ -93,13 +105,32 @@ def encode_tensors(tensors: dict[str, Tensor]) -> bytes:
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
     """Read the bytes of a safetensors file; raises ValueError if they are no such file."""
     try:
-        tensors = safetensors.load(data)
+        with _panics_as(ValueError):
+            tensors = safetensors.load(data)
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors' own errors, and errors of torch over a bad header
         raise ValueError(f"no safetensors file: {error}") from error
     for tensor in tensors.values():
         if tensor.dtype not in _NUMBERS:
             raise ValueError(f"no state has tensors of {tensor.dtype}")
     return tensors
+
+
+@contextmanager
+def _panics_as(kind: type[Exception]) -> Iterator[None]:
+    """Turn a panic of Rust code, which no ``except Exception`` catches, into an error.
+
+    It becomes a MemoryError if it speaks of memory, else one of the ``kind``.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        text = str(error)
+        short = any(words in text.lower() for words in ("memory", "alloc", "capacity overflow"))
+        raise (MemoryError if short else kind)(f"safetensors: {text}") from error
 
 
 def whole_number(value: Any, *, most: int) -> int:

@@ -57,7 +57,7 @@ class Split(ABC):
 
 
 class Survey(Protocol):
-    """What the folders of a dataset hold, for the user."""
+    """Knows what the folders of a dataset hold, and tells the user."""
 
     @property
     def uneven(self) -> bool:

@@ -40,7 +40,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check has found: digests [N], and why a file cannot be read, by its path."""
+    """Holds the results of a check: digests [N], and why a file is unreadable, by its path."""
 
     digests: Digests
     unreadable: dict[str, str]

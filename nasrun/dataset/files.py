@@ -210,7 +210,9 @@ def to_8_bits(
 
     if image.mode.startswith(("I", "F")):
         low, high = levels or _levels(image)
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low)
+        values = np.nan_to_num(
+            np.asarray(image, dtype=np.float64), nan=low, posinf=high, neginf=low
+        )
         grey = np.clip((values - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
         return Image.fromarray(grey).convert(mode)
     if image.mode == "LAB":

@@ -1,4 +1,4 @@
-"""Names of folders: those of splits in all usual spellings, classes, and what is passed over."""
+"""Names of folders: splits in all usual spellings, classes, and those passed over."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def named(names: Iterable[str], shown: int = SHOWN) -> str:
 
 @dataclass
 class Content:
-    """The content of one folder: names, sorted. Hidden entries and systems' folders are left out.
+    """The names in one folder, sorted; hidden ones and systems' folders are left out.
 
     folders: also links to folders. files: regular files, also links to them. linked: those of
     both that are links. odd: pipes, devices, links that lead nowhere.

@@ -190,7 +190,7 @@ class ImageFolder(Dataset):
             absent = np.flatnonzero(counts.get(split, np.ones(classes)) == 0)
             if len(absent):
                 notes.append(f"no {split} images of {found.in_words(absent)}")
-        if uneven := note_of_unevenness(found.classes, counts["training"]):
+        if uneven := note_of_unevenness(found.classes, counts["training"], self.balance):
             notes.append(uneven)
         sources = {
             "validation": f"{held_out:,} of the training images (dataset.validation)",

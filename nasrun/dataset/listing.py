@@ -1,4 +1,4 @@
-"""Image files in one folder for each class: list them, each once, and count what is left out."""
+"""Image files in one folder for each class: list each once, and count the others."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ Share = Annotated[float | str, AfterValidator(_share)]
 """A share of images, from 0 to below 1, or in per cent."""
 
 Fit = Literal["crop", "pad"]
-"""What becomes of images that are no squares: crop: their centre is cut; pad: they are shown whole,
-between bars of the background."""
+"""crop: of images that are no squares the centre is cut; pad: they are shown whole, between bars of
+the background."""
 
 Duplicates = Literal["refuse", "keep"]
 """refuse: equal files in two splits end the run, and none are carved into two; keep: leave them."""

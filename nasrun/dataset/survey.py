@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nasrun.dataset.balance import Balance
 from nasrun.dataset.listing import LeftOut, in_words
 from nasrun.run.files import printable
 
@@ -23,7 +24,7 @@ _NAME_CHARACTERS = 24
 
 @dataclass(frozen=True)
 class FolderSurvey:
-    """What the folders of a dataset hold.
+    """Tells what the folders of a dataset hold.
 
     root: the folder. classes: their names. sources: what each split is, in words.
     counts: images by split and class, int64 [K]. left_out: what is not used.
@@ -92,15 +93,17 @@ def ratio_of(counts: NDArray[np.int64]) -> float:
     return float(present.max() / present.min()) if len(present) else 1.0
 
 
-def note_of_unevenness(classes: list[str], counts: NDArray[np.int64]) -> str | None:
+def note_of_unevenness(
+    classes: list[str], counts: NDArray[np.int64], balance: Balance
+) -> str | None:
     """Return a sentence about training images that are strongly uneven; None if they are not."""
     if ratio_of(counts) <= STRONGLY_UNEVEN:
         return None
     most, least = int(counts.argmax()), int(np.where(counts > 0, counts, counts.max()).argmin())
+    advice = ", or set dataset.balance=weights or sampling" if balance == "none" else ""
     return (
         f"the classes are uneven: {counts[most]:,} images of {printable(classes[most])}, "
-        f"{counts[least]:,} of {printable(classes[least])}; look at the balanced accuracy, or set "
-        "dataset.balance=weights or sampling"
+        f"{counts[least]:,} of {printable(classes[least])}; look at the balanced accuracy{advice}"
     )
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_config import flatten
-from test_dataset import everything, load, same, train
+from test_dataset import configured, everything, load, same, train
 
 from nasrun.cli import main as cli
 from nasrun.config.compose import compose
@@ -29,6 +29,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy_by_class
 from nasrun.run.monitor import NullMonitor
 from nasrun.streams import Streams
+from nasrun.testing import check_dataset
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -189,6 +190,15 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert found["left_out"]["beside"] == 1
     assert any("its 1 files have no labels" in note for note in found["notes"])
     assert sum(map(sum, found["images"].values())) == 15
+
+
+def test_the_laws_of_datasets_hold(tmp_path: Path) -> None:
+    for seed, name in enumerate(("train", "valid", "test")):
+        fill(tmp_path / name, 9, seed=seed)
+    for limit, balance in ((0, "none"), (100, "weights")):
+        changes = {"root": str(tmp_path), "image_size": 8, "workers": 0, "balance": balance}
+        dataset = configured("image_folder", resident_limit_mb=limit, train_images=24, **changes)
+        check_dataset(dataset, batch_size=8)
 
 
 # Links and copies

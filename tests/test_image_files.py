@@ -140,6 +140,14 @@ def test_invisible_pixels_show_the_background(tmp_path: Path) -> None:
     assert open_image(str(tmp_path / "full.png"), 3).getpixel((6, 6)) == (255, 0, 0)
 
 
+def test_of_several_pictures_the_first_is_read(tmp_path: Path) -> None:
+    first, second = halves((250, 0, 0), (250, 0, 0)), halves((0, 0, 250), (0, 0, 250))
+    for name, form in (("x.jpg", "MPO"), ("x.gif", "GIF"), ("x.tif", "TIFF"), ("x.webp", "WEBP")):
+        first.save(tmp_path / name, format=form, save_all=True, append_images=[second])
+        red, _, blue = np.asarray(open_image(str(tmp_path / name), 3))[0, 0].tolist()
+        assert red > 200 and blue < 50, form
+
+
 def test_deep_greys_keep_one_scale(tmp_path: Path) -> None:
     """Two pictures of 16 bits are as bright as each other says, not each stretched by itself."""
     for value in (257 * 40, 257 * 200):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -48,10 +49,10 @@ class Checked:
 
 def in_threads(
     work: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """Yield ``work(item)`` in order; threads suffice, as decoders release Python's lock.
 
-    Where the caller stops, what has not begun is not done.
+    Once it is closed, what has not begun is not done.
     """
     pool = ThreadPoolExecutor(max(workers, 1))
     try:
@@ -78,8 +79,11 @@ def check_files(paths: list[str], root: Path, workers: int, monitor: Monitor) ->
         return [_digest_or_reason(paths[index]) for index in part]
 
     try:
-        with monitor.stage("checking images", len(left)) as stage:
-            for part, found in zip(parts, in_threads(check, parts, workers), strict=True):
+        with (
+            closing(in_threads(check, parts, workers)) as results,
+            monitor.stage("checking images", len(left)) as stage,
+        ):
+            for part, found in zip(parts, results, strict=True):
                 for index, result in zip(part, found, strict=True):
                     if isinstance(result, str):
                         unreadable[paths[index]] = result
@@ -170,8 +174,11 @@ def without_copies(digests: Digests, order: Indices, held_out: int) -> Indices:
 
 def memory_folder() -> Path:
     """Return the folder of the user in which checks are remembered."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "nasrun" / "images"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # the user has no home
+        base = Path(os.devnull)  # no folder, so nothing is remembered
+    return base / "nasrun" / "images"
 
 
 class Memory:

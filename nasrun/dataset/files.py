@@ -52,6 +52,9 @@ LARGE_PIXELS = 2**24
 _BAND_PIXELS = 2**22
 """Pixels of a large image that are converted at a time."""
 
+_EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+"""Names under which Pillow keeps data that may tell the orientation."""
+
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 """Tags of EXIF and of TIFF."""
@@ -91,10 +94,7 @@ def open_regular(path: str, limit: int = MAX_FILE_BYTES) -> BinaryIO:
 
     Raises UserError if it is none, or larger; OSError where it cannot be opened.
     """
-    flags = os.O_RDONLY
-    for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # not all systems have all
-        flags |= getattr(os, name, 0)
-    file = os.fdopen(os.open(path, flags), "rb")
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path has no opener
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= limit:
         return file
@@ -104,6 +104,14 @@ def open_regular(path: str, limit: int = MAX_FILE_BYTES) -> BinaryIO:
     if not status.st_size:
         raise UserError("it is empty")
     raise UserError(f"{status.st_size:,} bytes are more than the {limit:,} allowed")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open for reading without waiting for somebody who writes into a pipe."""
+    extra = flags & getattr(os, "O_BINARY", 0)  # not all systems have all
+    for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
+        extra |= getattr(os, name, 0)
+    return os.open(path, os.O_RDONLY | extra)
 
 
 def open_image(
@@ -286,6 +294,8 @@ def _upright(image: Image, found: Image) -> Image:
     """Turn or mirror ``found`` as the EXIF data of ``image`` say; damaged data say nothing."""
     from PIL.Image import Transpose
 
+    if image.format != "TIFF" and not any(key in image.info for key in _EXIF_KEYS):
+        return found  # most images; making an empty table takes as long as decoding a small one
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # as above

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -214,8 +215,9 @@ class ImageFolder(Dataset):
         def decode(index: int) -> None:
             images[index] = transform(self.transforms.open(files.paths[index]))
 
-        for _ in in_threads(decode, range(len(files)), self.workers):
-            pass
+        with closing(in_threads(decode, range(len(files)), self.workers)) as done:
+            for _ in done:
+                pass
         device = normalise.scale.device
         labels = torch.from_numpy(files.labels)
         return ResidentSplit(

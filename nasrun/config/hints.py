@@ -90,7 +90,10 @@ def _in_one_line(error: ValidationError, value: Any, where: str) -> str:
     """Describe all mistakes in one argument, in one line: ``where = value: must be ...``."""
     messages: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        place, text = where, re.sub(r"^\w+ should", "must", detail["msg"])
+        place, text = (
+            where,
+            re.sub(r"^\w+ should", "must", detail["msg"]).removeprefix("Value error, "),
+        )
         inside = value
         for key in detail["loc"]:
             # In a union the location also holds the names of the tried types; leave them out.

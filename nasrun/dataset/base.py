@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from nasrun.run.monitor import Monitor
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -35,6 +37,10 @@ class Split(ABC):
     def fingerprint(self) -> str:
         """A short text that is equal for equal images in equal order, on any disk or device."""
 
+    def class_weights(self) -> Tensor | None:
+        """Return the weight of each class in the loss, float32 [K]; None: all count alike."""
+        return None
+
     @abstractmethod
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
@@ -50,12 +56,27 @@ class Split(ABC):
         """Yield the first ``count`` images (None: all), not augmented, in order."""
 
 
+class Survey(Protocol):
+    """Knows what the folders of a dataset hold, and tells the user."""
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some classes have many more images than others."""
+
+    def lines(self) -> list[str]:
+        """Return lines for the screen."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry ``data`` of run.json."""
+
+
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a loaded dataset; validation is carved from the training images.
+    """The three splits of a loaded dataset; validation may be carved from the training images.
 
     train_and_validation: joins both splits, to train on in a final retraining.
     test: reads the test images; only the final retraining calls it.
+    survey: what the dataset's folders hold; None: it has none.
     """
 
     problem: Problem
@@ -63,6 +84,7 @@ class Splits:
     validation: Split
     train_and_validation: Callable[[], Split]
     test: Callable[[], Split]
+    survey: Survey | None = None
 
 
 class Dataset(ABC):
@@ -77,3 +99,7 @@ class Dataset(ABC):
         Raises UserError if the data is absent, has one class only, or has fewer images than
         the validation split needs.
         """
+
+    def load_with_survey(self, streams: Streams, device: torch.device, monitor: Monitor) -> Splits:
+        """Load, and show the monitor what takes long; the default shows nothing."""
+        return self.load(streams, device)

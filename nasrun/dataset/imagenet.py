@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
-from nasrun.dataset.files import ImageFiles, class_names, list_images
-from nasrun.dataset.image_folder import ImageFolder, check_classes
-from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Validation
+from nasrun.dataset.folders import Layout, SplitName
+from nasrun.dataset.image_folder import ImageFolder
+from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
 from nasrun.limits import Images, Side, Workers
 
 
@@ -27,6 +27,8 @@ class ImageNet(ImageFolder):
         workers: Workers,
         validation: Validation,
         train_images: Images | None,
+        check_files: bool,
+        skip_bad: Share,
         crop_area: Area,
         flip: bool,
         brightness: Jitter,
@@ -40,11 +42,18 @@ class ImageNet(ImageFolder):
             root=root,
             image_size=image_size,
             channels=3,
+            fit="crop",
+            background="white",
             test_fraction=0.0,  # has a test set of its own
             resident_limit_mb=0,  # always streamed
             workers=workers,
             validation=validation,
             train_images=train_images,
+            first_images=None,
+            check_files=check_files,
+            skip_bad=skip_bad,
+            duplicates="keep",
+            balance="none",
             crop_padding=0,
             crop_area=crop_area,
             flip=flip,
@@ -56,14 +65,12 @@ class ImageNet(ImageFolder):
             std=std,
         )
 
-    def find_files(self) -> tuple[list[str], ImageFiles, Callable[[], ImageFiles]]:
-        train, val = self.root / "train", self.root / "val"
-        classes = class_names(train)
-        if val.is_dir():  # a search reads no test images, so it may run without them
-            check_classes(val, classes)
+    def find_layout(self) -> Layout:
+        root = self.root.resolve() if self.root.is_dir() else self.root.absolute()
+        folders: dict[SplitName, Path] = {"train": root / "train"}
+        if self.test_folder().is_dir():  # a search reads no test images, so it may run without them
+            folders["test"] = root / "val"
+        return Layout(root, folders, [], [])
 
-        def test_files() -> ImageFiles:
-            check_classes(val, classes)
-            return list_images(val, classes)
-
-        return classes, list_images(train, classes), test_files
+    def test_folder(self) -> Path:
+        return self.root.absolute() / "val"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nasrun.limits import Images
 
@@ -34,3 +34,26 @@ HueJitter = Annotated[float, Field(ge=0, le=0.5)]
 
 Area = Annotated[float, Field(gt=0, le=1)]
 """A share of an image's area."""
+
+
+def _share(value: float | str) -> float:
+    """Read a share of images, as a number or in per cent (``1%``)."""
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ValueError("must be a share of images from 0 to below 1, or per cent such as 1%")
+    return share
+
+
+Share = Annotated[float | str, AfterValidator(_share)]
+"""A share of images, from 0 to below 1, or in per cent."""
+
+Fit = Literal["crop", "pad"]
+"""crop: of images that are no squares the centre is cut; pad: they are shown whole, between bars of
+the background."""
+
+Duplicates = Literal["refuse", "keep"]
+"""refuse: equal files in two splits end the run, and none are carved into two; keep: leave them."""

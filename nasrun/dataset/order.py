@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from nasrun.dataset.base import Split, Splits
+from nasrun.dataset.balance import balanced_order
+from nasrun.dataset.base import Split, Splits, Survey
 from nasrun.errors import UserError
 from nasrun.streams import Streams
 from nasrun.values import Problem
@@ -85,15 +86,37 @@ def carve_validation(
     return np.concatenate([front, rest]), held_out
 
 
+def choose_training(
+    labels: Indices, classes: int, *, train_images: int | None, streams: Streams
+) -> Indices:
+    """Choose the images to train on, in order, where others are the validation images.
+
+    train_images: their number, stratified; None: all. Raises UserError if there are not enough.
+    """
+    if train_images is not None and train_images > len(labels):
+        raise UserError(
+            f"dataset.train_images={train_images} is more than the {len(labels)} training images"
+        )
+    order = stratified_order(labels, streams.numpy("split"))[:train_images]
+    present = len(np.unique(labels[order]))
+    if present < classes:
+        raise UserError(
+            f"dataset.train_images={train_images} shows only {present} of the {classes} classes"
+        )
+    return order
+
+
 def cut_splits(
     problem: Problem,
     cut: Callable[[str, slice], Split],
     held_out: int,
     test: Callable[[], Split],
+    survey: Survey | None = None,
 ) -> Splits:
     """Cut images that ``carve_validation`` has ordered into splits.
 
     cut: makes a split of this name from a slice of the images. held_out: images for validation.
+    survey: what the folders hold, if there are any.
     """
     return Splits(
         problem,
@@ -101,18 +124,31 @@ def cut_splits(
         validation=cut("validation", slice(0, held_out)),
         train_and_validation=lambda: cut("train_and_validation", slice(None)),
         test=test,
+        survey=survey,
     )
 
 
 def training_order(
-    split: Split, name: str, batch_size: int, streams: Streams, first_step: int
+    split: Split,
+    name: str,
+    batch_size: int,
+    streams: Streams,
+    first_step: int,
+    balanced: Indices | None = None,
 ) -> Iterator[tuple[int, int, Indices]]:
-    """Yield (step, epoch, indices of the batch) without end; each epoch is a new permutation."""
+    """Yield (step, epoch, indices of the batch) without end; each epoch is a new permutation.
+
+    balanced: labels [N]; an epoch then samples the classes in equal shares. None: it does not.
+    """
     steps = split.steps_per_epoch(batch_size)
     step = first_step
     while True:
         epoch, done = divmod(step, steps)
-        order = streams.numpy(f"{name}/order", epoch).permutation(len(split))
+        generator = streams.numpy(f"{name}/order", epoch)
+        if balanced is None:
+            order = generator.permutation(len(split))
+        else:
+            order = balanced_order(balanced, generator)
         for start in range(done * batch_size, steps * batch_size, batch_size):
             yield step, epoch, order[start : start + batch_size]
             step += 1

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nasrun.dataset.augment import Normalise, crop, cut_out, flip, reduce
+from nasrun.dataset.balance import Balance, class_weights
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
 from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
@@ -28,6 +29,7 @@ class ResidentSplit(Split):
     images: uint8 [N, C, S, S]. labels: int64 [N].
     crop_padding: pixels of black on every side before a random crop back to S × S.
     flip: mirror half of the training images.
+    balance: what is done about uneven classes.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ResidentSplit(Split):
     normalise: Normalise
     crop_padding: int
     flip: bool
+    balance: Balance = "none"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,6 +48,11 @@ class ResidentSplit(Split):
         labels = blake2b(self.labels.cpu().numpy().tobytes(), digest_size=4).hexdigest()
         return f"{len(self)} images, {self.images.sum(dtype=torch.int64).item()}, {labels}"
 
+    def class_weights(self) -> Tensor | None:
+        if self.balance != "weights":
+            return None
+        return torch.from_numpy(class_weights(self.labels.cpu().numpy()))
+
     def cut(self, name: str, images: slice) -> ResidentSplit:
         """Make a split of some of the images, which are not copied."""
         return replace(self, name=name, images=self.images[images], labels=self.labels[images])
@@ -53,7 +61,9 @@ class ResidentSplit(Split):
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
     ) -> Iterator[Batch]:
         padding, size = self.crop_padding, self.images.shape[-1]
-        for step, _, order in training_order(self, self.name, batch_size, streams, first_step):
+        labels = self.labels.cpu().numpy() if self.balance == "sampling" else None
+        orders = training_order(self, self.name, batch_size, streams, first_step, labels)
+        for step, _, order in orders:
             generator = streams.torch(f"{self.name}/augment", step)
             shape = (2, len(order))
             # Sampled on the CPU, so that every device gets the same images. Augmentations that are

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils import data
 
 from nasrun.dataset.augment import Normalise, cut_out
+from nasrun.dataset.balance import Balance, class_weights
 from nasrun.dataset.base import Batch, Split
-from nasrun.dataset.files import ImageFiles, open_image
+from nasrun.dataset.files import WHITE, Colour, open_image
+from nasrun.dataset.listing import ImageFiles
+from nasrun.dataset.options import Fit
 from nasrun.dataset.order import training_order
 from nasrun.errors import UserError
 from nasrun.run.signals import SIGNALS
 from nasrun.streams import Streams
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_ASPECT = 16
+"""Ratio of an image's sides above which its ends are cut off before it is scaled."""
+
+MAX_SIDE = 4096
+"""Pixels of the short side to which a large image is decoded at most."""
 
 Item = tuple[int, int]
 """(Seed of the image's augmentation, index of the image)."""
@@ -32,6 +45,7 @@ class Transforms:
 
     crop_area: the smallest share of the area that a training crop may take.
     brightness, contrast, saturation, hue: strengths of the colour jitter.
+    background: colour behind transparent and beside padded images.
     """
 
     size: int
@@ -42,6 +56,8 @@ class Transforms:
     contrast: float
     saturation: float
     hue: float
+    background: Colour = WHITE
+    fit: Fit = "crop"
 
     @property
     def jitters(self) -> bool:
@@ -53,6 +69,8 @@ class Transforms:
         from torchvision.transforms import v2  # slow to import
 
         steps = [v2.RandomResizedCrop(self.size, scale=(self.crop_area, 1.0))]
+        if self.fit == "pad":
+            steps.insert(0, v2.Lambda(self._padded))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitters:
@@ -64,8 +82,42 @@ class Transforms:
         """Resize the short side to size * margin pixels, then crop the centre."""
         from torchvision.transforms import v2
 
-        short_side = round(self.size * margin)
-        return v2.Compose([v2.Resize(short_side), v2.CenterCrop(self.size), v2.PILToTensor()])
+        if self.fit == "pad":
+            steps = [v2.Lambda(self._padded), v2.Resize(self.size)]
+        else:
+            steps = [v2.Lambda(without_ends), v2.Resize(round(self.size * margin))]
+            steps.append(v2.CenterCrop(self.size))
+        return v2.Compose([*steps, v2.PILToTensor()])
+
+    @property
+    def source_side(self) -> int:
+        """Pixels of a large image's short side that are enough for every crop."""
+        return min(max(math.ceil(self.size / math.sqrt(self.crop_area)), 2 * self.size), MAX_SIDE)
+
+    def open(self, path: str) -> Image:
+        """Open an image file; raises UserError, naming it, where it cannot be read."""
+        return open_image(path, self.channels, background=self.background, side=self.source_side)
+
+    def _padded(self, image: Image) -> Image:
+        """Put an image into the middle of a square, which is not enlarged."""
+        from PIL import Image, ImageColor, ImageOps
+
+        side = min(max(image.size), self.source_side)
+        red, green, blue = self.background
+        colour = f"rgb({red},{green},{blue})"
+        return ImageOps.pad(
+            image, (side, side), Image.Resampling.BILINEAR, ImageColor.getcolor(colour, image.mode)
+        )
+
+
+def without_ends(image: Image) -> Image:
+    """Cut the ends off a very long image: scaled by its short side, it would not fit in memory."""
+    width, height = image.size
+    most = MAX_ASPECT * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return image.crop((left, top, width - left, height - top))
 
 
 class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
@@ -74,15 +126,15 @@ class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
     A UserError is returned as a value: if a worker raised it, its message would be lost.
     """
 
-    def __init__(self, files: ImageFiles, channels: int, transform: Any) -> None:
+    def __init__(self, files: ImageFiles, transforms: Transforms, transform: Any) -> None:
         self.files = files
-        self.channels = channels
+        self.transforms = transforms
         self.transform = transform
 
     def __getitem__(self, item: Item) -> tuple[Tensor, int] | UserError:
         key, index = item
         try:
-            image = open_image(self.files.paths[index], self.channels)
+            image = self.transforms.open(self.files.paths[index])
         except UserError as error:
             return error
         # torchvision samples from torch's global generator. It is seeded by the item, so the image
@@ -115,6 +167,7 @@ class StreamedSplit(Split):
 
     name: names the random streams, so that two splits of a run are augmented differently.
     workers: decoding processes; 0: decode in this process. The batches do not depend on it.
+    balance: what is done about uneven classes.
     """
 
     name: str
@@ -122,6 +175,7 @@ class StreamedSplit(Split):
     transforms: Transforms
     normalise: Normalise
     workers: int
+    balance: Balance = "none"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -134,6 +188,11 @@ class StreamedSplit(Split):
             state.update(f"{name} {label}\n".encode(errors="surrogateescape"))
         return f"{len(self)} files, {state.hexdigest()}"
 
+    def class_weights(self) -> Tensor | None:
+        if self.balance != "weights":
+            return None
+        return torch.from_numpy(class_weights(self.files.labels))
+
     def cut(self, name: str, images: slice) -> StreamedSplit:
         """Make a split of some of the images."""
         return replace(self, name=name, files=self.files.cut(images))
@@ -141,9 +200,11 @@ class StreamedSplit(Split):
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
     ) -> Iterator[Batch]:
+        balanced = self.files.labels if self.balance == "sampling" else None
+        orders = training_order(self, self.name, batch_size, streams, first_step, balanced)
         items = (
-            [(streams.key(f"{self.name}/augment", epoch, index), index) for index in order.tolist()]
-            for _, epoch, order in training_order(self, self.name, batch_size, streams, first_step)
+            [(self._key(streams, step, epoch, at, index), index) for at, index in enumerate(order)]
+            for step, epoch, order in ((s, e, order.tolist()) for s, e, order in orders)
         )
         batches = self._batches(items, self.transforms.training())
         for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
@@ -154,6 +215,11 @@ class StreamedSplit(Split):
                 row, column = centres.to(images.device, non_blocking=True)
                 cut_out(images, cutout, row, column)
             yield images, labels
+
+    def _key(self, streams: Streams, step: int, epoch: int, place: int, index: int) -> int:
+        """Return the seed of an image's augmentation; it may come twice an epoch if balanced."""
+        which = (epoch, index, step, place) if self.balance == "sampling" else (epoch, index)
+        return streams.key(f"{self.name}/augment", *which)
 
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
@@ -166,7 +232,7 @@ class StreamedSplit(Split):
     def _batches(self, items: Iterable[list[Item]], transform: Any) -> Iterator[Batch]:
         device = self.normalise.scale.device
         loader = data.DataLoader(
-            _Images(self.files, self.transforms.channels, transform),
+            _Images(self.files, self.transforms, transform),
             batch_sampler=items,
             num_workers=self.workers,
             collate_fn=_collate,

@@ -34,10 +34,12 @@ def top_accuracies(
     compute: Compute,
     monitor: Monitor,
     places: Sequence[int],
+    by_class: Tensor | None = None,
 ) -> list[float]:
     """Return ``accuracy``, and for each of ``places`` the share of labels among so many best.
 
     places: numbers of the largest logits of an image, at most K.
+    by_class: int64 [2, K], to which the correct images and all images of each class are added.
     """
     correct = torch.zeros(1 + len(places), dtype=torch.int64, device=compute.device)
     finite = torch.ones((), dtype=torch.bool, device=compute.device)
@@ -46,7 +48,11 @@ def top_accuracies(
         monitor.poll()
         with compute.autocast():
             logits = predict(compute.images(images))
-        correct[0] += (logits.argmax(1) == labels).sum()
+        right = logits.argmax(1) == labels
+        correct[0] += right.sum()
+        if by_class is not None:
+            by_class[0] += torch.bincount(labels[right], minlength=by_class.shape[1])
+            by_class[1] += torch.bincount(labels, minlength=by_class.shape[1])
         for index, number in enumerate(places, 1):
             best = logits.topk(number, dim=1).indices
             correct[index] += (best == labels[:, None]).sum()
@@ -55,3 +61,23 @@ def top_accuracies(
     if not finite.item():
         return [math.nan] * len(correct)
     return [number / count for number in correct.tolist()]
+
+
+def accuracy_by_class(
+    predict: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    compute: Compute,
+    monitor: Monitor,
+    classes: int,
+) -> tuple[float, float]:
+    """Return ``accuracy``, and the mean of the accuracies on the images of each class.
+
+    The second is the balanced accuracy: of the ``classes``, those without images are left aside.
+    Both are NaN if any logit is NaN or infinite.
+    """
+    by_class = torch.zeros(2, classes, dtype=torch.int64, device=compute.device)
+    (plain,) = top_accuracies(predict, batches, compute, monitor, [], by_class)
+    if math.isnan(plain):
+        return plain, plain
+    correct, count = by_class[:, by_class[1] > 0].double()
+    return plain, (correct / count).mean().item()

@@ -82,6 +82,7 @@ class Run:
         self.streams = Streams(seed)
         self.compute = compute
         self.screen = Screen()
+        self.data: dict[str, Any] | None = None  # what the dataset's folders hold, for run.json
         self.changed = changed
         self.every = checkpoint
         self.stop = signals.stop
@@ -155,10 +156,11 @@ class Run:
 
     def _record(self) -> dict[str, Any]:
         if self._earlier is None:
-            return provenance.record(
+            record = provenance.record(
                 *(self.task, self.config, self.overrides, self.streams.seed),
                 *(self.compute, self.directory),
             )
+            return record if self.data is None else {**record, "data": self.data}
         resumed = self._earlier.record.get("resumed")
         entry = provenance.resumption(self.overrides, self.seconds, self.compute)
         if self._earlier.result is not None:

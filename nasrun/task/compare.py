@@ -108,7 +108,7 @@ class CompareTask(Task):
                     f"compare adds noise for each seed by itself: compare.taus=[{evaluator.tau:g}]"
                 )
         self.check(space)
-        splits = setup.load(run.compute.device)
+        splits = setup.load(run)
         latencies = setup.budget.latency.bind(
             space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
         )

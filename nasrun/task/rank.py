@@ -121,7 +121,7 @@ class RankTask(Task):
         space, evaluator = setup.search_space, setup.evaluator
         if source is None:
             self.check_sampler(setup.sampler)
-        splits = setup.load(run.compute.device)
+        splits = setup.load(run)
         setup.check_gates()
         chosen = self.architectures.choose(
             space, splits.problem, run.streams.numpy("architectures")

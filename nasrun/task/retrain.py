@@ -12,7 +12,7 @@ from typing import Any
 
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
-from nasrun.evaluator.accuracy import accuracy
+from nasrun.evaluator.accuracy import accuracy_by_class
 from nasrun.evaluator.batch_norm import estimate_statistics
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
@@ -78,7 +78,7 @@ class RetrainTask(Task):
             architecture = setup.search_space.read(value)
         except UserError as error:
             raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
-        splits = setup.load(run.compute.device)
+        splits = setup.load(run)
         setup.check_networks(splits.problem, architecture)
         run.begin(architecture)
         run.keep("images", SameImages(splits))
@@ -122,9 +122,12 @@ def retrain_architecture(
         "architecture": architecture.to_json(),
         **space.cost(architecture, splits.problem, "final").to_json(),
     }
-    if held_out:
-        result["validation_accuracy"] = measure(network, splits.validation, trainer, run)
-    result["test_accuracy"] = measure(network, splits.test(), trainer, run)
+    measured = {"validation": splits.validation} if held_out else {}
+    for name, split in {**measured, "test": splits.test()}.items():
+        plain, balanced = measure(network, split, trainer, run, splits.problem.classes)
+        result[f"{name}_accuracy"] = plain
+        if splits.survey is not None and splits.survey.uneven:
+            result[f"{name}_balanced_accuracy"] = balanced
     return result
 
 
@@ -173,11 +176,16 @@ def looked_up(setup: Setup, run: Run, splits: Splits, architecture: Architecture
     }
 
 
-def measure(network: Network, split: Split, trainer: Trainer, run: Run) -> float:
-    """Accuracy of the trained network; raises UserError if its outputs are not finite."""
+def measure(
+    network: Network, split: Split, trainer: Trainer, run: Run, classes: int
+) -> tuple[float, float]:
+    """Measure the accuracy of the trained network, and its balanced accuracy.
+
+    Raises UserError if its outputs are not finite.
+    """
     batches = split.eval_batches(trainer.batch_size)
-    measured = accuracy(network, batches, run.compute, run)
-    if math.isnan(measured):
+    measured = accuracy_by_class(network, batches, run.compute, run, classes)
+    if math.isnan(measured[0]):
         raise UserError(
             "the outputs of the retrained network are not finite, so it has no accuracy: lower "
             "retrain.trainer.schedule.lr"
@@ -200,7 +208,9 @@ def say_winner(setup: Setup, run: Run, architecture: Architecture, result: dict[
         ("score", "score in the search"),
         ("shortlist_accuracy", "shortlist accuracy"),
         ("validation_accuracy", "validation accuracy"),
+        ("validation_balanced_accuracy", "  balanced accuracy"),
         ("test_accuracy", "test accuracy"),
+        ("test_balanced_accuracy", "  balanced accuracy"),
         ("true_accuracy", "true accuracy"),
     ):
         if key in result:

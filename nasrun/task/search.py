@@ -41,7 +41,7 @@ class SearchTask(Task):
 
         source: weights of a trained supernet, which then is not trained here; None: no weights.
         """
-        splits = setup.load(run.compute.device)
+        splits = setup.load(run)
         space = setup.search_space
         setup.check_algo()
         setup.check_networks(splits.problem)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, NonNegativeInt
 
 from nasrun.budget.budget import Budget
@@ -17,7 +16,7 @@ from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.limits import Epochs
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
-from nasrun.run.run import CheckpointEvery
+from nasrun.run.run import CheckpointEvery, Run
 from nasrun.sampler.base import Sampler, has_teacher, takes_pool
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
@@ -100,9 +99,18 @@ class Setup:
     retrain: Retrain
     health: Health | None = None
 
-    def load(self, device: torch.device) -> Splits:
-        """Load the images; raises UserError if the dataset cannot provide them."""
-        return self.dataset.load(Streams(self.split_seed).sub("dataset"), device)
+    def load(self, run: Run) -> Splits:
+        """Load the images, and show and record what their folders hold.
+
+        Raises UserError if the dataset cannot provide them.
+        """
+        streams = Streams(self.split_seed).sub("dataset")
+        splits = self.dataset.load_with_survey(streams, run.compute.device, run)
+        if splits.survey is not None:
+            for line in splits.survey.lines():
+                run.say(line)
+            run.data = splits.survey.to_json()
+        return splits
 
     def check_gates(self) -> None:
         """Raise UserError if the sampler sets gates that the search space does not take.

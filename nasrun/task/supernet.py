@@ -35,7 +35,7 @@ class SupernetTask(Task):
                 f"search_algo {name} learns its gates while the supernet "
                 "trains, so its supernet cannot be trained alone: run the whole search"
             )
-        splits = setup.load(run.compute.device)
+        splits = setup.load(run)
         setup.check_gates()
         supernet = SupernetStage(setup, run, splits)
         run.begin()

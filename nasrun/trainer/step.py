@@ -54,9 +54,12 @@ class BatchGradients:
         compute: Compute,
         streams: Streams,
         rules: StepRules,
+        class_weights: Tensor | None = None,
     ) -> None:
+        """Make the gradients of a training; class_weights: of the loss, [K], None: all are 1."""
         self.settings, self.network, self.updates = settings, network, updates
         self.compute, self.streams, self.rules = compute, streams, rules
+        self.class_weights = None if class_weights is None else class_weights.to(compute.device)
         given = compute.batch_size
         self.images_at_once = given if isinstance(given, int) else None
         guarded = compute.on_nonfinite == "skip" or given == "auto"
@@ -160,7 +163,12 @@ class BatchGradients:
         """Return the mean cross entropy; labels: classes [B], or their probabilities [B, K]."""
         soft = labels.is_floating_point()  # the outputs of a teacher, which are smooth already
         smoothing = 0.0 if soft else self.settings.label_smoothing
-        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        # The mean over the images, not over their weights: microbatches then add up to the batch.
+        each = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")
+        weights = labels @ self.class_weights if soft else self.class_weights[labels]
+        return (each * weights).mean()
 
     def _halve_images_at_once(self, batch: int, position: StepPosition) -> None:
         where = f"{position.name}: out of memory on {self.compute.device} at step {position.step}"

@@ -62,7 +62,7 @@ class Training(Generic[NetworkT]):
         self.rules = rules
         self.updates = Updates(settings, self.network, rules.momenta)
         self.batch_gradients = BatchGradients(
-            settings, self.network, self.updates, compute, streams, rules
+            settings, self.network, self.updates, compute, streams, rules, split.class_weights()
         )
 
     @property

@@ -87,6 +87,7 @@ def main() -> None:
             for _ in range(wanted.rounds):
                 for way, (threads, policy) in ways.items():
                     found[way].append(seconds(threads, wanted.steps, policy))
+                    print(f"{busy} busy, {way}: {1000 * found[way][-1]:.1f} ms", flush=True)
         default = statistics.median(found["default"])
         for way, times in found.items():
             middle = statistics.median(times)

@@ -143,7 +143,8 @@ def test_invisible_pixels_show_the_background(tmp_path: Path) -> None:
 def test_of_several_pictures_the_first_is_read(tmp_path: Path) -> None:
     first, second = halves((250, 0, 0), (250, 0, 0)), halves((0, 0, 250), (0, 0, 250))
     for name, form in (("x.jpg", "MPO"), ("x.gif", "GIF"), ("x.tif", "TIFF"), ("x.webp", "WEBP")):
-        first.save(tmp_path / name, format=form, save_all=True, append_images=[second])
+        copies = first.copy(), second.copy()  # Pillow keeps settings of a format in the image
+        copies[0].save(tmp_path / name, format=form, save_all=True, append_images=[copies[1]])
         red, _, blue = np.asarray(open_image(str(tmp_path / name), 3))[0, 0].tolist()
         assert red > 200 and blue < 50, form
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.errors import shortened
+from nasrun.run.commands import command
 from nasrun.run.files import printable
 from nasrun.run.layout import LATENCIES
 
@@ -50,8 +50,7 @@ def keep_near(
             shown = printable(shortened(wanted, 100))
             said.append(
                 f"{key}={shown} is not used, since this run was not begun here by you: "
-                f"{node[leaf]} is; to use it: nasrun resume {shlex.quote(str(directory))} "
-                f"{key}={shlex.quote(shown)}"
+                f"{node[leaf]} is; to use it: {command('resume', directory, f'{key}={shown}')}"
             )
         if node.get("table") is not None:
             node["table"] = str(directory / LATENCIES)

@@ -35,7 +35,7 @@ COSTS = (
 """For each cost: words for it, the name of its setting, its unit, and an example."""
 
 _SURE = re.compile(r"flop|mac|add|param|latency|bops")
-"""What a word that stands outside of ``budget`` must have to be taken for a cost."""
+"""Parts of words that are surely about costs, also where they stand outside of ``budget``."""
 
 
 def in_our_words(key: str) -> str | None:

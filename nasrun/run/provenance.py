@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nasrun import __version__
 from nasrun.errors import shortened
-from nasrun.run.compute import Compute
 from nasrun.run.files import printable
 from nasrun.run.git import git_state
 from nasrun.run.layout import RECORD
+
+if TYPE_CHECKING:
+    from nasrun.run.compute import Compute
 
 
 def record(
@@ -35,7 +35,7 @@ def record(
         "overrides": overrides,
         "seed": seed,
         "device": compute.describe(),
-        "threads": torch.get_num_threads(),
+        "threads": _threads(),
         "versions": _versions(),
         "git": git_state(),
         "inode": directory.stat().st_ino,
@@ -52,7 +52,7 @@ def resumption(overrides: list[str], seconds: float, compute: Compute) -> dict[s
         "overrides": overrides,
         "nasrun": __version__,
         "device": compute.describe(),
-        "threads": torch.get_num_threads(),
+        "threads": _threads(),
         "versions": _versions(),
         "git": git_state(),
     }
@@ -90,7 +90,7 @@ def differences(record: Mapping[str, Any]) -> str:
         "torch": versions.get("torch") if isinstance(versions, dict) else None,
         "threads": known.get("threads"),
     }
-    now = {"nasrun": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    now = {"nasrun": __version__, "torch": _torch_version(), "threads": _threads()}
     changed = [
         f"{name} {now[name]} (was {printable(shortened(str(value), 40))})"
         for name, value in was.items()
@@ -99,12 +99,27 @@ def differences(record: Mapping[str, Any]) -> str:
     return f"going on with {', '.join(changed)}: numbers may differ" if changed else ""
 
 
+# torch is slow to import, and what reads the record of a run needs none of it.
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    found = {"python": platform.python_version(), "torch": _torch_version()}
     for package in ("torchvision", "numpy", "hydra-core", "omegaconf"):
         try:
             found[package] = version(package)

@@ -274,6 +274,7 @@ def test_regret_by_tau(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -
         assert plain[name]["regret"]["value"] == regret[1.0, name]
 
 
+@pytest.mark.soak
 def test_noise_is_that_of_nasrun_search() -> None:
     tiny = ["search_space.final.width=0.25", "effort=smoke", "shortlist.count=0", "seed=1"]
     words = ["search_algo=random", "search_algo.evaluations=20", "evaluator.tau=0.4"]

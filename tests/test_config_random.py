@@ -10,6 +10,7 @@ from random_commands import check_line, check_small_run, each_of, no_task, place
 from random_lines import any_line
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("no_task")
 @each_of(4)
 @given(words=any_line())

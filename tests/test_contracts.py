@@ -25,15 +25,18 @@ def built(group: str, *words: str) -> Any:
 
 
 CASE_OF_SPACE = {
-    "nao_cell": ["search_space.nodes=3"],
-    "darts_cell": ["search_space.nodes=3"],
+    "nao_cell": ["search_space.nodes=2"],
+    "darts_cell": ["search_space.nodes=2"],
 }
 """Settings of the spaces whose laws take long; the soak has them at full size."""
 
 
 LAWS_OF_SHAPES = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
-LAWS = {"spos_blocks_channels": [*LAWS_OF_SHAPES, "only_the_path_is_trained"]}
-"""The laws of a space that only joins two others; the soak has all of them."""
+LAWS = {
+    name: [*LAWS_OF_SHAPES, "only_the_path_is_trained"]
+    for name in ("spos_blocks_channels", "spos_channels", "spos_quantized")
+}
+"""The laws of spaces that share most of their code with spos_blocks; the soak has all of them."""
 
 
 @pytest.mark.parametrize("name", options("search_space"))

@@ -54,6 +54,7 @@ def test_the_other_protocols_keep_the_laws(protocol):
     check_evaluator(made, space_of("nas_bench_macro"), few_images())
 
 
+@pytest.mark.soak
 def test_batch_statistics_are_those_of_training_mode(trained):
     search_space, network, pool = trained
     reference = copy.deepcopy(network).train()

@@ -136,6 +136,7 @@ def run(directory: str, *words: str) -> Path:
     return Path(directory)
 
 
+@pytest.mark.soak
 def test_a_fair_sampler_is_fair_and_looking_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_space_without_a_list_of_operations(tmp_path: Path, monkeypatch: Any) 
         _ = bind(latency(tmp_path), space).measure
 
 
+@pytest.mark.soak
 def test_a_run_goes_by_the_table_that_it_began_with(
     tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -466,6 +466,7 @@ def test_p_darts_grows_and_keeps_the_heaviest_options():
     assert sum(choice == SKIP for choice in half) <= 2
 
 
+@pytest.mark.soak
 def test_p_darts_drops_elements_of_skips_only_in_training():
     algo, training = started("p_darts", "search_algo.skip_dropout=[0.9,0.9,0.9]", epochs=3)
     assert isinstance(algo.algo, PDarts)

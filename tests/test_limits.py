@@ -161,6 +161,7 @@ def test_limits_of_containers(
     assert available_bytes() == expected * GIB
 
 
+@pytest.mark.soak
 def test_a_network_is_measured_without_its_memory() -> None:
     built = build_setup(compose(["effort=smoke"])).search_space
     problem, architecture = Problem(3, 32, 10), built.sample(Streams(0).numpy("x"))

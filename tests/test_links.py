@@ -194,6 +194,7 @@ RUNS: dict[str, tuple[tuple[str, ...], set[str]]] = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["retrain", *RUNS.keys() - {"retrain"}])
 def test_a_run_in_a_directory_full_of_links(
@@ -269,6 +270,7 @@ def test_links_that_a_new_run_refuses(
 # Sweeps.
 
 
+@pytest.mark.soak
 def test_a_sweep_in_a_folder_full_of_links(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_the_same_line_begins_continues_and_ends(
     assert snapshot(run) == before
 
 
+@pytest.mark.soak
 def test_a_named_directory_is_continued_only_by_the_same_line(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_stages_that_an_algorithm_does_not_have(capsys: pytest.CaptureFixture[st
     assert "supernet.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_a_retraining_ends_with_statistics_of_its_own(
     processes: Processes, tmp_path: Path, undisturbed: Path
 ) -> None:

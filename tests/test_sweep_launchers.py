@@ -271,6 +271,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+@pytest.mark.soak
 def test_a_repeated_sweep_runs_only_what_is_missing(folder: Path, ended: list[Path]) -> None:
     """Jobs are recognised by their overrides, although their numbers have shifted."""
     line = ["search", "-m", "effort=smoke", "hydra.sweep.dir=s", "resume=auto"]

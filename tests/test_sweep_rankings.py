@@ -156,6 +156,7 @@ def test_seeds_are_told_apart(tmp_path: Path) -> None:
     assert text(tmp_path / "spread.svg").count("<!-- truth") == 2
 
 
+@pytest.mark.soak
 def test_no_combination_goes_short_where_there_are_many_jobs(tmp_path: Path) -> None:
     """Four rates of three seeds: the first two seeds of each have room, and one third."""
     for job in range(12):

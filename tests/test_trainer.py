@@ -45,7 +45,7 @@ def test_options_not_sampled_get_no_update_no_decay_and_no_momentum():
     assert 0 < len(drawn) < len(before)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(("nesterov", "decay_all"), [(False, True), (True, False)])
 def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(nesterov, decay_all):
     """Equal to the bit: SGD over all weights, whose gradients are zeroed and never dropped."""
@@ -97,6 +97,7 @@ def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(ne
     assert never and all(torch.equal(reference.get_parameter(n), first[n]) for n in never)
 
 
+@pytest.mark.soak
 def test_weights_that_coast_add_nothing_to_the_norm_that_is_clipped():
     search_space, rng = space(), np.random.default_rng(0)
     paths = [search_space.sample(rng).choices for _ in range(2)]

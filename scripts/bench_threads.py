@@ -19,7 +19,12 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.table import Table
 
-from nasrun.run.threads import WAITING
+WAITING = {
+    "OMP_WAIT_POLICY": "passive",  # the standard's word, of all libraries
+    "GOMP_SPINCOUNT": "0",  # GNU's OpenMP, in torch's wheels for Linux
+    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's OpenMP, in other builds of torch; milliseconds
+}
+"""Variables of the environment by which waiting threads sleep at once instead of spinning."""
 
 MEASURE = """
 import sys, time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import torch
 import nasrun
 from nasrun.errors import UserError
 from nasrun.run.compute import Compute, float64, is_out_of_memory
-from nasrun.run.threads import WAITING, sleep_while_waiting
 
 POSIX_MODULES = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty")
 POSIX_NAMES = {
@@ -91,49 +89,6 @@ def test_no_module_needs_what_windows_lacks() -> None:
     }
     assert found == {}
     assert list(needed(ast.parse("import fcntl, os\nos.fork()"))) == ["fcntl", "os.fork"]
-
-
-# Threads that wait.
-
-
-SEEN = """
-import os, sys
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            print(*(os.environ.get(name) for name in {names!r}))
-            sys.stdout.flush()
-            os._exit(7)
-sys.meta_path.insert(0, Finder())
-from nasrun.cli.main import main
-main(["search", "effort=smoke"])
-"""
-
-
-@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "9"}])
-def test_waiting_threads_sleep_unless_the_user_has_chosen(
-    own: dict[str, str], tmp_path: Path
-) -> None:
-    """The variables are there as torch is imported: later OpenMP would not see them."""
-    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
-    done = subprocess.run(
-        [sys.executable, "-c", SEEN.format(names=tuple(WAITING))],
-        env=kept | own,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 7, done.stderr
-    expected = own or WAITING
-    assert done.stdout.split() == [expected.get(name, "None") for name in WAITING]
-
-
-def test_a_choice_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in WAITING:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KMP_BLOCKTIME", "200")
-    sleep_while_waiting()
-    assert [os.environ.get(name) for name in WAITING] == [None, None, "200"]
 
 
 # Apple's GPU.

@@ -24,7 +24,6 @@ from nasrun.errors import Interrupted, UserError, is_panic, nearest
 from nasrun.run import signals
 from nasrun.run.files import at_home
 from nasrun.run.layout import RECORD
-from nasrun.run.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,7 +37,6 @@ SIGPIPE = 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
-    sleep_while_waiting()  # before anything imports torch
     read_trust()
     try:
         with signals.noted():

@@ -150,14 +150,20 @@ class Comparison:
 
     def result(self) -> dict[str, Any]:
         """Numbers for result.json, and so for the table of a sweep."""
+        return {**self.setting(), **self.regrets()}
+
+    def setting(self) -> dict[str, Any]:
+        """Evaluations of a search, number of seeds, and the best score that there is."""
         return {
             "evaluations": self.evaluations,
             "seeds": max(len(standing.searches) for standing in self.standings.values()),
             "best": self.best,
-            **{
-                f"regret_{name}": standing.curve[-1].value
-                for name, standing in self.standings.items()
-            },
+        }
+
+    def regrets(self) -> dict[str, float]:
+        """Mean regret of each algorithm at the end, as ``regret_NAME``."""
+        return {
+            f"regret_{name}": standing.curve[-1].value for name, standing in self.standings.items()
         }
 
     def write(self, directory: Path, space: SearchSpace) -> None:

@@ -27,15 +27,10 @@ class RegretByTau:
     def result(self) -> dict[str, Any]:
         """Numbers for result.json, and so for the table of a sweep."""
         last = list(self.comparisons.values())[-1]
-        return {
-            "evaluations": last.evaluations,
-            "seeds": max(len(standing.searches) for standing in last.standings.values()),
-            "best": last.best,
-            **{
-                f"regret_{name}_tau{tau:g}": standing.curve[-1].value
-                for tau, comparison in self.comparisons.items()
-                for name, standing in comparison.standings.items()
-            },
+        return last.setting() | {
+            f"{name}_tau{tau:g}": regret
+            for tau, comparison in self.comparisons.items()
+            for name, regret in comparison.regrets().items()
         }
 
     def write(self, run: Run) -> None:

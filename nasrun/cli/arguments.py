@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nasrun.errors import UserError, nearest
@@ -44,15 +44,20 @@ class CommandLine:
         return None
 
 
-def split(arguments: Sequence[str]) -> CommandLine:
+def split(
+    arguments: Sequence[str], own: Callable[[str | None], Sequence[str]] = lambda _: ()
+) -> CommandLine:
     """Split words into a task, overrides and switches, which people mix.
 
     Hydra's parser wants its switches and the overrides in two blocks.
+
+    own: returns the switches that a task or command has beside the common ones.
     Raises UserError if a switch is unknown or lacks its value.
     """
     task: str | None = None
     overrides: list[str] = []
     switches: list[str] = []
+    unknown: list[str] = []
     words = list(arguments)
     while words:
         word = words.pop(0)
@@ -69,8 +74,7 @@ def split(arguments: Sequence[str]) -> CommandLine:
         if name == RERUN:
             raise UserError(f"{RERUN} would unpickle a file; use `nasrun retrain from=RUN_DIR`")
         if name not in (*FLAGS, *WITH_VALUE, *INFO):
-            known = nearest(name, (*FLAGS, *WITH_VALUE, *INFO))
-            raise UserError(f"unknown switch {name}{known or '; `nasrun --help` names them'}")
+            unknown.append(name)
         if name in WITH_VALUE and not equals:
             if not words:
                 raise UserError(f"{name} needs a value")
@@ -83,4 +87,8 @@ def split(arguments: Sequence[str]) -> CommandLine:
             raise UserError(f"{name} {value}: must be one of {', '.join(CFG_KINDS)}")
         if name in INFO and equals and value not in INFO_TOPICS:
             raise UserError(f"{name} {value}: must be one of {', '.join(INFO_TOPICS)}")
+    for name in unknown:
+        if name not in own(task):
+            known = nearest(name, (*FLAGS, *WITH_VALUE, *INFO, *own(task)))
+            raise UserError(f"unknown switch {name}{known or '; `nasrun --help` names them'}")
     return CommandLine(task, tuple(overrides), tuple(switches))

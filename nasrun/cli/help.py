@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nasrun.cli import commands
 from nasrun.config.groups import defaults, groups, tasks
 
 EXAMPLES = (
@@ -35,8 +36,6 @@ ENVIRONMENT = (
     ("NASRUN_TRUST=PKG,...", "further packages whose classes a configuration may name"),
 )
 
-RESUME_HELP = ("resume RUN_DIR", "Go on with a run that was stopped or killed, to the same bits.")
-
 GROUP_PLACES = {"architectures": "architectures@rank.architectures"}
 """Groups of a single task -> how they are written on its command line."""
 
@@ -49,7 +48,8 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
     if task is None:
         console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
         console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)
-        _section("Tasks", [*tasks().items(), RESUME_HELP], console)
+        _section("Tasks", tasks().items(), console)
+        _section("Commands", commands.help_lines(), console)
     else:
         console.print(f"[bold]nasrun {task}[/]: {tasks()[task]}")
         usage = f"\nnasrun {task} [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]"

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasrun import __version__
-from nasrun.cli import arguments, outputs
+from nasrun.cli import arguments, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.allowed import read_trust
 from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, is_panic, nearest
 from nasrun.run import signals
-from nasrun.run.files import at_home
 from nasrun.run.layout import RECORD
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-RESUME_WORD = "resume"
 
 SIGPIPE = 13
 """Number of the signal of a broken pipe, which Windows lacks."""
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     read_trust()
     try:
         with signals.noted():
-            line = arguments.split(sys.argv[1:] if argv is None else argv)
+            line = arguments.split(sys.argv[1:] if argv is None else argv, commands.switches)
             status = command(line)()
         sys.stdout.flush()
         return status
@@ -64,48 +61,24 @@ def command(line: CommandLine) -> Callable[[], int]:
     """Return the function that carries the line out and returns the exit status."""
     if line.has(("--version",)):
         return show_version
-    known = [*tasks(), RESUME_WORD]
-    if line.task not in (None, "help", *known):
+    known = [*tasks(), *commands.names()]
+    if line.task not in (None, *known):
         raise UserError(
             f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
         )
     empty = line.task is None and not line.overrides and not line.switches
-    if line.task == "help" or line.has(arguments.HELP) or empty:
-        task = next((word for word in (line.task, *line.overrides) if word in known), None)
-        return partial(show_help, task, line.value(arguments.CONFIG_DIR))
+    if line.has(arguments.HELP) or empty:
+        return partial(commands.find("help").run, line)
     if line.task is None and not line.has(arguments.WITHOUT_TASK):
         raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
-    return partial(resume_command if line.task == RESUME_WORD else hydra_main, line)
+    if line.task in commands.names():
+        return partial(commands.find(line.task).run, line)
+    return partial(hydra_main, line)
 
 
 def show_version() -> int:
     """Print the version."""
     sys.stdout.write(f"nasrun {__version__}\n")
-    return 0
-
-
-def show_help(task: str | None, config_dir: str | None) -> int:
-    """Print the page of help, or that of a task."""
-    from rich.console import Console
-
-    from nasrun.cli.help import show
-
-    show(task, config_dir, Console(highlight=False))
-    return 0
-
-
-def resume_command(line: CommandLine) -> int:
-    """Continue the run in the directory that the first word names."""
-    from nasrun.cli.resume import resume
-
-    if line.switches or not line.overrides:
-        switch = f", and no switch like {line.switches[0]}" if line.switches else ""
-        raise UserError(
-            f"resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]{switch}"
-        )
-    directory, *overrides = line.overrides
-    outputs.note(at_home(directory), sweep=False)
-    resume(Path(directory), overrides)
     return 0
 
 

@@ -127,17 +127,17 @@ class Preprocessing(BaseModel):
         if isinstance(image, Tensor):
             image = _as_array(image)
         if not isinstance(image, np.ndarray):
-            self._refuse_pictures()
+            self.refuse_pictures()
             return self._framed(as_seen(image, self.channels, self.background))
         array = _with_channels(image)
         if self.resize == "area" and array.shape[2] == self.channels:
             return self._by_area(torch.from_numpy(np.array(array.transpose(2, 0, 1))))
-        self._refuse_pictures()
+        self.refuse_pictures()
         return self._framed(as_seen(_picture(array), self.channels, self.background))
 
     def open(self, path: str) -> Image:
         """Open an image file; raises UserError, naming it, where it cannot be read."""
-        self._refuse_pictures()
+        self.refuse_pictures()
         return open_image(
             str(at_home(path)), self.channels, background=self.background, side=self.source_side
         )
@@ -165,7 +165,8 @@ class Preprocessing(BaseModel):
             return large.round_().to(torch.uint8)[0]
         return reduce(square, self.size)[0]
 
-    def _refuse_pictures(self) -> None:
+    def refuse_pictures(self) -> None:
+        """Raise UserError if no picture has as many channels as the network takes."""
         if self.channels not in (1, 3):
             raise UserError(
                 f"the network takes images of {self.channels} channels, which no image file has: "

@@ -85,6 +85,19 @@ class Model:
             f"{self.cost.params:,} parameters{words})"
         )
 
+    def refuse_unless_files(self) -> None:
+        """Raise UserError if the network takes no image files, saying why."""
+        if self.manifest.preprocessing is None:
+            raise UserError(self._untold())
+        self.manifest.preprocessing.refuse_pictures()
+
+    def _untold(self) -> str:
+        wanted = [self.manifest.channels, self.manifest.size, self.manifest.size]
+        return (
+            f"the data set {self.manifest.origin.dataset!r} does not say how its images are "
+            f"preprocessed: give tensors of floats {wanted}"
+        )
+
     def preprocess(self, images: AnyImage | Iterable[AnyImage]) -> Tensor:
         """Return images as the network takes them: float32 [N, C, S, S], on its device.
 
@@ -106,10 +119,7 @@ class Model:
             and tuple(image.shape) == wanted
         ]
         if len(found) != len(every):
-            raise UserError(
-                f"the data set {self.manifest.origin.dataset!r} does not say how its images are "
-                f"preprocessed: give tensors of floats {list(wanted)}"
-            )
+            raise UserError(self._untold())
         if not found:
             return torch.empty(0, *wanted, device=self.compute.device)
         return torch.stack(found).float().to(self.compute.device)

@@ -6,17 +6,24 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import Processes, outcome
+from test_dataset_folder import draw
 
+from nasrun.cli.from_run import EarlierRun
 from nasrun.cli.main import main
-from nasrun.config.compose import parse
+from nasrun.cli.resume import apply
+from nasrun.config.compose import compose, parse
 from nasrun.config.groups import conf_dir
-from nasrun.config.paths import is_path, readable, with_homes
+from nasrun.config.paths import is_path, readable, with_absolute, with_homes
+from nasrun.errors import UserError
 from nasrun.run.commands import command
 
 ROOT = Path(__file__).parent.parent
@@ -170,4 +177,113 @@ def test_a_recipe_may_name_the_home(
     words = [*RETRAIN, "architecture=a", "experiment=mine", "--config-dir=~/conf"]
     assert main([*words, "-m", "seed=0"] if several else words) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "h"]
-    assert len(list((home / "o").rglob("result.json"))) == 1
+    (result,) = (home / "o").rglob("result.json")
+    record = json.loads(result.with_name("run.json").read_text(encoding="utf-8"))
+    assert record["config"]["architecture"] == str(tmp_path / "a")
+
+
+def test_paths_of_a_configuration_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = {
+        "outputs": "o",
+        "from": None,
+        "dataset": {"root": "../d", "name": "x"},
+        "evaluator": {"path": "https://x/t.csv", "architecture": "arch", "table": "/t"},
+        "budget": {"latency": {"store": "~/s"}, "path": ""},
+    }
+    expected = {
+        "outputs": f"{tmp_path}/o",
+        "from": None,
+        "dataset": {"root": f"{tmp_path}/../d", "name": "x"},
+        "evaluator": {"path": "https://x/t.csv", "architecture": "arch", "table": "/t"},
+        "budget": {"latency": {"store": "/home/ann/s"}, "path": ""},
+    }
+    assert with_absolute(config) == expected
+    assert with_absolute(expected) == expected
+
+
+def record_of(run: Path, overrides: list[str], config: dict[str, Any]) -> EarlierRun:
+    """A run with this record, read back."""
+    run.mkdir(exist_ok=True)
+    record = {"task": "search", "overrides": overrides, "config": config}
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "architecture.json").write_text("{}")
+    return EarlierRun.read(run, "architecture.json", None)
+
+
+def test_a_run_is_taken_over_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images are those that it had, whether it named them or they were in the usual place."""
+    monkeypatch.delenv("NASRUN_DATA", raising=False)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here / "photos", here / "data/images", there):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    given = ["dataset=image_folder", "dataset.root=./photos", "seed=1"]
+    named = with_absolute(compose(["task=search", *given]))
+    usual = with_absolute(compose(["task=search", given[0]]))
+    relative = compose(["task=search", *given])
+    monkeypatch.chdir(there)
+    run = record_of(tmp_path / "run", given, named)
+    expected = [given[0], f"dataset.root='{here}/photos'", "seed=1"]
+    assert run.merged([], None) == expected
+    assert run.merged(["dataset.root=mine"], None) == [given[0], "seed=1", "dataset.root=mine"]
+    assert run.changed_defaults([], None) == {}
+    run = record_of(tmp_path / "run", given[:1], usual)
+    assert run.merged([], None) == [given[0], f"dataset.root='{here}/data/images'"]
+    assert "dataset.root" not in run.changed_defaults([], None)
+    assert run.merged(["dataset=digits"], None) == [given[0], "dataset=digits"]
+    (there / "data/images").mkdir(parents=True)  # what is here goes before what was there
+    assert run.merged([], None) == given[:1]
+    assert list(run.changed_defaults([], None)) == ["dataset.root"]
+    run = record_of(tmp_path / "run", given, relative)  # as older versions wrote it
+    assert run.merged([], None) == given
+    monkeypatch.chdir(here)
+    assert run.changed_defaults([], None) == {}
+
+
+def test_a_path_of_a_run_may_be_typed_in_any_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for recorded in (f"{tmp_path}/t.csv", "t.csv"):
+        for typed in ("t.csv", f"{tmp_path}/t.csv"):
+            config = {"evaluator": {"path": recorded}}
+            assert apply(config, {"evaluator.path": typed}, ()) == frozenset()
+            assert config == {"evaluator": {"path": recorded}}
+        with pytest.raises(UserError, match="cannot go on with another eval"):
+            apply({"evaluator": {"path": recorded}}, {"evaluator.path": "u.csv"}, ())
+
+
+@pytest.mark.soak
+def test_a_run_on_images_goes_on_in_another_folder(processes: Processes, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    draw(here / "photos", 12)
+    words = [
+        *("retrain", "effort=smoke", "search_space=nas_bench_macro", "dataset=image_folder"),
+        *("dataset.root=photos", "dataset.image_size=8", "search_space.final.width=0.125"),
+        *("dataset.workers=0", "threads=1", "retrain.trainer.epochs=2", "architecture=a"),
+        *("retrain.trainer.batch_size=8", "hydra.run.dir=run"),
+    ]
+    (here / "a").write_text("11111111", encoding="utf-8")
+    stop = [("signal_at", [15, "safe_point", "retrain", 2])]
+    assert processes.run(here, *words, faults=stop).status == 143
+    record = json.loads((here / "run/run.json").read_text())
+    assert record["config"]["dataset"]["root"] == str(here / "photos")
+    assert record["config"]["outputs"] == str(here / "outputs")
+    older = tmp_path / "older"
+    shutil.copytree(here, older)
+    record["config"]["dataset"]["root"] = "photos"
+    (older / "run/run.json").write_text(json.dumps(record))
+    for place, line in ((there, ["resume", "../here/run"]), (older, ["resume", "run"])):
+        done = processes.run(place, *line)
+        assert done.status == 0, done.err
+    assert outcome(here / "run") == outcome(older / "run")
+    done = processes.run(there, "retrain", "from=../here/run", "hydra.run.dir=again")
+    assert done.status == 0, done.err
+    done = processes.run(there, "predict", "from=again", "../here/photos/ant")
+    assert (done.status, done.err) == (0, "") and len(done.out.splitlines()) == 12

@@ -436,6 +436,18 @@ class DropsTheLast(Changed):
                 yield images, labels
 
 
+class LacksNames(Changed):
+    def load(self, streams, device):
+        return replace(super().load(streams, device), classes=("zero", "one"))
+
+
+class OfAnotherSide(Changed):
+    def load(self, streams, device):
+        parts = super().load(streams, device)
+        assert parts.preprocessing is not None
+        return replace(parts, preprocessing=parts.preprocessing.model_copy(update={"size": 9}))
+
+
 BROKEN_DATASETS = [
     (Overlapping, "splits_are_disjoint"),
     (SeedlessSplits, "splits_follow_the_seed"),
@@ -445,6 +457,8 @@ BROKEN_DATASETS = [
     (SeedlessOrder, "batches_depend_on_seed_and_step"),
     (CutsToOnes, "cutout_sets_pixels_to_zero"),
     (DropsTheLast, "evaluation_is_all_images_in_order"),
+    (LacksNames, "names_and_preprocessing_fit_the_problem"),
+    (OfAnotherSide, "names_and_preprocessing_fit_the_problem"),
 ]
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
+from nasrun.errors import UserError
 from nasrun.streams import Streams
 from nasrun.testing.law import require
 
@@ -168,6 +169,19 @@ def evaluation_is_all_images_in_order(case: DatasetCase) -> None:
             require(full, f"{name}: a batch before the last is not of {size}")
 
 
+def names_and_preprocessing_fit_the_problem(case: DatasetCase) -> None:
+    """Each class has a name of its own, and preprocessing makes images of the problem's shape."""
+    splits = case.loaded[0]
+    names, problem = splits.class_names, splits.problem
+    require(len(names) == problem.classes, f"{len(names)} names of {problem.classes} classes")
+    require(len(set(names)) == len(names), "two classes have one name")
+    if splits.preprocessing is not None:
+        try:
+            splits.preprocessing.check(problem.channels, problem.size)
+        except UserError as error:
+            require(False, str(error))
+
+
 DATASET_LAWS = (
     splits_are_disjoint,
     splits_follow_the_seed,
@@ -176,5 +190,6 @@ DATASET_LAWS = (
     batches_depend_on_seed_and_step,
     cutout_sets_pixels_to_zero,
     evaluation_is_all_images_in_order,
+    names_and_preprocessing_fit_the_problem,
 )
 """The laws of a dataset, in the order in which they are checked."""

@@ -52,12 +52,12 @@ def test_a_file_that_is_no_image_stops_nothing(
     file = undisturbed / "network.safetensors"
     assert main(["predict", *names, f"from={file}", "out=table.csv", "device=cpu"]) == 1
     out, err = capsys.readouterr()
-    assert out == "1 predictions are in table.csv\n"
+    assert out == "1 prediction in table.csv\n"
     assert err.splitlines() == [
         "nasrun: no images in empty",
         "nasrun: cannot read the image nowhere.png: No such file or directory",
         "nasrun: cannot read the image photos/notes.txt: damaged or no image",
-        "nasrun: 3 of 4 were not read",
+        "nasrun: 3 of 4 could not be read",
     ]
     (row,) = csv.DictReader((images / "table.csv").open(newline=""))
     (found,) = nasrun.load(file).predict("photos/b.png", top=3)

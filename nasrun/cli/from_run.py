@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class EarlierRun:
     task: str
     overrides: tuple[str, ...]
     config: dict[str, Any]
+    _composed: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
     @staticmethod
     def read(directory: Path, needed: str, config_dir: str | None) -> EarlierRun:
@@ -115,8 +116,10 @@ class EarlierRun:
         given = any(place_of(word) == "dataset.root" for word in self.overrides)
         if given or not isinstance(root, str) or not Path(root).is_absolute():
             return []
-        default = flatten(compose(self.overrides, config_dir)).get("dataset.root")
-        if not isinstance(default, str) or is_folder(default) or not is_folder(root):
+        if not is_folder(root):
+            return []
+        default = self._today(config_dir).get("dataset.root")
+        if not isinstance(default, str) or is_folder(default):
             return []
         override = f"dataset.root={quote(root)}"
         check_foreign(override, groups(config_dir), self.directory / RECORD)
@@ -129,7 +132,13 @@ class EarlierRun:
         """
         if not any(parse(override).get_key_element() == "dataset.root" for override in kept):
             return False
-        return "dataset.download" in flatten(compose(self.overrides, config_dir))
+        return "dataset.download" in self._today(config_dir)
+
+    def _today(self, config_dir: str | None) -> dict[str, Any]:
+        """Return full key -> value of the run's overrides with the defaults of today."""
+        if config_dir not in self._composed:
+            self._composed[config_dir] = flatten(compose(self.overrides, config_dir))
+        return self._composed[config_dir]
 
     def changed_defaults(
         self, overrides: Iterable[str], config_dir: str | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -219,9 +219,9 @@ def separate(images: AnyImage | Iterable[AnyImage]) -> Sequence[AnyImage]:
     if isinstance(images, np.ndarray | Tensor):
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, str | os.PathLike) or _is_picture(images):
-        return [images]  # type: ignore[list-item]  # mypy cannot see that it is a picture
+        return [images]
     try:
-        found = list(images)  # type: ignore[arg-type]  # likewise
+        found = list(images)
     except TypeError:
         raise UserError(f"a {type(images).__name__} is no image") from None
     for image in found:
@@ -236,7 +236,7 @@ def name_of(image: AnyImage) -> str | None:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else None
 
 
-def _is_picture(image: object) -> bool:
+def _is_picture(image: object) -> TypeGuard[Image]:
     from PIL.Image import Image
 
     return isinstance(image, Image)

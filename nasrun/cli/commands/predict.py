@@ -54,7 +54,7 @@ def run(line: CommandLine) -> int:
     )
     unread = len(paths) - shown + len(trouble)
     if unread and len(paths) + len(trouble) > 1:
-        sys.stderr.write(f"nasrun: {unread:,} of {len(paths) + len(trouble):,} were not read\n")
+        sys.stderr.write(f"nasrun: {unread:,} of {len(paths) + len(trouble):,} could not be read\n")
     return int(unread > 0)
 
 
@@ -200,5 +200,6 @@ def write(out: Path, found: Iterator[Found], top: int) -> int:
         write_csv(out, columns, rows)
     except OSError as error:
         raise UserError(f"out={out} cannot be written: {error.strerror}") from error
-    sys.stdout.write(f"{len(rows):,} predictions are in {printable(str(out))}\n")
+    words = "prediction" if len(rows) == 1 else "predictions"
+    sys.stdout.write(f"{len(rows):,} {words} in {printable(str(out))}\n")
     return len(rows)

@@ -71,7 +71,10 @@ def test_a_file_that_is_no_image_stops_nothing(
     [
         (["photos"], "predict needs a network: from=RUN_DIR"),
         (["from=RUN"], "predict needs images, or folders of them"),
-        (["from=nowhere", "photos"], "nowhere: there is no such run or file"),
+        (
+            ["from=nowhere", "photos"],
+            "nowhere: there is no such directory, and no run of that name",
+        ),
         (["from=photos", "photos"], "photos has no network.safetensors and no run.json"),
         (["from=photos/b.png", "photos"], "photos/b.png is damaged, or no file of weights"),
         (["from=RUN", "photos", "tpo=3"], "predict has no setting 'tpo' (did you mean 'top'?)"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nasrun.cli.run_names import LATEST, OUTPUTS, resolve
 from nasrun.config.compose import compose, flatten, parse, quote
 from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
@@ -17,10 +18,10 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command
 from nasrun.run.files import at_home, printable
 from nasrun.run.layout import RECORD
-from nasrun.task.base import Task
+from nasrun.task.base import Task, find_task
 
 SETTINGS_NOT_TAKEN = (
-    *("task", "from", "architecture", "pick", "outputs", "resume"),
+    *("task", "from", "architecture", "pick", "outputs", "resume", "name", "notes"),
     *("rank.truth_store", "budget.latency.store"),
 )
 """Settings of the earlier run that are not taken over: they say what it did and where."""
@@ -178,6 +179,26 @@ def in_place(override: str, recorded: Mapping[str, Any]) -> str:
     parts, whole = Path(value).parts, Path(place).parts
     meant = not Path(value).is_absolute() and whole[len(whole) - len(parts) :] == parts
     return f"{key}={quote(place)}" if meant else override
+
+
+def earlier_run(task: str, given: Mapping[str, str]) -> Path:
+    """Return the absolute directory of the run that ``from=`` names on the line of a task.
+
+    given: the values of from, outputs and resume, as far as they are on the line.
+    """
+    if given["from"] == LATEST and given.get("resume") == "auto":
+        raise UserError(
+            "from=latest resume=auto: the latest run is another one when the line is repeated; "
+            "give the run's name or its directory"
+        )
+
+    def needed() -> str | None:  # torch takes seconds to import, so unknown runs come first
+        return find_task(task).takes
+
+    try:
+        return resolve(given["from"], needed=needed, outputs=given.get("outputs", OUTPUTS))
+    except UserError as error:
+        raise UserError(f"from={error}") from error
 
 
 def place_of(override: str) -> str:

@@ -42,14 +42,15 @@ Name = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class Origin(BaseModel):
-    """Where a network comes from: the run by the name of its directory, its task and seed.
+    """Tells which run has trained a network, by its directory's name, its task and seed.
 
-    dataset: name of the data set. nasrun: version that wrote the file.
+    name: that the user gave it; None: it has none. dataset: name of the data set. nasrun: version that wrote the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Name
+    name: Name | None = None
     task: Name
     seed: int
     dataset: Name
@@ -58,8 +59,10 @@ class Origin(BaseModel):
     @staticmethod
     def of(run: Run, dataset: Dataset) -> Origin:
         """Describe a run that trains on a data set."""
+        name = run.config.get("name")
         return Origin(
             run=_escaped(run.directory.name),
+            name=None if name is None else str(name),
             task=run.task,
             seed=run.streams.seed,
             dataset=_escaped(dataset.name),

@@ -1,4 +1,9 @@
-"""Say what a trained network sees in images, as a table or as CSV."""
+"""Say what a trained network sees in images.
+
+from=RUN: a run (its folder, its name, or latest) or a network.safetensors. FILES: images, and folders
+of them. top=3: classes that are named of each. out=FILE.csv: write a table there, and show none.
+device=auto: cuda where there is one, else cpu; or cpu, cuda, cuda:N, mps.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,17 @@ from typing import TYPE_CHECKING
 from nasrun.cli.arguments import CommandLine
 from nasrun.errors import UserError, nearest
 from nasrun.run.files import at_home, printable, write_csv
+from nasrun.run.layout import NETWORK
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nasrun.model.model import Model, Prediction
 
-USAGE = "from=RUN FILES... [top=3] [out=FILE.csv] [device=auto]"
+USAGE = "from=RUN FILES..."
 SWITCHES = ()
+
+WHOLE_USAGE = f"nasrun predict {USAGE} [top=3] [out=FILE.csv] [device=auto]"
 
 DEFAULTS = {"from": "", "top": "3", "out": "", "device": "auto"}
 """Settings and their values: the network, classes that are named, the table, the device."""
@@ -61,7 +69,7 @@ def run(line: CommandLine) -> int:
 def sort(line: CommandLine) -> tuple[dict[str, str], list[str]]:
     """Sort the words into settings and names of files; raises UserError over mistakes."""
     if line.switches:
-        raise UserError(f"predict takes no switch like {line.switches[0]}: nasrun predict {USAGE}")
+        raise UserError(f"predict takes no switch like {line.switches[0]}: {WHOLE_USAGE}")
     settings, names = dict(DEFAULTS), []
     for word in line.overrides:
         key, equals, value = word.partition("=")
@@ -77,13 +85,24 @@ def sort(line: CommandLine) -> tuple[dict[str, str], list[str]]:
             "predict needs a network: from=RUN_DIR, or from=FILE of a network.safetensors"
         )
     if not names:
-        raise UserError(f"predict needs images, or folders of them: nasrun predict {USAGE}")
+        raise UserError(f"predict needs images, or folders of them: {WHOLE_USAGE}")
     return settings, names
 
 
 def run_of(word: str) -> Path:
-    """Return the run, or the file, that ``from`` names."""
-    return at_home(word)
+    """Return the run, or the file of weights, that ``from`` names."""
+    from nasrun.cli.run_names import resolve
+
+    path = at_home(word)
+    return path if is_file(path) else resolve(word, needed=NETWORK)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is something of this name that is no folder."""
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:  # too long a name
+        return False
 
 
 def whole_number(key: str, value: str) -> int:

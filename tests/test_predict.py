@@ -73,7 +73,7 @@ def test_a_file_that_is_no_image_stops_nothing(
         (["from=RUN"], "predict needs images, or folders of them"),
         (
             ["from=nowhere", "photos"],
-            "nowhere: there is no such directory, and no run of that name",
+            "nowhere: there is no such directory, and no run",
         ),
         (["from=photos", "photos"], "photos has no network.safetensors and no run.json"),
         (["from=photos/b.png", "photos"], "photos/b.png is damaged, or no file of weights"),

@@ -44,7 +44,8 @@ Name = Annotated[str, StringConstraints(max_length=4096)]
 class Origin(BaseModel):
     """Tells which run has trained a network, by its directory's name, its task and seed.
 
-    name: that the user gave it; None: it has none. dataset: name of the data set. nasrun: version that wrote the file.
+    name: the one that the user gave it; None: it has none. dataset: name of the data set.
+    nasrun: version that wrote the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,7 +1,7 @@
 """Say what a trained network sees in images.
 
-from=RUN: a run (its folder, its name, or latest) or a network.safetensors. FILES: images, and folders
-of them. top=3: classes that are named of each. out=FILE.csv: write a table there, and show none.
+from=RUN: a run (its folder, its name, or latest), or a network.safetensors. FILES: images, and
+folders of them. top=3: classes that are named of each. out=FILE.csv: write a table there instead.
 device=auto: cuda where there is one, else cpu; or cpu, cuda, cuda:N, mps.
 """
 

@@ -30,6 +30,9 @@ class Task(ABC):
     takes: ClassVar[str | None] = None
     """The file of another run that ``from=RUN_DIR`` provides; None: the task takes no file."""
 
+    takes_file: ClassVar[bool] = False
+    """Whether ``from=`` may also name that file itself, wherever it lies."""
+
     same_images: ClassVar[bool] = False
     """Whether the split of images of that run is used: a supernet must not be scored on images that
     it was trained on."""

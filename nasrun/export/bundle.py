@@ -30,8 +30,8 @@ _LOAD = '''def normalise(pixels: Tensor) -> Tensor:
 '''
 
 _WEIGHTS = '''def load(weights: str | Path | None = None) -> Network:
-    """Return the trained network in evaluation mode; weights: network.safetensors beside this."""
-    data = bytearray(Path(weights or Path(__file__).with_name("network.safetensors")).read_bytes())
+    """Return the trained network in evaluation mode; weights: a file, else that beside this."""
+    data = bytearray(Path(weights or Path(__file__).with_name("<weights>")).read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
     entries = json.loads(data[8:start])
@@ -68,7 +68,7 @@ def python_file(model: Model, classes: str) -> str:
     values = [f"CLASSES = {_listed(model.classes)}", f"SIZE = {problem.size}"]
     if preprocessing is not None:
         values += [f"MEAN = {_floats(preprocessing.mean)}", f"STD = {_floats(preprocessing.std)}"]
-    load = (_LOAD if preprocessing is not None else "") + _WEIGHTS
+    load = (_LOAD if preprocessing is not None else "") + _WEIGHTS.replace("<weights>", NETWORK)
     head = "\n".join([*lines, _IMPORTS, *values])
     return f"{head}\n\n\n{classes}\n\n{load}"
 

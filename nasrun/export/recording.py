@@ -19,6 +19,8 @@ BATCHES = (2, 3)
 _SAME = ("detach", "view_as", "alias")
 """Functions that return their input, as far as values go; view_as only where shapes are equal."""
 
+_IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__")
+
 _PLAIN = (bool, int, float, str, type(None), type(...), torch.dtype, torch.memory_format)
 
 
@@ -67,7 +69,7 @@ class Call:
     @property
     def changes_input(self) -> bool:
         name = self.function.__name__
-        return name.endswith("_") and not name.endswith("__")
+        return name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 @dataclass(eq=False)
@@ -169,6 +171,8 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func.__name__ == "__setitem__":
+            raise UnwritableError("it writes into a part of a tensor")
         if self.stack and not self.stack[-1].leaf and any(True for _ in _tensors(out)):
             self._note(func, args, kwargs or {}, out)
         return out

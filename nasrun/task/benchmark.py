@@ -8,9 +8,9 @@ from pydantic import Field, NonNegativeInt
 
 from nasrun.errors import UserError
 from nasrun.export import programs, speed
+from nasrun.export.speed_report import machine, plot_speed, rows_of, table, write_table
 from nasrun.limits import Count
 from nasrun.model.model import Model
-from nasrun.export.speed_report import machine, plot_speed, rows_of, table, write_table
 from nasrun.run.commands import command, shown
 from nasrun.run.layout import SPEED, SPEED_PICTURE
 from nasrun.run.run import Run

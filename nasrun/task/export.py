@@ -14,8 +14,8 @@ from nasrun.export import programs, speed
 from nasrun.export.bundle import Made, Story, python_file, readme
 from nasrun.export.programs import Format
 from nasrun.export.source_code import write_classes
-from nasrun.model.model import Model
 from nasrun.export.speed_report import in_words, rows_of
+from nasrun.model.model import Model
 from nasrun.run.checkpoints import MAX_TENSOR_BYTES
 from nasrun.run.commands import command, shown
 from nasrun.run.files import make_folder, read_bytes, write_bytes

@@ -148,7 +148,7 @@ class Body:
             return self.weight_at(value)
         if isinstance(value, Batch):
             self.needs_batch = True
-            return "batch" if value.factor == 1 else f"{value.factor} * batch"
+            return "batch" if value.factor == 1 else f"({value.factor} * batch)"
         if isinstance(value, Device):
             self.needs_device = True
             return "device"

@@ -121,3 +121,8 @@ class Problem:
     channels: int
     size: int
     classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image."""
+        return self.channels, self.size, self.size

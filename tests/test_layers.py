@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"config"},
     {"task"},
-    {"report", "testing", "model"},
+    {"report", "testing", "model", "export"},
     {"search_algo", "evaluator", "trainer", "sampler", "budget", "architectures"},
     {"search_space", "dataset", "run", "building"},
     {"metrics", "values", "streams", "errors", "limits", ""},

@@ -185,7 +185,11 @@ def earlier_run(task: str, given: Mapping[str, str]) -> Path:
     """Return the absolute directory of the run that ``from=`` names on the line of a task.
 
     given: the values of from, outputs and resume, as far as they are on the line.
+    For a task that takes it, the file itself may be named; it is returned then.
     """
+    file = at_home(given["from"])
+    if file.is_file() and find_task(task).takes_file:
+        return file.absolute()
     if given["from"] == LATEST and given.get("resume") == "auto":
         raise UserError(
             "from=latest resume=auto: the latest run is another one when the line is repeated; "
@@ -252,8 +256,13 @@ def with_earlier(
 ) -> list[str]:
     """Put the overrides of a run before the user's, and report defaults that have changed.
 
+    directory: of the run, or the file itself, which may lie in the directory of its run.
     task: the task that uses a file of that run.
     """
+    if directory.is_file():
+        if directory.name != task.takes or not (directory.parent / RECORD).is_file():
+            return overrides
+        directory = directory.parent
     earlier = EarlierRun.read(at_home(directory), str(task.takes), config_dir)
     if any(override.startswith("experiment=") for override in overrides):
         # A recipe is complete: overrides that were made for another recipe would spoil it.

@@ -235,4 +235,5 @@ class ImageFolder(Dataset):
             self.crop_padding,
             self.transforms.flip,
             self.balance,
+            files.paths,
         )

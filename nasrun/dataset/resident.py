@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -31,6 +31,7 @@ class ResidentSplit(Split):
     crop_padding: pixels of black on every side before a random crop back to S × S.
     flip: mirror half of the training images.
     balance: what is done about uneven classes.
+    sources: the file of each image, or its number in the published set, [N]; empty: unknown.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ResidentSplit(Split):
     crop_padding: int
     flip: bool
     balance: Balance = "none"
+    sources: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +58,13 @@ class ResidentSplit(Split):
 
     def cut(self, name: str, images: slice) -> ResidentSplit:
         """Make a split of some of the images, which are not copied."""
-        return replace(self, name=name, images=self.images[images], labels=self.labels[images])
+        return replace(
+            self,
+            name=name,
+            images=self.images[images],
+            labels=self.labels[images],
+            sources=self.sources[images],
+        )
 
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
@@ -163,7 +171,8 @@ class ResidentDataset(Dataset):
         def test() -> ResidentSplit:
             images, labels = self.read_test()
             order = stratified_order(labels.numpy(), streams.numpy("test"))
-            return split("test", images[order], labels[order])
+            found = split("test", images[order], labels[order])
+            return replace(found, sources=[str(index) for index in order.tolist()])
 
         whole = split("train_and_validation", images[order], labels[order])
         return cut_splits(

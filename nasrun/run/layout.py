@@ -43,7 +43,7 @@ SUPERNET = "supernet.safetensors"
 """Weights of the supernet after the last training: supernet, search, rank."""
 
 NETWORK = "network.safetensors"
-"""Weights of the retrained winner: search, retrain."""
+"""Weights of the retrained winner: search, retrain; a copy: test, export, benchmark."""
 
 FRONT = "front.json"
 """Architectures that no other beats in score and in costs: search, with several goals."""
@@ -77,6 +77,39 @@ REGRET_BY_TAU = "regret_by_tau.csv"
 
 SEARCHES = "searches.csv"
 """One row for each search: its winner, score and true accuracy: compare."""
+
+REPORT_PAGE = "report.html"
+"""All that a run or a sweep has found, as one page: every task, at its end, and every sweep."""
+
+SOURCE = "source.json"
+"""Run that a network comes from: command, data, device, numbers: test, export, benchmark."""
+
+PREDICTIONS = "predictions.csv"
+"""One row for each image: its class, the predicted class, the probability: test."""
+
+CLASSES = "classes.csv"
+"""One row for each class: images, recall with its interval, precision: test."""
+
+CONFUSION = "confusion.csv"
+"""Number of images by true class (row) and predicted class (column): test."""
+
+SPEED = "benchmark.csv"
+"""One row for each engine and batch size: latency, images a second, memory: benchmark."""
+
+BUNDLE = "bundle"
+"""Folder of a network for other programs: export."""
+
+BUNDLE_README = "README.md"
+"""Where the network comes from, and how it is used. In the bundle."""
+
+BUNDLE_CODE = "model.py"
+"""The network as Python that imports torch alone. In the bundle."""
+
+BUNDLE_TORCH = "model.pt2"
+"""The network as a program of torch.export. In the bundle."""
+
+BUNDLE_ONNX = "model.onnx"
+"""The network as ONNX. In the bundle."""
 
 SWEEP_SUMMARY = "summary.csv"
 """One row for each combination of overrides: mean and s.d. In the folder of a sweep."""
@@ -121,6 +154,15 @@ COMPARISON_PICTURE = "compare"
 
 REGRET_BY_TAU_PICTURE = "regret_by_tau"
 """Mean regret of each search algorithm by the tau of its scores: compare with compare.taus."""
+
+CONFUSION_PICTURE = "confusion"
+"""Share of each class's images by predicted class: test."""
+
+CALIBRATION_PICTURE = "calibration"
+"""Accuracy by confidence, and how many images have which confidence: test."""
+
+SPEED_PICTURE = "benchmark"
+"""Images a second and latency by batch size: benchmark."""
 
 SWEEP_RANKINGS_PICTURE = "rankings"
 """A panel for each ranking of a sweep: true accuracy against score."""

@@ -12,7 +12,9 @@ from nasrun.errors import UserError
 from nasrun.run.files import at_home
 
 if TYPE_CHECKING:
+    from nasrun.dataset.base import Splits
     from nasrun.run.run import Run
+    from nasrun.run.stages import PlannedStage
     from nasrun.task.setup import Setup
 
 
@@ -27,6 +29,9 @@ class Task(ABC):
 
     takes: ClassVar[str | None] = None
     """The file of another run that ``from=RUN_DIR`` provides; None: the task takes no file."""
+
+    takes_file: ClassVar[bool] = False
+    """Whether ``from=`` may also name that file itself, wherever it lies."""
 
     same_images: ClassVar[bool] = False
     """Whether the split of images of that run is used: a supernet must not be scored on images that
@@ -71,6 +76,10 @@ class Task(ABC):
         It must not be measured on test images.
         """
         return None
+
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan the stages of the task, in order, as far as the settings tell."""
+        return []
 
     @abstractmethod
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:

@@ -1,0 +1,277 @@
+"""A trained network as one readable Python file that imports torch alone."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from nasrun.errors import UserError
+from nasrun.export.forward import Body, shape_of
+from nasrun.export.layers import (
+    POINTWISE,
+    WIDTH,
+    Expression,
+    Number,
+    layer,
+    listed,
+    named,
+    quoted,
+    text,
+)
+from nasrun.export.recording import Call, Frame, UnwritableError, Weight, parts_of, record
+
+NETWORK = "Network"
+"""Name of the class of the whole network in the written file."""
+
+RESERVED = (NETWORK, "Pointwise", "Tensor", "Path")
+"""Names that the written file uses itself."""
+
+
+def write_classes(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    """Write the classes of a network; the last one is ``Network``, with the same state.
+
+    Modules that differ in whole numbers alone share a class, which takes these numbers. Parts that
+    nothing needs, such as an auxiliary head, are left out.
+    network: in evaluation mode, on the CPU. shape: of an image, [C, H, W].
+    Raises UnwritableError if the network does something that cannot be written down.
+    """
+    try:
+        root = record(network, shape, lambda module: layer(module) is not None)
+        written = _Writer(root).classes()
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise UnwritableError(f"{type(error).__name__}: {error}") from error
+    helper = [POINTWISE] if any("Pointwise(" in one for one in written) else []
+    return "\n\n".join([*helper, *written])
+
+
+@dataclass
+class _Class:
+    """A class of the file, and the modules that are instances of it."""
+
+    name: str
+    attributes: list[tuple[str, Expression]]
+    arguments: list[str]
+    body: list[str]
+    frames: list[Frame] = field(default_factory=list)
+    numbers: list[list[Number]] = field(default_factory=list)
+
+
+class _Writer:
+    """Writes the classes of a recorded network, those inside of others first."""
+
+    def __init__(self, root: Frame) -> None:
+        self.root = root
+        self.modules = dict(root.module.named_modules())
+        self.called: dict[str, Frame] = {}
+        self.weights: dict[str, dict[str, Weight]] = {}  # by module and name
+        self.used: set[str] = set()  # modules that are called, or that hold what is used
+        self.expressions: dict[str, Expression] = {}
+        self.names = Counter(dict.fromkeys(RESERVED, 1))
+        for frame in root.frames():
+            self.called.setdefault(frame.path, frame)
+            self._use(frame.path)
+            for item in frame.items:
+                if isinstance(item, Call):
+                    for weight in _weights((*item.args, *item.kwargs.values())):
+                        owner, _, name = weight.name.rpartition(".")
+                        self.weights.setdefault(owner, {})[name] = weight
+                        self._use(owner)
+
+    def _use(self, path: str) -> None:
+        while path and path not in self.used:
+            self.used.add(path)
+            path = path.rpartition(".")[0]
+
+    def classes(self) -> list[str]:
+        """Return the text of each class."""
+        frames = [frame for frame in self.root.frames() if not frame.leaf and not frame.in_turn]
+        heights = self._heights()
+        written = []
+        for height in sorted(set(heights.values())):
+            found: dict[tuple[object, ...], _Class] = {}
+            for frame in frames:
+                if heights[frame.path] == height:
+                    self._add(found, frame)
+            written += [self._finished(one) for one in found.values()]
+        return written
+
+    def _heights(self) -> dict[str, int]:
+        """Return how many levels of classes stand in each module, itself included."""
+        heights: dict[str, int] = {}
+        for path in sorted(self.called, key=lambda path: -path.count(".") if path else 1):
+            frame, below = self.called[path], f"{path}." if path else ""
+            inner = [heights[other] for other in heights if other.startswith(below)]
+            own = 0 if frame.leaf or frame.in_turn else 1
+            heights[path] = max(inner, default=0) + own
+        return heights
+
+    def _add(self, found: dict[tuple[object, ...], _Class], frame: Frame) -> None:
+        top = frame is self.root
+        attributes = list(self._attributes(frame.path))
+        body = Body(
+            frame,
+            lambda path: self._access(frame.path, path),
+            lambda weight: self._access(frame.path, weight.name),
+            shapes=top,
+        )
+        arguments, lines = body.lines()
+        name = NETWORK if top else type(frame.module).__name__.strip("_") or "Part"
+        skeletons = tuple((key, expression.skeleton()) for key, expression in attributes)
+        key = (name, skeletons, tuple(arguments), tuple(lines))
+        known = found.setdefault(key, _Class(name, attributes, arguments, lines))
+        known.frames.append(frame)
+        known.numbers.append([n for _, one in attributes for n in one.numbers()])
+
+    def _finished(self, one: _Class) -> str:
+        """Name the class and its parameters; returns its text."""
+        self.names[one.name] += 1
+        name = one.name if self.names[one.name] == 1 else f"{one.name}{self.names[one.name]}"
+        name = NETWORK if one.frames[0] is self.root else name
+        parameters: dict[tuple[int, ...], str] = {}  # by their values in all modules
+        first: list[int] = []  # the number that each parameter stands for at first
+        kinds: Counter[str] = Counter()
+        words = []
+        for index, column in enumerate(zip(*one.numbers, strict=True)):
+            values = tuple(number.value for number in column)
+            number = column[0]
+            if len(set(values)) == 1:
+                words.append(str(number.value // 2 if number.half else number.value))
+                continue
+            if values not in parameters:
+                kinds[number.kind] += 1
+                count = kinds[number.kind]
+                parameters[values] = number.kind if count == 1 else f"{number.kind}{count}"
+                first.append(index)
+            words.append(parameters[values] + (" // 2" if number.half else ""))
+        for frame, numbers in zip(one.frames, one.numbers, strict=True):
+            pieces: list[str | Number] = [f"{name}("]
+            for place, index in enumerate(first):
+                pieces += [", "] * (place > 0)
+                pieces.append(Number(numbers[index].kind, numbers[index].value))
+            expression = text(*pieces, ")")
+            if self.expressions.setdefault(frame.path, expression) != expression:
+                raise UnwritableError(f"its module {frame.path} is used in two different ways")
+        return self._text(one, name, parameters.values(), iter(words))
+
+    def _text(self, one: _Class, name: str, parameters: Iterable[str], words: Iterator[str]) -> str:
+        lines = [f"class {name}(nn.Module):", f'    """{self._about(one)}"""', ""]
+        if one.attributes:
+            takes = "".join(f", {parameter}: int" for parameter in parameters)
+            lines += [f"    def __init__(self{takes}) -> None:", "        super().__init__()"]
+            for key, expression in one.attributes:
+                if not key.isidentifier():
+                    raise UnwritableError(f"it has a part called {key!r}")
+                start = f"        self.{key} = "
+                filled = expression.filled(words)
+                flat = start + filled.written(0, sys.maxsize)
+                lines.append(flat if len(flat) <= WIDTH else start + filled.written(8))
+            lines.append("")
+        arguments = "".join(f", {argument}: Tensor" for argument in one.arguments)
+        result = "Tensor" if len(one.frames[0].outputs) == 1 else "tuple[Tensor, ...]"
+        lines.append(f"    def forward(self{arguments}) -> {result}:")
+        return "\n".join([*lines, *(f"        {line}" for line in one.body)]) + "\n"
+
+    def _about(self, one: _Class) -> str:
+        frame = one.frames[0]
+        ways = {
+            " and ".join(map(shape_of, found.inputs))
+            + " -> "
+            + " and ".join(map(shape_of, found.outputs))
+            for found in one.frames
+        }
+        shapes = f": {ways.pop()}" if len(ways) == 1 else ""
+        if frame is self.root:
+            return f"Images to logits{shapes}."
+        places = list(dict.fromkeys(found.path for found in one.frames))
+        more = f" and {len(places) - 3} more" if len(places) > 4 else ""
+        shown = ", ".join(places[: 3 if more else 4]) + more
+        return f"{shown}{shapes}." if len(shown) + len(shapes) < WIDTH - 14 else f"{shown}."
+
+    def _attributes(self, path: str) -> Iterator[tuple[str, Expression]]:
+        """Yield the parts of a module that are used, by name, and its own weights."""
+        module = self.modules[path]
+        for name, _ in module.named_children():
+            inner = _joined(path, name)
+            if inner in self.used:
+                yield name, self._expression(inner)
+        for name, weight in self.weights.get(path, {}).items():
+            yield name, _tensor(weight)
+
+    def _expression(self, path: str) -> Expression:
+        """Write the constructor of a used module, or of a container of used modules."""
+        module, frame = self.modules[path], self.called.get(path)
+        if frame is None:
+            return self._container(path)
+        if frame.leaf:
+            found = layer(module)
+            assert found is not None  # that is what makes it a leaf  # noqa: S101
+            return found
+        if frame.in_turn:
+            parts = [self._part(_joined(path, name)) for name, _ in module.named_children()]
+            return listed("nn.Sequential(", parts, ")")
+        return self.expressions[path]
+
+    def _part(self, path: str) -> Expression:
+        if path in self.called:
+            return self._expression(path)
+        found = layer(self.modules[path])
+        return found if found is not None else text("nn.Identity()")
+
+    def _container(self, path: str) -> Expression:
+        module = self.modules[path]
+        if isinstance(module, nn.ParameterDict):
+            weights = self.weights[path].items()
+            pairs = named([(name, _tensor(weight)) for name, weight in weights])
+            return listed("nn.ParameterDict({", pairs.parts, "})")
+        if path in self.weights:
+            raise UnwritableError(f"it uses a weight of {path} without calling that module")
+        attributes = list(self._attributes(path))
+        if self._is_list(path):
+            return listed("nn.ModuleList([", [one for _, one in attributes], "])")
+        return named(attributes)
+
+    def _is_list(self, path: str) -> bool:
+        names = [name for name, _ in self.modules[path].named_children()]
+        every = all(_joined(path, name) in self.used for name in names)
+        return every and names == [str(index) for index in range(len(names))]
+
+    def _access(self, frame: str, path: str) -> str:
+        """Write how the code of the module ``frame`` reaches the module or weight ``path``."""
+        if frame and not path.startswith(f"{frame}."):
+            raise UnwritableError(f"{frame} uses {path}, which is no part of it")
+        at, written = frame, "self"
+        for part in path[len(frame) + 1 if frame else 0 :].split("."):
+            holder = self.modules[at]
+            if at != frame and at not in self.called:
+                by_number = not isinstance(holder, nn.ParameterDict) and self._is_list(at)
+                written += f"[{part}]" if by_number else f"[{quoted(part)}]"
+            elif part.isidentifier():
+                written += f".{part}"
+            elif isinstance(holder, nn.Sequential):
+                written += f"[{part}]"
+            else:
+                raise UnwritableError(f"{path} has no name that Python can write")
+            at = _joined(at, part)
+        return written
+
+
+def _tensor(weight: Weight) -> Expression:
+    made = f"torch.empty({', '.join(map(str, weight.shape)) or '()'})"
+    return text(f"nn.Buffer({made})" if weight.buffer else f"nn.Parameter({made})")
+
+
+def _weights(value: object) -> Iterator[Weight]:
+    if isinstance(value, Weight):
+        yield value
+    for part in parts_of(value):
+        yield from _weights(part)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

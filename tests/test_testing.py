@@ -26,7 +26,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_algo.gates.darts import Darts, DartsGates
 from nasrun.search_algo.gates.soft_gates import GateAdam
-from nasrun.search_space.graph import Graph, Node
+from nasrun.search_space.graph import Graph
 from nasrun.streams import Streams
 from nasrun.testing import (
     check_algo,
@@ -138,8 +138,8 @@ class WrongExtremes(MySpace):
 
 
 class GraphOfNothing(MySpace):
-    def graphs(self, architecture):
-        return {"cell": Graph([Node("x", 0, 0)], [(0, 1, "op")])}
+    def graphs(self, architecture, problem, scale="final"):
+        return {"cell": Graph(["x"], [(0, 1, "op")])}
 
 
 class RefusesInSupernets(MySpace):

@@ -225,7 +225,7 @@ def words_and_graphs_fit(case: SpaceCase) -> None:
         lines = space.describe(architecture)
         require(lines and not any("\n" in line for line in lines), f"described as {lines}")
         require(0 <= space.free_share(architecture) <= 1, "free_share is no share")
-        for name, graph in space.graphs(architecture).items():
+        for name, graph in space.graphs(architecture, case.problem).items():
             ends = {end for edge in graph.edges for end in edge[:2]}
             require(ends <= set(range(len(graph.nodes))), f"{name} has edges to {ends}")
         blocks = space.block_costs(architecture, case.problem).values()

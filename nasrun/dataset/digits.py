@@ -17,6 +17,7 @@ class Digits(ResidentDataset):
 
     name = "digits"
     classes = 10
+    image_shape = (1, 8)
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         return self._read(test=False)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -102,6 +103,8 @@ class ResidentDataset(Dataset):
     """
 
     classes: int
+    image_shape: ClassVar[tuple[int, int] | None] = None
+    """Channels and side of all images of a published set; None: not known."""
 
     def __init__(
         self,
@@ -129,6 +132,12 @@ class ResidentDataset(Dataset):
     @abstractmethod
     def read_test(self) -> tuple[Tensor, Tensor]:
         """Read the test images, in the same form."""
+
+    def problem(self) -> Problem | None:
+        if self.image_shape is None:
+            return None
+        channels, side = self.image_shape
+        return Problem(channels, self.reduced_to or side, self.classes)
 
     def load(self, streams: Streams, device: torch.device) -> Splits:
         images, labels = self.read_train()

@@ -10,15 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import Graph, classes_node, image_node, with_shape
+from nasrun.search_space.graph import Graph
 from nasrun.search_space.layer import Layer
+from nasrun.search_space.spos_quantized.graphs import graphs_of
 from nasrun.search_space.spos_quantized.layers import (
     BLOCKS_OF_DEPTH,
     Bits,
-    ConvPlan,
     ResNetPlan,
     StemKind,
-    pairs,
     parse_bits,
     plan_network,
 )
@@ -128,33 +127,5 @@ class SposQuantized(AdditiveSpace):
         self, architecture: Architecture, problem: Problem, scale: Scale = "final"
     ) -> dict[str, Graph]:
         """The blocks of each stage, with the bits of each convolution and shortcut."""
-        plan = self._plan(problem, scale)
-        blocks = list(zip(plan.blocks, pairs(self.bits_of(architecture)), strict=True))
-        found: dict[str, Graph] = {}
-        at, stages = 0, BLOCKS_OF_DEPTH[self.depth]
-        for stage, count in enumerate(stages):
-            nodes, edges = [f"stage {stage}"], []
-            if not stage:
-                nodes = [image_node(problem), _label(plan.stem, "stem")]
-                edges = [(0, 1, "")]
-            for number, (block, (first, second)) in enumerate(blocks[at : at + count], at):
-                start = len(nodes) - 1
-                layer = 2 * number
-                nodes.append(_label(block.first, f"layer{layer:02}", first))
-                nodes.append(_label(block.second, f"layer{layer + 1:02}", second))
-                nodes.append(f"block {number}")
-                shortcut = f"conv 1×1 {first}" if block.shortcut else ""
-                edges += [(start, start + 1, ""), (start + 1, start + 2, "")]
-                edges += [(start + 2, start + 3, ""), (start, start + 3, shortcut)]
-            at += count
-            if stage == len(stages) - 1:
-                edges.append((len(nodes) - 1, len(nodes), ""))
-                nodes.append(classes_node(problem))
-            found[f"stage {stage + 1}"] = Graph(nodes, edges, down=True)
-        return found
-
-
-def _label(plan: ConvPlan, name: str, bits: Bits | None = None) -> str:
-    """Return the label of a convolution: its name, kernel and bits, and its output."""
-    text = f"{name} conv {plan.kernel}×{plan.kernel}{f' {bits}' if bits else ''}"
-    return with_shape(text, plan.outputs, plan.size_out, plan.stride)
+        counts = BLOCKS_OF_DEPTH[self.depth]
+        return graphs_of(self._plan(problem, scale), problem, self.bits_of(architecture), counts)

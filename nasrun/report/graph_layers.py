@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -41,6 +41,9 @@ PORT_SPACE = 9.0
 
 SWEEPS, ITEMS_SWEPT = 24, 40_000
 """Passes over all ranks that reduce crossings; fewer where more items would be swept in all."""
+
+MAX_ITEMS_SWAPPED = 600
+"""Items of the largest graph in which neighbours are also swapped one by one."""
 
 
 @dataclass
@@ -191,10 +194,38 @@ def _ordered(items: _Items) -> list[list[int]]:
             }
             layer.sort(key=lambda item: (centre[item], place[item]))
             place.update((item, at) for at, item in enumerate(layer))
-        found = _crossings(items, layers)
+        # Sweeps go on from their own order: from a swapped one they would not get away.
+        trial = [list(layer) for layer in layers]
+        if len(items.rank) <= MAX_ITEMS_SWAPPED:
+            _swap_neighbours(trial, before, after)
+        found = _crossings(items, trial)
         if found < fewest:
-            best, fewest = [list(layer) for layer in layers], found
+            best, fewest = trial, found
     return best
+
+
+def _swap_neighbours(
+    layers: Sequence[list[int]],
+    before: Mapping[int, Sequence[int]],
+    after: Mapping[int, Sequence[int]],
+) -> None:
+    """Swap neighbours of a rank where that removes crossings, until nothing improves."""
+    place = {item: at for layer in layers for at, item in enumerate(layer)}
+    improved = True
+    while improved:
+        improved = False
+        for layer in layers:
+            for at in range(len(layer) - 1):
+                first, second = layer[at], layer[at + 1]
+                now = swapped = 0
+                for near in (before, after):
+                    for a in near[first]:
+                        now += sum(place[a] > place[b] for b in near[second])
+                        swapped += sum(place[a] < place[b] for b in near[second])
+                if swapped < now:
+                    layer[at], layer[at + 1] = second, first
+                    place[first], place[second] = at + 1, at
+                    improved = True
 
 
 def _visited(items: _Items) -> list[int]:

@@ -142,6 +142,11 @@ class GraphOfNothing(MySpace):
         return {"cell": Graph(["x"], [(0, 1, "op")])}
 
 
+class GraphInACircle(MySpace):
+    def graphs(self, architecture, problem, scale="final"):
+        return {"cell": Graph(["x", "y"], [(0, 1, "op"), (1, 0, "")])}
+
+
 class RefusesInSupernets(MySpace):
     """The supernet alone refuses small images."""
 
@@ -312,6 +317,7 @@ BROKEN_SPACES = [
     (NotAdditive, "costs_add_up"),
     (WrongExtremes, "extremes_bound_the_costs"),
     (GraphOfNothing, "words_and_graphs_fit"),
+    (GraphInACircle, "words_and_graphs_fit"),
     (RefusesInSupernets, "small_images_are_refused"),
     (StartsAnyhow, "weights_follow_the_generator"),
     (Dead, "logits_are_finite"),

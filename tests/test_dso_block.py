@@ -225,7 +225,7 @@ def test_an_auxiliary_head_without_a_reduction_is_refused():
 def test_every_block_is_a_graph_and_costs_something():
     one = space(share=False)
     found = random_architectures(one, 1)[0]
-    graphs, costs = one.graphs(found), one.block_costs(found, CIFAR)
+    graphs, costs = one.graphs(found, CIFAR), one.block_costs(found, CIFAR)
     assert (
         list(graphs)
         == list(costs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from nasrun.metrics import Estimate
 from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter, plot_spread
+from nasrun.report.figures_search import Point, plot_front, plot_steps
 
 TAU = Estimate(0.571, 0.551, 0.59)
 
@@ -93,16 +96,77 @@ def test_curves_of_little(found: dict[str, list[tuple[float, Estimate]]], tmp_pa
     assert all(file.stat().st_size > 0 for file in files)
 
 
-@pytest.mark.parametrize("values", [[90.0, 1.0, 0.01], [1.0, 0.0, 0.0], [0.0, 0.0]])
-def test_curves_on_logarithmic_axes(
+def steps_of(values: list[float]) -> list[Estimate]:
+    return [Estimate(value, 0.5 * value, 2 * value) for value in values]
+
+
+@pytest.mark.parametrize("values", [[90.0, 1.0, 0.01], [1.0, 0.0, 0.0], [0.0, 0.0], [3.0], []])
+def test_steps_on_logarithmic_axes(
     values: list[float], tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     """Also down to 0, which has no logarithm."""
-    points = [(x, Estimate(value, 0.5 * value, 2 * value)) for x, value in enumerate(values, 1)]
-    for file in plot_curves({"regret": points}, tmp_path / "regret", logarithmic=True):
+    for file in plot_steps({"regret": steps_of(values)}, tmp_path / "regret", y="regret"):
         assert file.stat().st_size > 3000
         assert b"mathdefault" not in file.read_bytes()
     assert not recwarn.list
+
+
+def test_the_best_so_far_changes_at_evaluations_and_holds_in_between(tmp_path: Path) -> None:
+    values = [8.0, 8.0, 5.0, 5.0, 5.0, 1.0, 1.0]
+    files = plot_steps({"one": steps_of(values)}, tmp_path / "steps", y="regret (points)")
+    check(files, tmp_path, "steps")
+    (drawn,) = re.findall(r'<path d="([^"]*)" clip-path[^>]*stroke: #1f77b4', texts(files[1]))
+    points = [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", drawn)]
+    for (x, y), (next_x, next_y) in pairwise(points):
+        assert x == next_x or y == next_y
+    assert len({y for _, y in points}) == 3  # as many as there are values
+
+
+def test_names_stand_at_the_ends_of_curves_and_not_over_each_other(tmp_path: Path) -> None:
+    found = {f"method {n}": steps_of([90.0, 3.0 + n / 1e3]) for n in range(6)}
+    text = texts(plot_steps(found, tmp_path / "steps", y="regret")[1])
+    heights = [
+        float(re.search(rf"<!-- {name} -->\s*<g[^>]*translate\([\d.]+ ([\d.]+)\)", text)[1])  # type: ignore[index]
+        for name in found
+    ]
+    assert all(abs(a - b) > 7 for a, b in combinations(heights, 2))
+    long = {
+        "a name that is much too long for the end of a curve": steps_of([2, 1]),
+        "b": steps_of([1]),
+    }
+    files = plot_steps(long, tmp_path / "long", y="regret")
+    check(files, tmp_path, "long")
+
+
+FRONT = [
+    Point({"macs": 28.1e6, "latency_ms": 1.5}, 0.91),
+    Point({"macs": 12.5e6, "latency_ms": 1.2}, 0.88),
+    Point({"macs": 12.4e6, "latency_ms": 1.1}, 0.879),
+    Point({"macs": 7.25e6, "latency_ms": 2.0}, 0.60),
+]
+
+
+@pytest.mark.parametrize("goals", [["macs"], ["macs", "latency_ms"]])
+def test_fronts_say_their_pick_numbers_and_units(goals: list[str], tmp_path: Path) -> None:
+    front = [Point({goal: p.costs[goal] for goal in goals}, p.score) for p in FRONT]
+    files = plot_front(front, front, tmp_path / "front", winner=front[1])
+    check(files, tmp_path, "front")
+    text = texts(files[1])
+    said = re.findall("<!-- (.*) -->", text)
+    assert "multiply-adds (M)" in said and ("latency (ms)" in said) == (len(goals) == 2)
+    assert said.count("score in the search (%)") == 1 and "retrained" in said
+    assert "1e7" not in text and "20" in said  # ticks in millions
+    for pick in "03":
+        assert pick in said
+    assert said.count("1") >= 1
+
+
+def test_picks_too_near_to_another_have_no_number(tmp_path: Path) -> None:
+    crowd = [Point({"params": 1e6 + n}, 0.9 - n / 1e6) for n in range(50)]
+    crowd.append(Point({"params": 2e5}, 0.2))
+    said = re.findall("<!-- (.*) -->", texts(plot_front(crowd, crowd, tmp_path / "crowd")[1]))
+    assert "0" in said and "50" in said and not {"1", "2", "30"} & set(said)
+    assert "retrained" not in said
 
 
 def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_algo.gates.darts import Darts, DartsGates
 from nasrun.search_algo.gates.soft_gates import GateAdam
-from nasrun.search_space.graph import Graph, Node
+from nasrun.search_space.graph import Graph
 from nasrun.streams import Streams
 from nasrun.testing import (
     check_algo,
@@ -138,8 +138,13 @@ class WrongExtremes(MySpace):
 
 
 class GraphOfNothing(MySpace):
-    def graphs(self, architecture):
-        return {"cell": Graph([Node("x", 0, 0)], [(0, 1, "op")])}
+    def graphs(self, architecture, problem, scale="final"):
+        return {"cell": Graph(["x"], [(0, 1, "op")])}
+
+
+class GraphInACircle(MySpace):
+    def graphs(self, architecture, problem, scale="final"):
+        return {"cell": Graph(["x", "y"], [(0, 1, "op"), (1, 0, "")])}
 
 
 class RefusesInSupernets(MySpace):
@@ -312,6 +317,7 @@ BROKEN_SPACES = [
     (NotAdditive, "costs_add_up"),
     (WrongExtremes, "extremes_bound_the_costs"),
     (GraphOfNothing, "words_and_graphs_fit"),
+    (GraphInACircle, "words_and_graphs_fit"),
     (RefusesInSupernets, "small_images_are_refused"),
     (StartsAnyhow, "weights_follow_the_generator"),
     (Dead, "logits_are_finite"),

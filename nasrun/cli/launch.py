@@ -11,8 +11,8 @@ from nasrun.cli import commands
 from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
-from nasrun.config.paths import with_absolute
 from nasrun.config.groups import tasks
+from nasrun.config.paths import with_absolute
 from nasrun.run.layout import ResumedRun
 
 

@@ -108,6 +108,13 @@ class Dataset(ABC):
 
     name: str
 
+    def problem(self) -> Problem | None:
+        """Return the shape of the problem without reading an image; None: not known before.
+
+        Raises UserError if folders that tell it are absent.
+        """
+        return None
+
     @abstractmethod
     def load(self, streams: Streams, device: torch.device) -> Splits:
         """Read the training images and split off the validation images, stratified and seeded.

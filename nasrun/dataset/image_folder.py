@@ -16,7 +16,7 @@ from nasrun.dataset.base import Dataset, Split, Splits
 from nasrun.dataset.checking import in_threads
 from nasrun.dataset.files import colour
 from nasrun.dataset.folder_splits import FolderSplits, Rules, find_splits
-from nasrun.dataset.folders import Layout, find_layout
+from nasrun.dataset.folders import Layout, class_names, find_layout
 from nasrun.dataset.listing import ImageFiles
 from nasrun.dataset.options import (
     Area,
@@ -116,6 +116,11 @@ class ImageFolder(Dataset):
             background=behind,
             fit=fit,
         )
+
+    def problem(self) -> Problem | None:
+        layout = self.find_layout()
+        names, _ = class_names(layout.folders["train"], layout.root)
+        return Problem(self.transforms.channels, self.transforms.size, len(names))
 
     def load(self, streams: Streams, device: torch.device) -> Splits:
         return self.load_with_survey(streams, device, NullMonitor())

@@ -8,6 +8,10 @@ from nasrun.dataset.folders import Layout, SplitName
 from nasrun.dataset.image_folder import ImageFolder
 from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
 from nasrun.limits import Images, Side, Workers
+from nasrun.values import Problem
+
+CLASSES = 1000
+"""Number of the published classes."""
 
 
 class ImageNet(ImageFolder):
@@ -64,6 +68,12 @@ class ImageNet(ImageFolder):
             mean=mean,
             std=std,
         )
+
+    def problem(self) -> Problem | None:
+        """Return the published shape where the images are not there."""
+        if not (self.root / "train").is_dir():
+            return Problem(self.transforms.channels, self.transforms.size, CLASSES)
+        return super().problem()
 
     def find_layout(self) -> Layout:
         root = self.root.resolve() if self.root.is_dir() else self.root.absolute()

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -113,6 +114,8 @@ class ResidentDataset(Dataset):
     classes: int
     class_names: tuple[str, ...] = ()
     """Names of the classes, in the order of the labels; empty: they have none but their numbers."""
+    image_shape: ClassVar[tuple[int, int] | None] = None
+    """Channels and side of all images of a published set; None: not known."""
 
     def __init__(
         self,
@@ -140,6 +143,12 @@ class ResidentDataset(Dataset):
     @abstractmethod
     def read_test(self) -> tuple[Tensor, Tensor]:
         """Read the test images, in the same form."""
+
+    def problem(self) -> Problem | None:
+        if self.image_shape is None:
+            return None
+        channels, side = self.image_shape
+        return Problem(channels, self.reduced_to or side, self.classes)
 
     def load(self, streams: Streams, device: torch.device) -> Splits:
         images, labels = self.read_train()

@@ -15,6 +15,7 @@ from nasrun.dataset.resident import ResidentDataset
 from nasrun.limits import Count, Images, Side
 from nasrun.run.memory import check_fits
 from nasrun.streams import Streams
+from nasrun.values import Problem
 
 _DATA = Streams(0)  # the images are the same in every run, like those of a real dataset
 _CONTRAST, _NOISE = 50, 40  # standard deviations of the pattern and of the noise, in grey levels
@@ -60,6 +61,9 @@ class Synthetic(ResidentDataset):
             else math.ceil(train_images / (1 - validation))
         )
         self.test_images = test_images
+
+    def problem(self) -> Problem:
+        return Problem(self.channels, self.image_size, self.classes)
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         pixels = self.channels * self.image_size**2

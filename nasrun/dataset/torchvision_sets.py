@@ -94,6 +94,7 @@ class _CIFAR(TorchvisionDataset):
     """
 
     torchvision_name: str
+    image_shape = (3, 32)
 
     def open_train(self, **where: Any) -> Any:
         return self._class(test_list=[])(train=True, **where)
@@ -133,6 +134,7 @@ class FashionMNIST(TorchvisionDataset):
     name = "fashion_mnist"
     classes = 10
     class_names = FASHION_NAMES
+    image_shape = (1, 28)
 
     def open_train(self, **where: Any) -> Any:
         return self._class("train-")(train=True, **where)

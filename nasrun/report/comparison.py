@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
-from nasrun.report.figures import plot_curves
+from nasrun.report.figures_search import plot_steps
 from nasrun.run.commands import command, shown
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, COMPARISON_PICTURE, SEARCHES
@@ -22,9 +22,6 @@ from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace
 from nasrun.streams import Streams
 from nasrun.values import Architecture
-
-MAX_CURVE_POINTS = 24
-"""Points of each curve in the picture."""
 
 
 @dataclass(frozen=True)
@@ -260,19 +257,14 @@ def _held(
 
 
 def plot_comparison(run: Run, comparison: Comparison) -> None:
-    """Plot compare.png and .svg: mean regret against evaluations, with intervals."""
-    at = np.unique(
-        np.geomspace(1, comparison.evaluations, MAX_CURVE_POINTS).round().astype(int)
-    ).tolist()
-    plot_curves(
+    """Plot compare.png and .svg: mean regret after each evaluation, with intervals."""
+    plot_steps(
         {
-            name: [(place, in_points(standing.curve[place - 1])) for place in at]
+            name: [in_points(point) for point in standing.curve]
             for name, standing in comparison.standings.items()
         },
         run.directory / COMPARISON_PICTURE,
-        x="evaluations",
         y="regret (percentage points)",
-        logarithmic=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of rankings: scatter plots, curves, spreads and fronts, as PNG and SVG."""
+"""Pictures of rankings: scatter plots, curves and spreads, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -83,12 +83,10 @@ def plot_curves(
     x: str = "epoch",
     y: str = "Kendall's τ-b",
     title: str = "",
-    logarithmic: bool = False,
 ) -> list[Path]:
     """Plot a line for each name, its interval as a band; returns the files written.
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
-    logarithmic: both axes are logarithmic; values of 0 then lie below the frame.
     """
     with house_style():
         figure, axes = column_figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
@@ -111,13 +109,6 @@ def plot_curves(
             axes.fill_between(at, low, high, color=f"C{color}", alpha=0.13, linewidth=0)
             if len(points) == 1:  # a band without width
                 axes.vlines(at, low, high, color=f"C{color}", linewidth=1.2)
-        if logarithmic:
-            axes.set_xscale("log")
-            if any(estimate.value > 0 for points in curves.values() for _, estimate in points):
-                axes.set_yscale("log", nonpositive="clip")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter("{x:g}")  # the default is a formula
-                axis.set_minor_formatter("")
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(_wrapped(title), loc="left")
@@ -287,31 +278,3 @@ def _leave_out_the_worst(
         color="0.35",
         bbox={"color": "white", "alpha": 0.7, "pad": 1},
     )
-
-
-def plot_front(
-    front: Sequence[tuple[float, float]],
-    visited: Sequence[tuple[float, float]],
-    path: Path,
-    *,
-    x: str,
-    y: str = "score in the search",
-) -> list[Path]:
-    """Plot the (cost, score) that no other beats in both, among all that were visited.
-
-    path: without suffix; returns the files written.
-    """
-    with house_style():
-        figure, axes = column_figure(2.6)
-        for points, style in (
-            (visited, {"marker": ".", "linestyle": "", "color": "0.7", "label": "visited"}),
-            (
-                sorted(front),
-                {"marker": "o", "markersize": 3, "drawstyle": "steps-post", "label": "front"},
-            ),
-        ):
-            axes.plot([cost for cost, _ in points], [score for _, score in points], **style)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.legend(frameon=False)
-        return save_figure(figure, path)

@@ -2,98 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasrun.report.canvas import (
-    COLUMN_INCHES,
-    LINES,
-    column_figure,
-    house_style,
-    new_figure,
-    save_figure,
+from nasrun.report.canvas import LINES, column_figure, house_style, save_figure
+from nasrun.report.graph_layout import FONT, LINE_HEIGHT, SMALL_FONT, Layout, Point, sheet_of
+from nasrun.report.graph_svg import ACCENT, arrow_of, svg_of_panels
+from nasrun.report.graph_text import dot_of, mermaid_of
+from nasrun.run.files import write_bytes, write_json
+from nasrun.run.layout import (
+    ARCHITECTURE_PICTURE,
+    ARCHITECTURE_TEXT,
+    BLOCK_MACS,
+    BLOCK_MACS_PICTURE,
 )
-from nasrun.run.files import write_json
-from nasrun.run.layout import BLOCK_MACS, BLOCK_MACS_PICTURE
 from nasrun.search_space.graph import Graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANELS_PER_ROW = 4
-"""Graphs side by side in a picture."""
+POINTS = 72
+"""Points of an inch."""
+
+DOTS_PER_INCH, MAX_PIXELS = 200, 8000
+"""Resolution of a picture of graphs, lower where a side would have more pixels."""
 
 
-def plot_graphs(panels: Mapping[str, Graph], path: Path) -> list[Path]:
-    """Plot a panel for each graph, with its name; returns the files written.
+def save_graphs(panels: Mapping[str, Graph], directory: Path) -> None:
+    """Write architecture.png, .svg and .mmd: the graphs, each with its name."""
+    for kind in ("png", "svg"):
+        write_bytes(directory / f"{ARCHITECTURE_PICTURE}.{kind}", FORMATS[kind](panels))
+    write_bytes(directory / ARCHITECTURE_TEXT, FORMATS["mmd"](panels))
 
-    path: without suffix.
-    """
-    labelled = any(label for graph in panels.values() for *_, label in graph.edges)
-    columns = 1 if labelled else min(len(panels), PANELS_PER_ROW)
-    rows = ceil(len(panels) / columns)
-    several = len(panels) > 2 and not labelled
-    size = (
-        (2 * COLUMN_INCHES, 2.1 * rows)
-        if several or labelled
-        else (COLUMN_INCHES * columns, COLUMN_INCHES)
-    )
+
+def png_of(panels: Mapping[str, Graph]) -> bytes:
+    """Return a picture of the graphs, each with its name, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    sheet = sheet_of(panels)
+    picture = io.BytesIO()
     with house_style():
-        figure = new_figure(*size)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, (name, graph) in zip(grid.flat, panels.items(), strict=False):
-            axes.set_title(name)
-            _plot_graph(axes, graph, font=4 if several else 6)
-        return save_figure(figure, path)
+        # One unit of the axes is a point, so that boxes fit their texts.
+        figure = Figure(figsize=(sheet.width / POINTS, sheet.height / POINTS))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, sheet.width)
+        axes.set_ylim(sheet.height, 0)
+        for title, x, y in sheet.titles:
+            axes.text(x, y, title, fontsize=FONT, fontweight="bold")
+        for layout in sheet.layouts:
+            _plot_layout(axes, layout)
+        sharpest = MAX_PIXELS * POINTS / max(sheet.width, sheet.height)
+        figure.savefig(picture, format="png", dpi=min(DOTS_PER_INCH, sharpest))
+    return picture.getvalue()
 
 
-def _plot_graph(axes: Axes, graph: Graph, font: float) -> None:
-    for start, end, label in graph.edges:
-        a, b = graph.nodes[start], graph.nodes[end]
-        # Edges that skip a level are curved, so that they do not cross the boxes in between.
-        bend = 0.0 if abs(b.y - a.y) <= 1 and a.x == b.x else 0.12
-        axes.annotate(
-            "",
-            xy=(b.x, b.y),
-            xytext=(a.x, a.y),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "mutation_scale": font,
-                "linewidth": 0.5,
-                "color": "0.45",
-                "shrinkA": 1.2 * font,  # to the edge of the boxes
-                "shrinkB": 1.2 * font,
-                "connectionstyle": f"arc3,rad={bend}",
-            },
-        )
-        if label:  # near the end of the edge, where labels of edges with one source are apart
-            near = (0.4 * a.x + 0.6 * b.x, 0.4 * a.y + 0.6 * b.y)
-            white = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-            axes.text(
-                *(*near, label.replace("_", " ")),
-                fontsize=font - 1,
-                color="C0",
-                ha="center",
-                va="center",
-                bbox=white,
+def _plot_layout(axes: Axes, layout: Layout) -> None:
+    from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
+    from matplotlib.path import Path as Curve
+
+    for line in layout.lines:
+        for points in line.paths:
+            codes = [Curve.MOVETO] + [Curve.CURVE4] * (len(points) - 1)
+            curve = Curve(points, codes)
+            axes.add_patch(PathPatch(curve, facecolor="none", edgecolor="0.4", linewidth=0.9))
+        axes.add_patch(Polygon(arrow_of(line.paths[-1]), facecolor="0.25", linewidth=0))
+        if line.label:
+            box = line.label
+            _write(axes, box.text, (box.x, box.y), SMALL_FONT, ACCENT)
+    for at, box in enumerate(layout.boxes):
+        axes.add_patch(
+            FancyBboxPatch(
+                *((box.left + 3, box.top + 3), box.width - 6, box.height - 6),
+                boxstyle="round,pad=3",
+                facecolor="white" if at in layout.ends else "0.94",
+                edgecolor="0.45",
+                linewidth=0.8,
             )
-    for node in graph.nodes:
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "0.95", "edgecolor": "0.3"}
-        axes.text(
-            *(node.x, node.y, node.label),
-            fontsize=font,
-            ha="center",
-            va="center",
-            bbox={**box, "linewidth": 0.5},
         )
-    xs, ys = [node.x for node in graph.nodes], [node.y for node in graph.nodes]
-    axes.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
-    axes.set_ylim(min(ys) - 0.5, max(ys) + 0.5)
+        name, *details = box.text.split("\n")
+        top = box.y - LINE_HEIGHT * SMALL_FONT * len(details) / 2
+        _write(axes, name, (box.x, top), FONT, "black")
+        for row, detail in enumerate(details):
+            y = top + LINE_HEIGHT * ((FONT + SMALL_FONT) / 2 + SMALL_FONT * row)
+            _write(axes, detail, (box.x, y), SMALL_FONT, "0.35")
+
+
+def _write(axes: Axes, text: str, at: Point, font: float, color: str) -> None:
+    axes.text(*at, text, fontsize=font, color=color, ha="center", va="center_baseline")
+
+
+def _paper_svg(panels: Mapping[str, Graph]) -> bytes:
+    return svg_of_panels(panels, paper=True).encode()
+
+
+FORMATS: Mapping[str, Callable[[Mapping[str, Graph]], bytes]] = {
+    "svg": _paper_svg,
+    "png": png_of,
+    "mmd": lambda panels: mermaid_of(panels).encode(),
+    "dot": lambda panels: dot_of(panels).encode(),
+}
+"""Kinds of files that show graphs, by their suffix."""
 
 
 def plot_block_macs(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from nasrun.report.figures import plot_front
+from nasrun.report.figures_search import Point, plot_front
+from nasrun.report.units import in_unit, with_unit
 from nasrun.run.commands import command
 from nasrun.run.files import write_json
 from nasrun.run.layout import FRONT, FRONT_PICTURE
@@ -20,7 +20,7 @@ from nasrun.values import Trial
 
 
 def save_front(search: Search, space: SearchSpace, run: Run) -> None:
-    """Write, plot and show the front, if the algorithm has one.
+    """Write and show the front, if the algorithm has one.
 
     A later retraining chooses an architecture by its place in the file: ``pick``.
     """
@@ -38,15 +38,27 @@ def save_front(search: Search, space: SearchSpace, run: Run) -> None:
     ]
     write_json(run.directory / FRONT, rows)
     goals = list(search.costs(front[0]))
-
-    def points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
-        return [(search.costs(trial)[goals[0]], trial.score) for trial in trials]
-
-    visited = points(search.best(sys.maxsize))
-    plot_front(points(front), visited, run.directory / FRONT_PICTURE, x=goals[0])
-    table = Table("pick", "score %", *goals, box=box.SIMPLE_HEAD)
+    table = Table("pick", "score %", *map(with_unit, goals), box=box.SIMPLE_HEAD)
     for pick, row in enumerate(rows):
-        table.add_row(str(pick), f"{100 * row['score']:.2f}", *(f"{row[g]:,.6g}" for g in goals))
+        costs = (f"{in_unit(goal, row[goal]):,.4g}" for goal in goals)
+        table.add_row(str(pick), f"{100 * row['score']:.2f}", *costs)
     run.say()
     run.screen.console.print(table)
     run.say(f"each can be retrained: {command('retrain', f'from={run.directory}')} pick=N")
+
+
+def save_front_picture(search: Search, winner: Trial, score: float, run: Run) -> None:
+    """Plot the front, if the algorithm has one. score: of the winner, in the search."""
+    front = search.front()
+    if front is None:
+        return
+
+    def point(trial: Trial) -> Point:
+        return Point(search.costs(trial), trial.score)
+
+    plot_front(
+        [point(trial) for trial in front],
+        [point(trial) for trial in search.best(sys.maxsize)],
+        run.directory / FRONT_PICTURE,
+        winner=Point(search.costs(winner), score),
+    )

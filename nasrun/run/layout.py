@@ -126,6 +126,9 @@ SWEEP_RECORD = "multirun.yaml"
 SWEEP_OPTIMUM = "optimization_results.yaml"
 """The best settings, by a sweeper of Hydra that optimises. In the folder of a sweep."""
 
+ARCHITECTURE_TEXT = "architecture.mmd"
+"""Graph of the winner as a flow chart of Mermaid: search, retrain."""
+
 # Pictures, by their names without suffix: each is written as .png and as .svg.
 
 ARCHITECTURE_PICTURE = "architecture"

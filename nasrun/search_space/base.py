@@ -160,8 +160,13 @@ class SearchSpace(ABC):
         """Return the width to which the final network is fitted; None: the settings give it."""
         return None
 
-    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Return the architecture's cells or blocks as graphs, by name; {} if it has none."""
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """Return the network's cells, blocks or stages as graphs, by name; {} if it has none.
+
+        problem, scale: for the shapes in chains; cells do not depend on them.
+        """
         return {}
 
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:

@@ -1,26 +1,64 @@
-"""An architecture as a graph that can be plotted."""
+"""An architecture as a graph that can be plotted: labels alone, a layout finds the places."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Node:
-    """An operation or a state, at a place of the picture; x and y count boxes, y upwards."""
-
-    label: str
-    x: float
-    y: float
+from nasrun.values import Problem
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph.
+    """A graph without circles.
 
+    nodes: their labels; the first line names the node, further lines are details.
     edges: (index of source node, index of target node, label of the edge or an empty string).
+    down: whether it is read from top to bottom, as a chain; else from left to right.
     """
 
-    nodes: Sequence[Node]
+    nodes: Sequence[str]
     edges: Sequence[tuple[int, int, str]]
+    down: bool = False
+
+
+def chain(labels: Sequence[str]) -> Graph:
+    """Return the graph of nodes that follow each other, from top to bottom."""
+    return Graph(labels, [(at, at + 1, "") for at in range(len(labels) - 1)], down=True)
+
+
+def words(name: str) -> str:
+    """Write the name of an operation for people: ``sep conv 3×3`` of ``sep_conv_3x3``."""
+    return re.sub(r"(?<=\d)x(?=\d)", "×", name).replace("_", " ")
+
+
+def with_shape(text: str, channels: int, size: int, stride: int = 1) -> str:
+    """Add the shape of the output, and a stride that is not 1, as a second line of a label.
+
+    size: side of the output, in pixels.
+    """
+    shape = f"{channels}×{size}×{size}"
+    return f"{text}\n{shape}, stride {stride}" if stride > 1 else f"{text}\n{shape}"
+
+
+def staged(labels: Sequence[str], counts: Sequence[int]) -> dict[str, Graph]:
+    """Return a chain as a graph for each of its stages, ``stage 1`` and so on.
+
+    labels: those of all nodes. counts: the number of nodes of each stage.
+    """
+    found, start = {}, 0
+    for stage, count in enumerate(counts, 1):
+        found[f"stage {stage}"] = chain(labels[start : start + count])
+        start += count
+    return found
+
+
+def image_node(problem: Problem) -> str:
+    """Return the label of the images that a network reads."""
+    return f"image\n{problem.channels}×{problem.size}×{problem.size}"
+
+
+def classes_node(problem: Problem) -> str:
+    """Return the label of a network's classifier."""
+    return f"classifier\n{problem.classes:,} classes"

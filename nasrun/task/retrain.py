@@ -16,12 +16,12 @@ from nasrun.evaluator.accuracy import accuracy_by_class
 from nasrun.evaluator.batch_norm import estimate_statistics
 from nasrun.metrics.share import wilson
 from nasrun.model.manifest import Manifest, Origin
-from nasrun.report.figures_architecture import plot_graphs
+from nasrun.report.figures_architecture import save_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command, shown
 from nasrun.run.end_box import percent, sizes
 from nasrun.run.files import at_home, read_json_or_text
-from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
+from nasrun.run.layout import ARCHITECTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import Network
@@ -117,8 +117,8 @@ def retrain_architecture(
     trainer, space = setup.retrain.trainer, setup.search_space
     if setup.retrain.truth is not None:
         return looked_up(setup, run, splits, architecture)
-    if panels := space.graphs(architecture):
-        plot_graphs(panels, run.directory / ARCHITECTURE_PICTURE)
+    if panels := space.graphs(architecture, splits.problem):
+        save_graphs(panels, run.directory)
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
     manifest = manifest_of(setup, run, splits, architecture)

@@ -10,7 +10,7 @@ from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Scorer
 from nasrun.report.figures_architecture import save_block_history
-from nasrun.report.front import save_front
+from nasrun.report.front import save_front, save_front_picture
 from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
@@ -86,6 +86,7 @@ class SearchTask(Task):
             save_block_history(history.epochs, history.macs, run.directory)
 
         winner, result = choose_winner(setup, run, search, splits, scores)
+        save_front_picture(search, winner, result["score"], run)
         result |= search.report()
         run.save_architecture(winner.architecture)
         # Warn before the long training of the winner, not only in the summary.

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any
 
 from nasrun.errors import UserError
 from nasrun.search_space.gates import BINARY
+from nasrun.search_space.graph import Graph
 from nasrun.testing.law import refusal, require
 from nasrun.testing.space_case import SCALES, SpaceCase, count_cost
 from nasrun.values import Architecture
@@ -225,9 +227,10 @@ def words_and_graphs_fit(case: SpaceCase) -> None:
         lines = space.describe(architecture)
         require(lines and not any("\n" in line for line in lines), f"described as {lines}")
         require(0 <= space.free_share(architecture) <= 1, "free_share is no share")
-        for name, graph in space.graphs(architecture).items():
+        for name, graph in space.graphs(architecture, case.problem).items():
             ends = {end for edge in graph.edges for end in edge[:2]}
             require(ends <= set(range(len(graph.nodes))), f"{name} has edges to {ends}")
+            require(_is_acyclic(graph), f"{name} has a circle")
         blocks = space.block_costs(architecture, case.problem).values()
         cost = space.cost(architecture, case.problem)
         require(sum(block.macs for block in blocks) <= cost.macs, "blocks cost more than all")
@@ -237,6 +240,17 @@ def words_and_graphs_fit(case: SpaceCase) -> None:
         ]
         favoured = space.strongest(weights)
         require(favoured == architecture, f"{favoured} is favoured over {architecture}")
+
+
+def _is_acyclic(graph: Graph) -> bool:
+    sorter = TopologicalSorter[int]()
+    for source, target, _ in graph.edges:
+        sorter.add(target, source)
+    try:
+        sorter.prepare()
+    except CycleError:
+        return False
+    return True
 
 
 def small_images_are_refused(case: SpaceCase) -> None:

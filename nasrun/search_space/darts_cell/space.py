@@ -26,7 +26,7 @@ from nasrun.search_space.darts_cell.wiring import (
     write_genotype,
 )
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import Graph, Node
+from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
 from nasrun.values import Architecture, Cost, Decision, Problem
@@ -275,24 +275,24 @@ class DartsCell(AdditiveSpace):
             lines.append(f"  output = concat({', '.join(states[INPUTS:])})")
         return lines
 
-    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Both cells, inputs on the left, each operation on its edge."""
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """Both cells, each operation on its edge."""
         states, half = self._states(), len(architecture.choices) // 2
-        places = [(0.0, -0.8), (0.0, 0.8)]
-        places += [(1.6 * (node + 1), (-1) ** node * 0.8) for node in range(self.nodes)]
-        nodes = [Node(name, *place) for name, place in zip(states, places, strict=True)]
-        nodes.append(Node("output", 1.6 * (self.nodes + 1), 0.0))
+        nodes = (*states, "output")
         found = {}
-        for cell, choices in zip(
-            CELLS, (architecture.choices[:half], architecture.choices[half:]), strict=True
+        for cell, choices in (
+            ("normal cell", architecture.choices[:half]),
+            ("reduction cell", architecture.choices[half:]),
         ):
             edges = [
-                (state, node + INPUTS, OPERATION_NAMES[choice])
+                (state, node + INPUTS, words(OPERATION_NAMES[choice]))
                 for (node, state), choice in zip(edges_of(self.nodes), choices, strict=True)
                 if choice != NONE
             ]
-            edges += [(node + INPUTS, len(nodes) - 1, "") for node in range(self.nodes)]
-            found[f"{cell} cell"] = Graph(nodes, edges)
+            edges += [(node + INPUTS, len(states), "") for node in range(self.nodes)]
+            found[cell] = Graph(nodes, edges)
         return found
 
     def write(self, architecture: Architecture) -> str:

@@ -266,14 +266,16 @@ class DsoBlock(SearchSpace):
             return None
         return self.channels(architecture, problem, "final")
 
-    def graphs(self, architecture: Architecture) -> dict[str, Graph]:
-        """Return graphs with levels from bottom to top, between the block's input and output."""
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The blocks with decisions of their own, from input to output; nothing that is dead."""
         found, start = {}, 0
         for section, count in self.sections.items():
             opened = [choice == 1 for choice in architecture.choices[start : start + count]]
             start += count
             if not section.startswith("reduction"):
-                found[section] = graph_of(wire(opened, self.edges), self.edges)
+                found[section] = graph_of(wire(opened, self.edges))
         return found
 
     def block_costs(self, architecture: Architecture, problem: Problem) -> dict[str, Cost]:

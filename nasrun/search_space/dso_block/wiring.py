@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from nasrun.search_space import graph
+from nasrun.search_space.graph import Graph, words
 
 OPERATION_NAMES = ("sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3", "avg_pool_3x3")
 """The operations of a level, in the order of the released code."""
@@ -140,24 +140,14 @@ def open_edges(wiring: Wiring, edges: Edges) -> list[int]:
     return opened
 
 
-SHORT_NAMES = {
-    "sep_conv_3x3": "sep 3×3",
-    "sep_conv_5x5": "sep 5×5",
-    "max_pool_3x3": "max 3×3",
-    "avg_pool_3x3": "avg 3×3",
-}
-
-
-def graph_of(wiring: Wiring, edges: Edges) -> graph.Graph:
-    """Return the block as a graph: input below, a row per level, output above; nothing dead."""
-    middle = (len(OPERATION_NAMES) - 1) / 2
-    nodes = [graph.Node("input", middle, 0)]
-    places = {INPUT: 0}
+def graph_of(wiring: Wiring) -> Graph:
+    """Return the block as a graph, its shortcut included; names begin with the level."""
+    nodes, places = ["input"], {INPUT: 0}
     for node in wiring.nodes:
         places[node.index] = len(nodes)
         level, kind = divmod(node.index, len(OPERATION_NAMES))
-        nodes.append(graph.Node(SHORT_NAMES[OPERATION_NAMES[kind]], kind, level + 1))
-    nodes.append(graph.Node("output", middle, edges.levels + 1))
-    lines = [(places[s], places[node.index], "") for node in wiring.nodes for s in node.inputs]
-    lines += [(places[node.index], len(nodes) - 1, "") for node in wiring.nodes if node.output]
-    return graph.Graph(nodes, lines or [(0, len(nodes) - 1, "shortcut")])
+        nodes.append(f"L{level + 1} {words(OPERATION_NAMES[kind])}")
+    edges = [(places[s], places[node.index], "") for node in wiring.nodes for s in node.inputs]
+    edges += [(places[node.index], len(nodes), "") for node in wiring.nodes if node.output]
+    edges.append((0, len(nodes), "shortcut"))
+    return Graph((*nodes, "output"), edges)

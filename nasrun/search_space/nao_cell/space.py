@@ -13,6 +13,7 @@ from nasrun.errors import UserError
 from nasrun.limits import Width
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer, count_layers, sum_costs
 from nasrun.search_space.nao_cell.cell import Node, nodes_of, unused_states
 from nasrun.search_space.nao_cell.network import NaoNetwork
@@ -219,3 +220,21 @@ class NaoCell(SearchSpace):
             states = ", ".join(inputs[state] for state in unused_states(nodes))
             lines.append(f"  output = concat({states})")
         return lines
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """Both cells, each operation on its edge; the output is made of all unused states."""
+        states = ("cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes)))
+        found = {}
+        for name, nodes in zip(
+            ("normal cell", "reduction cell"), self.cells(architecture), strict=True
+        ):
+            edges = [
+                (branch.input, index + 2, words(self.operations[branch.op]))
+                for index, node in enumerate(nodes)
+                for branch in node
+            ]
+            edges += [(state, len(states), "") for state in unused_states(nodes)]
+            found[name] = Graph((*states, "output"), edges)
+        return found

@@ -12,6 +12,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_201.cell import (
     CONV_3X3,
@@ -131,6 +132,20 @@ class NasBench201(AdditiveSpace):
             name = f"node {node}" if node < NODE_COUNT - 1 else "output"
             lines.append(f"  {name} = {' + '.join(terms) or 'zeros'}")
         return lines
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The cell, each operation on its edge; a node that reads nothing is zeros."""
+        edges = [
+            (source, target, words(OPERATION_NAMES[choice]))
+            for (target, source), choice in zip(EDGES, architecture.choices, strict=True)
+            if choice != NONE
+        ]
+        read = {target for _, target, _ in edges}
+        names = (*(f"node {node}" for node in range(1, NODE_COUNT - 1)), "output")
+        nodes = [name if at in read else f"{name}\nzeros" for at, name in enumerate(names, 1)]
+        return {"cell": Graph(("input", *nodes), edges)}
 
     def write(self, architecture: Architecture) -> str:
         return "".join(map(str, architecture.choices))

@@ -13,6 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import (
+    Graph,
+    classes_node,
+    image_node,
+    staged,
+    with_shape,
+    words,
+)
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_macro.layers import STAGE_WIDTHS, MacroPlan, plan_network
 from nasrun.search_space.nas_bench_macro.network import (
@@ -89,6 +97,23 @@ class NasBenchMacro(AdditiveSpace):
         ``nas_bench_macro/mbconv_3x3_e3 32-64 32 s2``.
         """
         return list_layers(self._plan(problem, scale), problem, architecture.choices)
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The stages of the chain, with the shape of each output."""
+        plan = self._plan(problem, scale)
+        labels = [
+            with_shape(words(OPTION_NAMES[choice]), layer.outputs, layer.size_out, layer.stride)
+            for layer, choice in zip(plan.layers, architecture.choices, strict=True)
+        ]
+        stem = with_shape("stem conv 3×3", plan.stem, problem.size)
+        head = with_shape("conv 1×1", plan.features, plan.size)
+        first, *rest = [count for count, _ in STAGE_WIDTHS]
+        rest[-1] += 2
+        return staged(
+            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
+        )
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Put identities that do nothing last in their stage."""

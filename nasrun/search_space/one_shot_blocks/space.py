@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import BINARY, GateKind
+from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.one_shot_blocks.layers import list_layers
 from nasrun.search_space.one_shot_blocks.network import BlockNetwork, BlockSupernet
@@ -164,6 +165,23 @@ class OneShotBlocks(SearchSpace):
             state = f"= {operations} of {inputs}" if block.on else "is off"
             lines.append(f"block {index} {state}")
         return lines
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The cell: its inputs, the blocks that are on with their operations, and the output."""
+        states, wiring = state_names(self.blocks), self._wiring(architecture)
+        shown = sorted({*range(len(PREVIOUS_CELLS)), *wiring.states})
+        place = {state: at for at, state in enumerate(shown)}
+        nodes, edges = [states[state] for state in shown], []
+        for index, block in enumerate(wiring.blocks):
+            if block.on:
+                at = place[index + len(PREVIOUS_CELLS)]
+                operations = (words(OPERATION_NAMES[operation]) for operation in block.operations)
+                nodes[at] = "\n".join((nodes[at], *operations))
+                edges += [(place[state], at, "") for state in block.inputs]
+                edges.append((at, len(shown), ""))
+        return {"cell": Graph((*nodes, "output" if wiring.on else "output\nzeros"), edges)}
 
     def write(self, architecture: Architecture) -> str:
         """Write zeros and ones, with hyphens between inputs and operations of each block."""

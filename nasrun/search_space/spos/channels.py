@@ -51,6 +51,9 @@ class _ChannelSpace(SposSpace):
         """Channels inside a block with that option."""
         return max(1, round(self.ratios[ratio] * block.mid))
 
+    def _inside(self, choice: Choice) -> str:
+        return f"\n{choice.mid} channels inside"
+
     def _ratio_of(self, block: int) -> Decision:
         return Decision(f"block{block:02}/ratio", tuple(map(str, self.ratios)))
 

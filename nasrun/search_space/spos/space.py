@@ -14,10 +14,25 @@ from nasrun.limits import Amount
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import (
+    Graph,
+    classes_node,
+    image_node,
+    staged,
+    with_shape,
+    words,
+)
 from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.spos.layers import OPERATION_NAMES, Choice
 from nasrun.search_space.spos.network import BlocksSupernet, SposNetwork, list_layers
-from nasrun.search_space.spos.plan import BLOCK_COUNT, BlockPlan, SposPlan, StemKind, plan_network
+from nasrun.search_space.spos.plan import (
+    BLOCK_COUNT,
+    STAGE_WIDTHS,
+    BlockPlan,
+    SposPlan,
+    StemKind,
+    plan_network,
+)
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 MAX_WIDTH = 16
@@ -171,6 +186,28 @@ class SposSpace(AdditiveSpace):
     def _layers(self, architecture: Architecture, problem: Problem, width: float) -> list[Layer]:
         plan = plan_network(problem, self.stem, width)
         return list_layers(plan, self._choices(architecture, plan))
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The stages of the chain, with the shape of each output."""
+        plan = plan_network(problem, self.stem, self.width(architecture, problem, scale))
+        labels = [
+            with_shape(words(OPERATION_NAMES[choice.op]), b.outputs, b.size_out, b.stride)
+            + self._inside(choice)
+            for choice, b in zip(self._choices(architecture, plan), plan.blocks, strict=True)
+        ]
+        stem = with_shape("stem conv 3×3", plan.stem, plan.stem_size, plan.stem_stride)
+        head = with_shape("conv 1×1", plan.features, plan.size)
+        first, *rest = [count for count, _ in STAGE_WIDTHS]
+        rest[-1] += 2
+        return staged(
+            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
+        )
+
+    def _inside(self, choice: Choice) -> str:
+        """Return the line of a label that tells the channels inside a block, if they are chosen."""
+        return ""
 
     def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
         if scale == "final" and self.limits:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.graph import Graph
 from nasrun.search_space.layer import Layer
+from nasrun.search_space.spos_quantized.graphs import graphs_of
 from nasrun.search_space.spos_quantized.layers import (
     BLOCKS_OF_DEPTH,
     Bits,
@@ -120,3 +122,10 @@ class SposQuantized(AdditiveSpace):
         """
         plan, bits = self._plan(problem, scale), self.bits_of(architecture)
         return list_layers(plan, problem, bits, kind=self.stem, alpha=self.alpha)
+
+    def graphs(
+        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
+    ) -> dict[str, Graph]:
+        """The blocks of each stage, with the bits of each convolution and shortcut."""
+        counts = BLOCKS_OF_DEPTH[self.depth]
+        return graphs_of(self._plan(problem, scale), problem, self.bits_of(architecture), counts)

@@ -48,5 +48,5 @@ def save_front(search: Search, space: SearchSpace, run: Run) -> None:
     for pick, row in enumerate(rows):
         table.add_row(str(pick), f"{100 * row['score']:.2f}", *(f"{row[g]:,.6g}" for g in goals))
     run.say()
-    run.screen.console.print(table)
+    run.screen.show(table)
     run.say(f"each can be retrained: {command('retrain', f'from={run.directory}')} pick=N")

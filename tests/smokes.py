@@ -24,4 +24,4 @@ def check_smoke(done: Done, directory: Path, task: str) -> None:
     else:
         assert 0 <= result["test_accuracy"] <= 1
         assert "test accuracy" in done.out
-        assert f"nasrun retrain from={directory}" in done.out
+        assert f"nasrun retrain from=./{directory.name} seed=1\n" in done.out

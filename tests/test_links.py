@@ -38,7 +38,7 @@ NAMES = {value for name, value in CONSTANTS.items() if "PICTURE" not in name} - 
     layout.EVENTS_PREFIX,
     layout.CHECKPOINTS,
 }
-IN_PLACE = {layout.METRICS, layout.TRIALS, layout.LOCK}
+IN_PLACE = {layout.METRICS, layout.TRIALS, layout.SAID, layout.LOCK}
 """Files that are not replaced as a whole; a link of such a name is refused."""
 
 BEGINNINGS = {layout.RECORD, layout.RESULT}

@@ -7,6 +7,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from nasrun.metrics import pairwise_accuracy
+from nasrun.metrics.bootstrap import Estimate
+from nasrun.metrics.share import wilson
 
 
 def test_pairwise_accuracy_by_hand() -> None:
@@ -39,3 +41,22 @@ def test_pairwise_accuracy_and_kendall(seed: int) -> None:
 def test_pairwise_accuracy_needs_pairs(a: list[int], b: list[int]) -> None:
     with pytest.raises(ValueError, match="pairs need"):
         pairwise_accuracy(a, b)
+
+
+@pytest.mark.parametrize(
+    ("cases", "count", "low", "high"),
+    [  # Newcombe 1998, Table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_of_a_share(cases: int, count: int, low: float, high: float) -> None:
+    found = wilson(cases / count, count)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (cases / count, low, high), abs=5e-5
+    )
+    other = wilson(1 - cases / count, count)
+    assert (other.low, other.high) == pytest.approx((1 - found.high, 1 - found.low))
+    assert wilson(0.5, 0) == Estimate(0.5, 0.0, 1.0)

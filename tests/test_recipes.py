@@ -21,7 +21,7 @@ from nasrun.streams import Streams
 from nasrun.values import Problem
 
 CONF = Path(__file__).parent.parent / "conf"
-GROUPS = ("dataset", "search_space", "sampler", "search_algo", "evaluator", "trainer")
+GROUPS = ("dataset", "search_space", "sampler", "search_algo", "evaluator", "trainer", "logger")
 OPTION_OVERRIDES = [
     f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))
 ]

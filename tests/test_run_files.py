@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nasrun.errors import UserError
+from nasrun.report.image_sheet import image_sheet
 from nasrun.run.files import open_for_writing, read_bytes, read_object, write_atomic, write_json
 from nasrun.run.layout import EVENTS_PREFIX
+from nasrun.run.loggers import LoggedRun, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
 
 STRANGE: dict[str, Callable[[Path], object]] = {
@@ -126,6 +130,61 @@ def test_a_continued_log_has_every_line_and_point_once(tmp_path: Path) -> None:
     assert sorted(points(tmp_path)) == [(step, step / 2) for step in range(40)]
 
 
+def test_rounds_are_one_curve_also_in_a_run_that_goes_on(tmp_path: Path) -> None:
+    """Of any lengths: the steps of a round begin where those of the round before ended."""
+    rounds = {"score/round0": 5, "score/round1": 3, "score/round2": 4}
+
+    def write_all(directory: Path, kill_after: int | None) -> None:
+        directory.mkdir()
+        logs, lengths, written = Logs(directory, {}), {}, 0
+        for stage, steps in rounds.items():
+            for step in range(1, steps + 1):
+                logs.metrics(stage, step, {"best": float(step)})
+                written += 1
+                if written == kill_after:
+                    lengths = logs.lengths()
+                    logs.metrics(stage, step + 1, {"best": 99.0})  # lost
+                    logs = Logs(directory, lengths)
+        logs.metrics("health", 7, {"trained/op": 0.5})
+        logs.metrics("standalone/0123abcd", 2, {"loss": 1.0})
+        logs.metrics("standalone/9999abcd", 2, {"loss": 2.0})
+        logs.close()
+
+    expected = [
+        (at, float(at - begin))
+        for begin, end in ((0, 5), (5, 8), (8, 12))
+        for at in range(begin + 1, end + 1)
+    ]
+    for kill_after in (None, *range(1, 12)):
+        directory = tmp_path / str(kill_after)
+        write_all(directory, kill_after)
+        shown = EventAccumulator(str(directory)).Reload()
+        names = ["score/best", "standalone/loss", "supernet_health/trained/op"]
+        assert sorted(shown.Tags()["scalars"]) == names
+        found = sorted((point.step, point.value) for point in shown.Scalars("score/best"))
+        assert found == expected, kill_after
+        assert [point.step for point in shown.Scalars("standalone/loss")] == [2, 4]
+
+
+def test_what_tensorboard_shows_beside_curves(tmp_path: Path) -> None:
+    logger = TensorBoard().open(LoggedRun(tmp_path, "search", {}))
+    logs = Logs(tmp_path, {}, logger)
+    logs.describe({"a": {"b": [1, "x"]}, "c": None}, ["+seed=3", "sampler=uniform", "~x"])
+    logs.image("batch", image_sheet(torch.arange(2 * 1 * 3 * 4.0).reshape(2, 1, 3, 4)))
+    logs.close()
+    shown = EventAccumulator(str(tmp_path), size_guidance={}).Reload()
+    assert shown.Tags()["images"] == ["batch"]
+    (image,) = shown.Images("batch")
+    assert (image.width, image.height) == (2 * (4 * 22 + 1), 3 * 22 + 1)
+    (text,) = shown.Tensors("configuration")
+    assert text.tensor_proto.string_val[0].decode() == "    a.b: [1, 'x']\n    c: None"
+    content = shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    info = HParamsPluginData.FromString(content).session_start_info
+    assert info.group_name == "search"
+    assert info.hparams["seed"].number_value == 3
+    assert info.hparams["sampler"].string_value == "uniform" and "x" not in info.hparams
+
+
 def test_points_are_on_the_disk_when_the_lengths_are_told(tmp_path: Path) -> None:
     """In a process that ends by a kill, with no chance to flush anything."""
     process = os.fork()
@@ -162,7 +221,7 @@ def test_an_event_file_cut_within_a_point_is_continued(tmp_path: Path) -> None:
 def test_a_disk_without_space_is_told_of_at_once(tmp_path: Path, capfd: Any) -> None:
     logs = Logs(tmp_path, {})
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123
-        os.dup2(full.fileno(), logs._events._file.fileno())
+        os.dup2(full.fileno(), logs._logger.events._file.fileno())
     with pytest.raises(OSError, match="No space left"):
         write(logs, range(1))
     logs.close()

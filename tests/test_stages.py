@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -15,6 +16,9 @@ from processes import Processes, outcome, tensors
 from safetensors.torch import load_file
 
 from nasrun.cli.main import main
+from nasrun.config.build import build, build_setup
+from nasrun.streams import Streams
+from nasrun.task.base import find_task
 from nasrun.values import Problem
 
 WORDS = [
@@ -159,3 +163,76 @@ def test_a_retraining_ends_with_statistics_of_its_own(
     for place in places[:2]:
         assert processes.run(place, *more).status == 0
     assert (off / "metrics.jsonl").read_bytes() == (on / "metrics.jsonl").read_bytes()
+
+
+# The plan of stages, made before anything runs.
+
+
+def said_of(directory: Path) -> list[tuple[str, int]]:
+    """The stages that a run says it has had, with their totals."""
+    line = re.compile(r"^  (\S+|batch norm)  \d+/(\d+)  [\d.]+ s", re.MULTILINE)
+    said = (directory / "log.txt").read_text()
+    return [(name, int(total)) for name, total in line.findall(said)]
+
+
+def planned_of(directory: Path) -> list[tuple[str, int]]:
+    """The stages that its task plans by its settings alone."""
+    config = json.loads((directory / "run.json").read_text())["config"]
+    setup = build_setup(config)
+    splits = setup.dataset.load(Streams(setup.split_seed).sub("dataset"), torch.device("cpu"))
+    kind = find_task(config["task"])
+    task = build(config[kind.settings], kind.settings, (kind,)) if kind.settings else kind()
+    return [(stage.name, stage.steps) for stage in task.stages(setup, splits) if stage.steps]
+
+
+def test_the_plan_of_a_search_is_what_then_ran(undisturbed: Path) -> None:
+    assert said_of(undisturbed) == planned_of(undisturbed)
+    assert len(planned_of(undisturbed)) >= 6
+
+
+SMALL = ("dataset=synthetic", "effort=smoke", "threads=1")
+PLANNED = {
+    "evolution": ("search", *WORDS, "retrain.batch_norm_epochs=2"),
+    "random": (
+        "search",
+        *WORDS[:2],
+        *SMALL,
+        "search_algo=random",
+        "retrain.images=train+validation",
+    ),
+    "regularized": ("search", *WORDS[:2], *SMALL, "search_algo=regularized_evolution"),
+    "nsga2": ("search", *WORDS[:2], *SMALL, "search_algo=nsga2"),
+    "darts": ("search", "search_space=darts_cell", "search_algo=darts", *SMALL),
+    "dso": ("search", "search_space=dso_block", "search_algo=dso", *SMALL),
+    "enas": ("search", "search_space=nas_bench_201", "search_algo=enas", *SMALL),
+    "nao_v2": ("search", "experiment=nao_v2_cifar10", *SMALL[1:]),
+    "standalone": ("search", *WORDS, "evaluator=standalone"),
+    "supernet": ("supernet", *WORDS),
+    "rank": (
+        "rank",
+        *WORDS,
+        "rank.architectures.count=4",
+        "rank.resamples=0",
+        "rank.k=2",
+        "rank.truth_store=store",
+        "evaluator@rank.also=kl",
+        "rank.also.images=16",
+    ),
+    "compare": (
+        "compare",
+        *WORDS[:1],
+        *SMALL,
+        "evaluator=size",
+        "compare.seeds=2",
+        "compare.evaluations=9",
+        "compare.resamples=0",
+    ),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", PLANNED)
+def test_the_plan_is_what_then_runs(name: str) -> None:
+    task, *words = PLANNED[name]
+    directory = run(task, "run", *words)
+    assert said_of(directory) == planned_of(directory)

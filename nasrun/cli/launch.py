@@ -65,6 +65,7 @@ def launched(
         checkpoint=setup.checkpoint,
         earlier=earlier,
         changed=changed,
+        logger=setup.logger,
     )
 
     def go() -> dict[str, Any]:

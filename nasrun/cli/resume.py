@@ -105,6 +105,9 @@ def continued(
     if not trusted:
         for line in keep_near(settings, directory, changes, task.stores):
             Screen().say(line, "yellow")
+        if loses_logger(settings):
+            words = "so it is logged for TensorBoard alone"
+            Screen().say(f"this run was not begun here by you, {words}", "yellow")
     dataset = settings.get("dataset")
     fetch = trusted or "dataset.download" in changes
     if isinstance(dataset, dict) and dataset.get("download") and not fetch:
@@ -113,6 +116,16 @@ def continued(
         Screen().say(f"nothing is downloaded for a run that was not begun here: {words}", "yellow")
     with launched(settings, directory, overrides, earlier=run.earlier, changed=changed) as go:
         yield go
+
+
+def loses_logger(settings: dict[str, Any]) -> bool:
+    """Keep a stranger's run from telling other programs; returns whether it would have."""
+    logger = settings.get("logger")
+    target = logger.get("_target_") if isinstance(logger, dict) else None
+    if target in (None, "nasrun.run.loggers.TensorBoard", "nasrun.run.loggers.NoLogger"):
+        return False
+    del settings["logger"]
+    return True
 
 
 def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str]) -> frozenset[str]:

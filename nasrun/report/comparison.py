@@ -298,7 +298,7 @@ def say_comparison(run: Run, comparison: Comparison) -> None:
             "" if standing.p is None else f"{standing.p:.2g}",
         )
     run.say()
-    run.screen.console.print(table)
+    run.screen.show(table)
     if len(comparison.standings) > 1:
         run.say(
             f"wins: seeds that end below {comparison.control}, ties half; p: permutation test of "

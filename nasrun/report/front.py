@@ -43,7 +43,7 @@ def save_front(search: Search, space: SearchSpace, run: Run) -> None:
         costs = (f"{in_unit(goal, row[goal]):,.4g}" for goal in goals)
         table.add_row(str(pick), f"{100 * row['score']:.2f}", *costs)
     run.say()
-    run.screen.console.print(table)
+    run.screen.show(table)
     run.say(f"each can be retrained: {command('retrain', f'from={run.directory}')} pick=N")
 
 

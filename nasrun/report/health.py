@@ -1,4 +1,4 @@
-"""The health report on the screen: two tables."""
+"""The health report on the screen: a few lines; its file holds all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from rich import box
-from rich.table import Table
-
+from nasrun.run.commands import shown
 from nasrun.run.run import Run
-
-MAX_ROWS = 20
-"""Upper bound of the rows of a table on the screen; the file has all rows."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +30,27 @@ class HealthSummary:
 
 
 def say_health(run: Run, health: HealthSummary) -> None:
-    """Show how often options were trained, and the scores by batch norm protocol."""
+    """Say in a few lines how often options were trained, and the scores by protocol."""
     if not health.passes:
         return
-    options = Table("option", "trained %", "least", "most", "gradient %", box=box.SIMPLE_HEAD)
-    for name, row in list(health.options.items())[:MAX_ROWS]:
-        trained = [100 * share for share in row["trained"]]
-        numbers = [f"{value:.2f}" for value in (fmean(trained), min(trained), max(trained))]
-        gradient = f"{100 * sum(row['gradient']):.2f}" if row["gradient"] else ""
-        options.add_row(name, *numbers, gradient)
+    trained = {name: fmean(row["trained"]) for name, row in health.options.items()}
     run.say()
     run.say(
-        f"how often options were trained, of {health.passes:,} passes: mean over the "
-        "decisions, least and most; their share of the gradient"
+        f"how often options were trained, of {health.passes:,} passes, in {shown(health.file)}:"
     )
-    run.screen.console.print(options)
-    measured = {key: found for key, found in health.scores.items() if found}
-    if measured:
-        protocols = list(next(iter(measured.values())))
-        scores = Table("round/epoch", *(f"{name} %" for name in protocols), box=box.SIMPLE_HEAD)
-        for key, found in list(measured.items())[-MAX_ROWS:]:
-            scores.add_row(key, *(f"{100 * fmean(found[name]):.2f}" for name in protocols))
+    if trained:
+        least, most = (choose(trained, key=trained.__getitem__) for choose in (min, max))
         run.say(
-            f"mean score of the same {health.architectures} random architectures, by batch norm "
-            "statistics"
+            f"  least {least} {100 * trained[least]:.1f} %, most {most} {100 * trained[most]:.1f} %"
         )
-        run.screen.console.print(scores)
-    run.say(f"of every decision    {health.file}")
+    measured = {key: found for key, found in health.scores.items() if found}
+    if not measured:
+        return
+    run.say(
+        f"mean score of the same {health.architectures} random architectures, by batch norm "
+        "statistics:"
+    )
+    ends = [*measured.items()][:: max(len(measured) - 1, 1)]  # the first and the last
+    for key, found in ends:
+        scores = ", ".join(f"{name} {100 * fmean(each):.1f} %" for name, each in found.items())
+        run.say(f"  round/epoch {key}: {scores}")

@@ -232,7 +232,7 @@ def say_ranking(
             interval = f"{found.low:.3f} to {found.high:.3f}"
             table.add_row(f"  {words.get(name, name.capitalize())}", f"{found.value:.3f}", interval)
     run.say()
-    run.screen.console.print(table)
+    run.screen.show(table)
     if len(reports) > 1:
         curve = Table("epoch", "Kendall τ-b", "pairwise accuracy", box=box.SIMPLE_HEAD)
         for epoch, report in reports.items():
@@ -242,7 +242,7 @@ def say_ranking(
                 f"{tau.value:.3f} ({tau.low:.3f} to {tau.high:.3f})",
                 f"{100 * pairs.value:.1f} %",
             )
-        run.screen.console.print(curve)
+        run.screen.show(curve)
 
 
 def say_end(run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estimate]) -> None:

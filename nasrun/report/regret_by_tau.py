@@ -85,7 +85,7 @@ class RegretByTau:
                 cells.append(f"{in_points(standing.curve[-1]).value:.3f}{star}")
             table.add_row(f"{tau:g}", *cells)
         run.say()
-        run.screen.console.print(table)
+        run.screen.show(table)
         run.say(
             f"*: differs from {last.control}, p < 0.05 (permutation test of the mean difference, "
             "paired by seed, Holm's correction at each τ)"

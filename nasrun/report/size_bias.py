@@ -82,7 +82,7 @@ class SizeBiasReport:
                 for name in self.biases
             )
             table.add_row("steps by third, %", *shares)
-        run.screen.console.print(table)
+        run.screen.show(table)
 
     def plot(
         self,

@@ -14,7 +14,7 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What is shown last: a title, rows of a label and a text, commands by importance."""
+    """The end of a run: a title, rows of a label and a text, commands by importance."""
 
     title: str
     rows: tuple[tuple[str, str], ...]
@@ -30,7 +30,7 @@ class RunEnd:
         A text that does not fit, e.g. a long path, stands below the box, where it can be copied;
         so do the commands, for no edge may be copied with them.
         """
-        edges = "++++-|" if ascii_only else "╭╮╰╯─│"
+        edges = list("++++-|" if ascii_only else "╭╮╰╯─│")
         top_left, top_right, bottom_left, bottom_right, line, side = edges
         labels = max((len(label) for label, _ in self.rows), default=0)
         inside = width - 4

@@ -24,11 +24,17 @@ METRICS = "metrics.jsonl"
 TRIALS = "trials.jsonl"
 """One line for each scored architecture: search, rank, compare."""
 
+SAID = "log.txt"
+"""All lines that were said on the screen; a run that goes on adds to it. All tasks."""
+
 EVENTS_PREFIX = "events.out.tfevents."
 """Start of the names of TensorBoard's files, which hold the same metrics. All tasks.
 
 TensorBoard recognises its files by it, and shows those of a directory as one run.
 """
+
+LOGGER_RUN = "logger.json"
+"""Name of the run in MLflow or Weights & Biases, where one of these is used. All tasks."""
 
 CHECKPOINTS = "checkpoints"
 """Folder of checkpoints: NUMBER.json, and NUMBER-NAME.safetensors. All tasks."""
@@ -43,7 +49,14 @@ SUPERNET = "supernet.safetensors"
 """Weights of the supernet after the last training: supernet, search, rank."""
 
 NETWORK = "network.safetensors"
-"""Weights of the retrained winner: search, retrain; a copy: test, export, benchmark."""
+"""Weights of the retrained winner that are used, i.e. tested and handed on: search, retrain; a copy: test,
+export, benchmark."""
+
+NETWORK_BEST = "network_best.safetensors"
+"""Weights of the best epoch on validation images, if the last ones are used: search, retrain."""
+
+NETWORK_LAST = "network_last.safetensors"
+"""Weights of the last epoch, if the best ones are used: search, retrain."""
 
 FRONT = "front.json"
 """Architectures that no other beats in score and in costs: search, with several goals."""

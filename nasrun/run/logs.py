@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
-
+from nasrun.run.curves import Curves, lines_seen
+from nasrun.run.events import events_in
 from nasrun.run.files import open_for_writing
-from nasrun.run.layout import EVENTS_PREFIX, METRICS, TRIALS
+from nasrun.run.layout import METRICS, TRIALS
+from nasrun.run.loggers import LoggedRun, Logger, TensorBoard, as_text
 from nasrun.values import Trial
 
 MAX_LINE_BYTES = 2**20
@@ -30,24 +26,37 @@ class Logs:
     A run that was killed may have written lines after its last checkpoint; they are written again.
     """
 
-    def __init__(self, directory: Path, lengths: Mapping[str, int]) -> None:
+    def __init__(
+        self, directory: Path, lengths: Mapping[str, int], logger: Logger | None = None
+    ) -> None:
+        """Open the logs; logger: is told all that is measured; None: TensorBoard."""
         self.directory = directory
         self._files: dict[str, BinaryIO] = {}
         for name in (METRICS, TRIALS):
             self._files[name] = open_for_writing(directory / name, keep=lengths.get(name, 0))
-        for path in _events_in(directory):
-            if keep := min(lengths.get(path.name, 0), path.lstat().st_size):
-                open_for_writing(path, keep=keep).close()
-            else:
-                path.unlink()
-        self._events = Events(directory)
+        self._curves = Curves(lines_seen(self._files[METRICS]))
+        self._logger = logger or TensorBoard().open(LoggedRun(directory, "run", lengths))
+
+    def describe(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+        """Tell the logger what the run is, by its settings."""
+        words = (override.lstrip("+~").partition("=") for override in overrides)
+        given = {key: value for key, equals, value in words if equals}
+        self._logger.describe(as_text(config), given)
+
+    def image(self, name: str, png: bytes) -> None:
+        """Show a picture in the logger."""
+        self._logger.image(name, png)
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """Tell the logger the numbers that the run ends with."""
+        numbers = {key: float(n) for key, n in result.items() if type(n) in (int, float)}
+        self._logger.result(numbers)
 
     def metrics(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """Write a line of metrics.jsonl and a point of each TensorBoard curve."""
         self._line(METRICS, {"stage": name, "step": step, **metrics})
-        for key, value in metrics.items():
-            self._events.add(f"{name}/{key}", value, step)
-        self._events.flush()
+        curve, place = self._curves.place(name, step)
+        self._logger.metrics(curve, metrics, place)
 
     def trials(self, trials: Iterable[Trial], **context: Any) -> None:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
@@ -61,56 +70,20 @@ class Logs:
 
     def lengths(self) -> dict[str, int]:
         """Write all lines to the disk; returns the bytes of each file."""
-        self._events.sync()
+        self._logger.sync()
         for file in self._files.values():
             os.fsync(file.fileno())
         found = {name: file.tell() for name, file in self._files.items()}
-        return found | {path.name: path.stat().st_size for path in _events_in(self.directory)}
+        return found | {path.name: path.stat().st_size for path in events_in(self.directory)}
 
-    def close(self) -> None:
-        """Close all files; ignores errors."""
+    def close(self, *, done: bool = False) -> None:
+        """Close all files; ignores errors. done: whether the run has come to its end."""
         # Every line has been flushed, so errors of the disk have been reported before.
-        for close in (self._events.close, *(file.close for file in self._files.values())):
+        with suppress(OSError):
+            self._logger.close(done=done)
+        for file in self._files.values():
             with suppress(OSError):
-                close()
-
-
-class Events:
-    """A new file of TensorBoard's points in ``directory``.
-
-    TensorBoard's own writer has a thread, which can only print errors of the disk. Here errors
-    reach the run, and a flush hands the points to the system.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        name = f"{EVENTS_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        paths = (directory / f"{name}.{number}" for number in count())
-        self._file = open_for_writing(next(path for path in paths if not os.path.lexists(path)))
-        self._records = RecordWriter(self._file)
-        self._write(file_version="brain.Event:2")
-
-    def add(self, curve: str, value: float, step: int) -> None:
-        point = Summary.Value(tag=curve, simple_value=value)
-        self._write(step=step, summary=Summary(value=[point]))
-
-    def _write(self, **content: object) -> None:
-        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
-
-    def flush(self) -> None:
-        """Hand the points to the system, so that other programs can read them."""
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Write all points to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _events_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name.startswith(EVENTS_PREFIX))
+                file.close()
 
 
 def missing(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:

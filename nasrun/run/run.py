@@ -23,7 +23,7 @@ from nasrun.run.checkpoints import (
     TrackedState,
     state_bytes,
 )
-from nasrun.run.commands import shown
+from nasrun.run.commands import command, shown
 from nasrun.run.compute import Compute
 from nasrun.run.end_box import RunEnd, duration, first_known
 from nasrun.run.files import make_folder, read_bytes, write_bytes, write_json
@@ -35,6 +35,7 @@ from nasrun.run.layout import (
     RESULT,
     ResumedRun,
 )
+from nasrun.run.loggers import LoggedRun, LoggerSettings, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.stages import PlannedStage
@@ -80,11 +81,13 @@ class Run:
         checkpoint: CheckpointEvery,
         earlier: ResumedRun | None = None,
         changed: frozenset[str] = frozenset(),
+        logger: LoggerSettings | None = None,
     ) -> None:
         """Make a run that has not begun.
 
         task, config, overrides: for run.json. seed: of all random streams.
         earlier: the run to be continued, if any. changed: settings that differ from its own.
+        logger: what shows the run; None: TensorBoard.
         """
         self.directory = directory
         self.task = task
@@ -93,9 +96,11 @@ class Run:
         self.streams = Streams(seed)
         self.compute = compute
         self.screen = Screen()
+        self.screen.task = task
         self.end: RunEnd | None = None  # what is shown last
         self.data: dict[str, Any] | None = None  # what the dataset's folders hold, for run.json
         self.changed = changed
+        self.logger = logger or TensorBoard()
         self.every = checkpoint
         self.stop = signals.stop
         self._earlier = earlier
@@ -107,6 +112,7 @@ class Run:
         self._started = time.monotonic()
         self._due = math.inf  # when the next checkpoint by time
         self._steps = 0  # safe points since the last checkpoint
+        self._finished = False
         self._recorded = False  # whether run.json has an entry of this process
 
     @property
@@ -126,6 +132,7 @@ class Run:
         A run that is continued goes back to its last checkpoint.
         architecture: an architecture that the run is given, if any.
         """
+        self.logger.check()
         self.stop.deferred = True  # a signal must not stop the run halfway here
         lengths: dict[str, int] = {}
         if self._earlier is None:
@@ -134,7 +141,14 @@ class Run:
                 self.save_architecture(architecture)
         else:
             lengths = self._go_back()
-        self._logs = Logs(self.directory, lengths)
+        name = " ".join([self.task, *self.overrides])
+        logged = LoggedRun(self.directory, name, lengths, self.say)
+        self._logs = Logs(self.directory, lengths, self.logger.open(logged))
+        if not lengths:
+            self._logs.describe(self.config, self.overrides)
+        words = command(self.task, *self.overrides)
+        go_on = self._earlier is not None
+        self.screen.log.open(self.directory, f"resumed: {words}" if go_on else words, go_on=go_on)
         self.screen.say(f"{self.task} on {self.compute.describe()}, seed {self.streams.seed}")
         self.screen.say(f"writing to {self.directory}")
         if self._earlier is None:
@@ -198,8 +212,9 @@ class Run:
     def close(self) -> None:
         """Close the logs, however the task ended."""
         self.stop.deferred = False
+        self.screen.close()
         if self._logs is not None:
-            self._logs.close()
+            self._logs.close(done=self._finished)
 
     def say(self, line: str = "", style: str | None = None) -> None:
         """Show a line on the screen."""
@@ -329,10 +344,13 @@ class Run:
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write result.json: the run is done. Its last checkpoint stays for further training."""
         self.checkpoint()
+        self.screen.rest()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         seconds = round(self.seconds, 1)
         result = {"status": "done", "task": self.task, **result, "seconds": seconds}
         write_json(self.directory / RESULT, result)
+        self.logs.result(result)
+        self._finished = True
         self.stop.deferred = False
         return result
 

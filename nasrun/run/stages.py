@@ -1,4 +1,4 @@
-"""The stages of a run as they are planned: values by which time left and costs are estimated."""
+"""The planned stages of a run: values by which time left and costs are estimated."""
 
 from __future__ import annotations
 

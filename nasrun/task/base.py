@@ -46,7 +46,10 @@ class Task(ABC):
     """Patterns of the settings that may change when a run is continued: device and precision, logs,
     length of training. With any other change no single configuration could give the result."""
 
-    stores: ClassVar[Mapping[str, str]] = {"budget.latency.store": "latency"}
+    stores: ClassVar[Mapping[str, str]] = {
+        "budget.latency.store": "latency",
+        "logger.folder": "mlruns",
+    }
     """Settings that name folders shared by runs -> default names of these folders."""
 
     @classmethod

@@ -20,19 +20,24 @@ from nasrun.report.figures_architecture import save_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command, shown
 from nasrun.run.end_box import percent, sizes
-from nasrun.run.files import at_home, read_json_or_text
-from nasrun.run.layout import ARCHITECTURE, FRONT
+from nasrun.run.files import at_home, read_bytes, read_json_or_text
+from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import Network
 from nasrun.task.base import Task
+from nasrun.task.batch_picture import show_batch
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
 from nasrun.task.stages import retrain_stages
+from nasrun.task.validation import Validation
 from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
+
+MAX_PICTURE_BYTES = 2**26
+"""Size of a picture that is shown in TensorBoard as well."""
 
 MAX_WORDS = 6
 """Lines of an architecture in words that are shown; longer ones are in the picture."""
@@ -119,6 +124,8 @@ def retrain_architecture(
         return looked_up(setup, run, splits, architecture)
     if panels := space.graphs(architecture, splits.problem):
         save_graphs(panels, run.directory)
+        picture = run.directory / f"{ARCHITECTURE_PICTURE}.png"
+        run.logs.image("architecture", read_bytes(picture, MAX_PICTURE_BYTES))
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
     manifest = manifest_of(setup, run, splits, architecture)
@@ -126,15 +133,16 @@ def retrain_architecture(
     images = splits.train if held_out else splits.train_and_validation()
     training = trainer.bind(network, images, run.compute, run.streams.sub("retrain"))
     run.keep("retrain", training, label=architecture.digest)
-    if not training.done:
-        training.train_round(run, "retrain")
-    network = estimated(training, setup.retrain.batch_norm_epochs, run)
+    show_batch(run, "retrain", training)
+    network, epochs = trained(setup, run, splits, training, architecture.digest, manifest)
+    network = estimated(training, network, setup.retrain.batch_norm_epochs, run)
     run.save_weights("network", network, manifest.metadata())
     run.checkpoint()
 
     result: dict[str, Any] = {
         "architecture": architecture.to_json(),
         **space.cost(architecture, splits.problem, "final").to_json(),
+        **epochs,
     }
     validation = {"validation": splits.validation} if held_out else {}
     for name, split in {**validation, "test": splits.test()}.items():
@@ -158,14 +166,42 @@ def manifest_of(setup: Setup, run: Run, splits: Splits, architecture: Architectu
     )
 
 
-def estimated(training: Training[Network], epochs: float, run: Run) -> Network:
-    """Return the trained network, with batch norm statistics of ``epochs`` epochs of their own.
+def trained(
+    setup: Setup,
+    run: Run,
+    splits: Splits,
+    training: Training[Network],
+    label: str,
+    manifest: Manifest,
+) -> tuple[Network, dict[str, Any]]:
+    """Train what is left; returns the network that is used, and what the result tells of epochs.
+
+    label: names the network in checkpoints. manifest: says in files of weights what they are.
+    The weights that are not used are written beside it, and which ones are used is said.
+    """
+    if not setup.retrain.validates:
+        if not training.done:
+            training.train_round(run, "retrain")
+        return training.network, {}
+    validation = Validation(setup.retrain, splits.validation, training.network, run)
+    run.keep("validation", validation, label=label)
+    validation.train(training)
+    best = validation.best_network(training.network)
+    run.say(validation.in_words())
+    if setup.retrain.use == "best":
+        run.save_weights("network_last", training.network, manifest.metadata())
+        return best, {"epochs": validation.report()}
+    run.save_weights("network_best", best, manifest.metadata())
+    return training.network, {"epochs": validation.report()}
+
+
+def estimated(training: Training[Network], network: Network, epochs: float, run: Run) -> Network:
+    """Return the network, with batch norm statistics of ``epochs`` epochs of their own.
 
     The statistics go into a copy: the state of the training, which checkpoints hold, stays as it
     was, so that a run that stops here or trains on later ends with the same bits. The batches are
     those that the training would have seen next.
     """
-    network = training.network
     steps = round(epochs * training.steps_per_epoch)
     if not steps:
         return network
@@ -270,7 +306,9 @@ def accuracies(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
         if key in result
     ]
-    return [*rows, ("measured also" if rows else "accuracy", ", ".join(others))]
+    if others:
+        rows.append(("measured also" if rows else "accuracy", ", ".join(others)))
+    return rows
 
 
 def budget_row(setup: Setup, splits: Splits, architecture: Architecture) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from nasrun.budget.budget import Budget
 from nasrun.dataset.base import Dataset, Splits
@@ -15,6 +15,7 @@ from nasrun.evaluator.base import Evaluator, needs_no_supernet, scores_a_superne
 from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.limits import Epochs
 from nasrun.run.compute import BatchSize, OnNonfinite, Precision
+from nasrun.run.loggers import LoggerSettings
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery, Run
 from nasrun.sampler.base import Sampler, has_teacher, takes_pool
@@ -51,6 +52,11 @@ class Retrain:
     batch_norm_epochs: passes over these images after the training, in which the statistics of
     batch norm are estimated anew and no weight changes; 0: those of the training stay.
     truth: an evaluator, e.g. a table, whose score replaces the training; None: train.
+    validate_every: epochs between two looks at the validation images, if these are held out; 0:
+    only at the end. use: which weights are tested and kept as the network: those of the last epoch,
+    or of the best on the validation images. patience: epochs without a better one after which the
+    training stops; None: it never does.
+    Raises UserError if what is asked for needs looks that there are not.
     """
 
     def __init__(
@@ -60,7 +66,17 @@ class Retrain:
         trainer: Trainer,
         batch_norm_epochs: Epochs = 0,
         truth: Evaluator | None = None,
+        validate_every: NonNegativeInt = 1,
+        use: Literal["last", "best"] = "last",
+        patience: PositiveInt | None = None,
     ) -> None:
+        self.validates = images == "train" and truth is None and validate_every > 0
+        for name, wanted in (("use=best", use == "best"), ("patience", patience is not None)):
+            if wanted and not self.validates:
+                raise UserError(
+                    f"retrain.{name} goes by validation images, which must be held out and looked "
+                    "at: set retrain.images=train and retrain.validate_every=1"
+                )
         if truth is not None and truth.needs_supernet:
             raise MissingCapabilityError(
                 "retrain.truth: what stands for retraining needs no supernet",
@@ -71,6 +87,7 @@ class Retrain:
         self.trainer = trainer
         self.batch_norm_epochs = batch_norm_epochs
         self.truth = truth
+        self.validate_every, self.use, self.patience = validate_every, use, patience
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,7 @@ class Setup:
     shortlist: Shortlist
     retrain: Retrain
     health: Health | None = None
+    logger: LoggerSettings | None = None
 
     def load(self, run: Run) -> Splits:
         """Load the images, and show and record what their folders hold.

@@ -12,6 +12,7 @@ from nasrun.run.run import Run
 from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
+from nasrun.task.batch_picture import show_batch
 from nasrun.task.health import HealthReport
 from nasrun.task.rank_progress import Progress
 from nasrun.task.setup import Setup
@@ -94,6 +95,7 @@ class SupernetStage:
         if round_.fresh_supernet and training.mark == (round_.index, 0) and round_.index > 0:
             self.training = training = self._begin(round_.index)
             self.run.keep("supernet", training)
+        show_batch(self.run, "supernet", training)
         last = until or training.settings.epochs
         looks = self.health.settings.epochs(training.settings.epochs) if self.health else []
         if self.progress is not None:

@@ -112,7 +112,7 @@ class Training(Generic[NetworkT]):
         )
         self.network.train()
         with monitor.stage(name, self.steps_per_round) as stage:
-            stage.advance(self.step - len(self._measured))
+            stage.advance(self.step)
             while self.step < end:
                 batch = next(batches)
                 if learner:
@@ -123,10 +123,10 @@ class Training(Generic[NetworkT]):
                 if learner:
                     learner.learn_after(self.global_step)
                 self.step += 1
+                stage.advance()
                 last = self.step == self.steps_per_round
                 if self.step % self.settings.log_every == 0 or last:
-                    steps = len(self._measured)
-                    stage.advance(steps, **self._metrics())
+                    stage.advance(0, **self._metrics())
                 if last:
                     break  # the round is complete only after the lines below
                 monitor.safe_point()

@@ -17,16 +17,26 @@ import numpy.typing as npt
 
 from nasrun.errors import UserError
 from nasrun.metrics.bootstrap import Estimate
+from nasrun.report.run_lines import (
+    Curves,
+    Damage,
+    TrialLine,
+    read_curves,
+    read_front,
+    read_trials,
+)
 from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, read_json, read_object
 from nasrun.run.layout import (
     COMPARISON,
     FRONT,
     JOB,
+    METRICS,
     RANKING,
     RANKING_TABLE,
     RECORD,
     RESULT,
     SWEEP_REFUSALS,
+    TRIALS,
     ResumedRun,
 )
 
@@ -166,6 +176,21 @@ class RunDirectory:
     def earlier(self) -> ResumedRun:
         """The record and the result, for a continuation of the run."""
         return ResumedRun(self.record, self.result if self.has(RESULT) else None)
+
+    @cached_property
+    def trials(self) -> tuple[list[TrialLine], Damage]:
+        """The lines of trials.jsonl that can be read; empty if there are none."""
+        return read_trials(self.path / TRIALS)
+
+    @cached_property
+    def curves(self) -> tuple[Curves, Damage]:
+        """The curves of metrics.jsonl by stage and metric; empty if there are none."""
+        return read_curves(self.path / METRICS)
+
+    @cached_property
+    def front(self) -> dict[str, tuple[int, dict[str, float]]]:
+        """Places in front.json, and costs, by the digest of the architecture; may be empty."""
+        return read_front(self.path / FRONT)
 
     @property
     def ranking(self) -> Ranking | None:

@@ -78,6 +78,12 @@ REGRET_BY_TAU = "regret_by_tau.csv"
 SEARCHES = "searches.csv"
 """One row for each search: its winner, score and true accuracy: compare."""
 
+REPORT_PAGE = "report.html"
+"""All that a run or a sweep has found, as one page: every task, at its end, and every sweep."""
+
+REPORT_TEXT = "report.md"
+"""The same numbers as tables in Markdown."""
+
 SWEEP_SUMMARY = "summary.csv"
 """One row for each combination of overrides: mean and s.d. In the folder of a sweep."""
 

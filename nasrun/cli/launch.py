@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from nasrun.cli import commands
 from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
+from nasrun.config.groups import tasks
 from nasrun.run.layout import ResumedRun
 
 
@@ -64,7 +65,13 @@ def launched(
         earlier=earlier,
         changed=changed,
     )
+
+    def go() -> dict[str, Any]:
+        result = task.run(setup, run, source)
+        run.say_end([*tasks(), *commands.names()])
+        return result
+
     try:
-        yield partial(task.run, setup, run, source)
+        yield go
     finally:
         run.close()

@@ -18,6 +18,12 @@ Batch = tuple[Tensor, Tensor]
 """Normalised float32 images [B, C, H, W] and int64 labels [B], on the run's device."""
 
 
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Return the number of steps in one pass over so many images (see ``Split``)."""
+    full, rest = divmod(images, batch_size)
+    return max(full + (rest > 1), 1)
+
+
 class Split(ABC):
     """Images of a dataset, in a fixed order."""
 
@@ -30,8 +36,7 @@ class Split(ABC):
 
         A last batch of a single image is left out, since batch norm needs two images.
         """
-        full, rest = divmod(len(self), batch_size)
-        return max(full + (rest > 1), 1)
+        return steps_per_epoch(len(self), batch_size)
 
     @abstractmethod
     def fingerprint(self) -> str:

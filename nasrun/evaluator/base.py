@@ -16,6 +16,9 @@ from nasrun.values import Architecture, Trial
 
 GatesOf = Callable[[Architecture], Gates]
 
+PASSES_PER_TRAINED_IMAGE = 3
+"""A backward pass takes about twice the time of a forward pass."""
+
 
 def choices_of(architecture: Architecture) -> Gates:
     """Return the single path of an architecture."""
@@ -71,6 +74,9 @@ class Evaluator(ABC):
     needs_supernet: bool
     """Whether the evaluator scores by a trained supernet."""
 
+    trains: bool = False
+    """Whether each score takes a training of its own."""
+
     network_scale: Scale = "final"
     """The scale of the stand-alone networks whose accuracy the scores are."""
 
@@ -83,6 +89,13 @@ class Evaluator(ABC):
         The seed of ``streams`` is written into the trials.
         Raises UserError if the settings do not fit the space or the images.
         """
+
+    def images_per_score(self, splits: Splits) -> int:
+        """Return the images that one score passes forward, a trained one counting three times.
+
+        It tells what a score costs beside a step of training; 0: next to nothing, or unknown.
+        """
+        return 0
 
     def axis(self, role: str) -> ScoreAxis:
         """Return the axis of plots of the scores; role: the setting, e.g. ``rank.also``."""

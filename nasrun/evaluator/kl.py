@@ -47,6 +47,10 @@ class KlEvaluator(Evaluator):
     def __init__(self, *, images: Images, batch_size: Annotated[Count, Field(ge=2)]) -> None:
         self.images, self.batch_size = images, batch_size
 
+    def images_per_score(self, splits: Splits) -> int:
+        """Return the images that are scored."""
+        return min(self.images, len(splits.train))
+
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> Scorer:

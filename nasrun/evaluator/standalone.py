@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.accuracy import accuracy
-from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
+from nasrun.evaluator.base import (
+    PASSES_PER_TRAINED_IMAGE,
+    Evaluator,
+    GatesOf,
+    Scorer,
+    choices_of,
+)
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -23,10 +29,16 @@ class StandaloneEvaluator(Evaluator):
     """
 
     needs_supernet = False
+    trains = True
     network_scale = "search"
 
     def __init__(self, *, trainer: Trainer) -> None:
         self.trainer = trainer
+
+    def images_per_score(self, splits: Splits) -> int:
+        """Return the images of the training, each three times, and those of the measurement."""
+        trained = self.trainer.epochs * len(splits.train)
+        return PASSES_PER_TRAINED_IMAGE * trained + len(splits.validation)
 
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams

@@ -54,6 +54,12 @@ class SupernetEvaluator(Evaluator):
         self.recalibration_images = recalibration_images
         self.ties: Ties = ties
 
+    def images_per_score(self, splits: Splits) -> int:
+        """Return the images that are scored, and those that set the statistics first."""
+        scored = min(self.images or len(splits.validation), len(splits.validation))
+        first = self.recalibration_images if self.batch_norm == "recalibrated" else 0
+        return scored + min(first, len(splits.train))
+
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> SupernetScorer:

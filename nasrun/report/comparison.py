@@ -15,6 +15,7 @@ from rich.table import Table
 
 from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
 from nasrun.report.figures import plot_curves
+from nasrun.run.commands import command, shown
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, COMPARISON_PICTURE, SEARCHES
 from nasrun.run.run import Run
@@ -318,5 +319,26 @@ def say_comparison(run: Run, comparison: Comparison) -> None:
                 "search: nothing new was left to it, or its own settings want no more",
                 "yellow",
             )
+    best_name, standing = min(
+        comparison.standings.items(), key=lambda item: item[1].curve[-1].value
+    )
+    end = in_points(standing.curve[-1])
+    rows = [("least regret", f"{best_name}, {end.value:.3f} ({end.low:.3f} to {end.high:.3f})")]
+    if standing.p is not None:
+        rows.append((f"against {comparison.control}", f"p = {standing.p:.2g}, {seeds:,} seeds"))
     files = f"{COMPARISON_PICTURE}.png, {COMPARISON_CURVES}, {SEARCHES}"
-    run.say(f"everything is in     {run.directory} ({files})")
+    show_end(run, [*rows, ("tables, pictures", files)])
+
+
+def show_end(run: Run, rows: Sequence[tuple[str, str]]) -> None:
+    """Show the end of a comparison."""
+    words = [word for word in run.overrides if not word.startswith("compare.seeds=")]
+    seeds = 2 * int(run.config["compare"]["seeds"])
+    run.show_end(
+        "comparison done",
+        rows,
+        [
+            command("report", shown(run.directory)),
+            command("compare", *words, f"compare.seeds={seeds}"),
+        ],
+    )

@@ -16,7 +16,8 @@ from rich.table import Table
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport
 from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter
-from nasrun.report.size_bias import SizeBiasReport
+from nasrun.report.size_bias import SizeBiasReport, in_words
+from nasrun.run.commands import command, shown
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import (
     RANKING,
@@ -244,10 +245,23 @@ def say_ranking(
         run.screen.console.print(curve)
 
 
-def say_end(run: Run, reports: Mapping[int, RankReport]) -> None:
-    """Say the warning of the last ranking, if there is one, and where all is."""
+def say_end(run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, Estimate]) -> None:
+    """Say the warning of the last ranking, if there is one, and show the end of the run."""
     last = list(reports.values())[-1]
     if last.warning:
         run.say(last.warning, "yellow")
-    files = f"{RANKING_PICTURE}.png, {RANKING_TABLE}, {RANKING}"
-    run.say(f"everything is in     {run.directory} ({files})")
+    found = last["kendall"]
+    rows = [("Kendall τ-b", f"{in_words(found)}, {last.architectures:,} architectures")]
+    if "kendall" in ceiling:
+        rows.append(("at most", f"{in_words(ceiling['kendall'])}, one seed against another"))
+    rows.append(("tables, pictures", f"{RANKING_PICTURE}.png, {RANKING_TABLE}, {RANKING}"))
+    where = shown(run.directory)
+    run.show_end(
+        "ranking done",
+        rows,
+        [
+            command("search", f"from={where}"),
+            command("rank", f"from={where}", "seed=1"),
+            command("report", where),
+        ],
+    )

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun.report.comparison import Comparison, in_points
+from nasrun.report.comparison import Comparison, in_points, show_end
 from nasrun.report.figures import plot_curves
 from nasrun.run.files import write_csv
 from nasrun.run.layout import REGRET_BY_TAU, REGRET_BY_TAU_PICTURE
@@ -91,4 +91,4 @@ class RegretByTau:
             "paired by seed, Holm's correction at each τ)"
         )
         files = f"{REGRET_BY_TAU_PICTURE}.png, {REGRET_BY_TAU}"
-        run.say(f"everything is in     {run.directory} ({files})")
+        show_end(run, [("tables, pictures", files)])

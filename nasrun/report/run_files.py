@@ -40,7 +40,7 @@ from nasrun.run.layout import (
     ResumedRun,
 )
 
-NOT_METRICS = ("seed", "job")
+NOT_METRICS = ("seed", "job", "test_images", "validation_images")
 """Numbers of a result that are no measurements."""
 
 Points = list[tuple[float, Estimate]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ from nasrun.run.checkpoints import (
     TrackedState,
     state_bytes,
 )
+from nasrun.run.commands import shown
 from nasrun.run.compute import Compute
+from nasrun.run.end_box import RunEnd, duration, first_known
 from nasrun.run.files import make_folder, read_bytes, write_bytes, write_json
-from nasrun.run.layout import ARCHITECTURE, CHECKPOINTS, RECORD, RESULT, ResumedRun
+from nasrun.run.layout import (
+    ARCHITECTURE,
+    CHECKPOINTS,
+    RECORD,
+    REPORT_PAGE,
+    RESULT,
+    ResumedRun,
+)
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
+from nasrun.run.stages import PlannedStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
@@ -82,6 +93,7 @@ class Run:
         self.streams = Streams(seed)
         self.compute = compute
         self.screen = Screen()
+        self.end: RunEnd | None = None  # what is shown last
         self.data: dict[str, Any] | None = None  # what the dataset's folders hold, for run.json
         self.changed = changed
         self.every = checkpoint
@@ -192,6 +204,37 @@ class Run:
     def say(self, line: str = "", style: str | None = None) -> None:
         """Show a line on the screen."""
         self.screen.say(line, style)
+
+    def expect(self, stages: Sequence[PlannedStage]) -> None:
+        """Plan the stages that are to come, for the time that is left."""
+        self.screen.expect(stages)
+
+    def show_end(
+        self, title: str, rows: Sequence[tuple[str, str]], next_commands: Sequence[str]
+    ) -> None:
+        """Keep what is to be shown last: a box, and below it the commands to type next.
+
+        title: what was done; the time is added. rows: a label and a text each, five at most; the
+        place of the report, or of all files, is added. next_commands: by importance; three are
+        shown, of tasks that there are.
+        """
+        title = f"{title} in {duration(self.seconds)}"
+        self.end = RunEnd(title, tuple(rows), tuple(next_commands))
+
+    def say_end(self, known: Sequence[str] | None = None) -> None:
+        """Show the box, if the task has made one. known: the tasks that commands may name."""
+        if self.end is None:
+            return
+        page = self.directory / REPORT_PAGE
+        place = ("report", page) if page.is_file() else ("files", self.directory)
+        end = replace(
+            self.end,
+            rows=(*self.end.rows, (place[0], shown(place[1]))),
+            commands=tuple(first_known(self.end.commands, known)),
+        )
+        self.say()
+        for line in end.lines(ascii_only=self.screen.ascii_only):
+            self.say(line)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[RunStage]:

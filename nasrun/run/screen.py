@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from nasrun.run.stages import PlannedStage
 
 LINE_EVERY_SECONDS = 30
 """Seconds between two lines of a long stage, where there is no terminal."""
@@ -67,6 +69,14 @@ class Screen:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.progress: Progress | None = None
+
+    @property
+    def ascii_only(self) -> bool:
+        """Whether the screen has no lines and boxes."""
+        return self.console.options.ascii_only
+
+    def expect(self, stages: Sequence[PlannedStage]) -> None:
+        """Plan the stages that are to come."""
 
     def say(self, line: str, style: str | None = None) -> None:
         self.console.print(line, style=style, markup=False)

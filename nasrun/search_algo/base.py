@@ -12,6 +12,7 @@ import torch
 from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Split, Splits
 from nasrun.run.monitor import Monitor, NullMonitor
+from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
@@ -58,6 +59,14 @@ class SearchAlgo(ABC):
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most algorithms take any space
         """Raise UserError if the algorithm has no meaning in ``space``."""
+
+    def scored_in(self, round_: int) -> int:
+        """Return how many architectures a round asks for, as far as the settings tell."""
+        return 1
+
+    def stages_before(self, round_: int) -> list[PlannedStage]:
+        """Plan the algorithm's own work before a round, e.g. the training of a predictor."""
+        return []
 
     def training_images(self, splits: Splits) -> Split:
         """Return the images that the weights of the supernet learn from in this search."""

@@ -56,6 +56,9 @@ class Generations(SearchAlgo):
                 f"more than the population={self.population}"
             )
 
+    def scored_in(self, round_: int) -> int:
+        return self.population * self.generations
+
 
 class GenerationSearch(PoolSearch):
     """The search of ``Generations``; subclasses choose the parents."""

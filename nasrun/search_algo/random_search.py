@@ -29,6 +29,9 @@ class RandomSearch(SearchAlgo):
     evaluations: Count
     batch: Count
 
+    def scored_in(self, round_: int) -> int:
+        return self.evaluations
+
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> RandomPool:
         return RandomPool(self, candidates, streams)
 

@@ -58,6 +58,9 @@ class RegularizedEvolution(SearchAlgo):
                 f"{self.evaluations}: nothing would be bred; lower it, or raise the evaluations"
             )
 
+    def scored_in(self, round_: int) -> int:
+        return self.evaluations
+
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> AgingSearch:
         return AgingSearch(self, candidates, streams)
 

@@ -12,7 +12,9 @@ from nasrun.errors import UserError
 from nasrun.run.files import at_home
 
 if TYPE_CHECKING:
+    from nasrun.dataset.base import Splits
     from nasrun.run.run import Run
+    from nasrun.run.stages import PlannedStage
     from nasrun.task.setup import Setup
 
 
@@ -71,6 +73,10 @@ class Task(ABC):
         It must not be measured on test images.
         """
         return None
+
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan the stages of the task, in order, as far as the settings tell."""
+        return []
 
     @abstractmethod
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from nasrun.architectures.samples import MAX_LISTED_ARCHITECTURES
 from nasrun.budget.candidates import Candidates
+from nasrun.dataset.base import Splits
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, Scorer, needs_no_supernet
 from nasrun.evaluator.rank_noise import RankNoise, Tau
@@ -19,6 +20,7 @@ from nasrun.report.comparison import Comparison, SearchRecord, plot_comparison, 
 from nasrun.report.regret_by_tau import RegretByTau
 from nasrun.run.layout import LATENCIES
 from nasrun.run.run import Run
+from nasrun.run.stages import PlannedStage
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.task.base import Task
@@ -89,6 +91,15 @@ class CompareTask(Task):
                 )
             algo.check(space)
 
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan the searches of each algorithm, at each tau."""
+        suffixes = [""] if self.taus is None else [f"/tau{tau}" for tau in self.taus]
+        return [
+            PlannedStage(f"compare/{name}{suffix}", seeds, "searches")
+            for suffix in suffixes
+            for name, seeds in self.seeds.items()
+        ]
+
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Search with each algorithm from each seed, judge the results and compare them."""
         space, judge = setup.search_space, self.truth or setup.evaluator
@@ -123,6 +134,7 @@ class CompareTask(Task):
         check_complete("evaluator", scorer, candidates)
         check_complete("compare.truth", judging, candidates)
         noise = None if self.taus is None else RankNoise(known_scores(scorer))
+        run.expect(self.stages(setup, splits))
         run.begin()
         latencies.keep(run.directory / LATENCIES)
         store, searches = Scores(space), Searches(space)

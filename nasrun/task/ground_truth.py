@@ -106,3 +106,11 @@ class GroundTruth:
                 stage.advance(1, {"accuracy": trial.score})
                 yield trial
                 self.run.safe_point()
+
+
+def truth_config(config: Any) -> dict[str, Any]:
+    """Return the settings that the accuracy of a stand-alone network depends on."""
+    truth = {**config["rank"]["truth"]}
+    if isinstance(truth.get("trainer"), dict):
+        truth["trainer"] = {k: v for k, v in truth["trainer"].items() if k != "log_every"}
+    return {"search_space": config["search_space"], "truth": truth}

@@ -32,16 +32,19 @@ from nasrun.report.ranking import (
 from nasrun.report.size_bias import SizeBiasReport
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
+from nasrun.run.stages import PlannedStage
 from nasrun.run.stopwatch import Stopwatch
 from nasrun.sampler.base import Sampler, takes_pool
 from nasrun.search_space.base import SearchSpace, SizeName
+from nasrun.streams import Streams
 from nasrun.task.base import Task
-from nasrun.task.ground_truth import GroundTruth, TrueScores
+from nasrun.task.ground_truth import GroundTruth, TrueScores, truth_config
 from nasrun.task.rank_also import SecondScorer
 from nasrun.task.rank_progress import Progress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.size_steps import steps_by_size
+from nasrun.task.stages import rank_stages
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 from nasrun.values import Architecture, Cost
 
@@ -116,6 +119,12 @@ class RankTask(Task):
         self.top = top
         self.k = k
 
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan the training, the scores and the networks of the ground truth."""
+        rng = Streams(setup.seed).numpy("architectures")
+        chosen = self.architectures.choose(setup.search_space, splits.problem, rng)
+        return rank_stages(setup, splits, self, len(chosen.architectures))
+
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train a supernet, or load the weights ``source``; score, compare, report."""
         space, evaluator = setup.search_space, setup.evaluator
@@ -150,6 +159,7 @@ class RankTask(Task):
             supernet.progress = self.progress(truth, architectures, space, splits, run)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
+        run.expect(rank_stages(setup, splits, self, len(architectures), loaded=source is not None))
         run.begin()
         run.say(power.note(len(architectures)))
         pool = tuple(architectures) if self.train_on == "pool" else None
@@ -292,14 +302,6 @@ def score(
             stage.advance(1)
 
 
-def truth_config(config: Any) -> dict[str, Any]:
-    """Return the settings that the accuracy of a stand-alone network depends on."""
-    truth = {**config["rank"]["truth"]}
-    if isinstance(truth.get("trainer"), dict):
-        truth["trainer"] = {k: v for k, v in truth["trainer"].items() if k != "log_every"}
-    return {"search_space": config["search_space"], "truth": truth}
-
-
 def report(
     setup: Setup,
     run: Run,
@@ -391,5 +393,5 @@ def report(
     bias.say(run)
     if second is not None:
         second.say(run)
-    say_end(run, reports)
+    say_end(run, reports, ceiling)
     return result

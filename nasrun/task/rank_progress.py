@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasrun.dataset.base import Splits
+from nasrun.evaluator.base import PASSES_PER_TRAINED_IMAGE
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.metrics.ranking import kendall
 from nasrun.run.monitor import NullMonitor
@@ -19,9 +20,6 @@ from nasrun.values import Architecture
 
 MAX_SHARE = 0.05
 """Share of the training's time that all measurements may take."""
-
-PASSES_PER_TRAINED_IMAGE = 3
-"""A backward pass takes about twice the time of a forward pass."""
 
 MIN_IMAGES = 16
 """Images that are scored at least, so that short trainings may spend more than the share."""

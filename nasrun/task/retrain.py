@@ -14,20 +14,27 @@ from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy_by_class
 from nasrun.evaluator.batch_norm import estimate_statistics
+from nasrun.metrics.share import wilson
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
-from nasrun.run.commands import command
+from nasrun.run.commands import command, shown
+from nasrun.run.end_box import percent, sizes
 from nasrun.run.files import at_home, read_json_or_text
 from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
 from nasrun.run.run import Run
+from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import Network
 from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.scoring import SameImages
 from nasrun.task.setup import Setup
+from nasrun.task.stages import retrain_stages
 from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
+
+MAX_WORDS = 6
+"""Lines of an architecture in words that are shown; longer ones are in the picture."""
 
 
 class RetrainTask(Task):
@@ -63,6 +70,10 @@ class RetrainTask(Task):
         """Name the accuracy on validation images, if any are held out."""
         return retrained_objective(settings)
 
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan the training of a network of usual size."""
+        return retrain_stages(setup, splits)
+
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
 
@@ -80,10 +91,11 @@ class RetrainTask(Task):
             raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
         splits = setup.load(run)
         setup.check_networks(splits.problem, architecture)
+        run.expect(retrain_stages(setup, splits, architecture))
         run.begin(architecture)
         run.keep("images", SameImages(splits))
         result = run.finish(retrain_architecture(setup, run, splits, architecture))
-        say_winner(setup, run, architecture, result)
+        say_winner(setup, run, splits, architecture, result)
         return result
 
 
@@ -125,7 +137,7 @@ def retrain_architecture(
     measured = {"validation": splits.validation} if held_out else {}
     for name, split in {**measured, "test": splits.test()}.items():
         plain, balanced = measure(network, split, trainer, run, splits.problem.classes)
-        result[f"{name}_accuracy"] = plain
+        result[f"{name}_accuracy"], result[f"{name}_images"] = plain, len(split)
         if splits.survey is not None and splits.survey.uneven:
             result[f"{name}_balanced_accuracy"] = balanced
     return result
@@ -193,34 +205,72 @@ def measure(
     return measured
 
 
-def say_winner(setup: Setup, run: Run, architecture: Architecture, result: dict[str, Any]) -> None:
-    """Show the result in words, and the commands to type next."""
+def say_winner(
+    setup: Setup, run: Run, splits: Splits, architecture: Architecture, result: dict[str, Any]
+) -> None:
+    """Show the winner in a few lines, and the result in the box at the end."""
+    space = setup.search_space
     run.say()
-    for line in setup.search_space.describe(architecture):
+    words = space.describe(architecture)
+    for line in words if len(words) <= MAX_WORDS else ():
         run.say(line)
-    run.say()
-    run.say(f"architecture         {setup.search_space.write(architecture)}")
-    run.say(f"parameters           {result['params'] / 1e6:.3f} M")
-    run.say(f"multiply-adds        {result['macs'] / 1e6:.2f} M")
-    share = setup.search_space.free_share(architecture)
+    run.say(f"architecture         {space.write(architecture)}")
+    share = space.free_share(architecture)
     run.say(f"parameter-free share {100 * share:.0f} %")
-    for key, words in (
-        ("score", "score in the search"),
-        ("shortlist_accuracy", "shortlist accuracy"),
-        ("validation_accuracy", "validation accuracy"),
-        ("validation_balanced_accuracy", "  balanced accuracy"),
-        ("test_accuracy", "test accuracy"),
-        ("test_balanced_accuracy", "  balanced accuracy"),
-        ("true_accuracy", "true accuracy"),
-    ):
-        if key in result:
-            style = "bold green" if key == "test_accuracy" else None
-            run.say(f"{words:20} {100 * result[key]:.2f} %", style)
     warn_of_collapse(run, share, "the architecture")
-    run.say()
-    run.say(f"everything is in     {run.directory}")
-    run.say(f"train it again       {command('retrain', f'from={run.directory}', 'seed=1')}")
-    run.say(f"look at the curves   {shlex.join(['tensorboard', '--logdir', str(logs_of(run))])}")
+    where = f"from={shown(run.directory)}"
+    run.show_end(
+        f"{run.task} done",
+        [
+            *accuracies(result),
+            ("size", sizes(result["params"], result["macs"])),
+            *budget_row(setup, splits, architecture),
+        ],
+        [
+            command("predict", where, "IMAGE"),
+            command("export", where),
+            command("retrain", where, "seed=1"),
+            command("report", shown(run.directory)),
+            shlex.join(["tensorboard", "--logdir", shown(logs_of(run))]),
+        ],
+    )
+
+
+def accuracies(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return rows of the box: the accuracy that counts with its interval, then the others."""
+    rows = []
+    if "test_accuracy" in result:
+        found = wilson(result["test_accuracy"], result["test_images"])
+        rows.append(
+            ("test accuracy", percent(found.value, found.low, found.high, result["test_images"]))
+        )
+    others = [
+        f"{words} {100 * result[key]:.2f} %"
+        for key, words in (
+            ("test_balanced_accuracy", "balanced"),
+            ("true_accuracy", "true accuracy"),
+            ("validation_accuracy", "validation"),
+            ("shortlist_accuracy", "shortlist"),
+            ("score", "score"),
+        )
+        if key in result
+    ]
+    return [*rows, ("measured also" if rows else "accuracy", ", ".join(others))]
+
+
+def budget_row(setup: Setup, splits: Splits, architecture: Architecture) -> list[tuple[str, str]]:
+    """Return the row of the box that tells the bounds and what is left of them; [] if none."""
+    words = []
+    for name, given in setup.budget.ranges.items():
+        if not given.given or name == "latency_ms":
+            continue
+        cost = setup.search_space.cost(architecture, splits.problem, "final").to_json()[name]
+        if given.max is not None:
+            left = 100 * (1 - cost / given.max) if given.max else 0.0
+            words.append(f"{name} {cost:,} of at most {given.max:,.0f}, {left:.1f} % left")
+        else:
+            words.append(f"{name} {cost:,} of at least {given.min:,.0f}")
+    return [("budget", "; ".join(words))] if words else []
 
 
 def logs_of(run: Run) -> Path:

@@ -13,12 +13,14 @@ from nasrun.report.figures_architecture import save_block_history
 from nasrun.report.front import save_front
 from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
+from nasrun.run.stages import PlannedStage
 from nasrun.search_algo.base import Round, Search
 from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.retrain import retrain_architecture, retrained_objective, say_winner
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
+from nasrun.task.stages import search_stages
 from nasrun.task.supernet_stage import SupernetStage
 from nasrun.values import Trial
 
@@ -35,6 +37,10 @@ class SearchTask(Task):
         return retrained_objective(settings) or (
             "shortlist_accuracy" if settings["shortlist"]["count"] > 1 else "score"
         )
+
+    def stages(self, setup: Setup, splits: Splits) -> list[PlannedStage]:
+        """Plan all rounds, the shortlist and the retraining."""
+        return search_stages(setup, splits)
 
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Do the whole search, or the rest of it; returns the content of result.json.
@@ -58,6 +64,7 @@ class SearchTask(Task):
         needed = setup.evaluator.needs_supernet
         supernet = SupernetStage(setup, run, splits, search=search, weights=source, needed=needed)
         scores = Scores(space)
+        run.expect(search_stages(setup, splits, loaded=source is not None))
         run.begin()
         latencies.keep(run.directory / LATENCIES)
         run.keep("images", SameImages(splits))
@@ -87,7 +94,7 @@ class SearchTask(Task):
         result |= retrain_architecture(setup, run, splits, winner.architecture)
         result = run.finish(result)
         supernet.say_health()
-        say_winner(setup, run, winner.architecture, result)
+        say_winner(setup, run, splits, winner.architecture, result)
         return result
 
 

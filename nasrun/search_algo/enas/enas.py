@@ -59,6 +59,9 @@ class Enas(SearchAlgo):
     controller: ControllerSettings
     reinforce: ReinforceSettings
 
+    def scored_in(self, round_: int) -> int:
+        return self.derive
+
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> EnasSearch:
         """Make the search; raises UserError if the controller is too large for the memory."""
         weights = network_bytes(lambda: Controller(self.controller, candidates.space))

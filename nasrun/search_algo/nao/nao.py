@@ -19,6 +19,7 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.limits import Count, Strength
 from nasrun.run.memory import check_fits, network_bytes
+from nasrun.run.stages import PlannedStage
 from nasrun.run.state import whole_number
 from nasrun.search_algo.base import Round, SearchAlgo
 from nasrun.search_algo.nao.epd import EPD, PredictorSettings
@@ -91,6 +92,22 @@ class Nao(SearchAlgo):
                 f"{MAX_STEP_SIZES:,} step sizes from {start} to {most}: raise it, or lower "
                 "search_algo.step_max"
             )
+
+    def scored_in(self, round_: int) -> int:
+        if round_ == 0:
+            return self.initial
+        if self.rescore == "new":
+            return self.new_per_round + self.anchors + self.carried
+        return self.initial + (self.new_per_round * round_ if self.replace == "none" else 0)
+
+    def stages_before(self, round_: int) -> list[PlannedStage]:
+        """Plan the training of the predictor, and the ascent, from the second round on."""
+        if round_ == 0:
+            return []
+        return [
+            PlannedStage(f"predictor/round{round_}", self.predictor.epochs, "epochs"),
+            PlannedStage(f"architectures/round{round_}", self.new_per_round, "architectures"),
+        ]
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> NaoSearch:
         """Make the search; raises UserError if the predictor does not fit the space or memory."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasrun.cli.run_names import LATEST, OUTPUTS, resolve
 from nasrun.config.compose import compose, flatten, parse
 from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
@@ -16,10 +17,10 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command
 from nasrun.run.files import at_home, printable
 from nasrun.run.layout import RECORD
-from nasrun.task.base import Task
+from nasrun.task.base import Task, find_task
 
 SETTINGS_NOT_TAKEN = (
-    *("task", "from", "architecture", "pick", "outputs", "resume"),
+    *("task", "from", "architecture", "pick", "outputs", "resume", "name", "notes"),
     *("rank.truth_store", "budget.latency.store"),
 )
 """Settings of the earlier run that are not taken over: they say what it did and where."""
@@ -130,6 +131,26 @@ class EarlierRun:
             and not {key, key.partition(".")[0]} & {*SETTINGS_NOT_TAKEN}
             and not any(key == other or key.startswith(f"{other}.") for other in given)
         }
+
+
+def earlier_run(task: str, given: Mapping[str, str]) -> Path:
+    """Return the absolute directory of the run that ``from=`` names on the line of a task.
+
+    given: the values of from, outputs and resume, as far as they are on the line.
+    """
+    if given["from"] == LATEST and given.get("resume") == "auto":
+        raise UserError(
+            "from=latest resume=auto: the latest run is another one when the line is repeated; "
+            "give the run's name or its directory"
+        )
+
+    def needed() -> str | None:  # torch takes seconds to import, so unknown runs come first
+        return find_task(task).takes
+
+    try:
+        return resolve(given["from"], needed=needed, outputs=given.get("outputs", OUTPUTS))
+    except UserError as error:
+        raise UserError(f"from={error}") from error
 
 
 def place_of(override: str) -> str:

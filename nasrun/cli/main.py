@@ -155,14 +155,16 @@ def hydra_main(line: CommandLine) -> int:
 
 def ready_overrides(line: CommandLine) -> list[str]:
     """Return checked overrides for Hydra, those of ``from=RUN_DIR`` before the user's."""
-    from nasrun.config.compose import parse
+    from nasrun.config.compose import parse, quote
     from nasrun.config.paths import readable
 
     if line.has(arguments.WITHOUT_TASK):
         return list(line.overrides)
     several = line.has(arguments.MULTIRUN)
     config_dir = line.value(arguments.CONFIG_DIR)
-    directory: Path | None = None
+    # Of a task that takes no run, Hydra says that there is no such setting.
+    takes_run = "from" in read(conf_dir() / "task" / f"{line.task}.yaml")
+    given: dict[str, str] = {}
     overrides = []
     for override in line.overrides:
         key, equals, value = override.partition("=")
@@ -170,16 +172,18 @@ def ready_overrides(line: CommandLine) -> list[str]:
             raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
         override = readable(override, several=several)
         parsed = parse(override)
-        if key == "from" and equals and value not in ("", "null"):
-            directory = Path(str(parsed.value()))
+        if takes_run and key == "from" and equals and value not in ("", "null"):
+            override = "from="
+        if key in ("from", "outputs", "resume") and not parsed.is_sweep_override():
+            given[key] = str(parsed.value())
         overrides.append(override)
-    if directory is None or "from" not in read(conf_dir() / "task" / f"{line.task}.yaml"):
-        return overrides  # of a task that takes no run, Hydra says that there is no such setting
-    if not directory.is_dir():  # before torch is imported, which takes seconds
-        raise UserError(f"from={directory}: there is no such directory")
-    from nasrun.cli.from_run import with_earlier
+    if "from=" not in overrides:
+        return overrides
+    from nasrun.cli.from_run import earlier_run, with_earlier
     from nasrun.task.base import find_task
 
+    directory = earlier_run(str(line.task), given)
+    overrides = [f"from={quote(str(directory))}" if o == "from=" else o for o in overrides]
     return with_earlier(directory, find_task(str(line.task)), overrides, config_dir)
 
 

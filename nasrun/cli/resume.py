@@ -41,6 +41,9 @@ MACHINE_SETTINGS = (
 SETTINGS_OF_NEW_RUNS = ("resume", "outputs")
 """Settings that have no meaning once a run has a directory."""
 
+REMARKS = ("name", "notes")
+"""Settings that say nothing of how a run computes. Notes do not identify a run; a name does."""
+
 Changes = dict[str, Any]
 """Full key -> its new value."""
 
@@ -127,11 +130,11 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
         exists = isinstance(node, dict) and leaf in node
         if key in SETTINGS_OF_NEW_RUNS or (exists and node[leaf] == value):
             continue
-        if not exists or not matches(key, changeable):
+        if not exists or not matches(key, (*changeable, *REMARKS)):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
             raise UserError(
                 f"{key}={value}: a run cannot go on with another {key}{was}; what may change: "
-                f"{', '.join(changeable)}. For anything else start a new run"
+                f"{', '.join((*changeable, *REMARKS))}. For anything else start a new run"
             )
         node[leaf] = value
         changed.add(key)
@@ -172,7 +175,7 @@ def identity(overrides: Iterable[str]) -> frozenset[str]:
         override
         for override in overrides
         if not matches(
-            parse(override).get_key_element(), (*MACHINE_SETTINGS, *SETTINGS_OF_NEW_RUNS)
+            parse(override).get_key_element(), (*MACHINE_SETTINGS, *SETTINGS_OF_NEW_RUNS, "notes")
         )
     )
 

@@ -27,6 +27,14 @@ VERSION_BASE = "1.3"
 MAX_NAME_CHARACTERS = 200
 """Length of the name of a group or an option, which is the name of a file."""
 
+MAX_RUN_NAME_CHARACTERS = 60
+"""Length of a run's name, which stands in tables."""
+
+MAX_NOTES_CHARACTERS = 500
+"""Length of the notes about a run."""
+
+_NAME = re.compile(rf"\w[\w.+-]{{0,{MAX_RUN_NAME_CHARACTERS - 1}}}")
+
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration as dicts, lists and values; raises UserError."""
@@ -115,9 +123,26 @@ def check_top_level(config: Mapping[str, Any], task: str) -> None:
     for key in config:
         if key not in known:
             raise UserError(f"nothing reads the setting {key!r}{nearest(key, known)}")
+    check_name(config.get("name"), config.get("notes"))
     outputs = config.get("outputs", "outputs")
     if not isinstance(outputs, str | int) or outputs == "":
         raise UserError(f"outputs = {outputs!r}: must be a directory")
+
+
+def check_name(name: Any, notes: Any) -> None:
+    """Raise UserError unless a run may have this name and these notes; None: it has none."""
+    known = isinstance(name, str | int) and not isinstance(name, bool)
+    if name is not None and not (known and _NAME.fullmatch(str(name)) and name != "latest"):
+        raise UserError(
+            f"name = {shortened(repr(name))}: a run's name has up to {MAX_RUN_NAME_CHARACTERS} "
+            "letters, digits and .+_- and begins with a letter or digit; latest is taken"
+        )
+    plain_text = isinstance(notes, str | int | float) and str(notes).isprintable()
+    if notes is not None and not (plain_text and len(str(notes)) <= MAX_NOTES_CHARACTERS):
+        raise UserError(
+            f"notes = {shortened(repr(notes))}: must be one line of at most "
+            f"{MAX_NOTES_CHARACTERS} characters, in quotes: 'notes=\"first try\"'"
+        )
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import time
 import weakref
 from contextlib import suppress
@@ -17,6 +18,9 @@ import filelock
 from nasrun.errors import UserError
 from nasrun.run.files import open_for_writing, printable
 from nasrun.run.layout import LOCK
+
+LOOK_SECONDS = 0.01
+"""Time in which whoever only looks whether a lock is held has certainly ended."""
 
 
 class InUseError(UserError):
@@ -45,6 +49,9 @@ class Lock:
             file = open_for_writing(self.path, keep=None)
             try:
                 free = filelock.lock_descriptor(file.fileno(), blocking=False)
+                if not free:  # perhaps somebody only looks (is_held), which takes microseconds
+                    time.sleep(LOOK_SECONDS)
+                    free = filelock.lock_descriptor(file.fileno(), blocking=False)
             except OSError as error:
                 file.close()
                 raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
@@ -114,6 +121,36 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def is_held(directory: Path) -> bool:
+    """Tell whether a process works in ``directory``; changes nothing and follows no link."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(directory / LOCK, flags)
+    except (OSError, ValueError):
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return False
+        return not _taken_for_a_moment(handle)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)  # which releases it
+
+
+def _taken_for_a_moment(handle: int) -> bool:
+    """Try to take a lock, shared with others who look where that is possible."""
+    if os.name == "nt":
+        return filelock.lock_descriptor(handle, blocking=False)
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

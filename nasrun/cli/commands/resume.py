@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nasrun.cli import outputs
 from nasrun.cli.arguments import CommandLine
+from nasrun.cli.run_names import resolve
 from nasrun.errors import UserError
-from nasrun.run.files import at_home
+from nasrun.run.layout import RECORD
 
-USAGE = "RUN_DIR [KEY=VALUE ...]"
+USAGE = "RUN [KEY=VALUE ...]"
 SWITCHES = ()
 
 
 def run(line: CommandLine) -> int:
-    """Continue the run in the directory that the first word names."""
+    """Continue the run that the first word names: its directory, its name, or latest."""
     from nasrun.cli.resume import resume
 
     if line.switches or not line.overrides:
@@ -22,7 +21,8 @@ def run(line: CommandLine) -> int:
         raise UserError(
             f"resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]{switch}"
         )
-    directory, *overrides = line.overrides
-    outputs.note(at_home(directory), sweep=False)
-    resume(Path(directory), overrides)
+    word, *overrides = line.overrides
+    directory = resolve(word, needed=RECORD, best=False)
+    outputs.note(directory, sweep=False)
+    resume(directory, overrides)
     return 0

@@ -121,6 +121,22 @@ def _group(line: Mapping[str, Any]) -> str:
     return f"round {place}" if place.isdecimal() else place
 
 
+def architecture_in(path: Path, number: int) -> Any:
+    """Return the architecture, as JSON, in a line of trials.jsonl; raises UserError if none."""
+    try:
+        data, _ = read_beginning(path, MAX_LOG_BYTES)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    lines = data.split(b"\n")[:-1]
+    if not 1 <= number <= len(lines):
+        raise UserError(f"trial={number}: {path} has the lines 1 to {len(lines):,}")
+    try:
+        found = parse_json(lines[number - 1])
+        return found["architecture"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"line {number} of {path} is damaged: it names no architecture") from error
+
+
 def read_curves(path: Path) -> tuple[dict[str, dict[str, Curve]], Damage]:
     """Read metrics.jsonl, without what is damaged; empty if it is absent."""
     found: dict[str, dict[str, Curve]] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 from nasrun.metrics.bootstrap import Estimate
+from nasrun.metrics.share import wilson
 
 NAMES = {
     "Nao": "NAO",
@@ -97,20 +97,12 @@ def estimate(found: Estimate, digits: int = 3) -> str:
     return f"{value} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
-def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a share that was seen in ``count`` independent cases (Wilson 1927)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def accuracy(share: float, count: float | None) -> str:
     """Write an accuracy, with its 95 % interval if the number of images is known."""
     if not count:
         return percent(share)
-    low, high = wilson(share, count)
-    return f"{percent(share)} ({100 * low:.2f} to {100 * high:.2f})"
+    found = wilson(share, int(count))
+    return f"{percent(share)} ({100 * found.low:.2f} to {100 * found.high:.2f})"
 
 
 def plural(count: int, word: str) -> str:

@@ -120,6 +120,7 @@ def score_round(
                 run,
                 supernet=supernet.network,
                 gates_of=search.gates,
+                origin_of=search.origin,
                 round=round_.index,
             ):
                 search.tell([trial])

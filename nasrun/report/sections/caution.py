@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 from nasrun.metrics.bootstrap import warn_if_too_small
+from nasrun.metrics.share import wilson
 from nasrun.report.document import Points, Section
 from nasrun.report.sections.comparison import control_of, reference
 from nasrun.report.sections.view import RunView
-from nasrun.report.words import estimate, percent, wilson
+from nasrun.report.words import estimate, percent
 
 LEVEL = 0.05
 """p from which on a difference is not shown."""
@@ -42,10 +43,10 @@ def found_network(view: RunView) -> Iterator[str]:
         yield f"{seeds}: another seed gives another accuracy; by how much is not known from it."
     test, count = view.value("test_accuracy"), view.test_images
     if test is not None and count:
-        low, high = wilson(test, count)
+        found = wilson(test, int(count))
         yield (
             f"The test accuracy comes from {count:,.0f} images, so its interval is "
-            f"{100 * (high - low):.2f} points wide; it holds for this trained network, not for the "
+            f"{100 * (found.high - found.low):.2f} points wide; it is of this training, not of the "
             "architecture trained again."
         )
     validation = view.value("validation_accuracy")
@@ -101,8 +102,8 @@ def within_noise(view: RunView) -> tuple[int, int, float] | None:
     best = max(trial.score for trial in trials)
     if not 0 <= best <= 1:
         return None
-    low, high = wilson(best, images)
-    half = (high - low) / 2
+    found = wilson(best, int(images))
+    half = (found.high - found.low) / 2
     near = sum(trial.score >= best - half for trial in trials)
     return (near, len(trials), 100 * half) if near > 1 else None
 

@@ -116,10 +116,8 @@ def came_out(view: RunView) -> Section:
     """Show the numbers that answer the question, or why there are none."""
     blocks: list[Block] = []
     status = view.run.status
-    if view.holder is not None:
-        blocks.append(
-            Text(f"The run is still going ({view.holder}); all numbers are preliminary.", "warning")
-        )
+    if view.going:
+        blocks.append(Text("The run is still going: all numbers are preliminary.", "warning"))
     elif status == "failed":
         error = str(view.result.get("error") or "it has left no message")
         blocks.append(Text(f"The run has failed: {error}", "error"))

@@ -28,12 +28,12 @@ class RunView:
     """A run that is reported.
 
     space: its search space; None: it cannot be built, so architectures are numbers.
-    holder: the process that is working on the run now; None: nobody is.
+    going: whether a process is working on the run now.
     """
 
     run: RunDirectory
     space: SearchSpace | None = None
-    holder: str | None = None
+    going: bool = False
 
     @cached_property
     def place(self) -> Path:

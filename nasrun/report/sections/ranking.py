@@ -8,8 +8,8 @@ from nasrun.metrics.bootstrap import Estimate
 from nasrun.report.charts import Dots, Line, Plot, line_chart, scatter_chart
 from nasrun.report.document import Block, Grid, Section, Text
 from nasrun.report.run_files import Points
-from nasrun.report.run_ranking import Ranking
 from nasrun.report.run_lines import joined, read_rows
+from nasrun.report.run_ranking import Ranking
 from nasrun.report.sections.view import RunView
 from nasrun.report.words import estimate
 from nasrun.run.layout import RANKING_TABLE

@@ -37,7 +37,9 @@ def test_a_page_opens_from_a_file(chrome: Any, tmp_path: Path) -> None:
     )
     assert counts[0] == 40  # 39 and the winner
     assert tab.ask("document.querySelectorAll('.plot').length") == 4
-    lines = "[...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('.js-line').length)"
+    lines = (
+        "[...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('.js-line').length)"
+    )
     assert all(count >= 1 for count in tab.ask(lines))
     tab.ask(
         "document.querySelector('.plot').emit('plotly_click', {points: [{customdata: 'trial=5'}]})"
@@ -64,7 +66,9 @@ def test_nothing_of_a_stranger_runs(chrome: Any, tmp_path: Path) -> None:
     assert tab.complaints == []
     # A page in which markup had got through would still run nothing: its policy refuses.
     path = run / layout.REPORT_PAGE
-    path.write_text(path.read_text().replace("<footer>", "<script>window.owned = 1</script><footer>"))
+    path.write_text(
+        path.read_text().replace("<footer>", "<script>window.owned = 1</script><footer>")
+    )
     tab = Tab(chrome.new_page()).open(path)
     assert tab.ask("window.owned") is None and "Content Security Policy" in tab.complaints[0]
 

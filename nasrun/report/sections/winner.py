@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from importlib import import_module
 
 from nasrun.errors import UserError
 from nasrun.report.document import Block, Command, Grid, Lines, Picture, Section, Text
@@ -15,6 +16,9 @@ from nasrun.values import Architecture
 
 MAX_PICTURE_BYTES = 2**20
 """Size of a picture of the run that is put into the page."""
+
+DRAWER = "nasrun.report.graph_svg"
+"""Module that draws graphs as markup; every text in it is escaped."""
 
 MAX_ANCESTORS = 40
 """Rows of the lineage at most."""
@@ -41,7 +45,15 @@ def winner(view: RunView) -> Section:
 
 
 def pictures(view: RunView, architecture: Architecture) -> list[Block]:
-    """Return the picture of the architecture, or the one that the run has left."""
+    """Return the picture of the architecture in the page's colours, or the one in the run."""
+    caption = "the architecture as a graph"
+    if view.space is not None:
+        try:
+            panels = view.space.graphs(view.space.check(architecture))
+            if panels:
+                return [Picture(import_module(DRAWER).svg_of_panels(panels), caption)]
+        except (*STRANGE, ImportError):
+            pass
     path = view.run.path / f"{ARCHITECTURE_PICTURE}.svg"
     try:
         data = read_bytes(path, MAX_PICTURE_BYTES)
@@ -49,7 +61,7 @@ def pictures(view: RunView, architecture: Architecture) -> list[Block]:
         return []
     # Of a stranger, perhaps. Browsers run no scripts of a picture that is named as an image.
     source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-    return [Picture(source, "the architecture as a graph", image=True)]
+    return [Picture(source, caption, image=True)]
 
 
 def lineage(view: RunView) -> Section:

@@ -179,7 +179,7 @@ def test_a_front_is_what_no_other_beats() -> None:
         )
 
     expected = {(t.score, t.cost.macs) for t in trials if not beaten(t)}
-    found = front_of(trials, "macs")
+    found = front_of(trials, lambda trial: trial.cost.macs)
     assert {(t.score, t.cost.macs) for t in found} == expected and len(found) == len(expected)
 
 

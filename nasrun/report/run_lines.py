@@ -29,6 +29,7 @@ class TrialLine:
     number: of the line, from 1. group: the round, epoch or role that it was scored in, in words.
     parents: digests of the architectures that it was made from. by: how it was made.
     images: validation images that it was scored on; None: unknown.
+    final: costs of its final network, as far as they are bounded or goals.
     """
 
     number: int
@@ -40,6 +41,7 @@ class TrialLine:
     parents: tuple[str, ...] = ()
     by: str = ""
     images: float | None = None
+    final: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -109,7 +111,15 @@ def _trial(number: int, line: Mapping[str, Any]) -> TrialLine:
         tuple(str(parent)[:16] for parent in parents[:4]),
         str(line.get("by") or "")[:40],
         float(images) if type(images := evaluation.get("images")) is int else None,
+        _costs(line.get("final") or {}),
     )
+
+
+def _costs(found: Mapping[str, Any]) -> dict[str, float]:
+    costs = {str(name)[:40]: float(cost) for name, cost in found.items()}
+    if not all(map(math.isfinite, costs.values())):
+        raise ValueError("no finite cost")
+    return costs
 
 
 def _group(line: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def score_all(
     *,
     supernet: Supernet | None = None,
     gates_of: GatesOf = choices_of,
-    origin_of: Callable[[Architecture], dict[str, Any]] = lambda _: {},
+    notes_of: Callable[[Trial], dict[str, Any]] = lambda _: {},
     **context: Any,
 ) -> Iterator[Trial]:
     """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
@@ -88,14 +88,13 @@ def score_all(
     When the caller asks for the next trial, the run may write a checkpoint or stop. A score that is
     not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst.
 
-    origin_of: tells how an architecture was made (``Search.origin``). context: is added to each
-    trial in trials.jsonl as well, e.g. the round.
+    notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
     for trial in scorer.score(architectures, supernet, run, gates_of):
         if not math.isfinite(trial.score):
             trial = _worst(trial, run)
         trials.append(trial)
-        run.record([trial], **context, **origin_of(trial.architecture))
+        run.record([trial], **context, **notes_of(trial))
         yield trial
         run.safe_point()
 

@@ -27,7 +27,7 @@ from nasrun.report.document import (
 )
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.run_list import together
-from nasrun.report.sweep import COLUMNS, combinations, differing, metric_names, summary_rows
+from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
 from nasrun.report.sweep_methods import MEASURES
 from nasrun.report.words import accuracy, duration, millions, number, percent, plural
 
@@ -39,6 +39,9 @@ MAX_SETTINGS = 60
 
 MAX_SIDE_BY_SIDE = 6
 """Runs whose settings are shown in columns."""
+
+MAX_REGRETS = 12
+"""Algorithms of ``nasrun compare`` whose regret has a column."""
 
 COSTS = ("evaluations", "training_steps", "images")
 """Entries of ``spent`` that must be equal in a fair comparison; seconds depend on the machine."""
@@ -83,7 +86,7 @@ class SweepView:
         """The metric that jobs are compared by: the first of the table's that most of them have."""
         counts = Counter(name for job in self.jobs for name in job.metrics)
         ordered = [*MEASURES, "validation_accuracy", "score"]
-        return next((name for name in ordered if counts[name]), None)
+        return next((name for name in ordered if counts[name] and name in COLUMNS), None)
 
 
 def asked(view: SweepView) -> str:
@@ -133,18 +136,23 @@ def table(view: SweepView) -> Section:
     """Show means over seeds, and every value as a point."""
     blocks: list[Block] = []
     rows = summary_rows(view.jobs)
-    names = [name for name in COLUMNS if name in metric_names(view.jobs)]
-    if names:
+    found = metric_names(view.jobs)
+    names = [name for name in COLUMNS if name in found]
+    regrets = [name for name in found if name.startswith("regret_")][:MAX_REGRETS]
+    columns = {name: COLUMNS[name] for name in names} | {
+        name: Column(f"{name.replace('_', ' ')}, points", 100, 3) for name in regrets
+    }
+    if columns:
         blocks.append(
             Grid(
-                ["settings", "n", *(COLUMNS[name].title for name in names)],
+                ["settings", "n", *(column.title for column in columns.values())],
                 [
                     [
                         row["overrides"] or "(all)",
                         str(row["n"]),
                         *(
-                            COLUMNS[name].cell(row[f"{name}_mean"], row[f"{name}_sd"])
-                            for name in names
+                            column.cell(row[f"{name}_mean"], row[f"{name}_sd"])
+                            for name, column in columns.items()
                         ),
                     ]
                     for row in rows

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from nasrun.report.charts import COLORS, Dots, scatter_chart
 from nasrun.report.document import Block, Grid, Section, Text
 from nasrun.report.run_lines import TrialLine
+from nasrun.report.sections.headline import BUDGETED
 from nasrun.report.sections.view import RunView
-from nasrun.report.words import millions, percent, plural
+from nasrun.report.words import millions, number, percent, plural
 
 MAX_POINTS = 3000
 """Points of the chart; of more trials the best half of these and an even sample are shown."""
@@ -28,7 +30,7 @@ def trials(view: RunView) -> Section:
     found = list(newest.values())
     if view.run.task not in ("search", "supernet") or len(found) < 2:
         return Section("trials", title, [])
-    blocks: list[Block] = [chart(view, found)]
+    blocks: list[Block] = [chart(view, found, size) for size in sizes_of(view, found)]
     if len(found) > MAX_POINTS:
         blocks.append(
             Text(
@@ -50,11 +52,47 @@ def trials(view: RunView) -> Section:
     return Section("trials", title, blocks)
 
 
-def front_of(found: Sequence[TrialLine], size: str) -> list[TrialLine]:
+@dataclass(frozen=True)
+class Size:
+    """A cost on a horizontal axis. of: the cost of a trial. bounds: of the budget, in its unit."""
+
+    name: str
+    unit: str
+    of: Callable[[TrialLine], float]
+    bounds: Sequence[float] = ()
+
+
+def sizes_of(view: RunView, found: Sequence[TrialLine]) -> list[Size]:
+    """Return the costs that the scores are shown against: first those of a budget or a goal.
+
+    These are of the final network; without any, it is the size in the search.
+    """
+    sizes = []
+    for name, (words, factor, unit) in BUDGETED.items():
+        if not all(name in trial.final for trial in found):
+            continue
+        limits = [number(view.setting("budget", name, end)) for end in ("min", "max")]
+
+        def cost(trial: TrialLine, name: str = name, factor: float = factor) -> float:
+            return factor * trial.final[name]
+
+        bounds = [factor * limit for limit in limits if limit is not None]
+        sizes.append(Size(words, unit, cost, bounds))
+    if sizes:
+        return sizes[::-1][:2]  # latency first
+    name = "macs" if len({trial.cost.macs for trial in found}) > 1 else "params"
+    scale = ", at the size of the search" if view.scales_differ else ""
+
+    def searched(trial: TrialLine) -> float:
+        return 1e-6 * float(getattr(trial.cost, name))
+
+    return [Size(BUDGETED[name][0], f"M{scale}", searched)]
+
+
+def front_of(found: Sequence[TrialLine], size: Callable[[TrialLine], float]) -> list[TrialLine]:
     """Return the trials that no other beats in score and in size, from the smallest up."""
     front: list[TrialLine] = []
-    order = sorted(found, key=lambda trial: (getattr(trial.cost, size), -trial.score))
-    for trial in order:
+    for trial in sorted(found, key=lambda trial: (size(trial), -trial.score)):
         if not front or trial.score > front[-1].score:
             front.append(trial)
     return front
@@ -72,12 +110,9 @@ def thin(found: Sequence[TrialLine], kept: set[int]) -> list[TrialLine]:
     return [trial for trial in found if trial.number in chosen]
 
 
-def chart(view: RunView, found: Sequence[TrialLine]) -> Block:
+def chart(view: RunView, found: Sequence[TrialLine], size: Size) -> Block:
     """Make the chart: all trials, the front, and the winner; a click shows a command."""
-    varied = len({trial.cost.macs for trial in found}) > 1
-    size = "macs" if varied else "params"
-    unit = {"macs": "multiply-adds", "params": "parameters"}[size]
-    front = front_of(found, size)
+    front = front_of(found, size.of)
     placed = view.run.front
     winner = view.winner.digest if view.winner is not None else ""
     won = [trial for trial in found if trial.digest == winner]
@@ -87,7 +122,7 @@ def chart(view: RunView, found: Sequence[TrialLine]) -> Block:
     def dots(name: str, of: Sequence[TrialLine], color: str, **looks: object) -> Dots:
         return Dots(
             name,
-            [getattr(trial.cost, size) / 1e6 for trial in of],
+            [size.of(trial) for trial in of],
             [100 * trial.score for trial in of],
             [hover(view, trial, placed) for trial in of],
             [chosen_by(trial, placed) for trial in of],
@@ -96,7 +131,7 @@ def chart(view: RunView, found: Sequence[TrialLine]) -> Block:
 
     line = Dots(
         "best at its size or below",
-        [getattr(trial.cost, size) / 1e6 for trial in front],
+        [size.of(trial) for trial in front],
         [100 * trial.score for trial in front],
         style={
             "mode": "lines",
@@ -107,14 +142,27 @@ def chart(view: RunView, found: Sequence[TrialLine]) -> Block:
     groups = [dots("scored", others, COLORS[0]), line]
     if won:
         groups.append(dots("the winner", won, COLORS[4], size=14, symbol="star", opacity=1))
-    scale = ", at the size of the search" if view.scales_differ else ""
+    bounds = [
+        {
+            "type": "line",
+            "yref": "paper",
+            "x0": bound,
+            "x1": bound,
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": COLORS[8], "width": 1.5, "dash": "dot"},
+        }
+        for bound in size.bounds
+    ]
+    told = " The dotted line is the budget." if bounds else ""
     return scatter_chart(
         groups,
-        f"{unit} (M{scale})",
+        f"{size.name} ({size.unit})",
         "score in the search (%)",
-        f"Score against {unit} of {plural(len(found), 'architecture')}. Point at one to read it; "
-        "click it for the command that trains it.",
+        f"Score against {size.name} of {plural(len(found), 'architecture')}.{told} Point at one to "
+        "read it; click it for the command that trains it.",
         command=shlex.join(["nasrun", "retrain", f"from={view.place}"]) + " ",
+        layout={"shapes": bounds} if bounds else None,
     )
 
 
@@ -129,11 +177,15 @@ def hover(view: RunView, trial: TrialLine, placed: Placed) -> str:
         f"trial {trial.number}, {trial.group}: {percent(trial.score)}",
         f"{millions(trial.cost.params)} parameters, {millions(trial.cost.macs)} multiply-adds",
     ]
+    costs = [
+        f"{trial.final[name] * factor:,.4g} {unit} {words}"
+        for name, (words, factor, unit) in BUDGETED.items()
+        if name in trial.final
+    ]
+    if costs:
+        lines.append(f"final network: {', '.join(costs)}")
     if trial.digest in placed:
-        pick, costs = placed[trial.digest]
-        if "latency_ms" in costs:
-            lines.append(f"latency {costs['latency_ms']:.3f} ms")
-        lines.append(f"pick {pick} of the front")
+        lines.append(f"pick {placed[trial.digest][0]} of the front")
     return "\n".join([*lines, view.words_of(trial.architecture)])
 
 

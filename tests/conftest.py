@@ -44,6 +44,14 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda self, **arguments: None)
 
 
+@pytest.fixture(autouse=True)
+def no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes a part of a second at the end of each run; tests of reports ask for it, and
+    in the soak every run has one."""
+    if not os.environ.get(SOAK) and not request.node.get_closest_marker("reports"):
+        monkeypatch.setattr("nasrun.cli.reporting.wanted", lambda settings: False)
+
+
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
     """Runs nasrun in processes of their own."""

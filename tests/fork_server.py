@@ -28,6 +28,7 @@ from faults import ENDINGS, FAULTS
 from hydra._internal.hydra import Hydra
 
 import nasrun.cli.main
+import nasrun.cli.reporting
 
 DEADLOCK_SECONDS = 3600
 """After which a child is killed: no test takes so long, on however busy a machine."""
@@ -50,6 +51,8 @@ def child(order: dict[str, Any]) -> int:
 def serve() -> None:
     # Hydra would compose everything once more, only to learn that it is no sweep.
     Hydra.get_mode = lambda self, **arguments: None  # type: ignore[method-assign]
+    if not os.environ.get("NASRUN_SOAK"):
+        nasrun.cli.reporting.wanted = lambda settings: False
     for module in walk_packages(nasrun.__path__, "nasrun."):
         if not module.name.endswith("__main__"):
             import_module(module.name)

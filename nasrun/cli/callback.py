@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from nasrun.cli import reporting
 from nasrun.cli.outputs import note
 from nasrun.config.compose import quote
 from nasrun.run.files import at_home
@@ -49,7 +50,9 @@ class Outputs(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from nasrun.report.sweep import summarise  # rich tables: only for sweeps
 
-        summarise(Path(config.hydra.sweep.dir))
+        directory = Path(config.hydra.sweep.dir)
+        summarise(directory)
+        reporting.after_sweep({"report": config.get("report", True)}, directory)
 
 
 def _replace_home(config: DictConfig, kind: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from nasrun.cli import commands
+from nasrun.cli import commands, reporting
 from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
@@ -32,6 +32,7 @@ def launched(
     """
     name = str(settings["task"])
     check_top_level(settings, name)
+    reporting.check(settings)
     import torch
 
     from nasrun.run.compute import Compute
@@ -70,6 +71,9 @@ def launched(
 
     def go() -> dict[str, Any]:
         result = task.run(setup, run, source)
+        reporting.after_run(
+            settings, directory, setup.search_space, lambda words: run.say(words, "yellow")
+        )
         run.say_end([*tasks(), *commands.names()])
         return result
 

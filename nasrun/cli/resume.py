@@ -33,6 +33,7 @@ MACHINE_SETTINGS = (
     "threads",
     "checkpoint.*",
     "dataset.workers",
+    "report",
     "*.log_every",
     "*.report_every",
 )

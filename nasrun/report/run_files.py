@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from nasrun.errors import UserError
 from nasrun.metrics.bootstrap import Estimate
+from nasrun.report.run_lines import (
+    Curves,
+    Damage,
+    TrialLine,
+    architecture_in,
+    read_curves,
+    read_front,
+    read_trials,
+)
+from nasrun.report.run_ranking import Ranking, read_ranking
 from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, read_json, read_object
 from nasrun.run.layout import (
     COMPARISON,
     FRONT,
     JOB,
+    METRICS,
     RANKING,
     RANKING_TABLE,
     RECORD,
     RESULT,
     SWEEP_REFUSALS,
+    TRIALS,
     ResumedRun,
 )
 
@@ -36,31 +43,7 @@ NOT_METRICS = ("seed", "job", "test_images", "validation_images")
 Points = list[tuple[float, Estimate]]
 """A measure by epoch: (epoch, estimate)."""
 
-Values = npt.NDArray[np.float64]
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class SecondScore:
-    """Scores by ``rank.also``, [n] as plotted, and their tau-b with first scores and truth."""
-
-    values: Values
-    axis: str
-    with_scores: Estimate
-    with_truth: Estimate
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The last ranking of a run, [n] each; params: in millions."""
-
-    scores: Values
-    truth: Values
-    params: Values
-    tau: Estimate
-    confidence: float
-    seed: int | None
-    second: SecondScore | None
 
 
 @dataclass(frozen=True)
@@ -167,10 +150,32 @@ class RunDirectory:
         """The record and the result, for a continuation of the run."""
         return ResumedRun(self.record, self.result if self.has(RESULT) else None)
 
+    @cached_property
+    def trials(self) -> tuple[list[TrialLine], Damage]:
+        """The lines of trials.jsonl that can be read; empty if there are none."""
+        return read_trials(self.path / TRIALS)
+
+    @cached_property
+    def curves(self) -> tuple[Curves, Damage]:
+        """The curves of metrics.jsonl by stage and metric; empty if there are none."""
+        return read_curves(self.path / METRICS)
+
+    @cached_property
+    def front(self) -> dict[str, tuple[int, dict[str, float]]]:
+        """Places in front.json, and costs, by the digest of the architecture; may be empty."""
+        return read_front(self.path / FRONT)
+
     @property
     def ranking(self) -> Ranking | None:
         """The last ranking of ``nasrun rank``; None if there is none."""
-        return self._checked(RANKING, self._read_ranking, None)
+
+        def read() -> Ranking:
+            content = self.read_object(RANKING)
+            if not self.record:
+                raise ValueError(f"no {RECORD} beside it")
+            return read_ranking(self.path / RANKING_TABLE, content, self.seed)
+
+        return self._checked(RANKING, read, None)
 
     def agreement(self, measure: str) -> Points:
         """A measure of agreement by epoch, e.g. ``kendall``; empty if there is no ranking."""
@@ -213,6 +218,15 @@ class RunDirectory:
 
         return self._checked(COMPARISON, read, [])
 
+    def architecture_of(self, trial: Any) -> Any:
+        """The architecture, as JSON, in line ``trial`` of trials.jsonl, counted from 1.
+
+        Raises UserError if there is none.
+        """
+        if type(trial) is not int:
+            raise UserError(f"trial={trial}: must be the number of a line of {TRIALS}")
+        return architecture_in(self.path / TRIALS, trial)
+
     def architecture_at(self, pick: Any) -> Any:
         """The architecture, as JSON, at place ``pick`` of the front.
 
@@ -248,49 +262,6 @@ class RunDirectory:
                 raise
             return empty
 
-    def _read_ranking(self) -> Ranking:
-        table = read_bytes(self.path / RANKING_TABLE, MAX_JSON_BYTES).decode()
-        rows = list(csv.DictReader(io.StringIO(table, newline="")))
-        found = self.read_object(RANKING)
-        epoch = max(found["epochs"], key=float)
-        report = found["epochs"][epoch]
-        if not self.record:
-            raise ValueError(f"no {RECORD} beside it")
-        return Ranking(
-            _column(rows, f"score_{epoch}"),
-            _column(rows, "truth"),
-            _column(rows, "params") / 1e6,
-            Estimate.from_json(report["agreement"]["kendall"]),
-            float(report["confidence"]),
-            self.seed,
-            _second_score(rows, found.get("also"), epoch),
-        )
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """Read a column; raises ValueError if it is empty or a value is no finite number."""
-    values = np.array([float(row[name]) for row in rows])
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError(name)
-    return values
-
-
-def _second_score(
-    rows: Sequence[Mapping[str, Any]], also: Mapping[str, Any] | None, epoch: str
-) -> SecondScore | None:
-    if also is None:
-        return None
-    values = _column(rows, f"also_{epoch}")
-    if also["logarithm"]:
-        values = np.log(np.maximum(values, np.finfo(float).tiny))
-    agreement = also["epochs"][epoch]
-    return SecondScore(
-        values,
-        str(also["axis"]),
-        Estimate.from_json(agreement["with_scores"]),
-        Estimate.from_json(agreement["with_truth"]),
-    )
-
 
 @dataclass(frozen=True)
 class Job:
@@ -312,7 +283,7 @@ def read_jobs(directory: Path) -> list[Job]:
     refused = _refusals(directory)
     folders = [path for path in _listed(directory) if path.is_dir() and path.name.isdecimal()]
     return [
-        _read_job(folder, refused.get(int(folder.name)))
+        read_job(folder, int(folder.name), refused.get(int(folder.name)))
         for folder in sorted(folders, key=lambda path: int(path.name))
     ]
 
@@ -343,7 +314,7 @@ def _listed(directory: Path) -> list[Path]:
         return []
 
 
-def _read_job(folder: Path, refusal: dict[str, Any] | None = None) -> Job:
+def read_job(folder: Path, number: int, refusal: dict[str, Any] | None = None) -> Job:
     """Read a job; refusal: why it was refused, which counts more than a result of another run."""
     run = job_files(folder)
     result = refusal or run.result
@@ -359,7 +330,7 @@ def _read_job(folder: Path, refusal: dict[str, Any] | None = None) -> Job:
         if type(value) in (int, float) and math.isfinite(value) and key not in NOT_METRICS
     }
     return Job(
-        int(folder.name),
+        number,
         folder,
         tuple(str(override) for override in overrides),
         {} if error else metrics,

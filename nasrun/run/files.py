@@ -133,6 +133,16 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
+def read_beginning(path: Path, limit: int) -> tuple[bytes, bool]:
+    """Read the first ``limit`` bytes of a regular file, and tell whether there are more.
+
+    Links are not followed. Raises UserError and OSError as ``read_bytes`` does.
+    """
+    flags = os.O_RDONLY | _CAUTION
+    with os.fdopen(_open(path, flags), "rb") as file:
+        return file.read(limit), bool(file.read(1))
+
+
 def read_named(name: str | Path, limit: int, trouble: str) -> bytes:
     """Read a file that the user has named: a regular one of at most ``limit`` bytes.
 

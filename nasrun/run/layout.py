@@ -49,8 +49,10 @@ SUPERNET = "supernet.safetensors"
 """Weights of the supernet after the last training: supernet, search, rank."""
 
 NETWORK = "network.safetensors"
-"""Weights of the retrained winner that are used, i.e. tested and handed on: search, retrain; a copy: test,
-export, benchmark."""
+"""Weights of the retrained winner that are used, i.e. tested and handed on: search, retrain.
+
+A copy: test, export, benchmark.
+"""
 
 NETWORK_BEST = "network_best.safetensors"
 """Weights of the best epoch on validation images, if the last ones are used: search, retrain."""
@@ -93,6 +95,9 @@ SEARCHES = "searches.csv"
 
 REPORT_PAGE = "report.html"
 """All that a run or a sweep has found, as one page: every task, at its end, and every sweep."""
+
+REPORT_TEXT = "report.md"
+"""The same numbers as tables in Markdown."""
 
 SOURCE = "source.json"
 """Run that a network comes from: command, data, device, numbers: test, export, benchmark."""

@@ -142,6 +142,14 @@ class Search(ABC):
         """Return the gates by which a supernet scores the architecture."""
         return architecture.choices
 
+    def origin(self, architecture: Architecture) -> dict[str, Any]:
+        """Return how an architecture that waits for its score was made, for trials.jsonl.
+
+        ``by``: the step that made it; ``parents``: digests of those that it was made from. Empty
+        if it was sampled, or not made from others.
+        """
+        return {}
+
     def block_history(self) -> BlockHistory | None:
         """Return the block sizes over the epochs if the search removes edges, else None."""
         return None

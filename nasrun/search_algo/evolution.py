@@ -22,6 +22,9 @@ from nasrun.search_algo.variation import cross, mutate
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
+Child = tuple[Architecture, str, list[Architecture]]
+"""A child, the step that made it, and its parents."""
+
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -99,11 +102,17 @@ class GenerationSearch(PoolSearch):
             def parent() -> Architecture:
                 return self.choose_parent(parents, rng)
 
-            def mutant() -> Architecture:
-                return mutate(parent(), self.space.decisions, algo.probability, rng)
+            def mutant() -> Child:
+                one = parent()
+                child = mutate(one, self.space.decisions, algo.probability, rng)
+                return child, "mutation", [one]
+
+            def crossing() -> Child:
+                two = [parent(), parent()]
+                return cross(*two, rng), "crossover", two
 
             self._fill(found, algo.mutations, rng, mutant)
-            self._fill(found, algo.crossovers, rng, lambda: cross(parent(), parent(), rng))
+            self._fill(found, algo.crossovers, rng, crossing)
         self.pool.sample(rng, algo.population, found)
         self.pool.add_pending(found)
         # If nothing new is left, later generations would find nothing either.
@@ -114,14 +123,19 @@ class GenerationSearch(PoolSearch):
         found: ByForm,
         count: int,
         rng: np.random.Generator,
-        child: Callable[[], Architecture],
+        child: Callable[[], Child],
     ) -> None:
         """Add up to ``count`` new children, in at most ``tries`` times as many samples."""
         wanted = len(found) + count
         for _ in range(self.algo.tries * count):
             if len(found) == wanted:
                 return
-            self.pool.collect([self.space.repair(child(), rng)], wanted, found)
+            before = len(found)
+            made, by, parents = child()
+            made = self.space.repair(made, rng)
+            self.pool.collect([made], wanted, found)
+            if len(found) > before:
+                self.pool.made(made, by, parents)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pool": self.pool.state_dict(), "generation": self.generation}

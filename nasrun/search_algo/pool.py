@@ -19,17 +19,24 @@ ByForm = dict[Architecture, Architecture]
 """Canonical form -> architecture as it was found, in the order of finding."""
 
 
+Origin = tuple[str, tuple[str, ...]]
+"""How an architecture was made, in words, and the digests of those that it was made from."""
+
+
 class Pool:
     """Distinct architectures in the order of finding, each with its newest trial.
 
     Two architectures with equal canonical forms count as the same. A dropped architecture stays
     known, so it cannot enter again.
+
+    origins: of pending architectures that were made from others.
     """
 
     def __init__(self, candidates: Candidates) -> None:
         self.candidates, self.space = candidates, candidates.space
         self.trials: dict[Architecture, Trial | None] = {}
         self.pending: list[Architecture] = []
+        self.origins: dict[Architecture, Origin] = {}
         self._seen: set[Architecture] = set()
 
     def collect(self, candidates: Iterable[Architecture], count: int, found: ByForm) -> None:
@@ -70,6 +77,10 @@ class Pool:
         self.add(found)
         self.pending = list(found.values())
 
+    def made(self, architecture: Architecture, by: str, parents: Iterable[Architecture]) -> None:
+        """Note how a new architecture was made: by which step, and from which others."""
+        self.origins[architecture] = by, tuple(parent.digest for parent in parents)
+
     def drop(self, architectures: Iterable[Architecture]) -> None:
         """Drop architectures of the pool."""
         for architecture in architectures:
@@ -84,6 +95,7 @@ class Pool:
         for trial in trials:
             self.pending.remove(trial.architecture)
             self.trials[trial.architecture] = trial
+            self.origins.pop(trial.architecture, None)
 
     def best(self, count: int) -> list[Trial]:
         """Return the best newest trials, best first; of equally good ones the earlier found first.
@@ -95,13 +107,19 @@ class Pool:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pool as JSON values."""
-        return {
+        state = {
             "architectures": [architecture.to_json() for architecture in self.trials],
             "trials": [trial and trial.to_json() for trial in self.trials.values()],
             "pending": [architecture.to_json() for architecture in self.pending],
             # Sets have no order; sorting them makes equal states give equal files.
             "seen": [form.to_json() for form in sorted(self._seen, key=lambda form: form.choices)],
         }
+        if self.origins:
+            state["origins"] = [
+                [architecture.to_json(), by, list(parents)]
+                for architecture, (by, parents) in self.origins.items()
+            ]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``.
@@ -116,6 +134,10 @@ class Pool:
         }
         self.pending = [read(architecture) for architecture in state["pending"]]
         self._seen = {read(form) for form in state["seen"]}
+        self.origins = {
+            read(architecture): (str(by), tuple(map(str, parents)))
+            for architecture, by, parents in state.get("origins", [])
+        }
         waiting = set(self.pending)
         for architecture, trial in self.trials.items():
             if trial is None and architecture not in waiting:
@@ -138,6 +160,10 @@ class PoolSearch(Search):
 
     def tell(self, trials: Sequence[Trial]) -> None:
         self.pool.tell(trials)
+
+    def origin(self, architecture: Architecture) -> dict[str, Any]:
+        by, parents = self.pool.origins.get(architecture, ("", ()))
+        return {"by": by, "parents": list(parents)} if by else {}
 
     def best(self, count: int) -> list[Trial]:
         return self.pool.best(count)

@@ -106,24 +106,26 @@ class AgingSearch(PoolSearch):
     def _breed(self) -> None:
         """Run cycles until a child waits for its score."""
         for _ in range(MAX_FRUITLESS_SAMPLES):
-            child = self._child()
+            child, parent = self._child()
             form = self.space.canonical(child)
             if form not in self.scored:
                 self.pool.add_pending({form: child})
+                self.pool.made(child, "mutation", [parent])
                 return
             self.members.append(child)
         self.exhausted = True
 
-    def _child(self) -> Architecture:
+    def _child(self) -> tuple[Architecture, Architecture]:
+        """Return a child and its parent."""
         rng = self.streams.numpy("cycle", self.cycles)
         self.cycles += 1
         rivals = rng.integers(len(self.members), size=self.algo.tournament).tolist()
         # Of equal scores the first that was sampled.
         parent = max((self.members[index] for index in rivals), key=self._rank_key)
         if rng.random() < self.algo.identity:
-            return parent
+            return parent, parent
         allows = self.candidates.allows
-        return change_one(parent, self.space.decisions, allows, rng, self.space.repair)
+        return change_one(parent, self.space.decisions, allows, rng, self.space.repair), parent
 
     def _rank_key(self, member: Architecture) -> tuple[float, float]:
         trial = self.pool.trials[self.scored[self.space.canonical(member)]]

@@ -38,7 +38,15 @@ class Task(ABC):
     it was trained on."""
 
     changeable: ClassVar[tuple[str, ...]] = (
-        *("device", "precision", "deterministic", "threads", "batch_size", "on_nonfinite"),
+        *(
+            "device",
+            "precision",
+            "deterministic",
+            "threads",
+            "batch_size",
+            "on_nonfinite",
+            "report",
+        ),
         *("checkpoint.*", "dataset.root", "dataset.download", "dataset.workers"),
         *("budget.latency.store", "*.log_every", "*.report_every"),
         *("trainer.epochs", "retrain.trainer.epochs"),

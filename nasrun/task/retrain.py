@@ -21,7 +21,7 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command, shown
 from nasrun.run.end_box import percent, sizes
 from nasrun.run.files import at_home, read_bytes, read_json_or_text
-from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT
+from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT, TRIALS
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import Network
@@ -52,13 +52,22 @@ class RetrainTask(Task):
     def source(cls, settings: Mapping[str, Any]) -> Path | None:
         """Return the file with the architecture; raises UserError unless exactly one is given."""
         directory, file, pick = (settings.get(key) for key in ("from", "architecture", "pick"))
+        trial = settings.get("trial")
         if (directory is None) == (file is None):
             raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
         if pick is not None and directory is None:
             raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
+        if trial is not None and (directory is None or pick is not None):
+            raise UserError(
+                f"trial is the number of a line of {TRIALS}: it needs from=RUN_DIR, and no pick"
+            )
         hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
         if directory is None:
             path = at_home(str(file)).resolve()  # the user's own file may be a link
+        elif trial is not None:
+            path = at_home(str(directory)) / TRIALS
+            RunDirectory(path.parent).architecture_of(trial)
+            return path
         elif pick is None:
             path = at_home(str(directory)) / ARCHITECTURE
         else:
@@ -83,13 +92,16 @@ class RetrainTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
 
-        source: an architecture.json; or the front of a search, of which the setting ``pick``
-        chooses an architecture; or a file with an architecture as its space writes it.
+        source: an architecture.json; or the front of a search, or its trials, of which the setting
+        ``pick`` or ``trial`` chooses an architecture; or a file with an architecture as its space
+        writes it.
         """
         assert source is not None  # see the methods above  # noqa: S101
         try:
             if source.name == FRONT:
                 value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
+            elif source.name == TRIALS:
+                value = RunDirectory(source.parent).architecture_of(run.config.get("trial"))
             else:
                 value = read_json_or_text(source)
             architecture = setup.search_space.read(value)

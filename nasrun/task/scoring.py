@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,7 @@ def score_all(
     *,
     supernet: Supernet | None = None,
     gates_of: GatesOf = choices_of,
+    notes_of: Callable[[Trial], dict[str, Any]] = lambda _: {},
     **context: Any,
 ) -> Iterator[Trial]:
     """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
@@ -87,13 +88,13 @@ def score_all(
     When the caller asks for the next trial, the run may write a checkpoint or stop. A score that is
     not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst.
 
-    context: is added to each trial in trials.jsonl, e.g. the round.
+    notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
     for trial in scorer.score(architectures, supernet, run, gates_of):
         if not math.isfinite(trial.score):
             trial = _worst(trial, run)
         trials.append(trial)
-        run.record([trial], **context)
+        run.record([trial], **context, **notes_of(trial))
         yield trial
         run.safe_point()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,22 @@ def score_round(
                 run,
                 supernet=supernet.network,
                 gates_of=search.gates,
+                notes_of=partial(notes_of, search),
                 round=round_.index,
             ):
                 search.tell([trial])
                 best = trial if best is None or trial.rank_key > best.rank_key else best
                 free = setup.search_space.free_share(best.architecture)
                 stage.advance(score=trial.score, best=best.score, parameter_free=free)
+
+
+def notes_of(search: Search, trial: Trial) -> dict[str, Any]:
+    """Return what trials.jsonl tells of a trial besides its score, for the report.
+
+    How it was made, and the costs of its final network that are bounded or are goals.
+    """
+    costs = {**search.candidates.costs(trial.architecture), **search.costs(trial)}
+    return {**search.origin(trial.architecture), **({"final": costs} if costs else {})}
 
 
 def choose_winner(

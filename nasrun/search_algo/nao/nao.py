@@ -253,7 +253,8 @@ class NaoSearch(PoolSearch):
     def _improve(self) -> tuple[ByForm, int]:
         """Return architectures from gradient ascent, and the number of random ones among them."""
         algo, model = self.algo, self._trained_predictor().model
-        tokens = self.vocabulary.encode(self.linking.ranked()[: algo.seeds]).to(self.device)
+        seeds = self.linking.ranked()[: algo.seeds]
+        tokens = self.vocabulary.encode(seeds).to(self.device)
         with torch.no_grad():
             encoded = model.encode(tokens)
         found: ByForm = {}
@@ -264,6 +265,9 @@ class NaoSearch(PoolSearch):
                 decoded = self.vocabulary.decode(model.decode(model.ascend(encoded, step)))
                 candidates = [self.space.repair(each, repairs) for each in decoded]
                 self.pool.collect(candidates, algo.new_per_round, found)
+                sources = dict(zip(candidates[::-1], seeds[::-1], strict=True))  # the first wins
+                for new in list(found.values())[before:]:
+                    self.pool.made(new, f"gradient ascent, step {step:g}", [sources[new]])
                 stage.advance(len(found) - before, step_size=step)
                 if len(found) == algo.new_per_round:
                     break

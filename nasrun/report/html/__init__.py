@@ -1,0 +1,1 @@
+"""The page: a document as one self-contained HTML file."""

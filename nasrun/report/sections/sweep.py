@@ -1,0 +1,423 @@
+"""A sweep, or several runs: jobs side by side, tests, costs, and what failed."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from nasrun.metrics.power import POWER
+from nasrun.report import sweep_methods
+from nasrun.report.charts import COLORS, Dots, scatter_chart
+from nasrun.report.document import (
+    Block,
+    Chart,
+    Command,
+    Facts,
+    Figures,
+    Grid,
+    Points,
+    Section,
+    Text,
+)
+from nasrun.report.run_files import Job, job_files
+from nasrun.report.run_list import together
+from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
+from nasrun.report.sweep_methods import MEASURES
+from nasrun.report.words import accuracy, duration, millions, number, percent, plural
+
+MAX_COST_RATIO = 1.05
+"""Ratio of the costs of two methods above which their comparison is not one of equals."""
+
+MAX_SETTINGS = 60
+"""Rows of the table of settings that differ."""
+
+MAX_SIDE_BY_SIDE = 6
+"""Runs whose settings are shown in columns."""
+
+MAX_REGRETS = 12
+"""Algorithms of ``nasrun compare`` whose regret has a column."""
+
+COSTS = ("evaluations", "training_steps", "images")
+"""Entries of ``spent`` that must be equal in a fair comparison; seconds depend on the machine."""
+
+NOT_COMPARED = ("seed", "split_seed", "name", "notes", "outputs", "report", "resume", "threads")
+"""Settings of the top level that make no difference between methods."""
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """Jobs that are reported together. place: the sweep's folder; None: runs that were named."""
+
+    jobs: Sequence[Job]
+    place: Path | None
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Content of result.json of each job, in order."""
+        return [job_files(job.directory).result for job in self.jobs]
+
+    @cached_property
+    def done(self) -> dict[str, list[Job]]:
+        """The jobs that ended well, by the overrides that differ."""
+        return {
+            label: [job for job in members if job.error is None]
+            for label, members in combinations(self.jobs).items()
+        }
+
+    @cached_property
+    def labels(self) -> dict[int, str]:
+        """The overrides that differ, by the number of the job."""
+        return differing(self.jobs)
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The tasks of the jobs, each once."""
+        found = [job_files(job.directory).record.get("task") for job in self.jobs[:1000]]
+        return list(dict.fromkeys(task for task in found if isinstance(task, str)))
+
+    @cached_property
+    def measure(self) -> str | None:
+        """The metric that jobs are compared by: the first of the table's that most of them have."""
+        counts = Counter(name for job in self.jobs for name in job.metrics)
+        ordered = [*MEASURES, "validation_accuracy", "score"]
+        return next((name for name in ordered if counts[name] and name in COLUMNS), None)
+
+
+def asked(view: SweepView) -> str:
+    """Say in one sentence what the sweep was to find out."""
+    what = " and ".join(view.tasks) or "unknown tasks"
+    count = len(view.done)
+    if view.place is None:
+        return f"Compare {plural(len(view.jobs), 'run')} of {what}."
+    return (
+        f"Compare {plural(count, 'combination')} of settings by nasrun {what}, in "
+        f"{plural(len(view.jobs), 'job')}."
+    )
+
+
+def came_out(view: SweepView) -> Section:
+    """Show how many jobs ended well, and what they cost together."""
+    failed = [job for job in view.jobs if job.error]
+    seconds = sum(job.metrics.get("seconds", 0.0) for job in view.jobs)
+    rows = [(f"{len(view.jobs) - len(failed):,} of {len(view.jobs):,}", "jobs ended well", "")]
+    if view.measure is not None:
+        means = {
+            label or "(all)": fmean(values)
+            for label, members in view.done.items()
+            if (
+                values := [
+                    job.metrics[view.measure] for job in members if view.measure in job.metrics
+                ]
+            )
+        }
+        if means:
+            best = max(means, key=lambda label: means[label])
+            column = COLUMNS[view.measure]
+            value = column.cell(means[best], None)
+            unit = " %" if column.factor == 100 else ""
+            words = view.measure.replace("_", " ")
+            remark = best if len(best) <= 80 else f"{best[:80]} …"
+            rows.append((f"{value}{unit}", f"highest mean {words}", remark))
+    if seconds:
+        rows.append((duration(seconds), "time of all jobs", ""))
+    blocks: list[Block] = [Figures(rows)]
+    if warning := unequal_costs(view):
+        blocks.append(Text(warning, "warning"))
+    return Section("result", "What came out", blocks)
+
+
+def table(view: SweepView) -> Section:
+    """Show means over seeds, and every value as a point."""
+    blocks: list[Block] = []
+    rows = summary_rows(view.jobs)
+    found = metric_names(view.jobs)
+    names = [name for name in COLUMNS if name in found]
+    regrets = [name for name in found if name.startswith("regret_")][:MAX_REGRETS]
+    columns = {name: COLUMNS[name] for name in names} | {
+        name: Column(f"{name.replace('_', ' ')}, points", 100, 3) for name in regrets
+    }
+    if columns:
+        blocks.append(
+            Grid(
+                ["settings", "n", *(column.title for column in columns.values())],
+                [
+                    [
+                        row["overrides"] or "(all)",
+                        str(row["n"]),
+                        *(
+                            column.cell(row[f"{name}_mean"], row[f"{name}_sd"])
+                            for name, column in columns.items()
+                        ),
+                    ]
+                    for row in rows
+                ],
+                "mean ± sample standard deviation over n jobs",
+            )
+        )
+    if (picture := values(view)) is not None:
+        blocks.append(picture)
+    return Section("table", "The settings compared", blocks)
+
+
+def values(view: SweepView) -> Chart | None:
+    """Return the chart of every job's value by settings; None if there is nothing to compare."""
+    measure = view.measure
+    groups = {
+        label: [job for job in members if measure in job.metrics]
+        for label, members in view.done.items()
+    }
+    groups = {label: members for label, members in groups.items() if members}
+    if measure is None or len(groups) < 2 or len(groups) > 60:
+        return None
+    names, key = sweep_methods.short(list(groups))
+    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
+    factor = COLUMNS[measure].factor
+    x, y, hover, means = [], [], [], []
+    for place, members in enumerate(groups.values()):
+        own = [factor * job.metrics[measure] for job in members]
+        means.append(fmean(own))
+        x += own
+        y += [float(place)] * len(own)
+        hover += [
+            f"job {job.number}: {value:.5g}\n{names[place]}"
+            for job, value in zip(members, own, strict=True)
+        ]
+    unit = " (%)" if factor == 100 else ""
+    title = f"{measure.replace('_', ' ')}{unit}"
+    ticks = {
+        "tickvals": list(range(len(names))),
+        "ticktext": [name.replace("<", "&lt;") for name in names],
+        "autorange": "reversed",
+        "automargin": True,
+        "title": {"text": key.replace("<", "&lt;")},
+    }
+    return scatter_chart(
+        [
+            Dots("jobs", x, y, hover, marker={"color": COLORS[0]}),
+            Dots(
+                "mean",
+                means,
+                [float(place) for place in range(len(means))],
+                [f"mean {mean:.5g}" for mean in means],
+                marker={"symbol": "line-ns-open", "size": 18, "color": COLORS[1], "opacity": 1},
+            ),
+        ],
+        title,
+        "",
+        f"{title} of every job, and the mean of each combination.",
+        layout={"yaxis": ticks},
+        height=150 + 34 * len(names),
+    )
+
+
+def tests(view: SweepView) -> Section:
+    """Show the tests against the control, in pairs of the same seed."""
+    blocks: list[Block] = []
+    for methods in sweep_methods.compare_all(view.done):
+        measure = MEASURES[methods.measure]
+
+        def shown(
+            value: float, factor: float = measure.factor, digits: int = measure.digits
+        ) -> str:
+            return f"{factor * value:+.{digits}f}"
+
+        rows = [
+            [
+                label or "(all)",
+                str(found.n),
+                shown(found.mean),
+                f"{shown(found.low)} to {shown(found.high)}",
+                f"{found.p:.2g}",
+                "–" if found.pairs_needed is None else str(found.pairs_needed),
+            ]
+            for label, found in methods.differences.items()
+        ]
+        few = min(found.n for found in methods.differences.values())
+        blocks.append(
+            Grid(
+                [
+                    f"against {methods.control or '(all)'}",
+                    "n",
+                    measure.unit,
+                    "95 %",
+                    "p",
+                    "n needed",
+                ],
+                rows,
+                f"{measure.name}, paired by seed; p: permutation test, by Holm for all together; "
+                f"over {few} seeds it cannot be below {2 / 2**few:.2g}; n needed: seeds that show "
+                f"such a difference in {POWER:.0%} of sweeps",
+            )
+        )
+    return Section("tests", "Tests", blocks)
+
+
+def unequal_costs(view: SweepView) -> str:
+    """Say which costs of the compared settings differ by more than 5 %; empty if none do."""
+    by_number = {job.number: found for job, found in zip(view.jobs, view.results, strict=True)}
+    differing_costs = []
+    for name in COSTS:
+        means: dict[str, float] = {}
+        for label, members in view.done.items():
+            found = [(by_number[job.number].get("spent") or {}) for job in members]
+            costs = [number(spent.get(name)) for spent in found if isinstance(spent, Mapping)]
+            known = [cost for cost in costs if cost is not None]
+            if known:
+                means[label] = fmean(known)
+        if len(means) < 2 or not max(means.values()) > MAX_COST_RATIO * min(means.values()):
+            continue
+        most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+        words = name.replace("_", " ")
+        differing_costs.append(
+            f"{words} from {means[least]:,.0f} ({least or '(all)'}) to {means[most]:,.0f} "
+            f"({most or '(all)'})"
+        )
+    if not differing_costs:
+        return ""
+    return (
+        f"The settings differ in cost by more than 5 %: {'; '.join(differing_costs)}. Part of any "
+        "difference may come from that."
+    )
+
+
+def failures(view: SweepView) -> Section:
+    """Group the jobs that failed by their errors, whose numbers may differ."""
+    groups: dict[str, list[Job]] = {}
+    for job in view.jobs:
+        if job.error:
+            groups.setdefault(job.error.replace(str(job.directory), "DIR"), []).append(job)
+    rows = []
+    for error, members in groups.items():
+        listed = ", ".join(str(job.number) for job in members[:20])
+        more = f" and {len(members) - 20} more" if len(members) > 20 else ""
+        rows.append([str(len(members)), f"{listed}{more}", error[:500]])
+    grid = Grid(["jobs", "which", "error"], rows, words=(1, 2))
+    return Section("failures", "Jobs that failed", [grid] if rows else [])
+
+
+def settings(view: SweepView) -> Section:
+    """Show the settings that differ between a few runs."""
+    if view.place is not None or not 2 <= len(view.jobs) <= MAX_SIDE_BY_SIDE:
+        return Section("settings", "Settings that differ", [])
+    flat = [dict(flatten(job_files(job.directory).config)) for job in view.jobs]
+    keys = list(dict.fromkeys(key for each in flat for key in each))
+    rows = []
+    for key in keys:
+        cells = [str(each.get(key, "–"))[:80] for each in flat]
+        if len(set(cells)) > 1 and key.partition(".")[0] not in NOT_COMPARED:
+            rows.append([key, *cells])
+    blocks: list[Block] = []
+    if rows:
+        columns = ["setting", *(f"run {job.number}" for job in view.jobs)]
+        every = tuple(range(len(columns)))
+        blocks.append(Grid(columns, rows[:MAX_SETTINGS], words=every))
+        if len(rows) > MAX_SETTINGS:
+            blocks.append(Text(f"{len(rows) - MAX_SETTINGS} more settings differ.", "small"))
+    return Section("settings", "Settings that differ", blocks)
+
+
+def flatten(node: Any, where: str = "") -> list[tuple[str, Any]]:
+    """Return every full key of a configuration with its value."""
+    if not isinstance(node, Mapping) or not node:
+        return [(where, node)]
+    return [
+        pair
+        for name, inner in node.items()
+        for pair in flatten(inner, f"{where}.{name}" if where else str(name))
+    ]
+
+
+def jobs(view: SweepView) -> Section:
+    """Show every job in a row."""
+    rows = []
+    for job, result in zip(view.jobs, view.results, strict=True):
+        metrics = job.metrics
+        images = number(result.get("test_images"))
+        test = metrics.get("test_accuracy", metrics.get("true_accuracy"))
+        name = job.directory.name if view.place is not None else str(job.directory)
+        if metrics.get("kendall") is not None:
+            reached = f"{metrics['kendall']:.3f}"
+        else:
+            reached = "–" if test is None else accuracy(test, images)
+        rows.append(
+            [
+                str(job.number),
+                name,
+                view.labels[job.number] + seed_of(job),
+                "failed" if job.error else "done",
+                reached,
+                "–" if "score" not in metrics else percent(metrics["score"]),
+                "–" if "params" not in metrics else millions(metrics["params"]),
+                "–" if "macs" not in metrics else millions(metrics["macs"]),
+                "–" if "seconds" not in metrics else duration(metrics["seconds"]),
+            ]
+        )
+    measure = "τ-b" if view.measure == "kendall" else "accuracy"
+    columns = ["#", "directory", "settings", "status", measure, "score", "params", "macs", "time"]
+    folded = f"all {len(rows):,} jobs" if len(rows) > 12 else ""
+    grid = Grid(columns, rows, words=(1, 2, 3), folded=folded)
+    return Section("jobs", "The jobs" if view.place is not None else "The runs", [grid])
+
+
+def seed_of(job: Job) -> str:
+    """Return the seed among the overrides of a job, with a space before it."""
+    return next((f" {word}" for word in job.overrides if word.startswith("seed=")), "")
+
+
+def caution(view: SweepView) -> Section:
+    """Say what the numbers of the jobs do not show."""
+    items = []
+    counts = [len(members) for members in view.done.values()]
+    few = [count for count in counts if count < sweep_methods.MIN_SEEDS]
+    if few and len(counts) > 1:
+        items.append(
+            f"{len(few)} of {plural(len(counts), 'combination')} have fewer than "
+            f"{sweep_methods.MIN_SEEDS} seeds: with so few nothing can be tested, and the mean of "
+            "one run says nothing of its spread."
+        )
+    elif len(counts) == 1:
+        items.append("There is one combination of settings: nothing is compared.")
+    for methods in sweep_methods.compare_all(view.done):
+        same = [label or "(all)" for label, found in methods.differences.items() if found.p >= 0.05]
+        if same:
+            items.append(
+                f"Not shown to differ from {methods.control or '(all)'} in "
+                f"{MEASURES[methods.measure].name} (p ≥ 0.05): {', '.join(same)}."
+            )
+    if view.measure == "test_accuracy" and len(counts) > 1:
+        items.append(
+            "Whoever picks the best settings by their test accuracy has no honest test accuracy "
+            "of them any more: pick by validation images, or test on new ones."
+        )
+    if warning := unequal_costs(view):
+        items.append(warning)
+    failed = sum(1 for job in view.jobs if job.error)
+    if failed:
+        items.append(
+            f"{plural(failed, 'job')} failed: if failing depends on the settings, the means of the "
+            "others are biased."
+        )
+    return Section("caution", "What cannot be concluded", [Points(items)] if items else [])
+
+
+def repeat(view: SweepView) -> Section:
+    """Show the command of the sweep, as far as its jobs tell it."""
+    blocks: list[Block] = []
+    if view.place is not None and len(view.tasks) == 1:
+        words = together([job.overrides for job in view.jobs])
+        line = shlex.join(["nasrun", view.tasks[0], "-m", *words])
+        blocks.append(Command(line, "the command, put together from the jobs' settings"))
+        blocks.append(Facts([("directory", str(view.place.absolute()))]))
+    records = [job_files(job.directory).record for job in view.jobs[:1000]]
+    for name, words in (("nasrun", "nasrun"), ("device", "device")):
+        found = list(dict.fromkeys(str(record.get(name)) for record in records if record.get(name)))
+        if found:
+            more = f" and {len(found) - 3} others" if len(found) > 3 else ""
+            blocks.append(Facts([(words, "; ".join(found[:3]) + more)]))
+    return Section("repeat", "To repeat it", blocks)

@@ -218,11 +218,19 @@ def write_csv(
     line_end: str = "\n",
 ) -> None:
     """Write a table with a line of column names, whole or not at all."""
+    text = csv_text(columns, rows, line_end=line_end)
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def csv_text(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, line_end: str = "\n"
+) -> str:
+    """Return a table with a line of column names as the text of a CSV file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end)
     writer.writerow(columns)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
+    return text.getvalue()
 
 
 def parse_json(data: str | bytes) -> Any:

@@ -123,6 +123,7 @@ class Training(Generic[NetworkT]):
                 if learner:
                     learner.learn_after(self.global_step)
                 self.step += 1
+                monitor.spend(name, steps=1, images=self.batch_gradients.pop_images_passed())
                 last = self.step == self.steps_per_round
                 if self.step % self.settings.log_every == 0 or last:
                     steps = len(self._measured)

@@ -87,7 +87,7 @@ def rewritten(sweep: Path, **changes: Any) -> None:
         ({"task": ["seed=${oc.env:HOME}"]}, "only plain KEY=VALUE"),
         ({"task": ["hydra.job.chdir=true"]}, "touches Hydra's own configuration"),
         ({"task": ["sampler=uniform,../../x"]}, "has no such option"),
-        ({"task": ["seed=range(0,99999999999)"]}, f"has over {MAX_VALUES:,} values"),
+        ({"task": ["seed=range(0,99999999999)"]}, f"it has over {MAX_VALUES:,} values"),
         ({"hydra": ["hydra.callbacks.x._target_=os.system"]}, "is not taken from a file"),
         ({"hydra": ["hydra/launcher=a/../b"]}, "is not taken from a file"),
         ({"hydra": ["hydra.launcher.n_jobs=2"]}, r"nasrun resume .*/s hydra.launcher.n_jobs=2"),

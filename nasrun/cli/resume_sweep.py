@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from hydra.core.override_parser.types import Glob, RangeSweep
+from hydra.errors import HydraException
 
 from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
@@ -96,9 +98,12 @@ def resume_sweep(sweep: Path, given: Sequence[str], config_dir: str | None) -> i
     given = [readable(word) for word in given]
     keys = {checked_change(word) for word in given}
     own = [word for word in line.overrides if parse(word).get_key_element() not in keys]
-    for word in own:
-        check_swept(word, groups(config_dir), sweep / SWEEP_RECORD)
     hydra = [word for word in line.hydra if word.partition("=")[0] not in keys]
+    try:
+        for word in own:
+            check_swept(word, groups(config_dir), sweep / SWEEP_RECORD)
+    except UserError as error:
+        raise UserError(f"{error}; repeat the line: {command(*line.words(sweep))}") from error
     for word in hydra:
         if not (_CHOICE.fullmatch(word) or _PLAIN.fullmatch(word)):
             raise UserError(
@@ -133,7 +138,8 @@ def read_line(sweep: Path) -> SweepLine:
         raise UserError(f"{path} is not Hydra's record of a sweep") from error
     task = root.get("task")
     text = all(isinstance(word, str) for word in (*words, *hydra, directory))
-    if task not in tasks() or not text or len(words) + len(hydra) > MAX_OVERRIDES:
+    known = isinstance(task, str) and task in tasks()
+    if not known or not text or len(words) + len(hydra) > MAX_OVERRIDES:
         raise UserError(f"{path} is no record of a sweep of nasrun")
     kept = [word for word in hydra if word.partition("=")[0] not in SET_ANEW]
     own = [word for word in words if word.partition("=")[0] not in ("task", "resume")]
@@ -154,15 +160,21 @@ def check_swept(override: str, options: Mapping[str, list[str]], where: Path) ->
         check_foreign(override, known, where)
         return
     key = parsed.get_key_element()
+    swept = parsed.value()
+    if isinstance(swept, Glob) and key in options:  # its values are options that there are
+        return
     if not parsed.is_discrete_sweep():  # interval(0,1), for a sweeper that chooses
         check_foreign(f"{key}=0", known, where)
         return
+    refused = f"{where}: refused the override {shortened(override)}"
+    if isinstance(swept, RangeSweep) and swept.shuffle:
+        raise UserError(f"{refused}: a shuffled range is not taken from a file")
     try:
         values = list(islice(parsed.sweep_string_iterator(), MAX_VALUES + 1))
-    except (AttributeError, AssertionError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: refused the override {shortened(override)}") from error
+    except (HydraException, AttributeError, AssertionError, TypeError, ValueError) as error:
+        raise UserError(refused) from error
     if len(values) > MAX_VALUES:
-        raise UserError(f"{where}: {shortened(override)} has over {MAX_VALUES:,} values")
+        raise UserError(f"{refused}: it has over {MAX_VALUES:,} values")
     for value in values:
         check_foreign(f"{key}={value}", known, where)
 

@@ -133,6 +133,14 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
+def open_to_look(path: Path) -> int:
+    """Open a regular file for reading; returns its handle, which the caller closes.
+
+    Raises UserError if it is a link or no file.
+    """
+    return _open(path, os.O_RDONLY | _CAUTION)
+
+
 def read_named(name: str | Path, limit: int, trouble: str) -> bytes:
     """Read a file that the user has named: a regular one of at most ``limit`` bytes.
 
@@ -290,4 +298,6 @@ def read_json_or_text(path: Path, hint: str = "") -> Any:
 
 def printable(text: str) -> str:
     """Replace characters that could control a terminal by escapes."""
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -17,6 +17,7 @@ from rich.console import Console
 from nasrun.cli import main as cli
 from nasrun.errors import UserError
 from nasrun.report import sweep
+from nasrun.report.run_files import of_last_line
 
 SWEEP = ["search", "-m", "sampler=uniform,proportional", "seed=0,1"]
 
@@ -260,6 +261,16 @@ def test_equal_errors_stand_together(tmp_path: Path) -> None:
     assert "  3/ (seed=3): no\n" in shown
 
 
+def test_jobs_of_the_last_line(six: Path) -> None:
+    jobs = sweep.read_jobs(six)
+    assert of_last_line(jobs, six) == jobs
+    (six / "begun.jsonl").write_text('{"job": 4}\nodd\n{"job": "x"}\n[1]\n{"job": 0}\n')
+    assert [job.number for job in of_last_line(jobs, six)] == [0, 4]
+    (six / "refused.jsonl").write_text('{"job": 5, "error": "no"}\n')
+    assert [job.number for job in of_last_line(jobs, six)] == [0, 4, 5]
+
+
+@pytest.mark.soak
 def test_the_status_is_that_of_the_jobs_of_the_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def resolve(
     """
     path = at_home(word)
     if _is_folder(path):
-        path = path.absolute()
+        path = path.resolve() if ".." in path.parts else path.absolute()
         return best_job(path, _name(needed)) if best and is_sweep(path) else path
     if "/" in word or word.startswith((".", "~")):
         raise UserError(f"{word}: there is no such directory")
@@ -52,6 +52,8 @@ def resolve(
         if word == LATEST:
             raise UserError(f"{word}: no run below {outputs} has a {file}")
         place = named[-1].path
+        if named[-1].jobs is not None:
+            return best_job(place, file)  # which tells what is missing
         raise UserError(
             f"{word} ({place}) has no {file} yet: if it was stopped, go on with it "
             f"({command('resume', place)})"

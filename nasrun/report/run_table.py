@@ -39,8 +39,11 @@ TITLES = ("run", "when", "status", "task", "result", "evals", "images", "time", 
 NUMBERS = ("result", "evals", "images", "time")
 """Columns that end at the right."""
 
-MAX_NAME_WIDTH, MIN_LAST_WIDTH = 16, 12
-"""Characters of a name, and of what differs, on the screen: at most, at least."""
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 6, 16
+"""Characters of a name on the screen."""
+
+MIN_LAST_WIDTH = 12
+"""Characters of what differs on the screen, where names leave room for them."""
 
 
 class Filter:
@@ -107,7 +110,9 @@ def show(found: Sequence[Entry], console: Console) -> None:
     widths[0] = min(widths[0], MAX_NAME_WIDTH)
     gaps = len(widths)  # one in front, one between each two
     left = console.width - gaps - sum(widths[:-1])
-    widths[-1] = min(widths[-1], max(left, MIN_LAST_WIDTH))
+    if left < MIN_LAST_WIDTH:
+        widths[0], left = max(widths[0] + left - MIN_LAST_WIDTH, MIN_NAME_WIDTH), MIN_LAST_WIDTH
+    widths[-1] = min(widths[-1], left)
     # rich's own tables take five times as long, which is felt over thousands of runs.
     console.print(Text(_line(TITLES, widths), "bold"), soft_wrap=True)
     console.print(f" {'─' * (sum(widths) + gaps - 1)}", soft_wrap=True)

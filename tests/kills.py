@@ -92,6 +92,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     for result in results:
         del result["seconds"]
         result.pop("device_seconds", None)
+        del result["spent"]["device_seconds"]
     if results[0] != results[1]:
         yield "result.json differs"
     left = sorted(path.name for path in other.iterdir() if path.name.startswith((".", "lock")))

@@ -83,6 +83,7 @@ def outcome(run: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
     del result["seconds"]
     result.pop("device_seconds", None)
+    del result["spent"]["device_seconds"]
     names = ("metrics.jsonl", "trials.jsonl", "architecture.json")
     return {
         "result": result,

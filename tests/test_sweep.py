@@ -17,6 +17,7 @@ from rich.console import Console
 from nasrun.cli import main as cli
 from nasrun.errors import UserError
 from nasrun.report import sweep
+from nasrun.report.run_files import of_last_line
 
 SWEEP = ["search", "-m", "sampler=uniform,proportional", "seed=0,1"]
 
@@ -245,7 +246,60 @@ def test_an_interrupt_stops_the_sweep(
     monkeypatch.setattr(cli, "job", as_job(job))
     assert cli.main(SWEEP) == 130
     assert begun == [0]
-    assert capfd.readouterr().err == "nasrun: interrupted\n"
+    told = f"nasrun: interrupted; go on with: nasrun resume {the_sweep(folder)}\n"
+    assert capfd.readouterr().err == told
+
+
+def test_equal_errors_stand_together(tmp_path: Path) -> None:
+    for number in range(5):
+        why = "no" if number == 3 else f"{tmp_path / str(number)} has no luck"
+        failed = {"status": "failed", "error": why, "kind": "user"}
+        make_job(tmp_path, number, [f"seed={number}"], failed)
+    shown = table(sweep.read_jobs(tmp_path))
+    assert "all 5 jobs failed" in shown
+    assert "  4 jobs: JOB_DIR has no luck (jobs 0, 1, 2, 4)\n" in shown
+    assert "  3/ (seed=3): no\n" in shown
+
+
+def test_jobs_of_the_last_line(six: Path) -> None:
+    jobs = sweep.read_jobs(six)
+    assert of_last_line(jobs, six) == jobs
+    (six / "begun.jsonl").write_text('{"job": 4}\nodd\n{"job": "x"}\n[1]\n{"job": 0}\n')
+    assert [job.number for job in of_last_line(jobs, six)] == [0, 4]
+    (six / "refused.jsonl").write_text('{"job": 5, "error": "no"}\n')
+    assert [job.number for job in of_last_line(jobs, six)] == [0, 4, 5]
+
+
+@pytest.mark.soak
+def test_the_status_is_that_of_the_jobs_of_the_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(composed: Any) -> None:
+        place = cli.job_directory(composed)
+        if composed.seed == 1:
+            raise UserError("unlucky")
+        (place / "result.json").write_text('{"status": "done"}')
+
+    monkeypatch.setattr(cli, "job", as_job(job))
+    line = ["search", "-m", "hydra.sweep.dir=s", "resume=auto"]
+    assert cli.main([*line, "seed=0,1"]) == 1
+    assert cli.main([*line, "seed=0,2"]) == 0  # the job of seed 1 still lies there
+    assert [bool(job.error) for job in sweep.read_jobs(folder / "s")] == [False, True, False]
+    assert cli.main([*line, "seed=1"]) == 2
+    assert cli.main([*line, "seed=2,1"]) == 1
+
+
+def test_costs_have_a_table_of_their_own(tmp_path: Path) -> None:
+    for number in range(2):
+        spent = {"evaluations": 7, "images": 1000 * (number + 1), "device_seconds": 2.5}
+        result = {"test_accuracy": 0.5, "spent": spent, "seconds": 3}
+        make_job(tmp_path, number, [f"seed={number}"], result)
+    jobs = sweep.read_jobs(tmp_path)
+    (row,) = sweep.summary_rows(jobs)
+    assert (row["spent_images_mean"], row["spent_evaluations_sd"]) == (1500, 0)
+    _, cost = table(jobs).split("evaluations")
+    assert cost.split()[:4] == ["images", "core", "or", "GPU"]
+    assert "7  1,500±707" in cost and "test %" not in cost
 
 
 def test_jobs_have_directories_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,3 +187,26 @@ def test_a_recipe_may_speak_of_several_options_but_makes_no_slips(tmp_path, monk
     capsys.readouterr()
     assert main(["search", "experiment=slip", *words]) == 2
     assert "populaton" in capsys.readouterr().err
+
+
+def test_methods_of_unequal_cost_are_told(tmp_path):
+    costs = {"spent_evaluations": 50, "spent_images": 1100, "spent_retraining_images": 1000}
+
+    def of(**more: float) -> Any:
+        values = {"a": [0.9, 0.8, 0.7], "search_algo__random": [0.5, 0.6, 0.4]}
+        methods = sweep(tmp_path / str(len(list(tmp_path.iterdir()))), **values)
+        for name, jobs in methods.items():
+            for one in jobs:
+                one.metrics |= costs | (more if name == "a" else {})
+        return compare(methods)
+
+    assert of().unequal == ()
+    assert of(spent_evaluations=52).unequal == ()  # 4 %
+    (line,) = of(spent_evaluations=53).unequal
+    assert line == "architectures scored: 50 (search_algo=random) to 53 (a), 1.06 times as many"
+    # 0.9 % of all images, but twice those of the search.
+    (line,) = of(spent_images=1200).unequal
+    assert "before the winner's training: 100 (search_algo=random) to 200 (a), 2 times" in line
+    assert "UNEQUAL COST" in shown(of(spent_images=1200)) and line in shown(of(spent_images=1200))
+    assert "UNEQUAL COST" not in shown(of())
+    assert compare(sweep(tmp_path / "old", a=[1, 2, 3], b=[1, 2, 3])).unequal == ()

@@ -14,7 +14,7 @@ from nasrun.cli import outputs
 from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shortened
 from nasrun.run.commands import command
 from nasrun.run.files import printable
-from nasrun.run.layout import RECORD
+from nasrun.run.layout import RECORD, SWEEP_RECORD
 
 DEBUG_VARIABLE = "NASRUN_DEBUG"
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,11 +25,20 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
     number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
     words = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to stop (SIGTERM)"}
     text = words.get(signal.Signals(number), f"stopped by {signal.Signals(number).name}")
-    if isinstance(error, Interrupted) and error.saved:
-        text += f"; all work is saved, go on with: {command('resume', error.saved)}"
+    saved = error.saved if isinstance(error, Interrupted) else None
+    place = sweep_of_process() or saved
+    if place is not None:
+        work = "all work is saved, " if saved else ""
+        text += f"; {work}go on with: {command('resume', place)}"
     with suppress(OSError):  # the terminal may be gone
         sys.stderr.write(f"nasrun: {text}\n")
     return 128 + number
+
+
+def sweep_of_process() -> Path | None:
+    """Return the folder of the current sweep if it has begun, else None."""
+    known = outputs.current[0] if outputs.current and outputs.current[0].sweep else None
+    return known.directory if known and (known.directory / SWEEP_RECORD).exists() else None
 
 
 def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, int]:

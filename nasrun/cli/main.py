@@ -82,20 +82,24 @@ def show_version() -> int:
     return 0
 
 
-def hydra_main(line: CommandLine) -> int:
-    """Have Hydra compose the configuration and call ``job``, once or for each job of a sweep."""
+def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
+    """Have Hydra compose the configuration and call ``job``, once or for each job of a sweep.
+
+    ready: whether the overrides are checked and complete.
+    """
     from hydra import main as hydra_decorator
 
     from nasrun.config.compose import VERSION_BASE, without_null
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain
     from nasrun.config.guard import guard_files
-    from nasrun.report.run_files import read_jobs
+    from nasrun.report.run_files import of_last_line, read_jobs
     from nasrun.report.sweep import exit_status, summarise
 
     register_efforts()
     guard_files()
-    overrides = [without_null(override) for override in ready_overrides(line)]
+    given = line.overrides if ready else ready_overrides(line)
+    overrides = [without_null(override) for override in given]
     overrides += place_of_auto(line, overrides)
     failures: list[BaseException] = []
     known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
@@ -133,7 +137,7 @@ def hydra_main(line: CommandLine) -> int:
         sweep = (
             outputs.current[0].directory if outputs.current and outputs.current[0].sweep else None
         )
-        jobs = read_jobs(sweep) if sweep else []
+        jobs = of_last_line(read_jobs(sweep), sweep) if sweep else []
         if sweep and jobs and all(found.error for found in jobs):
             summarise(sweep)  # the sweeper has got no number from any job
             return exit_status(jobs)
@@ -147,7 +151,8 @@ def hydra_main(line: CommandLine) -> int:
         if outputs.current:
             outputs.current[0].remove_if_empty()
     if outputs.current and outputs.current[0].sweep:
-        return exit_status(read_jobs(outputs.current[0].directory))
+        sweep = outputs.current[0].directory
+        return exit_status(of_last_line(read_jobs(sweep), sweep)) or int(bool(failures))
     if failures:
         raise failures[0]
     return 0

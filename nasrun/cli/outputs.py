@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nasrun.run.layout import SWEEP_OPTIMUM, SWEEP_RECORD, SWEEP_REFUSALS
+from nasrun.run.layout import SWEEP_BEGUN, SWEEP_OPTIMUM, SWEEP_RECORD, SWEEP_REFUSALS
 
 
 @dataclass
@@ -25,14 +25,15 @@ class Output:
     swept: frozenset[str] = frozenset()
 
     def clear(self) -> None:
-        """Forget the refusals of an earlier sweep in the directory, and remove planted links.
+        """Forget which jobs an earlier sweep in the directory had, and remove planted links.
 
         Hydra writes its own files without looking: a link of their names would be followed.
         """
-        for name in (SWEEP_REFUSALS, SWEEP_RECORD, SWEEP_OPTIMUM):
+        own = (SWEEP_BEGUN, SWEEP_REFUSALS)
+        for name in (*own, SWEEP_RECORD, SWEEP_OPTIMUM):
             path = self.directory / name
             with suppress(OSError, ValueError):  # absent, a folder, or a name that cannot be
-                if name == SWEEP_REFUSALS or path.is_symlink() or path.stat().st_nlink > 1:
+                if name in own or path.is_symlink() or path.stat().st_nlink > 1:
                     path.unlink()
 
     def remove_if_empty(self) -> None:

@@ -59,10 +59,7 @@ def resume(directory: Path, overrides: Sequence[str]) -> None:
     if not directory.is_dir():
         raise UserError(f"{directory}: there is no such directory")
     if not RunDirectory(directory).has(RECORD):
-        hint = "is it a sweep? resume one of its jobs, or repeat the line that began it with "
-        raise UserError(
-            f"{directory} has no {RECORD}, so no run has begun in it; {hint}resume=auto"
-        )
+        raise UserError(f"{directory} has no {RECORD}, so no run has begun in it")
     changes: Changes = {}
     for override in overrides:
         parsed = parse(override)

@@ -38,7 +38,7 @@ def resolve(
     """
     path = at_home(word)
     if _is_folder(path):
-        path = path.absolute()
+        path = path.resolve() if ".." in path.parts else path.absolute()
         return best_job(path, _name(needed)) if best and is_sweep(path) else path
     if "/" in word or word.startswith((".", "~")):
         raise UserError(f"{word}: there is no such directory")
@@ -50,8 +50,10 @@ def resolve(
     fit = [entry for entry in named if file is None or _holds(entry, file, best)]
     if not fit:
         if word == LATEST:
-            raise UserError(f"no run below {outputs} has a {file}")
+            raise UserError(f"{word}: no run below {outputs} has a {file}")
         place = named[-1].path
+        if named[-1].jobs is not None:
+            return best_job(place, file)  # which tells what is missing
         raise UserError(
             f"{word} ({place}) has no {file} yet: if it was stopped, go on with it "
             f"({command('resume', place)})"
@@ -121,7 +123,7 @@ def _objective(run: RunDirectory) -> str | None:
 
 def _unknown(word: str, found: Sequence[Entry], outputs: str | Path) -> str:
     if word == LATEST:
-        return f"there is no run below {outputs} (outputs=DIR names another folder)"
+        return f"{word}: there is no run below {outputs} (outputs=DIR names another folder)"
     names = sorted({name for entry in found for name in (entry.name, entry.path.name) if name})
     return (
         f"{word}: there is no such directory, and no run of that name below {outputs}"

@@ -7,6 +7,7 @@ and from files.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +20,8 @@ from hydra.types import RunMode
 from nasrun.cli.resume import identity
 from nasrun.errors import UserError
 from nasrun.report.run_files import job_files
-from nasrun.run.files import make_folder, write_json
-from nasrun.run.layout import JOB, RECORD
+from nasrun.run.files import append, make_folder, write_json
+from nasrun.run.layout import JOB, RECORD, SWEEP_BEGUN
 from nasrun.run.lock import InUseError, Lock
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -44,6 +45,15 @@ def directory(overrides: Sequence[str], *, again: bool) -> Path:
     given = Path(HydraConfig.get().runtime.output_dir).absolute()
     if not in_sweep() or given.is_symlink():
         return given
+    chosen = _prepared(given, overrides, again=again)
+    if chosen.name.isdecimal():
+        line = json.dumps({"job": int(chosen.name)})
+        append(chosen.parent / SWEEP_BEGUN, line.encode() + b"\n")
+    return chosen
+
+
+def _prepared(given: Path, overrides: Sequence[str], *, again: bool) -> Path:
+    """Choose the directory of a job, and write down its overrides."""
     if not again or not given.name.isdecimal():
         if not (given / RECORD).exists():
             write_json(given / JOB, {"overrides": list(overrides)})

@@ -32,6 +32,7 @@ from nasrun.run.layout import (
     RANKING_TABLE,
     RECORD,
     RESULT,
+    SWEEP_BEGUN,
     SWEEP_REFUSALS,
     TRIALS,
     ResumedRun,
@@ -288,17 +289,37 @@ def read_jobs(directory: Path) -> list[Job]:
     ]
 
 
+def of_last_line(jobs: Sequence[Job], directory: Path) -> list[Job]:
+    """Return the jobs of a sweep that the last command line was about; all if it is unknown.
+
+    A folder may hold jobs of earlier lines, with other values.
+    """
+    numbers = set(_refusals(directory))
+    for entry in _lines(directory / SWEEP_BEGUN):
+        with suppress(ValueError, LookupError, TypeError):
+            numbers.add(int(entry["job"]))
+    return [job for job in jobs if job.number in numbers or not numbers]
+
+
 def _refusals(directory: Path) -> dict[int, dict[str, Any]]:
     """Read why jobs of a sweep were refused, by the number of the job; skips damaged lines."""
     found: dict[int, dict[str, Any]] = {}
-    try:
-        lines = read_bytes(directory / SWEEP_REFUSALS, MAX_JSON_BYTES).splitlines()
-    except (OSError, ValueError, UserError):
-        return found
-    for line in lines:
+    for entry in _lines(directory / SWEEP_REFUSALS):
         with suppress(ValueError, LookupError, TypeError):
-            entry = parse_json(line)
             found[int(entry["job"])] = entry
+    return found
+
+
+def _lines(path: Path) -> list[Any]:
+    """Read the JSON value of each line of a file; damaged lines are left out."""
+    try:
+        lines = read_bytes(path, MAX_JSON_BYTES).splitlines()
+    except (OSError, ValueError, UserError):
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(parse_json(line))
     return found
 
 
@@ -324,9 +345,11 @@ def read_job(folder: Path, number: int, refusal: dict[str, Any] | None = None) -
         error = f"it has left no {RESULT}"
     elif result.get("status") == "failed":
         error = str(result.get("error"))
+    spent = result.get("spent")
+    costs = {f"spent_{key}": value for key, value in (spent if type(spent) is dict else {}).items()}
     metrics = {
         key: float(value)
-        for key, value in result.items()
+        for key, value in {**result, **costs}.items()
         if type(value) in (int, float) and math.isfinite(value) and key not in NOT_METRICS
     }
     return Job(

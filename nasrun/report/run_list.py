@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def spent(self) -> Mapping[str, Any]:
-        """What the run has cost; empty if it is unknown."""
+        """The cost of the result; empty if it is unknown."""
         spent = self.result.get("spent")
         return spent if isinstance(spent, dict) else {}
 

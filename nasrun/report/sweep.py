@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun.errors import UserError
+from nasrun.errors import UserError, shortened
 from nasrun.report.run_files import Job, read_jobs
 from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
@@ -31,6 +31,10 @@ class Column:
     factor: float
     digits: int
 
+    def cost(self, average: float | None, spread: float | None) -> str:
+        """Write a cost, which has a deviation only where jobs differ."""
+        return self.cell(average, spread or None)
+
     def cell(self, average: float | None, spread: float | None) -> str:
         """Write a mean and its standard deviation in the unit of the title."""
         if average is None:
@@ -39,7 +43,7 @@ class Column:
         return shown if spread is None else f"{shown}±{spread * self.factor:,.{self.digits}f}"
 
 
-COLUMNS = {
+RESULTS = {
     "true_accuracy": Column("true %", 100, 2),
     "test_accuracy": Column("test %", 100, 2),
     "validation_accuracy": Column("val. %", 100, 2),
@@ -51,10 +55,21 @@ COLUMNS = {
     "params_alone": Column("τ of params", 1, 3),
     "params": Column("params M", 1e-6, 3),
     "macs": Column("MACs M", 1e-6, 2),
-    "device_seconds": Column("core or GPU s", 1, 0),
+    "device_seconds": Column("s to rank", 1, 0),
+}
+"""Results on the screen, in this order; the files hold all numbers."""
+
+COSTS = {
+    "spent_evaluations": Column("evaluations", 1, 0),
+    "spent_training_steps": Column("steps", 1, 0),
+    "spent_images": Column("images", 1, 0),
+    "spent_device_seconds": Column("core or GPU s", 1, 0),
     "seconds": Column("seconds", 1, 0),
 }
-"""Metrics on the screen, in this order; the files hold all numbers of the results."""
+"""Costs on the screen, in this order."""
+
+COLUMNS = RESULTS | COSTS
+"""All columns of the tables on the screen."""
 
 
 def differing(jobs: Sequence[Job]) -> dict[int, str]:
@@ -140,29 +155,56 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
-        rows = summary_rows(jobs)
-        names = [name for name in COLUMNS if name in metric_names(jobs)]
-        # Long overrides would leave no room for the numbers, so they are listed below the table.
-        labels = [row["overrides"] or "(all)" for row in rows]
-        beside = console.width >= 85 + max(map(len, labels))
+        _show_tables(summary_rows(jobs), metric_names(jobs), console)
+    if failed:
+        count = "all" if len(failed) == len(jobs) else f"{len(failed)} of"
+        console.print(f"{count} {len(jobs)} jobs failed (in their directories):", highlight=False)
+    for line in failure_lines(failed):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_tables(rows: Sequence[dict[str, Any]], known: Sequence[str], console: Console) -> None:
+    """Show a row for each combination: first the results, then what they have cost."""
+    # Long overrides would leave no room for the numbers, so they are listed below the tables.
+    labels = [row["overrides"] or "(all)" for row in rows]
+    beside = console.width >= 85 + max(map(len, labels))
+    for columns in (RESULTS, COSTS):
+        names = [name for name in columns if name in known]
+        if not names:
+            continue
         table = Table(
             "overrides" if beside else "#", "n", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
         for name in names:
-            table.add_column(COLUMNS[name].title, justify="right", no_wrap=True)
+            table.add_column(columns[name].title, justify="right", no_wrap=True)
         for number, (row, label) in enumerate(zip(rows, labels, strict=True), 1):
-            cells = [COLUMNS[name].cell(row[f"{name}_mean"], row[f"{name}_sd"]) for name in names]
+            cells = [
+                (columns[name].cost if columns is COSTS else columns[name].cell)(
+                    row[f"{name}_mean"], row[f"{name}_sd"]
+                )
+                for name in names
+            ]
             table.add_row(escape(label) if beside else str(number), str(row["n"]), *cells)
         console.print(table)
-        for number, label in enumerate(labels, 1):
-            if not beside:
-                console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
-    if failed:
-        count = "all" if len(failed) == len(jobs) else f"{len(failed)} of"
-        console.print(f"{count} {len(jobs)} jobs failed (in their directories):", highlight=False)
+    for number, label in enumerate(labels, 1):
+        if not beside:
+            console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
+
+
+def failure_lines(failed: Sequence[Job]) -> list[str]:
+    """Say why jobs failed, a line for each error; equal ones stand together."""
+    found: dict[str, list[Job]] = {}
     for job in failed:
-        line = f"  {job.number}/ ({' '.join(job.overrides)}): {job.error}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        found.setdefault(str(job.error).replace(str(job.directory), "JOB_DIR"), []).append(job)
+    lines = []
+    for error, jobs in found.items():
+        job = jobs[0]
+        if len(jobs) == 1:
+            lines.append(f"{job.number}/ ({' '.join(job.overrides)}): {job.error}")
+        else:
+            numbers = ", ".join(str(job.number) for job in jobs)
+            lines.append(f"{len(jobs)} jobs: {error} (jobs {shortened(numbers, 60)})")
+    return lines
 
 
 def summarise(directory: Path) -> None:

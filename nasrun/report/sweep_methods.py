@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,9 @@ MEASURES = ACCURACIES | RANKINGS
 CONTROLS = ("search_algo=random", "sampler=uniform")
 """Overrides of the control, against which others are tested; otherwise the first method."""
 
+COST_TOLERANCE = 0.05
+"""Share by which the costs of methods may differ without a word."""
+
 MIN_SEEDS = 3
 """Seeds that a method must have in common with the control to be tested."""
 
@@ -76,12 +79,14 @@ class Methods:
     """The methods of a sweep.
 
     values: by method and seed. differences: of each method with enough pairs, without the control.
+    unequal: a line for each kind of cost in which the methods differ.
     """
 
     measure: str
     control: str
     values: dict[str, dict[int, float]]
     differences: dict[str, Difference]
+    unequal: tuple[str, ...] = ()
 
 
 def compare_all(combinations: Mapping[str, Sequence[Job]]) -> list[Methods]:
@@ -119,7 +124,47 @@ def compare(combinations: Mapping[str, Sequence[Job]], measure: str) -> Methods 
         label: _difference(two, adjusted)
         for (label, two), adjusted in zip(found.items(), holm(p), strict=True)
     }
-    return Methods(measure, control, values, differences)
+    return Methods(measure, control, values, differences, unequal_costs(combinations))
+
+
+def unequal_costs(combinations: Mapping[str, Sequence[Job]]) -> tuple[str, ...]:
+    """Say in which costs methods differ by more than ``COST_TOLERANCE``, the least to the most.
+
+    A cost that is unknown of any job is left out. The training of the winner stands apart: it is
+    long, and would hide that one search costs twice as much as another.
+    """
+    lines = []
+    for words, cost in COSTS.items():
+        costs = {
+            label or "(all)": [cost(job.metrics) for job in members]
+            for label, members in combinations.items()
+            if members
+        }
+        if any(value is None for found in costs.values() for value in found):
+            continue
+        means = {
+            label: sum(value for value in found if value is not None) / len(found)
+            for label, found in costs.items()
+        }
+        least, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        low, high = means[least], means[most]
+        if high > low * (1 + COST_TOLERANCE):
+            times = f", {high / low:,.3g} times as many" if low else ""
+            lines.append(f"{words}: {low:,.0f} ({least}) to {high:,.0f} ({most}){times}")
+    return tuple(lines)
+
+
+def _images_of_search(metrics: Mapping[str, float]) -> float | None:
+    images, last = metrics.get("spent_images"), metrics.get("spent_retraining_images")
+    return None if images is None or last is None else images - last
+
+
+COSTS: dict[str, Callable[[Mapping[str, float]], float | None]] = {
+    "architectures scored": lambda metrics: metrics.get("spent_evaluations"),
+    "images trained on before the winner's training": _images_of_search,
+    "images of the winner's training": lambda metrics: metrics.get("spent_retraining_images"),
+}
+"""Costs in which methods that are compared should be equal."""
 
 
 def _difference(pairs: Sequence[tuple[float, float]], p: float) -> Difference:
@@ -162,6 +207,15 @@ def show(methods: Methods, console: Console) -> None:
         "such sweeps"
     )
     console.print(words, highlight=False, soft_wrap=True)
+    if methods.unequal:
+        console.print(
+            f"UNEQUAL COST (over {COST_TOLERANCE:.0%} apart): the differences above are not at "
+            "equal effort",
+            style="bold red",
+            soft_wrap=True,
+        )
+    for line in methods.unequal:
+        console.print(f"  {line}", style="bold red", markup=False, soft_wrap=True)
 
 
 def plot(methods: Methods, directory: Path) -> list[Path]:

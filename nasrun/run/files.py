@@ -143,6 +143,14 @@ def read_beginning(path: Path, limit: int) -> tuple[bytes, bool]:
         return file.read(limit), bool(file.read(1))
 
 
+def open_to_look(path: Path) -> int:
+    """Open a regular file for reading; returns its handle, which the caller closes.
+
+    Raises UserError if it is a link or no file.
+    """
+    return _open(path, os.O_RDONLY | _CAUTION)
+
+
 def read_named(name: str | Path, limit: int, trouble: str) -> bytes:
     """Read a file that the user has named: a regular one of at most ``limit`` bytes.
 
@@ -228,11 +236,19 @@ def write_csv(
     line_end: str = "\n",
 ) -> None:
     """Write a table with a line of column names, whole or not at all."""
+    text = csv_text(columns, rows, line_end=line_end)
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def csv_text(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, line_end: str = "\n"
+) -> str:
+    """Return a table with a line of column names as the text of a CSV file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end)
     writer.writerow(columns)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
+    return text.getvalue()
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -292,4 +308,6 @@ def read_json_or_text(path: Path, hint: str = "") -> Any:
 
 def printable(text: str) -> str:
     """Replace characters that could control a terminal by escapes."""
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -135,6 +135,9 @@ SWEEP_SUMMARY = "summary.csv"
 SWEEP_JOBS = "jobs.csv"
 """One row for each job: status, metrics, error. In the folder of a sweep."""
 
+SWEEP_BEGUN = "begun.jsonl"
+"""One line for each job that the last command line was about. In the folder of a sweep."""
+
 SWEEP_REFUSALS = "refused.jsonl"
 """One line for each job that was refused and has no result of its own. In the folder of a sweep."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import time
 import weakref
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from nasrun.errors import UserError
-from nasrun.run.files import open_for_writing, printable
+from nasrun.run.files import open_for_writing, open_to_look, printable
 from nasrun.run.layout import LOCK
 
 LOOK_SECONDS = 0.01
@@ -125,14 +124,11 @@ class Lock:
 
 def is_held(directory: Path) -> bool:
     """Tell whether a process works in ``directory``; changes nothing and follows no link."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        handle = os.open(directory / LOCK, flags)
-    except (OSError, ValueError):
+        handle = open_to_look(directory / LOCK)
+    except (OSError, ValueError, UserError):  # absent, or a link
         return False
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return False
         return not _taken_for_a_moment(handle)
     except OSError:
         return False

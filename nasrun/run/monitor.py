@@ -36,6 +36,12 @@ class Monitor(Protocol):
     def drop(self, name: str) -> None:
         """Leave the object ``name`` out of later checkpoints."""
 
+    def spend(self, stage: str, *, steps: int, images: int) -> None:
+        """Count training that is part of the result.
+
+        stage: its name. steps: of the weights. images: that passed forward and backward.
+        """
+
     def safe_point(self) -> None:
         """Allow a checkpoint and a stop here, where all tracked states and all logs agree."""
 
@@ -63,6 +69,9 @@ class NullMonitor:
         pass
 
     def drop(self, name: str) -> None:
+        pass
+
+    def spend(self, stage: str, *, steps: int, images: int) -> None:
         pass
 
     def safe_point(self) -> None:

@@ -38,6 +38,7 @@ from nasrun.run.layout import (
 from nasrun.run.loggers import LoggedRun, LoggerSettings, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
+from nasrun.run.spent import Spent
 from nasrun.run.stages import PlannedStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
@@ -103,6 +104,7 @@ class Run:
         self.logger = logger or TensorBoard()
         self.every = checkpoint
         self.stop = signals.stop
+        self.spent = Spent(compute.device)
         self._earlier = earlier
         self._checkpoints = Checkpoints(directory / CHECKPOINTS)
         self._tracked: dict[str, TrackedState] = {}
@@ -155,6 +157,7 @@ class Run:
             self._write_record()
         elif changed := provenance.differences(self._earlier.record):
             self.say(changed, "yellow")
+        self.keep("spent", self.spent)
         self._set_due(0.0)
 
     def _go_back(self) -> dict[str, int]:
@@ -259,7 +262,13 @@ class Run:
 
     def record(self, trials: Iterable[Trial], **context: Any) -> None:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""
+        trials = list(trials)
         self.logs.trials(trials, **context)
+        self.spent.evaluations += len(trials)
+
+    def spend(self, stage: str, *, steps: int, images: int) -> None:
+        """Count training as part of the run's cost (see Monitor)."""
+        self.spent.add(stage, steps=steps, images=images)
 
     def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
         """Track a state (see Monitor); raises UserError if the stored one does not fit."""
@@ -346,8 +355,8 @@ class Run:
         self.checkpoint()
         self.screen.rest()
         self._checkpoints.keep_only(self._checkpoints.kept[-1:])
-        seconds = round(self.seconds, 1)
-        result = {"status": "done", "task": self.task, **result, "seconds": seconds}
+        cost = {"spent": self.spent.to_json(), "seconds": round(self.seconds, 1)}
+        result = {"status": "done", "task": self.task, **result, **cost}
         write_json(self.directory / RESULT, result)
         self.logs.result(result)
         self._finished = True

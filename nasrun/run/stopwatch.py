@@ -30,10 +30,14 @@ class Stopwatch:
         running = 0.0 if self._started is None else self._now() - self._started
         return self._before + running
 
+    def start(self) -> None:
+        """Count from now on."""
+        self._started = self._now()
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count the time that is spent inside."""
-        self._started = self._now()
+        self.start()
         try:
             yield
         finally:

@@ -64,6 +64,15 @@ class BatchGradients:
         self.images_at_once = given if isinstance(given, int) else None
         guarded = compute.on_nonfinite == "skip" or given == "auto"
         self._buffers = Buffers(network) if guarded else None
+        self._images_passed = 0
+
+    def pop_images_passed(self) -> int:
+        """Return how many images passed forward and backward since the last call.
+
+        An image counts once for each path; passes that found no memory are left out.
+        """
+        passed, self._images_passed = self._images_passed, 0
+        return passed
 
     def add(
         self,
@@ -96,6 +105,7 @@ class BatchGradients:
                 else:
                     self._begin_gates_noise(position)
                 measured = torch.zeros(2, device=self.compute.device)
+                passed = 0
                 for microbatch, answers, trained in microbatches(
                     images, labels, paths, self.images_at_once, self.rules.ghost_batch
                 ):
@@ -112,6 +122,8 @@ class BatchGradients:
                             targets = logits.detach().float().softmax(1)
                         correct = (logits.detach().argmax(1) == answers).float().mean()
                         measured += torch.stack([loss.detach(), correct]) * share
+                    passed += len(microbatch) * len(trained)
+                self._images_passed += passed
                 return measured
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -124,6 +124,7 @@ class Training(Generic[NetworkT]):
                     learner.learn_after(self.global_step)
                 self.step += 1
                 stage.advance()
+                monitor.spend(name, steps=1, images=self.batch_gradients.pop_images_passed())
                 last = self.step == self.steps_per_round
                 if self.step % self.settings.log_every == 0 or last:
                     stage.advance(0, **self._metrics())

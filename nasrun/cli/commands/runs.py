@@ -1,0 +1,99 @@
+"""List runs and sweeps, the newest last: all, or those that fit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from nasrun.cli.arguments import CommandLine
+from nasrun.config.groups import files_of, groups, read
+from nasrun.errors import UserError
+from nasrun.run.files import at_home
+
+USAGE = "[SWEEP_DIR] [WORD ...] [KEY=VALUE ...] [--csv|--json]"
+SWITCHES = ("--csv", "--json")
+
+
+def run(line: CommandLine) -> int:
+    """List the runs below ``outputs``, or below a folder that is among the words."""
+    from rich.console import Console
+
+    from nasrun.cli.run_names import OUTPUTS
+    from nasrun.report import run_table
+    from nasrun.report.run_list import STOPPED, entries
+    from nasrun.run.commands import command
+
+    if others := [switch for switch in line.switches if switch not in SWITCHES]:
+        raise UserError(f"runs takes no {others[0]}, but {' and '.join(SWITCHES)}")
+    words = list(line.overrides)
+    folder = next((place for word in words if (place := _named_folder(word))), None)
+    words = [word for word in words if _named_folder(word) is None]
+    outputs = next((word for word in words if word.startswith("outputs=")), f"outputs={OUTPUTS}")
+    if folder is None:
+        folder = at_home(outputs.partition("=")[2]).absolute()
+        words = [word for word in words if not word.startswith("outputs=")]
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}, so no run is there; outputs=DIR names another"
+        )
+    wanted = run_table.Filter(words, _targets(words)) if words else None
+    found = entries(folder, wanted, jobs=True)
+    if "--json" in line.switches:
+        sys.stdout.write(f"{run_table.as_json(found)}\n")
+        return 0
+    if "--csv" in line.switches:
+        sys.stdout.write(run_table.as_csv(found))
+        return 0
+    if not found:
+        sys.stdout.write(f"no run below {folder}{f' fits {chr(32).join(words)}' * bool(words)}\n")
+        return 0
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(highlight=False) if told else Console(width=160, highlight=False)
+    run_table.show(found, console)
+    sweeps = sum(entry.jobs is not None for entry in found)
+    counts = [
+        f"{count} {kind}{'s' * (count != 1)}"
+        for count, kind in ((len(found) - sweeps, "run"), (sweeps, "sweep"))
+        if count
+    ]
+    console.print(f"{' and '.join(counts)} in {folder}", markup=False, soft_wrap=True)
+    stopped = [entry for entry in found if entry.status == STOPPED]
+    if stopped:
+        near = folder == Path(OUTPUTS).absolute()
+        last = stopped[-1].word if near else stopped[-1].path
+        hint = f"go on with what was stopped: {command('resume', last)}"
+        console.print(hint, markup=False, soft_wrap=True, style="dim")
+    return 0
+
+
+def _named_folder(word: str) -> Path | None:
+    """Return the folder that a word names by a path, or by the folder of a run or a sweep."""
+    from nasrun.report.run_list import is_sweep
+    from nasrun.run.layout import RECORD
+
+    if "=" in word:
+        return None
+    path = at_home(word).absolute()
+    try:
+        if path.is_dir() and ("/" in word or is_sweep(path) or (path / RECORD).exists()):
+            return path
+    except (OSError, ValueError):  # a name that no folder can have
+        pass
+    if "/" in word:
+        raise UserError(f"{word}: there is no such directory")
+    return None
+
+
+def _targets(words: list[str]) -> dict[str, str]:
+    """Return for each ``GROUP=OPTION`` the class that the option builds."""
+    found = {}
+    known = groups() if any("=" in word for word in words) else {}
+    for word in words:
+        key, _, option = word.partition("=")
+        group = key.partition("@")[0]
+        if option in known.get(group, ()):
+            target = read(files_of(group)[option]).get("_target_")
+            if isinstance(target, str):
+                found[word] = target
+    return found

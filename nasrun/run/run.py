@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,12 @@ class Run:
         """Begin a stretch of work with a progress bar; metrics are logged under ``name``."""
         with self.screen.stage(name, total) as stage:
             yield RunStage(self, name, stage)
+
+    def measured(
+        self, trials: Iterator[Trial], architectures: Sequence[Architecture]
+    ) -> Iterator[Trial]:
+        """Return the trials of these architectures; a rehearsal measures only some of them."""
+        return trials
 
     def record(self, trials: Iterable[Trial], **context: Any) -> None:
         """Append trials to trials.jsonl; context: e.g. the round they belong to."""

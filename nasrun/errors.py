@@ -28,6 +28,44 @@ class MissingCapabilityError(UserError):
         self.has = has
 
 
+class SeveralMistakesError(UserError):
+    """Several mistakes that do not depend on each other; the command line shows a line for each."""
+
+    def __init__(self, errors: Iterable[UserError]) -> None:
+        self.errors: list[UserError] = []
+        for error in errors:
+            inner = error.errors if isinstance(error, SeveralMistakesError) else [error]
+            known = {str(each) for each in self.errors}
+            self.errors += [each for each in inner if str(each) not in known]
+        super().__init__("; ".join(map(str, self.errors)))
+
+
+class Mistakes:
+    """Collects the mistakes of ``with`` blocks, which are reported together.
+
+    A block ends at its first mistake; what follows it goes on.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[UserError] = []
+
+    def __enter__(self) -> Mistakes:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        if not isinstance(error, UserError):
+            return False
+        self.errors.append(error)
+        return True
+
+    def report(self) -> None:
+        """Raise the mistake that was collected, or all of them as one error, if there are any."""
+        if len(found := SeveralMistakesError(self.errors).errors) == 1:
+            raise found[0]
+        if found:
+            raise SeveralMistakesError(found)
+
+
 class Interrupted(BaseException):
     """A signal has asked the process to stop. No ``Exception``, so no handler goes on after it.
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from test_search_algo import Plain
 
 from nasrun.budget import candidates as candidates_module
 from nasrun.budget.additive import AdditiveCosts
+from nasrun.budget.budget import Budget, Range
 from nasrun.budget.candidates import Bounds, Candidates
 from nasrun.building.field_words import in_our_words
 from nasrun.building.hints import checked
@@ -25,6 +26,7 @@ from nasrun.config.build import build
 from nasrun.config.compose import compose
 from nasrun.config.groups import conf_dir, read
 from nasrun.errors import UserError
+from nasrun.run.screen import Screen
 from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool
 from nasrun.search_space.base import Measure, SearchSpace
@@ -412,6 +414,50 @@ def ranges(**macs: object) -> dict[str, Any]:
     latency = read(conf_dir() / "budget" / "default.yaml")["latency"] | {"store": "s"}
     names = ("params", "bitops", "latency_ms")
     return {"macs": {**free, **macs}, "latency": latency, **dict.fromkeys(names, free)}
+
+
+@pytest.mark.parametrize("name", ["macs", "params"])
+def test_a_bound_may_be_a_share_of_the_largest_network(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = space_of("spos_blocks")
+    free = Range(min=None, max=None)
+    bounds = dict.fromkeys(("params", "macs", "bitops", "latency_ms"), free)
+    latency: Any = None
+    wanted = Range(min="20%", max="60 %")  # type: ignore[arg-type]
+    budget = Budget(**bounds | {name: wanted}, latency=latency)
+    assert budget.ranges[name].max is None  # not known yet
+    candidates = budget.bind(space, TASK, latency, Screen())
+    measure = space.sizer(cast(Any, name), TASK, "final")
+    choices = [0] * len(space.decisions)
+    for place in range(len(choices)):  # costs add up, so each decision is settled by itself
+
+        def with_option(option: int, place: int = place) -> float:
+            return measure(
+                Architecture(space.name, (*choices[:place], option, *choices[place + 1 :]))
+            )
+
+        choices[place] = max(range(4), key=with_option)
+    largest = measure(Architecture(space.name, tuple(choices)))
+    assert budget.ranges[name].max == pytest.approx(0.6 * largest)
+    assert budget.ranges[name].min == pytest.approx(0.2 * largest)
+    found = [candidates.sample(np.random.default_rng(seed)) for seed in range(50)]
+    costs = [measure(each) for each in found if each is not None]
+    assert len(costs) == 50 and 0.2 * largest <= min(costs) <= max(costs) <= 0.6 * largest
+    said = capsys.readouterr().out
+    assert f"budget.{name}.max=60% of the largest network's" in said and "at most" in said
+
+
+@pytest.mark.parametrize("text", ["0%", "101%", "-5%", "%", "x%"])
+def test_shares_beyond_all_networks_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"budget.macs.max = .*must be"):
+        build({"_target_": "nasrun.budget.budget.Budget", **ranges(max=text)}, "budget")
+
+
+def test_a_fitted_width_knows_no_share() -> None:
+    config = compose(["search_space=dso_block", "budget.macs.max=60%"])
+    with pytest.raises(UserError, match=r"search_space.final.macs = 60%: .*no share"):
+        build(config["search_space"], "search_space")
 
 
 @pytest.mark.parametrize("text", ["600m", "1,5M", "600MB", "M", "1e6M", "-3M", "nan", "inf", ""])

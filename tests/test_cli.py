@@ -633,3 +633,35 @@ def test_a_placed_option_replaces_what_the_earlier_run_said_of_that_place() -> N
     again = run.merged(["evaluator=supernet"], None)
     assert again == [*said[2:], "evaluator=supernet"]
     assert run.merged(["+trainer.epochs=3"], None) == [*said[:4], "+trainer.epochs=3"]
+
+
+def test_all_mistakes_of_a_line_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where Hydra stops at the first, and with words that cannot be read at all."""
+    monkeypatch.chdir(tmp_path)
+    built = {"trainer.epochs=0": "trainer.epochs = 0", "sampler.exponent=-9": "sampler.exponent"}
+    cases = [
+        {**built, "device=tpu": "device=tpu is no device"},
+        {**built, "trainer.epoch=3": "did you mean 'trainer.epochs'", "search_algo=nop": "nop"},
+        {**built, "seed=[1": "cannot read 'seed=[1'", "seed": "'seed' is no setting"},
+    ]
+    for case in cases:
+        assert cli.main(["search", *case]) == 2
+        first, *lines = capsys.readouterr().err.splitlines()
+        assert first == f"nasrun: error: {len(case)} mistakes:"
+        assert len(lines) == len(case) and all(line.startswith("  ") for line in lines)
+        for said in case.values():
+            assert sum(said in line for line in lines) == 1, (said, lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_mistake_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["search", "trainer.epoch=3", "seed=2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nasrun: error: there is no setting 'trainer.epoch'")
+
+
+def test_flops_as_a_value_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["search", "sampler.size=flops"]) == 2
+    assert "nasrun counts multiply-adds" in capsys.readouterr().err

@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from nasrun.budget import timing
 from nasrun.budget.budget import Budget, Range
+from nasrun.budget.calibration import OFFSET, SCALE, calibrate
 from nasrun.budget.candidates import Candidates
-from nasrun.budget.latency import Latencies, Latency, read_table, write_table
+from nasrun.budget.latency import Latencies, Latency
+from nasrun.budget.latency_table import read_table, write_table
 from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.run.screen import Screen
@@ -69,21 +74,24 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is measured, by name; the times are made up, with all their digits."""
     measured: list[str] = []
 
-    def time(self: Latency, layer: Layer, compute: Any) -> float:
-        measured.append(layer.name)
-        return 1 / (3 + len(measured))
+    def times(self: Latency, layers: Sequence[Layer], *_: Any, **__: Any) -> list[list[float]]:
+        found = []
+        for layer in layers:
+            measured.append(layer.name)
+            found.append([1 / (3 + len(measured))])
+        return found
 
-    monkeypatch.setattr(Latency, "time", time)
+    monkeypatch.setattr(Latency, "times", times)
     return measured
 
 
 @pytest.fixture
 def never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.MonkeyPatch.setattr(monkeypatch, Latency, "time", no_time)
+    pytest.MonkeyPatch.setattr(monkeypatch, Latency, "times", no_time)
 
 
-def no_time(self: Latency, layer: Layer, compute: Any) -> float:
-    raise AssertionError(f"{layer.name} is measured")
+def no_time(self: Latency, layers: Sequence[Layer], *_: Any, **__: Any) -> list[list[float]]:
+    raise AssertionError(f"{layers[0].name} is measured")
 
 
 def test_a_users_table_is_summed(tmp_path: Path, never_timed: None) -> None:
@@ -143,7 +151,7 @@ def test_measured_once(tmp_path: Path, timed: list[str], monkeypatch: Any) -> No
     table = read_table(path)
     assert list(table) == sorted(all_names(space))
     assert table[timed[0]] == 1 / 4
-    monkeypatch.setattr(Latency, "time", no_time)
+    monkeypatch.setattr(Latency, "times", no_time)
     second = bind(latency(tmp_path), space).measure
     for seed in range(20):
         architecture = space.sample(np.random.default_rng(seed))
@@ -177,9 +185,12 @@ def test_what_is_missing_is_measured_on_demand(tmp_path: Path, timed: list[str])
 
 def test_real_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = space_of("nas_bench_macro")
-    measure = bind(latency(tmp_path, networks=3), space).measure
+    measure = bind(latency(tmp_path, networks=3, min_r=-1), space).measure
     (path,) = tmp_path.glob("*.csv")
-    assert all(0 < ms < 1e4 for ms in read_table(path).values())
+    table = read_table(path)
+    scale, offset = table.pop(SCALE), table.pop(OFFSET)
+    assert scale > 0 and offset >= 0
+    assert all(0 < ms < 1e4 for ms in table.values())
     assert measure(space.sample(np.random.default_rng(0))) > 0
     assert "against 3 whole networks" in capsys.readouterr().out
 
@@ -273,7 +284,7 @@ def test_a_run_goes_by_the_table_that_it_began_with(
         assert point["latency_ms"] == math.fsum(table[name] for name in layers)
     # Others measure in the same store meanwhile: what the run has kept counts.
     write_table(stored, {name: 2 * ms for name, ms in table.items()})
-    monkeypatch.setattr(Latency, "time", no_time)
+    monkeypatch.setattr(Latency, "times", no_time)
     measure = bind(latency(stored.parent), space, SYNTHETIC, kept).measure
     for point in front:
         assert measure(space.read(point["architecture"])) == point["latency_ms"]
@@ -302,3 +313,151 @@ def test_a_resumed_run_reads_its_own_copy_of_a_users_table(
     assert main(["resume", "run"]) == 0
     assert Path("run/trials.jsonl").read_bytes() == trials
     assert json.loads(result.read_text())["test_accuracy"] >= 0
+
+
+class Work(torch.nn.Module):
+    """A module that takes so many seconds of a made-up clock, which slows down."""
+
+    clock = 0.0
+    order: list[str]
+
+    def __init__(self, name: str, seconds: float, order: list[str]) -> None:
+        super().__init__()
+        self.name, self.seconds, self.order = name, seconds, order
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.order.append(self.name)
+        Work.clock += self.seconds * (1 + Work.clock)  # the machine gets busier and busier
+        return images
+
+
+def test_operations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a machine that gets slower slows all of them alike; one after another it would not."""
+    order: list[str] = []
+    monkeypatch.setattr(Work, "clock", 0.0)
+    monkeypatch.setattr(timing, "now", lambda: Work.clock)
+    seconds = {"a": 0.001, "b": 0.002, "c": 0.001}
+
+    def layer(name: str) -> Layer:
+        return Layer(name, (1, 2, 2), lambda: Work(name, seconds[name], order))
+
+    layers = [layer(name) for name in seconds]
+    times = timing.times_in_turns(layers, CPU, batch_size=1, warm_up=2, repeats=100)
+    assert order == list(seconds) * 102
+    assert [len(each) for each in times] == [100] * 3
+    a, b, c = (timing.median_with_interval(each)[0] for each in times)
+    assert c / a == pytest.approx(1, rel=0.01)
+    assert b / a == pytest.approx(2, rel=0.01)
+    monkeypatch.setattr(timing, "MAX_BYTES_IN_TURNS", 1)  # too little memory for two
+    order.clear()
+    timing.times_in_turns(layers, CPU, batch_size=1, warm_up=0, repeats=2)
+    assert order == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_the_interval_of_a_median() -> None:
+    """By hand: of 100 ordered times ranks 41 to 60 hold the median in 95 %."""
+    times = list(np.random.default_rng(0).permutation(np.arange(1.0, 101.0)))
+    assert timing.median_with_interval(times) == (50.5, 41.0, 60.0)
+    assert timing.median_with_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert timing.median_with_interval([5.0]) == (5.0, 5.0, 5.0)
+
+
+def test_a_calibration() -> None:
+    sums = np.array([1.0, 2.0, 4.0, 3.0])
+    exact = calibrate(sums, 2 + 3 * sums)
+    assert (exact.scale, exact.offset) == pytest.approx((3, 2))
+    assert exact.r == pytest.approx(1) and exact.residual == pytest.approx(0, abs=1e-9)
+    assert exact.is_good(0.9, 0.0)
+    below = calibrate(sums, 3 * sums - 1)  # a network takes no less than nothing beside its sum
+    assert below.offset == 0 and 2 < below.scale < 3 and below.r == pytest.approx(1)
+    falling = calibrate(sums, 10 - sums)
+    assert falling.scale > 0 and falling.r == pytest.approx(-1)
+    assert not falling.is_good(0.9, 0.1)
+    alike = calibrate(sums, np.full(4, 7.0))  # r is unknown, and so is what tells them apart
+    assert alike.r == 0 and alike.residual == pytest.approx(0, abs=1e-9)
+
+
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Times that are made up: of layers by name, of networks by what ``weighed`` says of a sum."""
+    space, made = space_of("spos_blocks"), dict[str, Any]()
+    rng = np.random.default_rng(1)
+    made["ms"] = {name: float(rng.uniform(1, 2)) for name in all_names(space)}
+    made["calls"] = 0
+
+    def times(self: Latency, layers: Sequence[Layer], *_: Any, **__: Any) -> list[list[float]]:
+        made["calls"] += 1
+        found, number = [], 0
+        for layer in layers:
+            if layer.name != "network":
+                found.append([made["ms"][layer.name]])
+                continue
+            chosen = space.sample(Streams(0).numpy("latency", number))
+            total = math.fsum(made["ms"][name] for name in names(space, chosen))
+            found.append([made["whole"](total, number, made["calls"])])
+            number += 1
+        return found
+
+    monkeypatch.setattr(Latency, "times", times)
+    return made
+
+
+def test_sums_are_calibrated_against_whole_networks(
+    tmp_path: Path, weighed: dict[str, Any]
+) -> None:
+    weighed["whole"] = lambda total, number, call: 5 + 0.5 * total
+    space = space_of("spos_blocks")
+    measure = bind(latency(tmp_path, networks=8), space).measure
+    one = space.sample(np.random.default_rng(7))
+    total = math.fsum(weighed["ms"][name] for name in names(space, one))
+    assert measure(one) == pytest.approx(5 + 0.5 * total)
+    (path,) = tmp_path.glob("*.csv")
+    assert read_table(path)[SCALE] == pytest.approx(0.5)
+    assert bind(latency(tmp_path, networks=8), space).measure(one) == measure(one)
+    assert weighed["calls"] == 1
+
+
+def test_bad_measurements_are_repeated_once_and_never_kept(
+    tmp_path: Path, weighed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What passed without a word before: sums that tell nothing of whole networks."""
+    noise = np.random.default_rng(0).uniform(1, 9, 8)
+    weighed["whole"] = lambda total, number, call: float(noise[number])
+    space = space_of("spos_blocks")
+    with pytest.raises(UserError, match=r"cannot be trusted: .* r -?0\.\d+ .*, twice"):
+        _ = bind(latency(tmp_path, networks=8), space).measure
+    assert weighed["calls"] == 2 and not list(tmp_path.glob("*.csv"))
+    assert "measured again" in capsys.readouterr().out
+    weighed["whole"] = lambda total, number, call: float(noise[number]) if call == 3 else total
+    _ = bind(latency(tmp_path, networks=8), space).measure
+    (path,) = tmp_path.glob("*.csv")
+    assert weighed["calls"] == 4 and read_table(path)[OFFSET] == pytest.approx(0, abs=1e-9)
+    weighed["whole"] = lambda total, number, call: float(noise[number])
+    _ = bind(latency(tmp_path, networks=8, min_r=-1), space).measure  # the user takes them
+    assert len(list(tmp_path.glob("*.csv"))) == 2  # apart from those that were checked
+
+
+def test_another_processor_has_another_table(
+    tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, info = space_of("nas_bench_macro"), tmp_path / "cpuinfo"
+    monkeypatch.setattr(timing, "CPU_INFO", info)
+    for number, model in enumerate(("Made Up(R) 9000 @ 2.20GHz", "Other 1")):
+        info.write_text(f"processor : 0\nmodel name\t: {model}\nflags : x\n")
+        assert timing.processor() == model
+        _ = bind(latency(tmp_path / "store"), space).measure
+        assert len(list((tmp_path / "store").iterdir())) == number + 1
+    assert list((tmp_path / "store").glob("made-up-r-9000-2-20ghz-cpu-*.csv"))
+
+
+def test_the_winner_is_measured_as_a_whole(tmp_path: Path, weighed: dict[str, Any]) -> None:
+    weighed["whole"] = lambda total, number, call: total
+    space = space_of("spos_blocks")
+    one = space.sample(Streams(0).numpy("latency", 0))
+    unused = bind(latency(tmp_path, networks=3), space)
+    assert unused.of_winner(one) == {}
+    used = bind(latency(tmp_path, networks=3), space)
+    predicted = used.measure(one)
+    found = used.of_winner(one)
+    assert found["latency_ms_predicted"] == predicted
+    assert [found["latency_ms"], *found["latency_ms_interval"]] == pytest.approx([predicted] * 3)

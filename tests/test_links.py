@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from processes import SEARCH, TINY, Fault, Processes
 
-from nasrun.budget.latency import write_table
+from nasrun.budget.latency_table import write_table
 from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.evaluator.store import TrialStore

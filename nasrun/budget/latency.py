@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
-import platform
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
+from nasrun.budget.calibration import OFFSET, SCALE, Calibration, calibrate
+from nasrun.budget.latency_table import LatencyTable, read_table
+from nasrun.budget.timing import median_with_interval, processor, times_in_turns
 from nasrun.errors import UserError
 from nasrun.limits import Count
-from nasrun.run import tables
 from nasrun.run.compute import Compute
-from nasrun.run.files import at_home, write_csv
+from nasrun.run.files import at_home
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.search_space.layer import Layer
@@ -35,53 +33,27 @@ SAMPLES_FOR_LAYERS = 8
 MIN_CHECKED_NETWORKS = 3
 """Fewer whole networks give no meaningful correlation with the sums of latencies."""
 
+ATTEMPTS = 2
+"""Measurements that are made before those that fail their check are refused."""
 
-@dataclass
-class LatencyTable:
-    """The milliseconds of layers by name.
-
-    files: the files that the table is written to. source: name of the table in error messages.
-    time: measures a layer that the table lacks; None: a missing layer is an error.
-    """
-
-    milliseconds: dict[str, float]
-    files: list[Path]
-    source: str
-    time: Callable[[Layer], float] | None = None
-
-    def milliseconds_of(self, layer: Layer) -> float:
-        """Return the latency of ``layer`` in ms; measures it if it is missing, and stores it.
-
-        Raises UserError if it is missing and cannot be measured.
-        """
-        if layer.name not in self.milliseconds:
-            if self.time is None:
-                raise UserError(f"{self.source} has no latency of operation {layer.name!r}")
-            self.milliseconds[layer.name] = self.time(layer)
-            self.write()
-        return self.milliseconds[layer.name]
-
-    def sum_of(self, layers: Iterable[Layer]) -> float:
-        """Return the sum of the latencies of ``layers``; repeated layers count repeatedly."""
-        return math.fsum(map(self.milliseconds_of, layers))
-
-    def write(self) -> None:
-        """Write the table into all of its files."""
-        for path in self.files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(path, self.milliseconds)
+REPEATS_OF_WINNER = 50
+"""Measurements of a winner as a whole network, at least; its interval needs many."""
 
 
 class Latency:
     """The settings of latencies.
 
-    The latency of a network is the sum over its layers (``SearchSpace.layers``).
+    The latency of a network is the sum over its layers (``SearchSpace.layers``), calibrated against
+    whole networks.
 
     table: a CSV file with the columns operation and ms, instead of measurements.
-    store: folder of measured tables, one for each device and setting; nothing is measured twice.
+    store: folder of measured tables, one for each device, setting and space; nothing is measured
+    twice.
     device: the device whose latency is measured. batch_size: images in a forward pass.
     repeats: measurements, of which the median is taken; ``warm_up`` more run before them.
-    networks: whole networks that are measured as a check of the sums.
+    networks: whole networks that are measured to calibrate and check the sums.
+    min_r, max_residual: Pearson's r of the sums with them, or the largest relative error of the
+    calibrated sums, that measurements need to be used and kept.
     """
 
     def __init__(
@@ -94,10 +66,13 @@ class Latency:
         repeats: PositiveInt,
         warm_up: PositiveInt,
         networks: Annotated[int, Field(ge=0, le=1000)],
+        min_r: Annotated[float, Field(ge=-1, le=1)] = 0.9,
+        max_residual: Annotated[float, Field(ge=0, le=1)] = 0.1,
     ) -> None:
         self.table, self.store, self.device = table, store, device
         self.batch_size, self.repeats, self.warm_up = batch_size, repeats, warm_up
         self.networks = networks
+        self.min_r, self.max_residual = min_r, max_residual
 
     def bind(
         self,
@@ -114,26 +89,31 @@ class Latency:
         """
         return Latencies(self, space, problem, compute, screen, kept)
 
-    @torch.inference_mode()
+    def times(
+        self,
+        layers: Sequence[Layer],
+        compute: Compute,
+        *,
+        repeats: int | None = None,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> list[list[float]]:
+        """Measure forward passes of the layers in turns, ``repeats`` of each, in milliseconds.
+
+        repeats: None: those of the settings. advance: see ``times_in_turns``.
+        """
+        return times_in_turns(
+            layers,
+            compute,
+            batch_size=self.batch_size,
+            warm_up=self.warm_up,
+            repeats=repeats or self.repeats,
+            advance=advance,
+        )
+
     def time(self, layer: Layer, compute: Compute) -> float:
         """Return the milliseconds of a forward pass in evaluation mode, the median of repeats."""
-        with Streams(0).default("latency"):
-            module = compute.place(layer.build()).eval()
-        images = compute.images(torch.zeros(self.batch_size, *layer.shape, device=compute.device))
-
-        def once() -> float:
-            began = time.perf_counter()
-            with compute.autocast():
-                module(images)
-            if compute.device.type == "cuda":
-                torch.cuda.synchronize(compute.device)
-            elif compute.device.type == "mps":
-                torch.mps.synchronize()
-            return 1000 * (time.perf_counter() - began)
-
-        for _ in range(self.warm_up):
-            once()
-        return median(once() for _ in range(self.repeats))
+        (times,) = self.times([layer], compute)
+        return median_with_interval(times)[0]
 
 
 class Latencies:
@@ -194,36 +174,84 @@ class Latencies:
             self._table.files.append(path)
             self._table.write()
 
+    def of_winner(self, architecture: Architecture) -> dict[str, Any]:
+        """Measure a network as a whole, and say it; {} if no latency has been used.
+
+        Returns entries of result.json: ``latency_ms``, the median of its forward passes, with its
+        interval at 95 %, and ``latency_ms_predicted``, by which it was chosen. With a table of the
+        user, perhaps of another device, only the latter.
+        """
+        if self._table is None:
+            return {}
+        predicted = self.measure(architecture)
+        found: dict[str, Any] = {"latency_ms_predicted": predicted}
+        if self.settings.table is not None:
+            return found
+        compute = self._device()
+        repeats = max(self.settings.repeats, REPEATS_OF_WINNER)
+        (times,) = self.settings.times([self._network(architecture)], compute, repeats=repeats)
+        middle, low, high = median_with_interval(times)
+        self.screen.say(
+            f"latency of the winner as a whole {middle:.3g} ms ({low:.3g} to {high:.3g}), "
+            f"predicted {predicted:.3g}; batches of {self.settings.batch_size}, "
+            f"{compute.describe()}"
+        )
+        return {"latency_ms": middle, "latency_ms_interval": [low, high], **found}
+
+    def _device(self) -> Compute:
+        """Return the device that is measured."""
+        if self.settings.device == "auto":
+            return self.compute
+        return Compute.choose(
+            self.settings.device,
+            precision="auto",
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
+
+    def _network(self, architecture: Architecture) -> Layer:
+        """Return the final network of an architecture, to be measured like a layer."""
+        space, problem = self.space, self.problem
+
+        def build() -> nn.Module:
+            return space.network(architecture, problem, "final")
+
+        return Layer("network", (problem.channels, problem.size, problem.size), build)
+
+    def _store(self, compute: Compute, layers: Iterable[str]) -> Path:
+        """Return the file of the latencies of these layers on a device, named for people too."""
+        settings = self.settings
+        key = {
+            "device": compute.describe(),
+            "processor": processor(),
+            "torch": torch.__version__,
+            "batch_size": settings.batch_size,
+            "checked": settings.networks >= MIN_CHECKED_NETWORKS and settings.min_r > 0,
+            "space": self.space.name,
+            "layers": sorted(layers),
+        }
+        name = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=6).hexdigest()
+        device = "" if compute.device.type == "cuda" else f"{processor()} "
+        words = re.sub(r"[^a-z0-9]+", "-", f"{device}{compute.describe()}".lower()).strip("-")
+        return at_home(settings.store) / f"{words[:80]}-{name}.csv"
+
     def _measure_missing(self, kept: Mapping[str, float]) -> LatencyTable:
         """Return the table of this device; measures the layers that it lacks.
 
         kept: latencies of this run, which take precedence over those in the store.
+        Raises UserError if what is measured here cannot be trusted; then nothing is stored.
         """
-        settings, compute, screen = self.settings, self.compute, self.screen
-        if settings.device != "auto":
-            compute = Compute.choose(
-                settings.device,
-                precision="auto",
-                deterministic=torch.are_deterministic_algorithms_enabled(),
-            )
-        key = {
-            "device": compute.describe(),
-            "processor": platform.processor() or platform.machine(),
-            "torch": torch.__version__,
-            "batch_size": settings.batch_size,
-        }
-        name = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=6).hexdigest()
-        path = at_home(settings.store) / f"{name}.csv"
+        settings, compute, screen = self.settings, self._device(), self.screen
+        layers = all_layers(self.space, self.problem)
+        path = self._store(compute, layers)
         known = read_table(path, own=True) if path.exists() else {}
         known |= kept
         table = LatencyTable(known, [path], str(path), lambda layer: settings.time(layer, compute))
-        layers = all_layers(self.space, self.problem)
         missing = [layer for name, layer in layers.items() if name not in known]
-        if missing:
-            with screen.stage("latency", len(missing)) as stage:
-                for layer in missing:
-                    known[layer.name] = settings.time(layer, compute)
-                    stage.advance(1, {"ms": known[layer.name]})
+        for attempt in range(ATTEMPTS) if missing else ():
+            found = self._measured(table, missing, compute)
+            if found is None or found.is_good(settings.min_r, settings.max_residual):
+                break
+            self._complain(found, last=attempt + 1 == ATTEMPTS)
         try:
             table.write()
         except OSError as error:
@@ -232,30 +260,58 @@ class Latencies:
                 "budget.latency.store=DIR"
             ) from error
         screen.say(f"latencies of {len(layers)} operations on {compute.describe()}: {path}")
-        if missing and settings.networks >= MIN_CHECKED_NETWORKS:
-            screen.say(self._comparison(table, compute))
+        if missing and SCALE not in table.milliseconds:
+            screen.say("they were not checked against whole networks (budget.latency.networks)")
         return table
 
-    def _comparison(self, table: LatencyTable, compute: Compute) -> str:
-        """Return a line that compares sums of latencies with measured whole networks."""
-        from scipy import stats  # the import takes half a second
+    def _measured(
+        self, table: LatencyTable, missing: Sequence[Layer], compute: Compute
+    ) -> Calibration | None:
+        """Put measured latencies into the table, with their calibration; None: it has one.
 
-        space, problem, count = self.space, self.problem, self.settings.networks
-        shape = (problem.channels, problem.size, problem.size)
-        summed, whole = [], []
-        for index in range(count):
-            architecture = space.sample(Streams(0).numpy("latency", index))
+        The whole networks take turns with the operations. The table is not written.
+        """
+        settings, known = self.settings, table.milliseconds
+        count = settings.networks if SCALE not in known else 0
+        count = count if count >= MIN_CHECKED_NETWORKS else 0
+        rngs = (Streams(0).numpy("latency", index) for index in range(count))
+        chosen = [self.space.sample(rng) for rng in rngs]
+        layers = [*missing, *map(self._network, chosen)]
+        turns = settings.warm_up + settings.repeats
+        with self.screen.stage("latency", turns * len(layers)) as stage:
+            times = settings.times(layers, compute, advance=lambda done: stage.advance(done, {}))
+        medians = [median_with_interval(each)[0] for each in times]
+        known |= {layer.name: ms for layer, ms in zip(missing, medians, strict=False)}
+        if not count:
+            return None
+        sums = [
+            table.plain_sum_of(self.space.layers(each, self.problem, "final")) for each in chosen
+        ]
+        wholes = medians[len(missing) :]
+        found = calibrate(sums, wholes)
+        self.screen.say(
+            f"against {count} whole networks ({min(wholes):.3g} to {max(wholes):.3g} ms): "
+            f"{found.in_words()}"
+        )
+        if found.is_good(settings.min_r, settings.max_residual):
+            known |= {SCALE: found.scale, OFFSET: found.offset}
+        return found
 
-            def build(architecture: Architecture = architecture) -> nn.Module:
-                return space.network(architecture, problem, "final")
-
-            summed.append(table.sum_of(space.layers(architecture, problem, "final")))
-            whole.append(self.settings.time(Layer("network", shape, build), compute))
-        return (
-            f"against {count} whole networks ({min(whole):.3g} to {max(whole):.3g} ms): "
-            f"Pearson's r {stats.pearsonr(summed, whole).statistic:.3f}, Kendall's τ-b "
-            f"{stats.kendalltau(summed, whole).statistic:.3f}, sum / whole "
-            f"{np.mean(np.array(summed) / whole):.3f} on average"
+    def _complain(self, found: Calibration, *, last: bool) -> None:
+        """Say that measurements are bad and made again; raises UserError if they were."""
+        settings = self.settings
+        why = (
+            f"sums of operations go with whole networks at r {found.r:.2f} (needed: "
+            f"{settings.min_r:g}) and miss them by up to {100 * found.residual:.0f} % (allowed: "
+            f"{100 * settings.max_residual:.0f} %)"
+        )
+        if not last:
+            self.screen.say(f"measured again, since {why}; is the machine busy?", "yellow")
+            return
+        raise UserError(
+            f"the latencies that are measured here cannot be trusted: {why}, twice. Close other "
+            "programs, or give a table, budget.latency.table=FILE, or measure more often, "
+            f"budget.latency.repeats={5 * settings.repeats}, or take them, budget.latency.min_r=-1"
         )
 
 
@@ -277,37 +333,3 @@ def all_layers(space: SearchSpace, problem: Problem) -> dict[str, Layer]:
                 for layer in space.layers(architecture, problem, "final"):
                     found.setdefault(layer.name, layer)
     return found
-
-
-def read_table(path: Path, *, own: bool = False) -> dict[str, float]:
-    """Return the milliseconds by name of layer.
-
-    own: the file is nasrun's own, in a run or a store, where a link is refused.
-    Raises UserError if the file lacks the columns operation and ms, or a row is invalid.
-    """
-    wanted = dict.fromkeys(
-        ("operation", "ms"), "a table of latencies has the columns operation and ms"
-    )
-    table = tables.read_table(path, wanted, f"cannot read the latencies in {path}", own=own)
-    rows: dict[str, int] = {}
-    found: dict[str, float] = {}
-    for row, (name, ms) in enumerate(
-        zip(table.cells["operation"], table.numbers("ms", "time"), strict=True)
-    ):
-        if ms.percent or not 0 <= ms.value < math.inf:
-            text = table.cells["ms"][row]
-            raise UserError(f"{table.place(row)}: ms = {text[:80]!r} is no time")
-        if name in rows:
-            raise UserError(
-                f"{table.place(row)}: {name[:80]!r} has a latency already, in line "
-                f"{table.lines[rows[name]]}"
-            )
-        rows[name] = row
-        found[name] = ms.value
-    return found
-
-
-def write_table(path: Path, table: Mapping[str, float]) -> None:
-    """Write a table that ``read_table`` reads back exactly; resumed runs depend on that."""
-    rows = [(name, repr(ms)) for name, ms in sorted(table.items())]
-    write_csv(path, ("operation", "ms"), rows)

@@ -9,7 +9,7 @@ from typing import Any
 from nasrun.building.allowed import arguments_of, find_class, place_of
 from nasrun.building.field_words import in_our_words
 from nasrun.building.hints import buildable_classes, checked
-from nasrun.errors import UserError, nearest
+from nasrun.errors import Mistakes, UserError, nearest
 
 
 def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) -> Any:
@@ -24,14 +24,25 @@ def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) ->
     refused before they are built, since some classes of nasrun write files.
     Raises UserError if a class must not be built, or if its arguments are wrong.
     """
+    mistakes = Mistakes()
     if isinstance(node, list):
-        return [build(value, f"{where}[{index}]", wanted) for index, value in enumerate(node)]
+        built: list[Any] = []
+        for index, value in enumerate(node):
+            with mistakes:
+                built.append(build(value, f"{where}[{index}]", wanted))
+        mistakes.report()
+        return built
     if not isinstance(node, Mapping):
         if isinstance(node, float) and not math.isfinite(node):
             raise UserError(f"{where} = {node}: must be a finite number")
         return node
     if "_target_" not in node:
-        return {key: build(value, place_of(where, key), wanted) for key, value in node.items()}
+        inside: dict[Any, Any] = {}
+        for key, value in node.items():
+            with mistakes:
+                inside[key] = build(value, place_of(where, key), wanted)
+        mistakes.report()
+        return inside
     found = find_class(node["_target_"], where)
     if wanted is not None and not issubclass(found, wanted):
         names = " or ".join(cls.__name__ for cls in wanted) or "plain value"
@@ -42,27 +53,34 @@ def build(node: Any, where: str = "", wanted: tuple[type, ...] | None = None) ->
 def call(cls: type, arguments: dict[str, Any], where: str) -> Any:
     """Return ``cls(**arguments)``, each argument built and checked against its type hint.
 
-    Raises UserError if an argument is missing, unknown or of a wrong type.
+    Raises UserError if an argument is missing, unknown or of a wrong type; all such mistakes at
+    once, except that none counts as missing where a name is unknown, which may be a slip of it.
     """
     parameters, hints = arguments_of(cls, where)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
-    for key in arguments:
-        if key not in names and not open_ended:
-            told = in_our_words(place_of(where, key))
-            near = f": {told}" if told else nearest(str(key), names)
-            near = near or f"; {cls.__name__} takes {', '.join(names) or 'none'}"
+    mistakes, ready = Mistakes(), {}
+    unknown = [key for key in arguments if key not in names and not open_ended]
+    for key in unknown:
+        told = in_our_words(place_of(where, key))
+        near = f": {told}" if told else nearest(str(key), names)
+        near = near or f"; {cls.__name__} takes {', '.join(names) or 'none'}"
+        with mistakes:
             raise UserError(f"{place_of(where, key)}: {cls.__name__} has no such setting{near}")
-    for parameter in named:
+    for parameter in [] if unknown else named:
         if parameter.default is parameter.empty and parameter.name not in arguments:
             place = place_of(where, parameter.name)
-            raise UserError(f"{place} is missing: {cls.__name__} needs it")
-    ready = {}
+            with mistakes:
+                raise UserError(f"{place} is missing: {cls.__name__} needs it")
     for key, value in arguments.items():
+        if key in unknown:
+            continue
         place, hint = place_of(where, key), hints.get(key, Any)
-        built = build(value, place, buildable_classes(hint))
-        ready[key] = checked(built, hint, place) if key in hints else built
+        with mistakes:
+            built = build(value, place, buildable_classes(hint))
+            ready[key] = checked(built, hint, place) if key in hints else built
+    mistakes.report()
     try:
         return cls(**ready)
     except UserError as error:

@@ -110,6 +110,8 @@ def _in_one_line(error: ValidationError, value: Any, where: str) -> str:
         else:
             shown = f"{place} = {_shown(inside)}"
             text = re.sub(r", (unable|got) .*", "", text)
+            if "'macs'" in text and re.fullmatch(r"[mg]?flops?", str(inside).lower()):
+                text += "; nasrun counts multiply-adds, macs: one is two FLOPs"
         messages.setdefault(shown, [])
         if text not in messages[shown]:
             messages[shown].append(text)

@@ -11,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from nasrun.cli import outputs
-from nasrun.errors import Interrupted, MissingCapabilityError, UserError, shortened
+from nasrun.errors import (
+    Interrupted,
+    MissingCapabilityError,
+    SeveralMistakesError,
+    UserError,
+    shortened,
+)
 from nasrun.run.commands import command
 from nasrun.run.files import printable
 from nasrun.run.layout import RECORD, SWEEP_RECORD
@@ -44,8 +50,13 @@ def sweep_of_process() -> Path | None:
 def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, int]:
     """Return the message of an error, in one line, and the exit status.
 
+    Of several mistakes each has a line of its own.
+
     config_dir: the user's folder of options, if any.
     """
+    if isinstance(error, SeveralMistakesError):
+        told = [verdict(each, config_dir)[0].removeprefix("error: ") for each in error.errors]
+        return "\n  ".join([f"error: {len(told)} mistakes:", *told]), 2
     if isinstance(error, MissingCapabilityError):
         from nasrun.config.groups import options_that
 

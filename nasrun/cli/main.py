@@ -20,7 +20,7 @@ from nasrun.cli import arguments, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, read, tasks
-from nasrun.errors import Interrupted, UserError, is_panic, nearest
+from nasrun.errors import Interrupted, Mistakes, UserError, is_panic, nearest
 from nasrun.run import signals
 from nasrun.run.layout import RECORD
 
@@ -91,24 +91,26 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
 
     from nasrun.config.compose import VERSION_BASE, without_null
     from nasrun.config.efforts import register_efforts
-    from nasrun.config.explain import CONFIGURATION_ERRORS, explain
+    from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
     from nasrun.config.guard import guard_files
     from nasrun.report.run_files import of_last_line, read_jobs
     from nasrun.report.sweep import exit_status, summarise
 
-    register_efforts()
     guard_files()
     given = line.overrides if ready else ready_overrides(line)
     overrides = [without_null(override) for override in given]
     overrides += place_of_auto(line, overrides)
     failures: list[BaseException] = []
+    told: set[str] = set()
     known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
+    register_efforts(overrides, config_dir)
 
     def task_function(composed: DictConfig) -> float | None:
         # Hydra would print an error in its own way, so errors are kept and reported at the end.
         outputs.current[:] = known  # a launcher may call this in another process, with copies
         ran = False
         try:
+            tell_of_made_up(told)
             with job(composed) as go:
                 ran = True
                 go()
@@ -141,7 +143,9 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         if sweep and jobs and all(found.error for found in jobs):
             summarise(sweep)  # the sweeper has got no number from any job
             return exit_status(jobs)
-        raise explain(error, overrides + task, line.value(arguments.CONFIG_DIR)) from error
+        raise explain_all(
+            error, overrides + task, config_dir, several=line.has(arguments.MULTIRUN)
+        ) from error
     finally:
         sys.argv = before[0]
         if before[1] is None:
@@ -170,18 +174,25 @@ def ready_overrides(line: CommandLine) -> list[str]:
     # Of a task that takes no run, Hydra says that there is no such setting.
     takes_run = "from" in read(conf_dir() / "task" / f"{line.task}.yaml")
     given: dict[str, str] = {}
-    overrides = []
+    overrides, mistakes = [], Mistakes()
     for override in line.overrides:
-        key, equals, value = override.partition("=")
-        if key == "task":
-            raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
-        override = readable(override, several=several)
-        parsed = parse(override)
-        if takes_run and key == "from" and equals and value not in ("", "null"):
-            override = "from="
-        if key in ("from", "outputs", "resume") and not parsed.is_sweep_override():
-            given[key] = str(parsed.value())
-        overrides.append(override)
+        with mistakes:
+            key, equals, value = override.partition("=")
+            if key == "task":
+                raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
+            override = readable(override, several=several)
+            parsed = parse(override)
+            if takes_run and key == "from" and equals and value not in ("", "null"):
+                override = "from="
+            if key in ("from", "outputs", "resume") and not parsed.is_sweep_override():
+                given[key] = str(parsed.value())
+            overrides.append(override)
+    if mistakes.errors:
+        from nasrun.config.explain import complaints
+
+        rest = [word for word in overrides if not word.startswith("from=")]
+        mistakes.errors += complaints([*rest, f"task={line.task}"], config_dir, several=several)
+        mistakes.report()
     if "from=" not in overrides:
         return overrides
     from nasrun.cli.from_run import earlier_run, with_earlier
@@ -204,29 +215,34 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
 
 
+def tell_of_made_up(told: set[str]) -> None:
+    """Say which data an effort makes up, once in a sweep; told: what was said."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from nasrun.config.efforts import made_up
+
+    note = made_up(own_overrides(), HydraConfig.get().runtime.choices, own_config_dir())
+    if note and note not in told:
+        told.add(note)
+        sys.stderr.write(f"nasrun: note: {note}\n")
+
+
 @contextmanager
 def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     """Yield the function that does one run: a new one, or the rest of the one in the directory."""
 
     from nasrun.cli import resume, sweep_job
-    from nasrun.cli.launch import launched
+    from nasrun.cli.launch import fitted, launched
     from nasrun.config.compose import plain
-    from nasrun.config.paths import with_homes
-    from nasrun.config.prune import leave_out
-    from nasrun.config.unused import refuse_unused_sampler
     from nasrun.run.commands import command as shown
     from nasrun.run.lock import Lock
 
     if job_name():
         sys.stdout.write(f"{job_name()}\n")
         sys.stdout.flush()
-    settings = with_homes(plain(composed))
-    if left_out := leave_out(settings, own_overrides()):
-        names = ", ".join(left_out)
-        sys.stderr.write(f"nasrun: note: the recipe's {names} mean nothing to the chosen option\n")
+    settings = fitted(plain(composed), own_overrides(), own_config_dir())
     if settings.get("resume") not in ("never", "auto"):
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
-    refuse_unused_sampler(settings, own_overrides())
     sweep_job.check_objective(settings)
     directory = job_directory(composed)
     if job_name() and directory.is_symlink():
@@ -283,6 +299,14 @@ def own_overrides() -> list[str]:
     return [word for word in HydraConfig.get().overrides.task if not word.startswith("task=")]
 
 
+def own_config_dir() -> str | None:
+    """Return the user's folder of options, if the command line names one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources
+    return next((source.path for source in sources if source.provider == "command-line"), None)
+
+
 def job_name() -> str:
     """Name a job: ``[2/6] sampler=uniform seed=1`` within a sweep, else an empty string."""
     from hydra.core.hydra_config import HydraConfig
@@ -309,6 +333,7 @@ def report_failed_job(
 
     show_traceback()
     message, status = verdict(error, config_dir)
+    message = message.replace("mistakes:\n  ", "mistakes: ").replace("\n  ", "; ")
     sys.stderr.write(f"nasrun: {job_name()}: {message}\n")
     result = {
         "status": "failed",

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nasrun.config.efforts import register_efforts
+from nasrun.config.efforts import efforts_of
 from nasrun.config.groups import conf_dir, groups, read
 from nasrun.config.guard import guard_files
 from nasrun.errors import UserError, nearest, shortened
@@ -54,10 +54,12 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> dict[str
     further = []
     if config_dir:
         further = [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).absolute()}')}]"]
-    register_efforts()
     guard_files()
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+    with (
+        efforts_of(overrides, config_dir),
+        hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE),
+    ):
         return plain(hydra.compose("config", [*map(without_null, overrides), *further]))
 
 

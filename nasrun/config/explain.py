@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.building.field_words import in_our_words
+from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, one_line, parse
 from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
-from nasrun.errors import UserError, nearest, shortened
+from nasrun.config.prune import leave_out
+from nasrun.errors import Mistakes, SeveralMistakesError, UserError, nearest, shortened
+
+MAX_TRIED = 50
+"""Words of a command line that are tried one by one when it cannot be taken."""
 
 OVERSIGHT_ERRORS = (AssertionError, AttributeError, LookupError, TypeError)
 """Python errors that Hydra raises for mistakes which it does not check for."""
@@ -41,6 +47,68 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: str | None) 
         except UserError as found:
             return found
     return UserError(shortened(_explained(error, overrides, config_dir), 500))
+
+
+def explain_all(
+    error: Exception, overrides: Sequence[str], config_dir: str | None, *, several: bool
+) -> UserError:
+    """Return all that the user did wrong, a line for each mistake.
+
+    error: the first mistake, at which Hydra has stopped. several: whether words may sweep.
+    """
+    first = explain(error, overrides, config_dir)
+    found = SeveralMistakesError(complaints(overrides, config_dir, several=several)).errors
+    return SeveralMistakesError(found) if len(found) > 1 else first
+
+
+def complaints(
+    overrides: Sequence[str], config_dir: str | None, *, several: bool
+) -> list[UserError]:
+    """Return the mistakes in a command line, as far as each can be found without the others.
+
+    Words are tried one after another, options of groups first, since settings depend on them; one
+    that cannot be taken is left out for the next. What can be taken is built.
+
+    overrides: all of the command line, with ``task=TASK``. several: whether words may sweep.
+    """
+    known, found, taken = groups(config_dir), list[UserError](), list[str]()
+    unsure: list[str] = []  # starts of settings that depend on a choice which cannot be taken
+
+    def order(word: str) -> tuple[bool, bool, bool]:
+        choice = _place_of_choice(word, known) is not None
+        return not word.startswith("task="), not word.startswith("experiment="), not choice
+
+    config: dict[str, Any] | None = None
+    for word in sorted(overrides[:MAX_TRIED], key=order):
+        parsed, place = _lenient(word), _place_of_choice(word, known)
+        swept = several and (parsed is None or parsed.is_sweep_override())
+        if swept or word.startswith(("hydra.", *unsure)):
+            continue
+        try:
+            config = compose([*taken, word], config_dir)
+            taken.append(word)
+            continue
+        except UserError as mistake:
+            found.append(mistake)
+        except CONFIGURATION_ERRORS as mistake:
+            found.append(explain(mistake, [*taken, word], config_dir))
+        if place in ("task", "experiment"):
+            return found
+        if place is not None:
+            unsure.append(f"{place}.")
+    if config is not None and any(not word.startswith("task=") for word in taken):
+        with Mistakes() as mistakes:
+            leave_out(config, taken)
+            build_setup(config)
+        found += mistakes.errors
+    return found
+
+
+def _place_of_choice(word: str, known: Container[str]) -> str | None:
+    """Return where the option goes that a word chooses for a group; None: it chooses none."""
+    key = word.partition("=")[0].lstrip("+~")
+    group, _, place = key.partition("@")
+    return (place or group) if "@" in key or group in known else None
 
 
 def _explained(error: Exception, overrides: Sequence[str], config_dir: str | None) -> str:

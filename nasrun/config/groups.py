@@ -87,15 +87,20 @@ def task_of_recipe(recipe: str, config_dir: str | None = None) -> str:
     If the list names no task, a recipe on which it builds decides, else it is the default task. A
     recipe may need groups that only its own task has.
     """
+    return option_of_recipe(recipe, "task", config_dir) or defaults()["task"]
+
+
+def option_of_recipe(recipe: str, group: str, config_dir: str | None = None) -> str | None:
+    """Return the option that a recipe, or one on which it builds, gives to a group; None: none."""
     files = files_of("experiment", config_dir)
     names = [recipe]
     for name in names:  # the list grows by the recipes on which each recipe builds
         for entry in read(files[name]).get("defaults", []) if name in files else []:
-            if isinstance(entry, dict) and "override /task" in entry:
-                return str(entry["override /task"])
+            if isinstance(entry, dict) and f"override /{group}" in entry:
+                return str(entry[f"override /{group}"])
             if isinstance(entry, str) and entry not in names:
                 names.append(entry)
-    return defaults()["task"]
+    return None
 
 
 def first_comment(path: Path) -> str:

@@ -42,7 +42,7 @@ from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit, Transforms
 from nasrun.dataset.survey import FolderSurvey, note_of_unevenness
 from nasrun.errors import UserError
-from nasrun.limits import Images, Side, Workers
+from nasrun.limits import Images, Side, SomeImages, Workers
 from nasrun.run.memory import check_fits
 from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.streams import Streams
@@ -74,7 +74,7 @@ class ImageFolder(Dataset):
         resident_limit_mb: Annotated[int, Field(ge=0, le=10**9)],
         workers: Workers,
         validation: Validation,
-        train_images: Images | None,
+        train_images: SomeImages | None,
         first_images: Images | None,
         check_files: bool,
         skip_bad: Share,

@@ -7,7 +7,7 @@ from pathlib import Path
 from nasrun.dataset.folders import Layout, SplitName
 from nasrun.dataset.image_folder import ImageFolder
 from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
-from nasrun.limits import Images, Side, Workers
+from nasrun.limits import Side, SomeImages, Workers
 from nasrun.values import Problem
 
 CLASSES = 1000
@@ -30,7 +30,7 @@ class ImageNet(ImageFolder):
         image_size: Side,
         workers: Workers,
         validation: Validation,
-        train_images: Images | None,
+        train_images: SomeImages | None,
         check_files: bool,
         skip_bad: Share,
         crop_area: Area,

@@ -11,6 +11,7 @@ from nasrun.dataset.balance import balanced_order
 from nasrun.dataset.base import Split, Splits, Survey
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError
+from nasrun.limits import AtMost
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -69,22 +70,23 @@ def carve_validation(
         raise UserError(
             f"dataset.validation={validation} leaves none of the {total} training images"
         )
-    kept = total - held_out if train_images is None else train_images
+    rest = total - held_out
+    kept = rest if train_images is None else AtMost.fitting(train_images, rest)
     if held_out + kept > total:
         raise UserError(
             f"dataset.train_images={kept} and {held_out} images for validation are more than the "
             f"{total} training images"
         )
     generator = streams.numpy("split")
-    front, rest = np.split(stratified_order(labels, generator), [held_out])
-    rest = rest[stratified_order(labels[rest], generator)][:kept]  # a stratified subset
-    present = len(np.unique(labels[rest]))
+    front, others = np.split(stratified_order(labels, generator), [held_out])
+    chosen = others[stratified_order(labels[others], generator)][:kept]  # a stratified subset
+    present = len(np.unique(labels[chosen]))
     if present < classes:
         raise UserError(
             f"with {held_out} of {total} images for validation, the {kept} training images show "
             f"only {present} of the {classes} classes"
         )
-    return np.concatenate([front, rest]), held_out
+    return np.concatenate([front, chosen]), held_out
 
 
 def choose_training(
@@ -94,6 +96,8 @@ def choose_training(
 
     train_images: their number, stratified; None: all. Raises UserError if there are not enough.
     """
+    if train_images is not None:
+        train_images = AtMost.fitting(train_images, len(labels))
     if train_images is not None and train_images > len(labels):
         raise UserError(
             f"dataset.train_images={train_images} is more than the {len(labels)} training images"

@@ -18,7 +18,7 @@ from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Vali
 from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError
-from nasrun.limits import Images
+from nasrun.limits import SomeImages
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -121,7 +121,7 @@ class ResidentDataset(Dataset):
         self,
         *,
         validation: Validation,
-        train_images: Images | None,
+        train_images: SomeImages | None,
         image_size: ReducedSide | None,
         crop_padding: Padding,
         flip: bool,

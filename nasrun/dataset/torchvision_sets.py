@@ -13,7 +13,7 @@ from nasrun.dataset.class_names import CIFAR10_NAMES, CIFAR100_NAMES, FASHION_NA
 from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.resident import ResidentDataset
 from nasrun.errors import UserError
-from nasrun.limits import Images
+from nasrun.limits import SomeImages
 
 
 class TorchvisionDataset(ResidentDataset):
@@ -28,7 +28,7 @@ class TorchvisionDataset(ResidentDataset):
         root: str,
         download: bool,
         validation: Validation,
-        train_images: Images | None,
+        train_images: SomeImages | None,
         image_size: ReducedSide | None,
         crop_padding: Padding,
         flip: bool,

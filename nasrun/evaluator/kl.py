@@ -17,7 +17,7 @@ from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, ScoreAxis, Scorer, choices_of
 from nasrun.evaluator.batch_norm import batch_statistics
 from nasrun.evaluator.batches import fixed_batches
-from nasrun.limits import Count, Images
+from nasrun.limits import AtMost, Count, SomeImages
 from nasrun.run.compute import Compute, float64
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -44,7 +44,7 @@ class KlEvaluator(Evaluator):
     needs_supernet = True
     network_scale = "search"
 
-    def __init__(self, *, images: Images, batch_size: Annotated[Count, Field(ge=2)]) -> None:
+    def __init__(self, *, images: SomeImages, batch_size: Annotated[Count, Field(ge=2)]) -> None:
         self.images, self.batch_size = images, batch_size
 
     def images_per_score(self, splits: Splits) -> int:
@@ -61,18 +61,19 @@ class KlEvaluator(Evaluator):
                 group="search_space",
                 has=has_mixtures,
             )
-        if self.images > len(splits.train):
+        count = AtMost.fitting(self.images, len(splits.train))
+        if count > len(splits.train):
             raise UserError(
-                f"evaluator.images={self.images}: the training split has {len(splits.train)} "
+                f"evaluator.images={count}: the training split has {len(splits.train)} "
                 "images; lower it"
             )
-        if self.images < 2:
+        if count < 2:
             raise UserError(
                 "evaluator.images=1: there are no batch norm statistics of one image; take two at "
                 "least"
             )
-        batches = fixed_batches(splits.train, splits.problem, self.batch_size, self.images)
-        return KlScorer(self, space, splits.problem, compute, streams.seed, batches)
+        batches = fixed_batches(splits.train, splits.problem, self.batch_size, count)
+        return KlScorer(self, space, splits.problem, compute, streams.seed, batches, count)
 
     def axis(self, role: str) -> ScoreAxis:
         """Return an axis of D itself, which is easier to read than exp(-D)."""
@@ -90,6 +91,7 @@ class KlScorer(Scorer):
     compute: Compute
     seed: int
     batches: Iterable[Batch]
+    count: int
 
     def score(
         self,
@@ -117,7 +119,7 @@ class KlScorer(Scorer):
                         "evaluator": "kl",
                         "divergence": found if finite else None,
                         "batch_norm": "batch",
-                        "images": self.settings.images,
+                        "images": self.count,
                         "batch_size": self.settings.batch_size,
                     },
                 )

@@ -15,7 +15,7 @@ from nasrun.evaluator.accuracy import top_accuracies
 from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.evaluator.batch_norm import Protocol, batch_norm_protocol
 from nasrun.evaluator.batches import fixed_batches
-from nasrun.limits import Count, Images
+from nasrun.limits import AtMost, Count, Images, SomeImages
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.base import SearchSpace, Supernet
@@ -42,7 +42,7 @@ class SupernetEvaluator(Evaluator):
     def __init__(
         self,
         *,
-        images: Images | None,
+        images: SomeImages | None,
         batch_size: Annotated[Count, Field(ge=2)],
         batch_norm: Protocol,
         recalibration_images: Images,
@@ -63,12 +63,13 @@ class SupernetEvaluator(Evaluator):
     def bind(
         self, space: SearchSpace, splits: Splits, compute: Compute, streams: Streams
     ) -> SupernetScorer:
-        if self.images is not None and self.images > len(splits.validation):
+        there = len(splits.validation)
+        count = there if self.images is None else AtMost.fitting(self.images, there)
+        if count > there:
             raise UserError(
-                f"evaluator.images={self.images}: the validation split has "
-                f"{len(splits.validation)} images; lower it or raise dataset.validation"
+                f"evaluator.images={count}: the validation split has {there} images; lower it "
+                "or raise dataset.validation"
             )
-        count = self.images or len(splits.validation)
         calibrating = min(self.recalibration_images, len(splits.train))
         measured = {"batch": count, "recalibrated": calibrating}.get(self.batch_norm, 2)
         if measured < 2:

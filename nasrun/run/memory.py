@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,52 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return []
+
+
+OWN_STATUS, OWN_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Files of Linux: this process's memory, and the switch that makes its peak begin anew."""
+
+
+class PeakMemory:
+    """The peak of the memory that this process takes, from one look to the next.
+
+    On a GPU it is the GPU's memory. Where the system has no such peak it is that since the start.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._more = 0
+        self._begin()
+
+    def expect(self, more: int) -> None:
+        """Count bytes that will be needed on top, e.g. of buffers that are made later."""
+        self._more = max(self._more, more)
+
+    def take(self) -> int:
+        """Return the peak since the last call, in bytes, with what is expected on top."""
+        if self.device.type == "cuda":
+            found = torch.cuda.max_memory_allocated(self.device)
+        else:
+            told = dict(line.partition(":")[::2] for line in _lines(OWN_STATUS))
+            words = told.get("VmHWM", "").split()
+            found = 1024 * int(words[0]) if words else _peak_since_start()
+        found += self._more
+        self._more = 0
+        self._begin()
+        return found
+
+    def _begin(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):
+                OWN_PEAK.write_text("5", encoding="ascii")
+
+
+def _peak_since_start() -> int:
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field
 
 from nasrun.errors import UserError
-from nasrun.limits import Count
+from nasrun.limits import Amount, Count
 from nasrun.sampler.base import PathSampler
 from nasrun.search_space.base import SearchSpace, SizeName
 from nasrun.values import Architecture, Problem
@@ -33,8 +34,8 @@ class SizeBins(PathSampler):
         *,
         size: SizeName,
         bins: Count,
-        low: NonNegativeFloat | None,
-        high: PositiveFloat | None,
+        low: Annotated[Amount, Field(ge=0)] | None,
+        high: Annotated[Amount, Field(gt=0)] | None,
     ) -> None:
         if low is not None and high is not None and low >= high:
             raise UserError(f"sampler.low = {low:g} must be below sampler.high = {high:g}")

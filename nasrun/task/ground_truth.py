@@ -96,7 +96,7 @@ class GroundTruth:
         missing = [
             architecture for architecture in architectures if (architecture, seed) not in known
         ]
-        trained = scorer.score(missing, None, monitor)
+        trained = self.run.measured(scorer.score(missing, None, monitor), missing)
         with self.run.screen.stage(f"truth/seed{seed}", len(architectures)) as stage:
             for architecture in architectures:
                 trial = known.get((architecture, seed))

@@ -90,7 +90,8 @@ def score_all(
 
     notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
-    for trial in scorer.score(architectures, supernet, run, gates_of):
+    scored = scorer.score(architectures, supernet, run, gates_of)
+    for trial in run.measured(scored, architectures):
         if not math.isfinite(trial.score):
             trial = _worst(trial, run)
         trials.append(trial)

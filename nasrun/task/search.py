@@ -94,6 +94,7 @@ class SearchTask(Task):
         result["parameter_free"] = space.free_share(winner.architecture)
         warn_of_collapse(run, result["parameter_free"], "the winner")
         result |= retrain_architecture(setup, run, splits, winner.architecture)
+        result |= latencies.of_winner(winner.architecture)
         result = run.finish(result)
         supernet.say_health()
         say_winner(setup, run, splits, winner.architecture, result)

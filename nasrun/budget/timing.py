@@ -1,0 +1,117 @@
+"""Times of forward passes on the device, measured in turns, and their intervals."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from nasrun.run.compute import Compute
+from nasrun.search_space.layer import Layer
+from nasrun.streams import Streams
+
+MAX_BYTES_IN_TURNS = 2**29
+"""Weights of the layers that take turns; further layers take turns among themselves."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+"""File of Linux that names the processor."""
+
+
+def now() -> float:
+    """Return seconds of a clock that only rises."""
+    return time.perf_counter()
+
+
+@torch.inference_mode()
+def times_in_turns(
+    layers: Sequence[Layer],
+    compute: Compute,
+    *,
+    batch_size: int,
+    warm_up: int,
+    repeats: int,
+    advance: Callable[[int], object] = lambda _: None,
+) -> list[list[float]]:
+    """Measure forward passes in evaluation mode, ``repeats`` of each layer, in milliseconds.
+
+    The layers take turns, so that a time in which the machine is busy with something else slows
+    all of them, not a few. warm_up: turns before, which do not count. advance: is told how many
+    layers were measured, after each turn.
+    """
+    found: list[list[float]] = []
+    for together in _prepared(layers, compute, batch_size):
+        times: list[list[float]] = [[] for _ in together]
+        for turn in range(warm_up + repeats):
+            for place, (module, images) in enumerate(together):
+                began = now()
+                with compute.autocast():
+                    module(images)
+                if compute.device.type == "cuda":
+                    torch.cuda.synchronize(compute.device)
+                elif compute.device.type == "mps":
+                    torch.mps.synchronize()
+                if turn >= warm_up:
+                    times[place].append(1000 * (now() - began))
+            advance(len(together))
+        found += times
+    return found
+
+
+def _prepared(
+    layers: Sequence[Layer], compute: Compute, batch_size: int
+) -> Iterator[list[tuple[nn.Module, torch.Tensor]]]:
+    """Build the layers, in as few groups as the memory allows, each with images as its input."""
+    group: list[tuple[nn.Module, torch.Tensor]] = []
+    used = 0
+    for layer in layers:
+        with Streams(0).default("latency"):
+            module = compute.place(layer.build()).eval()
+        images = compute.images(torch.zeros(batch_size, *layer.shape, device=compute.device))
+        used += images.nbytes + sum(tensor.nbytes for tensor in module.state_dict().values())
+        group.append((module, images))
+        if used > MAX_BYTES_IN_TURNS:
+            yield group
+            group, used = [], 0
+    if group:
+        yield group
+
+
+def median_with_interval(times: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and the ends of its interval at 95 %, by order statistics.
+
+    With fewer than six times the interval is their range.
+    """
+    ordered = sorted(times)
+    reach = 0.98 * math.sqrt(len(ordered))  # 1.96 standard deviations of Binomial(n, 1/2)
+    low = max(math.floor(len(ordered) / 2 - reach), 0)
+    return median(ordered), ordered[low], ordered[len(ordered) - 1 - low]
+
+
+def processor() -> str:
+    """Return the model of this machine's CPU, e.g. ``Intel(R) Xeon(R) CPU @ 2.20GHz``."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = dict(line.partition(":")[::2] for line in lines)
+    words = {key.strip(): value.strip() for key, value in told.items()}
+    for key in ("model name", "Hardware", "cpu model"):
+        if words.get(key):
+            return words[key]
+    if platform.system() == "Darwin":
+        ask = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            told_by = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=5)
+        except (OSError, subprocess.SubprocessError):
+            pass
+        else:
+            if told_by.stdout.strip():
+                return told_by.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown processor"

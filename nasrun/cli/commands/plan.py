@@ -1,0 +1,211 @@
+"""Say what a run will take: time, memory and disk of each stage, before it begins.
+
+The command composes, builds and checks all that the run would, budgets and data included, and
+times a few steps of each stage. It writes nothing below ``outputs``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasrun.cli import arguments
+from nasrun.cli.arguments import CommandLine
+from nasrun.config.groups import defaults, tasks
+from nasrun.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from nasrun.cli.launch import Prepared
+    from nasrun.task.rehearsal import TimedStage
+
+USAGE = "[TASK] [GROUP=OPTION ...] [KEY=VALUE ...]"
+SWITCHES = ()
+
+MOST_ROWS = 16
+"""Rows of the table; with more stages, those of a kind share a row."""
+
+MOST_COPIED_BYTES = 10**8
+"""Size of a folder of earlier results that is copied, so that the plan knows what they save."""
+
+ALARM = 0.9
+"""Share of the free memory or disk above which the plan warns."""
+
+
+def run(line: CommandLine) -> int:
+    """Plan the run that the other words stand for; the first may be a task."""
+    task, *overrides = line.overrides or ("",)
+    if task not in tasks():
+        overrides, task = list(line.overrides), defaults()["task"]
+    if line.has(arguments.MULTIRUN):
+        raise UserError("plan is for one run: leave -m out, and take its time for each job")
+    ready, stages = plan(CommandLine(task, tuple(overrides), line.switches))
+    device = ready.compute.describe()
+    sys.stdout.write(f"{ready.name} on {device}, seed {ready.setup.seed}\n")
+    for row in table(stages):
+        sys.stdout.write(f"{row}\n")
+    outputs = Path(str(ready.settings["outputs"])).absolute()
+    for warning in warnings(stages, outputs, on_gpu=ready.compute.device.type == "cuda"):
+        sys.stdout.write(f"warning: {warning}\n")
+    return 0
+
+
+def plan(
+    line: CommandLine, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Prepared, list[TimedStage]]:
+    """Rehearse a run; returns the run as it would be, and its stages. clock: seconds."""
+    from nasrun.cli.launch import fitted, prepare
+    from nasrun.cli.main import ready_overrides
+    from nasrun.config.compose import compose
+    from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
+    from nasrun.task.rehearsal import Rehearsal, RehearsedSetup, rehearsed
+
+    config_dir = line.value(arguments.CONFIG_DIR)
+    overrides = [*ready_overrides(line), f"task={line.task}"]
+    try:
+        settings = compose(overrides, config_dir)
+    except CONFIGURATION_ERRORS as error:
+        raise explain_all(error, overrides, config_dir, several=False) from error
+    settings = fitted(settings, overrides[:-1], config_dir)
+    ready = prepare(settings)  # with the user's own words in its messages
+    with tempfile.TemporaryDirectory(prefix="nasrun-plan-") as folder:
+        shorter, factors = rehearsed(ready.settings, Path(folder))
+        copy_stores(ready.settings, shorter)
+        short = prepare(shorter)
+        setup = RehearsedSetup(**vars(short.setup))
+        health, epochs = ready.setup.health, ready.setup.trainer.epochs
+        run = Rehearsal(
+            Path(folder) / "run",
+            factors=factors,
+            looks=len(health.epochs(epochs)) if health is not None else 1,
+            clock=clock,
+            tell=tell,
+            task=ready.name,
+            config=short.settings,
+            overrides=overrides[:-1],
+            seed=setup.seed,
+            compute=short.compute,
+            checkpoint=setup.checkpoint,
+        )
+        try:
+            short.task.run(setup, run, short.source)
+        except Interrupted as stopped:
+            raise Interrupted(stopped.signal) from stopped  # nothing was saved
+        finally:
+            run.close()
+            tell("")
+        return ready, run.done()
+
+
+def tell(stage: str) -> None:
+    """Show which stage is timed, in a line that the next one replaces; "": none any more."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{f'timing {stage} ...' if stage else ''}")
+        sys.stderr.flush()
+
+
+def copy_stores(settings: dict[str, Any], shorter: dict[str, Any]) -> None:
+    """Copy what earlier runs have left in shared folders to those of the rehearsal, if small."""
+    for names in (("rank", "truth_store"), ("budget", "latency", "store")):
+        places = []
+        for node in (settings, shorter):
+            for name in names:
+                node = node.get(name, {}) if isinstance(node, dict) else {}
+            places.append(node)
+        source, copy = places
+        if not (isinstance(source, str) and isinstance(copy, str) and Path(source).is_dir()):
+            continue
+        files = [path for path in Path(source).iterdir() if path.is_file()]
+        if sum(path.stat().st_size for path in files) <= MOST_COPIED_BYTES:
+            Path(copy).mkdir(parents=True)
+            for path in files:
+                shutil.copy(path, copy)
+
+
+def table(stages: Sequence[TimedStage]) -> list[str]:
+    """Return the lines of the table of stages, with the total at its end."""
+    from nasrun.run.memory import in_words
+    from nasrun.task.rehearsal import total_of
+
+    rows = [("stage", "steps", "time", "memory", "disk")]
+    for each in merged(stages) if len(stages) > MOST_ROWS else stages:
+        disk = in_words(each.disk) if each.disk > 0 else ""
+        steps = f"{each.steps:,}" if each.steps else ""
+        rows.append((each.name, steps, duration(each.seconds), in_words(each.memory), disk))
+    seconds, error = total_of(stages)
+    peak = in_words(max(each.memory for each in stages))
+    rows.append(("total", "", duration(seconds), peak, in_words(sum(each.disk for each in stages))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"  {row[0]:{widths[0]}}  "
+        + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+    lines.insert(-1, "  " + "-" * (sum(widths) + 8))
+    low, high = max(seconds - error, 0.0), seconds + error
+    return [
+        *(each.rstrip() for each in lines),
+        f"between {duration(low)} and {duration(high)}, if nothing else keeps the machine busy",
+    ]
+
+
+def merged(stages: Sequence[TimedStage]) -> list[TimedStage]:
+    """Return a stage for each kind, where there are many."""
+    from nasrun.task.rehearsal import TimedStage
+
+    found: dict[str, list[TimedStage]] = {}
+    for each in stages:
+        found.setdefault(each.name.partition("/")[0], []).append(each)
+    return [
+        of_kind[0]
+        if len(of_kind) == 1
+        else TimedStage(
+            f"{kind} ({len(of_kind)} stages)",
+            sum(each.steps for each in of_kind),
+            seconds=sum(each.seconds for each in of_kind),
+            memory=max(each.memory for each in of_kind),
+            disk=sum(each.disk for each in of_kind),
+        )
+        for kind, of_kind in found.items()
+    ]
+
+
+def warnings(stages: Sequence[TimedStage], outputs: Path, *, on_gpu: bool) -> list[str]:
+    """Return a line for each thing that will not fit, or only just."""
+    from nasrun.run.memory import available_bytes, in_words
+
+    found = []
+    peak = max(stages, key=lambda each: each.memory)
+    free = available_bytes()
+    if not on_gpu and peak.memory > ALARM * (free + stages[-1].memory):
+        found.append(
+            f"{peak.name} takes {in_words(peak.memory)} of memory, and {in_words(free)} are free "
+            "beside the plan itself: lower the batch size or the networks, or set batch_size=auto"
+        )
+    place = next(path for path in (outputs, *outputs.parents) if path.exists())
+    disk, room = sum(each.disk for each in stages), shutil.disk_usage(place).free
+    if disk > ALARM * room:
+        found.append(
+            f"the run writes {in_words(disk)}, and {in_words(room)} are free in {place}: choose "
+            "another place with outputs=DIR"
+        )
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: 3.2 s, 48 s, 2 min 13 s, 3 h 05 min, 2 d 4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, left = divmod(minutes, 60)
+    days, of_day = divmod(hours, 24)
+    if days:
+        return f"{days} d {of_day} h"
+    if hours:
+        return f"{hours} h {left:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{whole} s"

@@ -115,9 +115,50 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class MapSize:
+    """Height and width of an image or a feature map, in pixels."""
+
+    height: int
+    width: int
+
+    @staticmethod
+    def square(side: int) -> MapSize:
+        return MapSize(side, side)
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    @property
+    def short(self) -> int:
+        """The shorter side."""
+        return min(self.height, self.width)
+
+    @property
+    def words(self) -> str:
+        """The size for people: ``48×64``."""
+        return f"{self.height}×{self.width}"
+
+    def shape(self, channels: int) -> tuple[int, int, int]:
+        """Return the shape of a map of so many channels, [C, H, W]."""
+        return channels, self.height, self.width
+
+    def __str__(self) -> str:
+        """Return the size for names of layers: ``48x64``, of a square its side alone."""
+        return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
 class Problem:
-    """The shape of an image classification problem: square images [channels, size, size]."""
+    """The shape of an image classification problem: images [channels, height, width].
+
+    size: of the images; a number stands for the side of squares.
+    """
 
     channels: int
-    size: int
+    size: MapSize
     classes: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, int):
+            object.__setattr__(self, "size", MapSize.square(self.size))

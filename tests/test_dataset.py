@@ -20,6 +20,7 @@ from nasrun.dataset.order import carve_test, carve_validation, stratified_order
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.errors import UserError
 from nasrun.streams import Streams
+from nasrun.values import Problem
 
 CONF = Path(__file__).parents[1] / "conf" / "dataset"
 CPU = torch.device("cpu")
@@ -139,7 +140,7 @@ def test_digits_have_a_test_set_that_no_seed_changes() -> None:
 def test_digits_are_normalised() -> None:
     splits = load("digits")
     images, labels = everything(splits.train_and_validation())
-    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (1, 8, 10)
+    assert splits.problem == Problem(1, 8, 10)
     assert images.shape == (1437, 1, 8, 8)
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert abs(images.mean()) < 1e-3 and abs(images.std() - 1) < 1e-3
@@ -304,7 +305,7 @@ def test_reducing_in_parts_is_reducing_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_image_size_reduces_every_split_and_the_problem() -> None:
     full, small = load("digits"), load("digits", image_size=4)
-    assert (full.problem.size, small.problem.size) == (8, 4)
+    assert (full.problem.size.short, small.problem.size.short) == (8, 4)
     for one, other in (
         (full.train, small.train),
         (full.validation, small.validation),

@@ -241,7 +241,7 @@ class Latencies:
         from scipy import stats  # the import takes half a second
 
         space, problem, count = self.space, self.problem, self.settings.networks
-        shape = (problem.channels, problem.size, problem.size)
+        shape = problem.size.shape(problem.channels)
         summed, whole = [], []
         for index in range(count):
             architecture = space.sample(Streams(0).numpy("latency", index))

@@ -25,7 +25,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = (".jsonl", ".csv", ".json", ".safetensors")
-"""Suffixes of files that are compared byte by byte; pictures are compared by name only."""
+"""Suffixes of files that are compared byte by byte; pictures are compared by name only.
+
+Of weights the tensors are compared, and not the texts in the header.
+"""
 
 NOT_COMPARED = ("run.json", "result.json")
 """Files that may differ: run.json names classes, result.json has seconds."""
@@ -127,6 +130,17 @@ def failures(process: subprocess.Popen[str]) -> list[str]:
     return [place.strip() for status, place in ended if status != "0"]
 
 
+def content(path: Path) -> bytes:
+    """Return what is compared of a file: of weights the tensors, not what is said of them."""
+    data = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return data
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return json.dumps(header, sort_keys=True).encode() + data[8 + size :]
+
+
 def differences(first: Path, second: Path) -> Iterator[str]:
     """Yield the differences between two finished run directories."""
     files = [
@@ -143,7 +157,7 @@ def differences(first: Path, second: Path) -> Iterator[str]:
         elif (
             name not in NOT_COMPARED
             and name.endswith(SUFFIXES)
-            and files[0][name].read_bytes() != files[1][name].read_bytes()
+            and content(files[0][name]) != content(files[1][name])
         ):
             yield f"{name} differs"
     if all("result.json" in found for found in files):

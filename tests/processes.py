@@ -87,8 +87,18 @@ def outcome(run: Path) -> dict[str, Any]:
     return {
         "result": result,
         **{name: (run / name).read_bytes() for name in names},
-        **{path.name: path.read_bytes() for path in run.glob("*.safetensors")},
+        **{path.name: tensors(path) for path in run.glob("*.safetensors")},
     }
+
+
+def tensors(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The tensors of a file, and what it says of them; its manifest names the run, so it is left
+    out."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return header, data[8 + size :]
 
 
 def snapshot(directory: Path) -> dict[str, Any]:

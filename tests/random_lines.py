@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nasrun.config.allowed import find_class
+from nasrun.building.allowed import find_class
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, quote
 from nasrun.config.groups import conf_dir, defaults, groups, read, task_of_recipe, tasks

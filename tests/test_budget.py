@@ -18,12 +18,12 @@ from test_search_algo import Plain
 from nasrun.budget import candidates as candidates_module
 from nasrun.budget.additive import AdditiveCosts
 from nasrun.budget.candidates import Bounds, Candidates
+from nasrun.building.field_words import in_our_words
+from nasrun.building.hints import checked
 from nasrun.cli.main import main
 from nasrun.config.build import build
 from nasrun.config.compose import compose
-from nasrun.config.field_words import in_our_words
 from nasrun.config.groups import conf_dir, read
-from nasrun.config.hints import checked
 from nasrun.errors import UserError
 from nasrun.search_algo import pool as pool_module
 from nasrun.search_algo.pool import Pool

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from nasrun.config.allowed import find_class, read_trust
+from nasrun.building.allowed import find_class, read_trust
 from nasrun.config.build import build, build_setup, call
 from nasrun.config.compose import (
     check_top_level,
@@ -46,9 +46,9 @@ HOSTILE = [
     "nasrun.streams.np.random",
     "nasrun.streams.blake2b",  # a function of another package
     "nasrun.config.groups.Path",  # a class of another package
-    "nasrun.config.build.UserError.__init__",
-    "nasrun.config.build.find_class",  # a function
-    "nasrun.config.allowed.ALLOWED",  # a value
+    "nasrun.building.build.UserError.__init__",
+    "nasrun.building.build.find_class",  # a function
+    "nasrun.building.allowed.ALLOWED",  # a value
     "nasrun.config.build.__builtins__",
     "nasrun.config.build",  # a module
     "nasrun",

@@ -146,3 +146,12 @@ def test_a_failed_download_is_an_error(
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(UserError, match=r"download failed \(.*no network.*\): put .* there, or"):
         load(option, root=str(tmp_path), download=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("option", ["cifar10", "fashion_mnist"])
+def test_classes_have_the_published_names(option: str, request: pytest.FixtureRequest) -> None:
+    dataset = configured(option, root=str(request.getfixturevalue(option)), download=False)
+    assert isinstance(dataset, TorchvisionDataset)
+    published = dataset.open_test(root=dataset.root, download=False)
+    assert dataset.class_names == tuple(published.classes)

@@ -38,7 +38,7 @@ def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, i
     config_dir: the user's folder of options, if any.
     """
     if isinstance(error, MissingCapabilityError):
-        from nasrun.config.allowed import options_that
+        from nasrun.config.groups import options_that
 
         options = options_that(error.group, error.has, config_dir)
         joint = "" if str(error).endswith(" or") else ":"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasrun.config.compose import compose, flatten, parse
+from nasrun.config.compose import compose, flatten, parse, quote
 from nasrun.config.explain import CONFIGURATION_ERRORS, explain
 from nasrun.config.groups import groups
+from nasrun.config.paths import is_path, with_absolute
 from nasrun.errors import UserError, shortened
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command
@@ -66,11 +67,14 @@ class EarlierRun:
         if len(overrides) > MAX_OVERRIDES:
             raise UserError(f"{directory / RECORD} has {len(overrides)} overrides, too many")
         options = groups(config_dir)
+        record, recorded = directory / RECORD, flatten(config)
         kept = [
-            override
+            in_place(override, recorded)
             for override in overrides
-            if check_foreign(override, options, directory / RECORD) not in SETTINGS_NOT_TAKEN
+            if check_foreign(override, options, record) not in SETTINGS_NOT_TAKEN
         ]
+        for override in kept:
+            check_foreign(override, options, record)
         return EarlierRun(directory, task, tuple(kept), config)
 
     def split(self) -> str:
@@ -92,7 +96,7 @@ class EarlierRun:
         replaced = {place_of(word) for word in mine if parse(word).key_or_group in options}
         kept = [
             override
-            for override in self.overrides
+            for override in (*self.overrides, *self.images(config_dir))
             if (key := parse(override).get_key_element()) not in own_keys
             # If the user chooses another option, settings of the old option mean nothing.
             and not any(key.startswith(f"{group}.") for group in replaced)
@@ -100,6 +104,23 @@ class EarlierRun:
         if "dataset.download" not in own_keys and self._places_data(kept, config_dir):
             kept.append("dataset.download=false")
         return [*kept, *mine]
+
+    def images(self, config_dir: str | None) -> list[str]:
+        """Return an override that finds the run's images, where the default folder is not here.
+
+        A run that was begun elsewhere with the default folder has recorded where that is.
+        """
+        dataset = self.config.get("dataset")
+        root = dataset.get("root") if isinstance(dataset, dict) else None
+        given = any(place_of(word) == "dataset.root" for word in self.overrides)
+        if given or not isinstance(root, str) or not Path(root).is_absolute():
+            return []
+        default = flatten(compose(self.overrides, config_dir)).get("dataset.root")
+        if not isinstance(default, str) or is_folder(default) or not is_folder(root):
+            return []
+        override = f"dataset.root={quote(root)}"
+        check_foreign(override, groups(config_dir), self.directory / RECORD)
+        return [override]
 
     def _places_data(self, kept: list[str], config_dir: str | None) -> bool:
         """Tell whether ``kept`` would download a data set to a folder that the run chose.
@@ -119,9 +140,9 @@ class EarlierRun:
         """
         if self.task not in groups(config_dir)["task"]:
             return {}
-        now = flatten(compose([*self.overrides, f"task={self.task}"], config_dir))
-        then = flatten(self.config)
-        given = [place_of(override) for override in overrides]
+        composed = compose([*self.overrides, f"task={self.task}"], config_dir)
+        then, now = flatten(with_absolute(self.config)), flatten(with_absolute(composed))
+        given = [place_of(word) for word in (*overrides, *self.images(config_dir))]
         return {
             key: (then[key], value)
             for key, value in now.items()
@@ -132,10 +153,36 @@ class EarlierRun:
         }
 
 
+def in_place(override: str, recorded: Mapping[str, Any]) -> str:
+    """Return an override whose relative path is the absolute one that the run has recorded.
+
+    So it means the same folder wherever the run is used. recorded: full key -> value, as in
+    run.json; older runs recorded relative paths, which stay so.
+    """
+    parsed = parse(override)
+    key = parsed.get_key_element()
+    if not is_path(key):
+        return override
+    value, place = parsed.value(), recorded.get(key)
+    if not isinstance(value, str) or not isinstance(place, str) or not Path(place).is_absolute():
+        return override
+    parts, whole = Path(value).parts, Path(place).parts
+    meant = not Path(value).is_absolute() and whole[len(whole) - len(parts) :] == parts
+    return f"{key}={quote(place)}" if meant else override
+
+
 def place_of(override: str) -> str:
     """Return the setting that an override sets: ``rank.also`` of ``evaluator@rank.also=kl``."""
     parsed = parse(override)
     return parsed.package or parsed.key_or_group.replace("/", ".")
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether there is a folder of this name, which may be any text."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long a name
+        return False
 
 
 def check_foreign(override: object, options: dict[str, list[str]], where: Path) -> str:

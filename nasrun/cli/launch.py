@@ -11,6 +11,7 @@ from typing import Any, cast
 from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
+from nasrun.config.paths import with_absolute
 from nasrun.run.layout import ResumedRun
 
 
@@ -50,7 +51,7 @@ def launched(
     run = Run(
         directory,
         task=name,
-        config=settings,
+        config=with_absolute(settings),
         overrides=overrides,
         seed=setup.seed,
         compute=Compute.choose(

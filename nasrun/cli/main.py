@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasrun import __version__
+from nasrun.building.allowed import read_trust
 from nasrun.cli import arguments, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
-from nasrun.config.allowed import read_trust
 from nasrun.config.groups import conf_dir, read, tasks
 from nasrun.errors import Interrupted, UserError, is_panic, nearest
 from nasrun.run import signals

@@ -19,7 +19,7 @@ from nasrun.cli.launch import launched
 from nasrun.cli.stores import keep_near, with_places
 from nasrun.config.compose import flatten, parse
 from nasrun.config.groups import tasks
-from nasrun.config.paths import readable
+from nasrun.config.paths import absolute, is_path, readable, with_absolute
 from nasrun.errors import UserError
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import at_home
@@ -125,7 +125,7 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
         for name in parents:
             node = node.get(name) if isinstance(node, dict) else None
         exists = isinstance(node, dict) and leaf in node
-        if key in SETTINGS_OF_NEW_RUNS or (exists and node[leaf] == value):
+        if key in SETTINGS_OF_NEW_RUNS or (exists and same(key, node[leaf], value)):
             continue
         if not exists or not matches(key, changeable):
             was = f" (it is {node[leaf]!r})" if exists and key in known else ""
@@ -138,13 +138,20 @@ def apply(settings: dict[str, Any], changes: Changes, changeable: Sequence[str])
     return frozenset(changed)
 
 
+def same(key: str, one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting mean the same; a path may be written as relative."""
+    return bool(one == other or (is_path(key) and absolute(one) == absolute(other)))
+
+
 def differences(settings: Mapping[str, Any], directory: Path) -> Changes:
     """Find the settings that differ from those of the run in ``directory``."""
     from nasrun.task.base import find_task
 
     run = RunDirectory(directory)
     stores = find_task(run.task).stores if run.task in tasks() else {}
-    then, now = (flatten(with_places(config, stores)) for config in (run.config, settings))
+    then, now = (
+        flatten(with_absolute(with_places(config, stores))) for config in (run.config, settings)
+    )
     gone = {key: None for key in then if key not in now}
     return gone | {key: now[key] for key in now if key not in then or then[key] != now[key]}
 

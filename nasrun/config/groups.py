@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from nasrun.building.allowed import find_class
 from nasrun.errors import UserError
 
 YAMLError: type[Exception] = yaml.YAMLError
@@ -44,6 +47,19 @@ def files_of(group: str, config_dir: str | None = None) -> dict[str, Path]:
     roots = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
     found = {path.stem: path for root in roots for path in (root / group).glob("*.yaml")}
     return {option: path for option, path in sorted(found.items()) if not option.startswith("_")}
+
+
+def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
+    """Return the options of ``group``, also of the user, whose class ``has`` a capability.
+
+    group: a place may follow the name, e.g. ``evaluator@rank.also``.
+    """
+    found = []
+    for option, path in files_of(group.partition("@")[0], config_dir).items():
+        with suppress(UserError):  # skips an option that is broken or not trusted
+            if has(find_class(read(path).get("_target_"), group)):
+                found.append(option)
+    return found
 
 
 @cache

@@ -64,6 +64,26 @@ def with_homes(node: Any, where: str = "") -> Any:
     return _home(node) if isinstance(node, str) and is_path(where) else node
 
 
+def with_absolute(node: Any, where: str = "") -> Any:
+    """Return a plain configuration whose paths are absolute, so that they mean the same anywhere.
+
+    Relative ones count from the current directory.
+    """
+    if isinstance(node, dict):
+        return {
+            key: with_absolute(value, f"{where}.{key}" if where else str(key))
+            for key, value in node.items()
+        }
+    return absolute(node) if is_path(where) else node
+
+
+def absolute(value: Any) -> Any:
+    """Return the absolute path that a text means; other values, and addresses, stay."""
+    if not isinstance(value, str) or not value or "://" in value:
+        return value
+    return str(at_home(value).absolute())
+
+
 def _home(text: str) -> str:
     """Replace a leading ``~``; a file called so, without such a user, gets its absolute path."""
     return str(at_home(text).absolute()) if text.startswith("~") else text

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nasrun.config.allowed import arguments_of, find_class
+from nasrun.building.allowed import arguments_of, find_class
 from nasrun.config.compose import parse
 from nasrun.config.groups import groups, settings_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nasrun.config.allowed import find_class
+from nasrun.building.allowed import find_class
 from nasrun.config.compose import parse
 from nasrun.errors import UserError
 

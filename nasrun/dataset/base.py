@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.run.monitor import Monitor
 from nasrun.streams import Streams
 from nasrun.values import Problem
@@ -77,6 +78,9 @@ class Splits:
     train_and_validation: joins both splits, to train on in a final retraining.
     test: reads the test images; only the final retraining calls it.
     survey: what the dataset's folders hold; None: it has none.
+    classes: their names, in the order of the labels; empty: they have none but their numbers.
+    preprocessing: how an image becomes one like those of the test split; None: it is not told, so a
+    trained network takes no files and pictures.
     """
 
     problem: Problem
@@ -85,6 +89,13 @@ class Splits:
     train_and_validation: Callable[[], Split]
     test: Callable[[], Split]
     survey: Survey | None = None
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, their numbers where they have no others."""
+        return self.classes or tuple(map(str, range(self.problem.classes)))
 
 
 class Dataset(ABC):

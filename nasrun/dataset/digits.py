@@ -17,6 +17,7 @@ class Digits(ResidentDataset):
 
     name = "digits"
     classes = 10
+    class_names = tuple("0123456789")
 
     def read_train(self) -> tuple[Tensor, Tensor]:
         return self._read(test=False)

@@ -156,13 +156,22 @@ def decode(
     file: BinaryIO, channels: int, *, background: Colour, side: int | None, large: int
 ) -> Image:
     """Decode the image in an open file; see ``open_image``. Raises errors of many kinds."""
-    mode = "L" if channels == 1 else "RGB"
     with _opened(file) as image:
         if side is not None and image.width * image.height > large:
             image.draft(None, _size_of_side(image, side))  # JPEG: decodes an 8th at least
             with _one_large_image:
-                return _upright(image, _in_bands(image, mode, background, side))
-        return _upright(image, to_8_bits(image, mode, background))
+                return _upright(image, _in_bands(image, mode_of(channels), background, side))
+        return as_seen(image, channels, background)
+
+
+def as_seen(image: Image, channels: int, background: Colour) -> Image:
+    """Return a picture as people see it, with 1 (grey) or 3 (RGB) channels of 8 bits."""
+    return _upright(image, to_8_bits(image, mode_of(channels), background))
+
+
+def mode_of(channels: int) -> str:
+    """Return Pillow's mode of an image of 1 or 3 channels."""
+    return "L" if channels == 1 else "RGB"
 
 
 def digest_of_readable(path: str) -> int:

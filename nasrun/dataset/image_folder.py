@@ -37,6 +37,7 @@ from nasrun.dataset.order import (
     cut_splits,
     stratified_order,
 )
+from nasrun.dataset.preprocessing import RESIDENT_MARGIN, STREAMED_MARGIN
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit, Transforms
 from nasrun.dataset.survey import FolderSurvey, note_of_unevenness
@@ -146,7 +147,13 @@ class ImageFolder(Dataset):
             return split("test", files.take(stratified_order(files.labels, streams.numpy("test"))))
 
         whole = split("train_and_validation", files)
-        return cut_splits(problem, whole.cut, held_out, test, survey)
+        return cut_splits(
+            *(problem, whole.cut, held_out, test, survey),
+            classes=tuple(found.classes),
+            preprocessing=self.transforms.preprocessing(
+                self.mean, self.std, RESIDENT_MARGIN if resident else STREAMED_MARGIN
+            ),
+        )
 
     def find_layout(self) -> Layout:
         """Find the folders of the splits; raises UserError if there are none."""
@@ -209,7 +216,7 @@ class ImageFolder(Dataset):
             f"the {name} split of {self.root}",
             "dataset.resident_limit_mb, which makes images stay on the disk, or dataset.image_size",
         )
-        transform = self.transforms.evaluation(margin=1)
+        transform = self.transforms.evaluation(RESIDENT_MARGIN)
         images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
 
         def decode(index: int) -> None:

@@ -190,6 +190,24 @@ def _list_class(folder: Path, left_out: LeftOut) -> tuple[list[str], Counter[str
     return sorted(found), others, linked
 
 
+def images_below(folder: str) -> list[str]:
+    """List the image files in a folder at any depth, sorted; classes and splits mean nothing.
+
+    Like in the folders of a data set, hidden files and links to folders are passed over.
+    Raises UserError if a folder cannot be read.
+    """
+    found: list[str] = []
+    left, ends = [folder], suffixes()
+    while left:
+        parent = left.pop()
+        content = content_of(parent)
+        inner = [name for name in content.folders if name not in content.linked]
+        left += [os.path.join(parent, name) for name in inner]  # noqa: PTH118
+        images = [name for name in content.files if name.lower().endswith(ends)]
+        found += [os.path.join(parent, name) for name in images]  # noqa: PTH118
+    return sorted(found)
+
+
 def in_words(suffixes: Counter[str]) -> str:
     """Write counts by suffix in words, the most frequent first."""
     common = suffixes.most_common()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nasrun.dataset.balance import balanced_order
 from nasrun.dataset.base import Split, Splits, Survey
+from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError
 from nasrun.streams import Streams
 from nasrun.values import Problem
@@ -112,11 +113,14 @@ def cut_splits(
     held_out: int,
     test: Callable[[], Split],
     survey: Survey | None = None,
+    *,
+    classes: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """Cut images that ``carve_validation`` has ordered into splits.
 
     cut: makes a split of this name from a slice of the images. held_out: images for validation.
-    survey: what the folders hold, if there are any.
+    survey: what the folders hold, if there are any. classes, preprocessing: as of ``Splits``.
     """
     return Splits(
         problem,
@@ -125,6 +129,8 @@ def cut_splits(
         train_and_validation=lambda: cut("train_and_validation", slice(None)),
         test=test,
         survey=survey,
+        classes=classes,
+        preprocessing=preprocessing,
     )
 
 

@@ -15,6 +15,7 @@ from nasrun.dataset.balance import Balance, class_weights
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
 from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.order import carve_validation, cut_splits, stratified_order, training_order
+from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError
 from nasrun.limits import Images
 from nasrun.streams import Streams
@@ -102,6 +103,8 @@ class ResidentDataset(Dataset):
     """
 
     classes: int
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, in the order of the labels; empty: they have none but their numbers."""
 
     def __init__(
         self,
@@ -163,4 +166,18 @@ class ResidentDataset(Dataset):
             return split("test", images[order], labels[order])
 
         whole = split("train_and_validation", images[order], labels[order])
-        return cut_splits(Problem(channels, size, self.classes), whole.cut, held_out, test)
+        return cut_splits(
+            Problem(channels, size, self.classes),
+            whole.cut,
+            held_out,
+            test,
+            classes=self.class_names,
+            preprocessing=Preprocessing(
+                channels=channels,
+                size=size,
+                mean=self.mean,
+                std=self.std,
+                resize="area",
+                source_side=2 * size,
+            ),
+        )

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,19 @@ from nasrun.dataset.files import WHITE, Colour, open_image
 from nasrun.dataset.listing import ImageFiles
 from nasrun.dataset.options import Fit
 from nasrun.dataset.order import training_order
+from nasrun.dataset.preprocessing import (
+    MAX_SIDE,
+    STREAMED_MARGIN,
+    Preprocessing,
+    evaluation,
+    padded,
+)
 from nasrun.errors import UserError
 from nasrun.run.signals import SIGNALS
 from nasrun.streams import Streams
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-MAX_ASPECT = 16
-"""Ratio of an image's sides above which its ends are cut off before it is scaled."""
-
-MAX_SIDE = 4096
-"""Pixels of the short side to which a large image is decoded at most."""
 
 Item = tuple[int, int]
 """(Seed of the image's augmentation, index of the image)."""
@@ -70,7 +72,8 @@ class Transforms:
 
         steps = [v2.RandomResizedCrop(self.size, scale=(self.crop_area, 1.0))]
         if self.fit == "pad":
-            steps.insert(0, v2.Lambda(self._padded))
+            square = partial(padded, background=self.background, most=self.source_side)
+            steps.insert(0, v2.Lambda(square))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitters:
@@ -78,16 +81,25 @@ class Transforms:
             steps.append(v2.ColorJitter(*jitter))
         return v2.Compose([*steps, v2.PILToTensor()])
 
-    def evaluation(self, margin: float = 256 / 224) -> Any:
+    def evaluation(self, margin: float = STREAMED_MARGIN) -> Any:
         """Resize the short side to size * margin pixels, then crop the centre."""
-        from torchvision.transforms import v2
+        return evaluation(self.size, self.fit, margin, self.background, self.source_side)
 
-        if self.fit == "pad":
-            steps = [v2.Lambda(self._padded), v2.Resize(self.size)]
-        else:
-            steps = [v2.Lambda(without_ends), v2.Resize(round(self.size * margin))]
-            steps.append(v2.CenterCrop(self.size))
-        return v2.Compose([*steps, v2.PILToTensor()])
+    def preprocessing(
+        self, mean: list[float], std: list[float], margin: float = STREAMED_MARGIN
+    ) -> Preprocessing:
+        """Return the settings of opening, evaluation and normalisation as one value."""
+        return Preprocessing(
+            channels=self.channels,
+            size=self.size,
+            mean=mean,
+            std=std,
+            resize="bilinear",
+            fit=self.fit,
+            margin=margin,
+            background=self.background,
+            source_side=self.source_side,
+        )
 
     @property
     def source_side(self) -> int:
@@ -97,27 +109,6 @@ class Transforms:
     def open(self, path: str) -> Image:
         """Open an image file; raises UserError, naming it, where it cannot be read."""
         return open_image(path, self.channels, background=self.background, side=self.source_side)
-
-    def _padded(self, image: Image) -> Image:
-        """Put an image into the middle of a square, which is not enlarged."""
-        from PIL import Image, ImageColor, ImageOps
-
-        side = min(max(image.size), self.source_side)
-        red, green, blue = self.background
-        colour = f"rgb({red},{green},{blue})"
-        return ImageOps.pad(
-            image, (side, side), Image.Resampling.BILINEAR, ImageColor.getcolor(colour, image.mode)
-        )
-
-
-def without_ends(image: Image) -> Image:
-    """Cut the ends off a very long image: scaled by its short side, it would not fit in memory."""
-    width, height = image.size
-    most = MAX_ASPECT * min(width, height)
-    if max(width, height) <= most:
-        return image
-    left, top = max(0, width - most) // 2, max(0, height - most) // 2
-    return image.crop((left, top, width - left, height - top))
 
 
 class _Images(data.Dataset[tuple[Tensor, int] | UserError]):

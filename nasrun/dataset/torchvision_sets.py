@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasrun.dataset.class_names import CIFAR10_NAMES, CIFAR100_NAMES, FASHION_NAMES
 from nasrun.dataset.options import Deviations, Means, Padding, ReducedSide, Validation
 from nasrun.dataset.resident import ResidentDataset
 from nasrun.errors import UserError
@@ -113,6 +114,7 @@ class CIFAR10(_CIFAR):
 
     name = "cifar10"
     classes = 10
+    class_names = CIFAR10_NAMES
     torchvision_name = "CIFAR10"
 
 
@@ -121,6 +123,7 @@ class CIFAR100(_CIFAR):
 
     name = "cifar100"
     classes = 100
+    class_names = CIFAR100_NAMES
     torchvision_name = "CIFAR100"
 
 
@@ -129,6 +132,7 @@ class FashionMNIST(TorchvisionDataset):
 
     name = "fashion_mnist"
     classes = 10
+    class_names = FASHION_NAMES
 
     def open_train(self, **where: Any) -> Any:
         return self._class("train-")(train=True, **where)

@@ -61,32 +61,10 @@ class Compute:
         device: auto (CUDA where there is one), cpu, cuda, cuda:N, or mps (Apple's GPU).
         Raises UserError if the device is absent or unknown.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise UserError(
-                f"device={device} is no device: choose auto, cpu, cuda, cuda:N or mps"
-            ) from None
-        if chosen.type not in ("cpu", "cuda", "mps"):
-            raise UserError(
-                f"device={device} is not supported: choose auto, cpu, cuda, cuda:N or mps"
-            )
+        chosen = device_of(device)
         on_gpu = chosen.type == "cuda"
         if on_gpu:
-            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            if (chosen.index or 0) >= count:
-                raise UserError(
-                    f"device={device}: this machine has {count or 'no'} CUDA device"
-                    f"{'s' if count > 1 else ''}; choose device=auto or device=cpu"
-                )
             torch.backends.cudnn.benchmark = not deterministic
-        if chosen.type == "mps" and (chosen.index or not torch.backends.mps.is_available()):
-            raise UserError(
-                f"device={device}: torch finds no such Apple GPU here; choose device=auto or "
-                "device=cpu"
-            )
         if deterministic:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -129,6 +107,35 @@ class Compute:
         else:
             name = f"CPU, {torch.get_num_threads()} threads"
         return f"{name}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+def device_of(device: str) -> torch.device:
+    """Return the device of that name, which is there: auto, cpu, cuda, cuda:N or mps.
+
+    auto: CUDA where there is one, else the CPU. Raises UserError if it is absent or unknown.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UserError(
+            f"device={device} is no device: choose auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device={device} is not supported: choose auto, cpu, cuda, cuda:N or mps")
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise UserError(
+                f"device={device}: this machine has {count or 'no'} CUDA device"
+                f"{'s' if count > 1 else ''}; choose device=auto or device=cpu"
+            )
+    if chosen.type == "mps" and (chosen.index or not torch.backends.mps.is_available()):
+        raise UserError(
+            f"device={device}: torch finds no such Apple GPU here; choose device=auto or device=cpu"
+        )
+    return chosen
 
 
 def float64(tensor: Tensor) -> Tensor:

@@ -259,10 +259,15 @@ class Run:
         write_json(path, content)
         return f"see {path}"
 
-    def save_weights(self, name: str, network: nn.Module) -> None:
-        """Write the parameters and buffers of a network to NAME.safetensors."""
+    def save_weights(
+        self, name: str, network: nn.Module, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the parameters and buffers of a network to NAME.safetensors.
+
+        metadata: texts that say in the file what it holds.
+        """
         _, tensors = pack(dict(network.state_dict()))
-        data = encode_tensors(tensors)
+        data = encode_tensors(tensors, metadata)
         write_bytes(self.directory / f"{name}.safetensors", data)
 
     def load_weights(self, path: Path, network: nn.Module) -> None:

@@ -156,6 +156,10 @@ class SearchSpace(ABC):
         """Return the limit to which final networks are fitted by their width; None: no limit."""
         return None
 
+    def fitted_width(self, architecture: Architecture, problem: Problem) -> float | None:
+        """Return the width to which the final network is fitted; None: the settings give it."""
+        return None
+
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
         """Return the architecture's cells or blocks as graphs, by name; {} if it has none."""
         return {}

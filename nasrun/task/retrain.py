@@ -14,6 +14,7 @@ from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy_by_class
 from nasrun.evaluator.batch_norm import estimate_statistics
+from nasrun.model.manifest import Manifest, Origin
 from nasrun.report.figures_architecture import plot_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command
@@ -108,6 +109,7 @@ def retrain_architecture(
         plot_graphs(panels, run.directory / ARCHITECTURE_PICTURE)
     with run.streams.default("retrain/init"):
         network = space.network(architecture, splits.problem, "final", auxiliary=trainer.auxiliary)
+    manifest = manifest_of(setup, run, splits, architecture)
     held_out = setup.retrain.images == "train"
     images = splits.train if held_out else splits.train_and_validation()
     training = trainer.bind(network, images, run.compute, run.streams.sub("retrain"))
@@ -115,20 +117,33 @@ def retrain_architecture(
     if not training.done:
         training.train_round(run, "retrain")
     network = estimated(training, setup.retrain.batch_norm_epochs, run)
-    run.save_weights("network", network)
+    run.save_weights("network", network, manifest.metadata())
     run.checkpoint()
 
     result: dict[str, Any] = {
         "architecture": architecture.to_json(),
         **space.cost(architecture, splits.problem, "final").to_json(),
     }
-    measured = {"validation": splits.validation} if held_out else {}
-    for name, split in {**measured, "test": splits.test()}.items():
+    validation = {"validation": splits.validation} if held_out else {}
+    for name, split in {**validation, "test": splits.test()}.items():
         plain, balanced = measure(network, split, trainer, run, splits.problem.classes)
         result[f"{name}_accuracy"] = plain
         if splits.survey is not None and splits.survey.uneven:
             result[f"{name}_balanced_accuracy"] = balanced
+    run.save_weights("network", network, manifest.with_measured(result).metadata())
     return result
+
+
+def manifest_of(setup: Setup, run: Run, splits: Splits, architecture: Architecture) -> Manifest:
+    """Return what the file of the trained network says of it, so that it can be used by itself."""
+    return Manifest.of(
+        setup.search_space,
+        run.config["search_space"],
+        architecture,
+        splits,
+        auxiliary=setup.retrain.trainer.auxiliary,
+        origin=Origin.of(run, setup.dataset),
+    )
 
 
 def estimated(training: Training[Network], epochs: float, run: Run) -> Network:

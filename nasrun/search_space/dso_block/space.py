@@ -260,6 +260,12 @@ class DsoBlock(SearchSpace):
     def limit(self, name: str) -> float | None:
         return {"params": self.final.params, "macs": self.final.macs}.get(name)
 
+    def fitted_width(self, architecture: Architecture, problem: Problem) -> float | None:
+        """Return C of the first stage, where a limit is given."""
+        if self.final.params is None and self.final.macs is None:
+            return None
+        return self.channels(architecture, problem, "final")
+
     def graphs(self, architecture: Architecture) -> dict[str, Graph]:
         """Return graphs with levels from bottom to top, between the block's input and output."""
         found, start = {}, 0

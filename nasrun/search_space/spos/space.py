@@ -85,6 +85,10 @@ class SposSpace(AdditiveSpace):
     def limit(self, name: str) -> float | None:
         return self.limits.get(name)
 
+    def fitted_width(self, architecture: Architecture, problem: Problem) -> float | None:
+        """Return the factor of all channels, where a limit is given."""
+        return self.width(architecture, problem, "final") if self.limits else None
+
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The decisions of each block."""

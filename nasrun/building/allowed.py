@@ -10,13 +10,11 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from nasrun.config.groups import files_of, read
 from nasrun.errors import UserError, nearest, shortened
 
 ALLOWED = ("nasrun", "torch.optim")
@@ -131,19 +129,6 @@ def arguments_of(
             f"{place_of(where, '_target_')}: the arguments of {cls.__name__} cannot be known "
             f"({shortened(str(error))})"
         ) from error
-
-
-def options_that(group: str, has: Callable[[type], bool], config_dir: str | None) -> list[str]:
-    """Return the options of ``group``, also of the user, whose class ``has`` a capability.
-
-    group: a place may follow the name, e.g. ``evaluator@rank.also``.
-    """
-    found = []
-    for option, path in files_of(group.partition("@")[0], config_dir).items():
-        with suppress(UserError):  # skips an option that is broken or not trusted
-            if has(find_class(read(path).get("_target_"), group)):
-                found.append(option)
-    return found
 
 
 def place_of(where: str, key: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from nasrun.config.allowed import is_allowed
+from nasrun.building.allowed import is_allowed
 from nasrun.errors import UserError
 
 MAX_SHOWN_CHARACTERS = 60

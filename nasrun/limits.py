@@ -45,6 +45,9 @@ Images = Annotated[int, Field(gt=0, le=100_000_000)]
 Side = Annotated[int, Field(gt=0, le=4096)]
 """The side of a square image, in pixels."""
 
+ImageSize = Side | tuple[Side, Side]
+"""Size of images, in pixels: the side of squares, or [height, width]."""
+
 Width = Annotated[int, Field(gt=0, le=100_000)]
 """Channels or units of one layer."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -125,6 +125,11 @@ class MapSize:
     def square(side: int) -> MapSize:
         return MapSize(side, side)
 
+    @staticmethod
+    def of(sides: int | Sequence[int]) -> MapSize:
+        """Read a size as people write it: the side of a square, or [height, width]."""
+        return MapSize.square(sides) if isinstance(sides, int) else MapSize(*sides)
+
     @property
     def area(self) -> int:
         return self.height * self.width
@@ -135,9 +140,19 @@ class MapSize:
         return min(self.height, self.width)
 
     @property
+    def long(self) -> int:
+        """The longer side."""
+        return max(self.height, self.width)
+
+    @property
     def words(self) -> str:
         """The size for people: ``48×64``."""
         return f"{self.height}×{self.width}"
+
+    @property
+    def sides(self) -> int | tuple[int, int]:
+        """The size as people write it (see ``of``)."""
+        return self.height if self.height == self.width else (self.height, self.width)
 
     def shape(self, channels: int) -> tuple[int, int, int]:
         """Return the shape of a map of so many channels, [C, H, W]."""

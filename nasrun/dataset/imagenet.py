@@ -7,7 +7,7 @@ from pathlib import Path
 from nasrun.dataset.folders import Layout, SplitName
 from nasrun.dataset.image_folder import ImageFolder
 from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
-from nasrun.limits import Images, Side, Workers
+from nasrun.limits import Images, ImageSize, Workers
 
 
 class ImageNet(ImageFolder):
@@ -23,7 +23,7 @@ class ImageNet(ImageFolder):
         self,
         *,
         root: str,
-        image_size: Side,
+        image_size: ImageSize,
         workers: Workers,
         validation: Validation,
         train_images: Images | None,

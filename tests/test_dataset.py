@@ -295,7 +295,8 @@ def test_reduced_images_are_the_means_of_their_areas() -> None:
 @pytest.mark.parametrize("size", [4, 5, 7, 11])
 def test_a_constant_image_stays_constant(size: int) -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
-    assert torch.equal(reduce(levels.expand(-1, 1, 11, 11), size), levels.expand(-1, 1, size, size))
+    found = reduce(levels.expand(-1, 1, 11, 11), MapSize.square(size))
+    assert torch.equal(found, levels.expand(-1, 1, size, size))
 
 
 def test_reducing_in_parts_is_reducing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

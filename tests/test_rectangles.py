@@ -42,7 +42,7 @@ def test_the_centre_of_the_wanted_form_is_shown(size: tuple[int, int]) -> None:
 
 
 def test_padding_fills_the_form() -> None:
-    shown = rule(fit="pad", background=(0, 255, 0)).pixels(halves(8, 8))
+    shown = rule(fit="pad", background=(0, 255, 0)).pixels(halves(4, 4))
     green = torch.tensor([0, 255, 0]).view(3, 1, 1)
     assert (shown[:, :, :2] == green).all() and (shown[:, :, 6:] == green).all()
     assert (shown[0, :, 2] == 255).all() and (shown[2, :, 5] == 255).all()

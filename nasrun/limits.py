@@ -90,6 +90,9 @@ SomeImages = Annotated[Images, WrapValidator(_some)]
 Side = Annotated[int, Field(gt=0, le=4096)]
 """The side of a square image, in pixels."""
 
+ImageSize = Side | tuple[Side, Side]
+"""Size of images, in pixels: the side of squares, or [height, width]."""
+
 Width = Annotated[int, Field(gt=0, le=100_000)]
 """Channels or units of one layer."""
 

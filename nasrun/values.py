@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -115,14 +115,70 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class MapSize:
+    """Height and width of an image or a feature map, in pixels."""
+
+    height: int
+    width: int
+
+    @staticmethod
+    def square(side: int) -> MapSize:
+        return MapSize(side, side)
+
+    @staticmethod
+    def of(sides: int | Sequence[int]) -> MapSize:
+        """Read a size as people write it: the side of a square, or [height, width]."""
+        return MapSize.square(sides) if isinstance(sides, int) else MapSize(*sides)
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    @property
+    def short(self) -> int:
+        """The shorter side."""
+        return min(self.height, self.width)
+
+    @property
+    def long(self) -> int:
+        """The longer side."""
+        return max(self.height, self.width)
+
+    @property
+    def words(self) -> str:
+        """The size for people: ``48×64``."""
+        return f"{self.height}×{self.width}"
+
+    @property
+    def sides(self) -> int | tuple[int, int]:
+        """The size as people write it (see ``of``)."""
+        return self.height if self.height == self.width else (self.height, self.width)
+
+    def shape(self, channels: int) -> tuple[int, int, int]:
+        """Return the shape of a map of so many channels, [C, H, W]."""
+        return channels, self.height, self.width
+
+    def __str__(self) -> str:
+        """Return the size for names of layers: ``48x64``, of a square its side alone."""
+        return str(self.height) if self.height == self.width else f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
 class Problem:
-    """The shape of an image classification problem: square images [channels, size, size]."""
+    """The shape of an image classification problem: images [channels, height, width].
+
+    size: of the images; a number stands for the side of squares.
+    """
 
     channels: int
-    size: int
+    size: MapSize
     classes: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, int):
+            object.__setattr__(self, "size", MapSize.square(self.size))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of an image."""
-        return self.channels, self.size, self.size
+        """The shape of an image, [C, H, W]."""
+        return self.size.shape(self.channels)

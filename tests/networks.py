@@ -24,7 +24,7 @@ def counted(network: torch.nn.Module, problem: Problem) -> tuple[int, int]:
     """Parameters and multiply-adds of a built network, counted by torch."""
     network.eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, problem.channels, problem.size, problem.size))
+        network(torch.zeros(1, *problem.size.shape(problem.channels)))
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
 

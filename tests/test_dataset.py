@@ -20,6 +20,7 @@ from nasrun.dataset.order import carve_test, carve_validation, stratified_order
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.errors import UserError
 from nasrun.streams import Streams
+from nasrun.values import MapSize, Problem
 
 CONF = Path(__file__).parents[1] / "conf" / "dataset"
 CPU = torch.device("cpu")
@@ -139,7 +140,7 @@ def test_digits_have_a_test_set_that_no_seed_changes() -> None:
 def test_digits_are_normalised() -> None:
     splits = load("digits")
     images, labels = everything(splits.train_and_validation())
-    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (1, 8, 10)
+    assert splits.problem == Problem(1, 8, 10)
     assert images.shape == (1437, 1, 8, 8)
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert abs(images.mean()) < 1e-3 and abs(images.std() - 1) < 1e-3
@@ -282,29 +283,32 @@ def test_normalisation_is_that_of_the_formula() -> None:
 def test_reduced_images_are_the_means_of_their_areas() -> None:
     images = noise(5, 3, 12, 12)
     blocks = images.view(5, 3, 4, 3, 4, 3).double().mean((3, 5))
-    assert torch.equal(reduce(images, 4), blocks.round().to(torch.uint8))
+    assert torch.equal(reduce(images, MapSize.square(4)), blocks.round().to(torch.uint8))
     by_hand = torch.tensor([[[[1, 3, 255, 255], [2, 4, 255, 254], [0] * 4, [0, 1, 0, 3]]]])
-    found = reduce(by_hand.to(torch.uint8), 2)  # 2.5, 254.75, 0.25, 0.75; halves to even
+    found = reduce(
+        by_hand.to(torch.uint8), MapSize.square(2)
+    )  # 2.5, 254.75, 0.25, 0.75; halves to even
     assert found.flatten().tolist() == [2, 255, 0, 1]
-    assert reduce(images, 12) is images
+    assert reduce(images, MapSize.square(12)) is images
 
 
 @pytest.mark.parametrize("size", [4, 5, 7, 11])
 def test_a_constant_image_stays_constant(size: int) -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
-    assert torch.equal(reduce(levels.expand(-1, 1, 11, 11), size), levels.expand(-1, 1, size, size))
+    found = reduce(levels.expand(-1, 1, 11, 11), MapSize.square(size))
+    assert torch.equal(found, levels.expand(-1, 1, size, size))
 
 
 def test_reducing_in_parts_is_reducing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     images = noise(10, 1, 6, 6)
-    whole = reduce(images, 4)
+    whole = reduce(images, MapSize.square(4))
     monkeypatch.setattr("nasrun.dataset.augment._IMAGES_AT_A_TIME", 3)
-    assert torch.equal(reduce(images, 4), whole)
+    assert torch.equal(reduce(images, MapSize.square(4)), whole)
 
 
 def test_image_size_reduces_every_split_and_the_problem() -> None:
     full, small = load("digits"), load("digits", image_size=4)
-    assert (full.problem.size, small.problem.size) == (8, 4)
+    assert (full.problem.size.short, small.problem.size.short) == (8, 4)
     for one, other in (
         (full.train, small.train),
         (full.validation, small.validation),

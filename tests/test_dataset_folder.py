@@ -17,6 +17,7 @@ from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit
 from nasrun.errors import UserError
 from nasrun.streams import Streams
+from nasrun.values import Problem
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -62,7 +63,7 @@ def jittered(root: Path, **changes: Any) -> dict[str, Any]:
 def test_a_flat_folder_gives_three_disjoint_stratified_splits(flat: Path) -> None:
     splits = load("image_folder", **options(flat))
     test = splits.test()
-    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (3, 8, 3)
+    assert splits.problem == Problem(3, 8, 3)
     assert isinstance(splits.train, ResidentSplit)
     assert [len(s) for s in (splits.train, splits.validation, test)] == [43, 5, 12]
     parts = [everything(split) for split in (splits.train, splits.validation, test)]

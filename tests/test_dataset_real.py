@@ -15,6 +15,7 @@ from test_dataset import configured, load, train
 from nasrun.dataset.base import Split
 from nasrun.dataset.torchvision_sets import TorchvisionDataset
 from nasrun.errors import UserError
+from nasrun.values import Problem
 
 DATA = Path(os.environ.get("NASRUN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -63,7 +64,7 @@ def moments(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.soak
 def test_cifar10_is_complete_and_normalised(cifar10: Path) -> None:
     splits = load("cifar10", root=str(cifar10), download=False)
-    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (3, 32, 10)
+    assert splits.problem == Problem(3, 32, 10)
     test = splits.test()
     assert [len(s) for s in (splits.train, splits.validation, test)] == [45_000, 5_000, 10_000]
     for split, each in ((splits.train, 4500), (splits.validation, 500), (test, 1000)):
@@ -118,7 +119,7 @@ def test_cifar10_with_another_checksum_is_not_unpickled(cifar10: Path, tmp_path:
 
 def test_fashion_mnist_is_unpacked_and_normalised(fashion_mnist: Path) -> None:
     splits = load("fashion_mnist", root=str(fashion_mnist))
-    assert (splits.problem.channels, splits.problem.size, splits.problem.classes) == (1, 28, 10)
+    assert splits.problem == Problem(1, 28, 10)
     raw = fashion_mnist / "FashionMNIST" / "raw"
     assert not (raw / "t10k-images-idx3-ubyte").exists()  # the test images were left alone
     assert counts(splits.train_and_validation()) == [6_000] * 10

@@ -35,6 +35,7 @@ def rows(images: torch.Tensor) -> list[bytes]:
         ("digits", {"image_size": 5}),
         ("synthetic", {}),
         ("synthetic", {"channels": 1, "image_size": 9}),
+        ("synthetic", {"image_size": [9, 6]}),
         ("synthetic", {"channels": 5, "mean": [0.1, 0.2, 0.3, 0.4, 0.5]}),
     ],
 )
@@ -76,9 +77,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_files_become_what_the_test_images_are(fit: str, channels: int, photos: Path) -> None:
-    own = options(photos, fit=fit, channels=channels, background="navy", image_size=12)
+@pytest.mark.parametrize(("channels", "size"), [(1, 12), (3, 12), (3, [9, 14]), (3, [14, 5])])
+def test_files_become_what_the_test_images_are(
+    fit: str, channels: int, size: Any, photos: Path
+) -> None:
+    own = options(photos, fit=fit, channels=channels, background="navy", image_size=size)
     streamed = load("image_folder", **own, resident_limit_mb=0)
     split = streamed.test()
     assert isinstance(split, StreamedSplit)

@@ -75,7 +75,7 @@ def copy_path(supernet: nn.Module, network: nn.Module) -> None:
 def lively(supernet: nn.Module, space: SearchSpace, problem: Problem) -> nn.Module:
     """The supernet with statistics from some batches, in evaluation mode."""
     for architecture in random_architectures(space, 2, seed=1):
-        supernet(torch.randn(8, problem.channels, problem.size, problem.size), architecture.choices)
+        supernet(torch.randn(8, *problem.size.shape(problem.channels)), architecture.choices)
     for name, parameter in supernet.named_parameters():
         if parameter.dim() == 1:  # affine batch norms: otherwise all ones and zeros
             nn.init.uniform_(parameter, 0.5 if name.endswith("weight") else -0.5, 1.5)

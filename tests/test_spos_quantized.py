@@ -132,7 +132,7 @@ def test_costs_are_those_of_the_built_network(depth, stem, problem, monkeypatch)
             cost = search_space.cost(architecture, problem, scale)
             assert (cost.params, cost.macs) == counted(network, problem)
             seen.clear()
-            network(torch.randn(2, problem.channels, problem.size, problem.size))
+            network(torch.randn(2, *problem.size.shape(problem.channels)))
             layers = [
                 bits
                 for block, first, second in zip(

@@ -215,7 +215,7 @@ class Latencies:
         def build() -> nn.Module:
             return space.network(architecture, problem, "final")
 
-        return Layer("network", (problem.channels, problem.size, problem.size), build)
+        return Layer("network", problem.shape, build)
 
     def _store(self, compute: Compute, layers: Iterable[str]) -> Path:
         """Return the file of the latencies of these layers on a device, named for people too."""

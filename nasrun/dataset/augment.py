@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nasrun.errors import UserError
+from nasrun.values import MapSize
 
 _IMAGES_AT_A_TIME = 4096
 """Images that are reduced at a time."""
@@ -48,19 +49,20 @@ class Normalise:
         return images.float().mul_(self.scale).add_(self.shift)
 
 
-def reduce(images: Tensor, size: int) -> Tensor:
-    """Reduce uint8 images [N, C, H, W] to uint8 [N, C, size, size], by averaging areas.
+def reduce(images: Tensor, size: MapSize) -> Tensor:
+    """Reduce uint8 images [N, C, H, W] to uint8 [N, C, H, W] of this size, by averaging areas.
 
     Each pixel is the mean of those that its area touches (torch's adaptive average pooling),
     rounded, halves to even. Images of this size are returned as they are.
     """
-    if images.shape[2:] == (size, size):
+    shape = (size.height, size.width)
+    if images.shape[2:] == shape:
         return images
     # In parts, since floats take four times the memory of the bytes.
-    reduced = images.new_empty(*images.shape[:2], size, size)
+    reduced = images.new_empty(*images.shape[:2], *shape)
     for start in range(0, len(images), _IMAGES_AT_A_TIME):
         part = slice(start, start + _IMAGES_AT_A_TIME)
-        reduced[part] = F.interpolate(images[part].float(), size=(size, size), mode="area").round_()
+        reduced[part] = F.interpolate(images[part].float(), size=shape, mode="area").round_()
     return reduced
 
 

@@ -42,11 +42,11 @@ from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit, Transforms
 from nasrun.dataset.survey import FolderSurvey, note_of_unevenness
 from nasrun.errors import UserError
-from nasrun.limits import Images, Side, SomeImages, Workers
+from nasrun.limits import Images, ImageSize, SomeImages, Workers
 from nasrun.run.memory import check_fits
 from nasrun.run.monitor import Monitor, NullMonitor
 from nasrun.streams import Streams
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
 class ImageFolder(Dataset):
@@ -66,7 +66,7 @@ class ImageFolder(Dataset):
         self,
         *,
         root: str,
-        image_size: Side,
+        image_size: ImageSize,
         channels: Literal[1, 3],
         fit: Fit,
         background: str,
@@ -112,7 +112,16 @@ class ImageFolder(Dataset):
         except UserError as error:
             raise UserError(f"background: {error}") from error
         self.transforms = Transforms(
-            *(image_size, channels, crop_area, flip, brightness, contrast, saturation, hue),
+            *(
+                MapSize.of(image_size),
+                channels,
+                crop_area,
+                flip,
+                brightness,
+                contrast,
+                saturation,
+                hue,
+            ),
             background=behind,
             fit=fit,
         )
@@ -131,7 +140,9 @@ class ImageFolder(Dataset):
         survey = self._survey(found, files, held_out, notes)
         problem = Problem(self.transforms.channels, self.transforms.size, len(found.classes))
         normalise = Normalise.from_statistics(self.mean, self.std, problem.channels, device)
-        resident = len(files) * problem.channels * problem.size**2 <= self.resident_limit_mb * 10**6
+        resident = (
+            len(files) * problem.channels * problem.size.area <= self.resident_limit_mb * 10**6
+        )
         if resident and self.transforms.jitters:
             raise UserError(
                 "colour jitter is for streamed images: set dataset.resident_limit_mb=0, or "
@@ -217,12 +228,12 @@ class ImageFolder(Dataset):
         """Decode all images."""
         channels, size = self.transforms.channels, self.transforms.size
         check_fits(
-            len(files) * channels * size**2,
+            len(files) * channels * size.area,
             f"the {name} split of {self.root}",
             "dataset.resident_limit_mb, which makes images stay on the disk, or dataset.image_size",
         )
         transform = self.transforms.evaluation(RESIDENT_MARGIN)
-        images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
+        images = torch.empty(len(files), *size.shape(channels), dtype=torch.uint8)
 
         def decode(index: int) -> None:
             images[index] = transform(self.transforms.open(files.paths[index]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from nasrun.dataset.folders import Layout, SplitName
 from nasrun.dataset.image_folder import ImageFolder
 from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
-from nasrun.limits import Side, SomeImages, Workers
+from nasrun.limits import ImageSize, SomeImages, Workers
 from nasrun.values import Problem
 
 CLASSES = 1000
@@ -27,7 +27,7 @@ class ImageNet(ImageFolder):
         self,
         *,
         root: str,
-        image_size: Side,
+        image_size: ImageSize,
         workers: Workers,
         validation: Validation,
         train_images: SomeImages | None,

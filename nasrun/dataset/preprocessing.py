@@ -22,8 +22,9 @@ from nasrun.dataset.augment import Normalise, reduce
 from nasrun.dataset.files import WHITE, Colour, as_seen, open_image
 from nasrun.dataset.options import Deviations, Fit, Means
 from nasrun.errors import UserError
-from nasrun.limits import Side
+from nasrun.limits import ImageSize
 from nasrun.run.files import at_home
+from nasrun.values import MapSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,13 +51,13 @@ A tensor is uint8 [C, H, W], or float32 [C, S, S] that has been preprocessed alr
 
 
 class Preprocessing(BaseModel):
-    """The settings by which an image becomes the tensor [C, S, S] that a network takes.
+    """The settings by which an image becomes the tensor [C, H, W] that a network takes.
 
-    channels: 1 is grey, 3 is RGB. size: S, in pixels.
+    channels: 1 is grey, 3 is RGB. size: the side S of squares, or [H, W], in pixels.
     mean, std: of each channel, or one for all; pixels count from 0 to 1.
     resize: ``bilinear``: pictures of any size are scaled as Pillow does it; ``area``: each pixel is
     the mean of its area, as in data sets of small images of one size.
-    fit: see ``Fit``. margin: the short side is scaled to size × margin, then the centre is cut.
+    fit: see ``Fit``. margin: images are scaled to cover size × margin, then the centre is cut.
     background: colour behind transparent and beside padded images.
     source_side: pixels of the short side to which a large image is decoded; EXIF turns it upright.
     """
@@ -64,7 +65,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     channels: Annotated[int, Field(gt=0, le=1000)]
-    size: Side
+    size: ImageSize
     mean: Means
     std: Deviations
     resize: Literal["bilinear", "area"]
@@ -73,26 +74,31 @@ class Preprocessing(BaseModel):
     background: tuple[Level, Level, Level] = WHITE
     source_side: Annotated[int, Field(gt=0, le=2 * MAX_SIDE)]
 
-    def check(self, channels: int, size: int) -> None:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image as the network takes it, [C, H, W]."""
+        return MapSize.of(self.size).shape(self.channels)
+
+    def check(self, channels: int, size: MapSize) -> None:
         """Raise UserError if the tensors are not of this shape, or the statistics do not fit."""
-        if (self.channels, self.size) != (channels, size):
+        if self.shape != size.shape(channels):
             raise UserError(
-                f"preprocessing makes images [{self.channels}, {self.size}, {self.size}], the "
-                f"network takes [{channels}, {size}, {size}]"
+                f"preprocessing makes images {list(self.shape)}, the network takes "
+                f"{list(size.shape(channels))}"
             )
         Normalise.from_statistics(self.mean, self.std, channels, torch.device("cpu"))
 
     def __call__(
         self, images: AnyImage | Iterable[AnyImage], device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Return images as a network takes them: float32 [N, C, S, S], on ``device``.
+        """Return images as a network takes them: float32 [N, C, H, W], on ``device``.
 
         images: one or several, also as one array uint8 [N, H, W, C] or tensor [N, C, H, W].
         Raises UserError, naming the file, where one cannot be read or is no image.
         """
         found = [self._ready(image) for image in separate(images)]
         if not found:
-            return torch.empty(0, self.channels, self.size, self.size, device=device)
+            return torch.empty(0, *self.shape, device=device)
         normalise = Normalise.from_statistics(
             self.mean, self.std, self.channels, torch.device(device)
         )
@@ -111,17 +117,16 @@ class Preprocessing(BaseModel):
     def _ready(self, image: AnyImage) -> Tensor:
         """Return the pixels of an image, or the image itself if it is preprocessed."""
         if isinstance(image, Tensor) and image.is_floating_point():
-            wanted = (self.channels, self.size, self.size)
-            if tuple(image.shape) != wanted:
+            if tuple(image.shape) != self.shape:
                 raise UserError(
-                    f"a tensor of floats counts as preprocessed, so it must be {list(wanted)}, "
+                    f"a tensor of floats counts as preprocessed, so it must be {list(self.shape)}, "
                     f"not {list(image.shape)}; give pixels as uint8"
                 )
             return image.float()
         return self.pixels(image)
 
     def pixels(self, image: AnyImage) -> Tensor:
-        """Return the pixels of an image as the network sees them: uint8 [C, S, S]."""
+        """Return the pixels of an image as the network sees them: uint8 [C, H, W]."""
         if isinstance(image, str | os.PathLike):
             return self._framed(self.open(os.fspath(image)))
         if isinstance(image, Tensor):
@@ -143,7 +148,7 @@ class Preprocessing(BaseModel):
         )
 
     def _framed(self, picture: Image) -> Tensor:
-        """Cut and scale a picture of the right channels to uint8 [C, S, S]."""
+        """Cut and scale a picture of the right channels to uint8 [C, H, W]."""
         if self.resize == "bilinear":
             found: Tensor = self._scaled(picture)
             return found
@@ -151,19 +156,23 @@ class Preprocessing(BaseModel):
 
     @cached_property
     def _scaled(self) -> Any:
-        return evaluation(self.size, self.fit, self.margin, self.background, self.source_side)
+        return evaluation(
+            MapSize.of(self.size), self.fit, self.margin, self.background, self.source_side
+        )
 
     def _by_area(self, pixels: Tensor) -> Tensor:
         """Cut the centre of pixels uint8 [C, H, W] and reduce it; smaller ones are enlarged."""
-        height, width = pixels.shape[1:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
+        wanted = MapSize.of(self.size)
+        given = MapSize(*pixels.shape[1:])
+        cut = largest_within(given, wanted)
+        top, left = (given.height - cut.height) // 2, (given.width - cut.width) // 2
         # Contiguous like the images of a test split: other layouts have kernels of their own.
-        square = pixels[None, :, top : top + side, left : left + side].contiguous()
-        if side < self.size:
-            large = F.interpolate(square.float(), size=(self.size, self.size), mode="bilinear")
+        centre = pixels[None, :, top : top + cut.height, left : left + cut.width].contiguous()
+        if cut.height < wanted.height:
+            size = (wanted.height, wanted.width)
+            large = F.interpolate(centre.float(), size=size, mode="bilinear")
             return large.round_().to(torch.uint8)[0]
-        return reduce(square, self.size)[0]
+        return reduce(centre, wanted)[0]
 
     def refuse_pictures(self) -> None:
         """Raise UserError if no picture has as many channels as the network takes."""
@@ -174,30 +183,58 @@ class Preprocessing(BaseModel):
             )
 
 
-def evaluation(size: int, fit: Fit, margin: float, background: Colour, source_side: int) -> Any:
-    """Return the transform of a picture to uint8 [C, size, size] that changes nothing at random.
+def largest_within(given: MapSize, form: MapSize) -> MapSize:
+    """Return the largest size with the aspect ratio of ``form`` that fits into ``given``."""
+    scale = min(given.height / form.height, given.width / form.width)
+    return MapSize(max(1, round(scale * form.height)), max(1, round(scale * form.width)))
 
-    It scales the short side to size × margin pixels and cuts the centre, or pads to a square.
+
+def evaluation(size: MapSize, fit: Fit, margin: float, background: Colour, source_side: int) -> Any:
+    """Return the transform of a picture to uint8 [C, H, W] that changes nothing at random.
+
+    It scales an image to cover size × margin pixels and cuts the centre, or pads it to the form.
     """
     from torchvision.transforms import v2  # slow to import
 
+    shape = (size.height, size.width)
     if fit == "pad":
-        square = partial(padded, background=background, most=source_side)
-        steps = [v2.Lambda(square), v2.Resize(size)]
+        filled = partial(padded, size=size, background=background, most=source_side)
+        steps = [v2.Lambda(filled), v2.Resize(shape)]
     else:
-        steps = [v2.Lambda(without_ends), v2.Resize(round(size * margin)), v2.CenterCrop(size)]
+        scaled = partial(covering, size=size, margin=margin)
+        steps = [v2.Lambda(without_ends), v2.Lambda(scaled), v2.CenterCrop(shape)]
     return v2.Compose([*steps, v2.PILToTensor()])
 
 
-def padded(image: Image, background: Colour, most: int) -> Image:
-    """Put an image into the middle of a square of at most that side, which is not enlarged."""
+def covering(image: Image, size: MapSize, margin: float) -> Image:
+    """Scale an image, its aspect ratio kept, to cover ``size`` × margin pixels."""
+    from torchvision.transforms.v2.functional import resize
+
+    height, width = round(size.height * margin), round(size.width * margin)
+    by_height = image.height * width < image.width * height
+    # The side that just covers is exact, the other one as torchvision rounds it.
+    if by_height:
+        shape = [height, max(int(height * image.width / image.height), width)]
+    else:
+        shape = [max(int(width * image.height / image.width), height), width]
+    found: Image = resize(image, shape)
+    return found
+
+
+def padded(image: Image, size: MapSize, background: Colour, most: int) -> Image:
+    """Put an image into the middle of a frame of the form of ``size``, without enlarging it.
+
+    most: bound of the frame's longer side, in pixels.
+    """
     from PIL import Image, ImageColor, ImageOps
 
-    side = min(max(image.size), most)
+    scale = max(image.height / size.height, image.width / size.width)
+    scale = min(scale, most / size.long)
+    frame = (max(1, round(scale * size.width)), max(1, round(scale * size.height)))
     red, green, blue = background
     colour = f"rgb({red},{green},{blue})"
     return ImageOps.pad(
-        image, (side, side), Image.Resampling.BILINEAR, ImageColor.getcolor(colour, image.mode)
+        image, frame, Image.Resampling.BILINEAR, ImageColor.getcolor(colour, image.mode)
     )
 
 

@@ -20,7 +20,7 @@ from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError
 from nasrun.limits import SomeImages
 from nasrun.streams import Streams
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class ResidentSplit(Split):
     """Images that live on the device of the batches.
 
     name: names the random streams, so that two splits of a run are augmented differently.
-    images: uint8 [N, C, S, S]. labels: int64 [N].
-    crop_padding: pixels of black on every side before a random crop back to S × S.
+    images: uint8 [N, C, H, W]. labels: int64 [N].
+    crop_padding: pixels of black on every side before a random crop back to H × W.
     flip: mirror half of the training images.
     balance: what is done about uneven classes.
     sources: the file of each image, or its number in the published set, [N]; empty: unknown.
@@ -70,7 +70,7 @@ class ResidentSplit(Split):
     def train_batches(
         self, batch_size: int, *, streams: Streams, first_step: int = 0, cutout: int = 0
     ) -> Iterator[Batch]:
-        padding, size = self.crop_padding, self.images.shape[-1]
+        padding, (height, width) = self.crop_padding, self.images.shape[2:]
         labels = self.labels.cpu().numpy() if self.balance == "sampling" else None
         orders = training_order(self, self.name, batch_size, streams, first_step, labels)
         for step, _, order in orders:
@@ -83,7 +83,8 @@ class ResidentSplit(Split):
                     torch.from_numpy(order)[None],
                     torch.randint(2 * padding + 1, shape, generator=generator),
                     torch.randint(2, (1, len(order)), generator=generator),
-                    torch.randint(size, shape, generator=generator),
+                    torch.randint(height, (1, len(order)), generator=generator),
+                    torch.randint(width, (1, len(order)), generator=generator),
                 ]
             ).to(self.images.device, non_blocking=True)
             index, top, left, flipped, row, column = samples.unbind()
@@ -138,7 +139,7 @@ class ResidentDataset(Dataset):
 
     @abstractmethod
     def read_train(self) -> tuple[Tensor, Tensor]:
-        """Read the training images, uint8 [N, C, S, S], and labels, int64 [N], to the CPU."""
+        """Read the training images, uint8 [N, C, H, W], and labels, int64 [N], to the CPU."""
 
     @abstractmethod
     def read_test(self) -> tuple[Tensor, Tensor]:
@@ -148,7 +149,7 @@ class ResidentDataset(Dataset):
         if self.image_shape is None:
             return None
         channels, side = self.image_shape
-        return Problem(channels, self.reduced_to or side, self.classes)
+        return Problem(channels, MapSize.square(self.reduced_to or side), self.classes)
 
     def load(self, streams: Streams, device: torch.device) -> Splits:
         images, labels = self.read_train()
@@ -159,17 +160,17 @@ class ResidentDataset(Dataset):
             train_images=self.train_images,
             streams=streams,
         )
-        channels, full = images.shape[1:3]
-        size = full if self.reduced_to is None else self.reduced_to
-        if size > full:
+        channels, full = images.shape[1], MapSize(*images.shape[2:])
+        size = full if self.reduced_to is None else MapSize.square(self.reduced_to)
+        if size.short > full.short:
             raise UserError(
-                f"dataset.image_size={size} is more than the {full} pixels of the images' side: "
-                "images are only reduced, never enlarged"
+                f"dataset.image_size={self.reduced_to} is more than the {full.short} pixels of the "
+                "images' side: images are only reduced, never enlarged"
             )
-        if self.crop_padding > size:
+        if self.crop_padding > size.short:
             raise UserError(
-                f"dataset.crop_padding={self.crop_padding} is more than the {size} pixels of the "
-                "images' side: some crops would show nothing of them"
+                f"dataset.crop_padding={self.crop_padding} is more than the {size.short} pixels of "
+                "the images' side: some crops would show nothing of them"
             )
         normalise = Normalise.from_statistics(self.mean, self.std, channels, device)
 
@@ -192,10 +193,10 @@ class ResidentDataset(Dataset):
             classes=self.class_names,
             preprocessing=Preprocessing(
                 channels=channels,
-                size=size,
+                size=size.sides,
                 mean=self.mean,
                 std=self.std,
                 resize="area",
-                source_side=2 * size,
+                source_side=2 * size.long,
             ),
         )

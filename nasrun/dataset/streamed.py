@@ -33,6 +33,7 @@ from nasrun.dataset.preprocessing import (
 from nasrun.errors import UserError
 from nasrun.run.signals import SIGNALS
 from nasrun.streams import Streams
+from nasrun.values import MapSize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,14 +44,14 @@ Item = tuple[int, int]
 
 @dataclass(frozen=True)
 class Transforms:
-    """Transforms of a decoded image of any shape to uint8 [C, size, size].
+    """Transforms of a decoded image of any shape to uint8 [C, H, W].
 
     crop_area: the smallest share of the area that a training crop may take.
     brightness, contrast, saturation, hue: strengths of the colour jitter.
     background: colour behind transparent and beside padded images.
     """
 
-    size: int
+    size: MapSize
     channels: int
     crop_area: float
     flip: bool
@@ -70,10 +71,13 @@ class Transforms:
         """Inception's random crop (Szegedy et al. 2015), flip, colour jitter."""
         from torchvision.transforms import v2  # slow to import
 
-        steps = [v2.RandomResizedCrop(self.size, scale=(self.crop_area, 1.0))]
+        aspect = self.size.width / self.size.height
+        shape = (self.size.height, self.size.width)
+        ratio = (3 / 4 * aspect, 4 / 3 * aspect)
+        steps = [v2.RandomResizedCrop(shape, scale=(self.crop_area, 1.0), ratio=ratio)]
         if self.fit == "pad":
-            square = partial(padded, background=self.background, most=self.source_side)
-            steps.insert(0, v2.Lambda(square))
+            settings = {"size": self.size, "background": self.background, "most": self.source_side}
+            steps.insert(0, v2.Lambda(partial(padded, **settings)))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitters:
@@ -82,7 +86,7 @@ class Transforms:
         return v2.Compose([*steps, v2.PILToTensor()])
 
     def evaluation(self, margin: float = STREAMED_MARGIN) -> Any:
-        """Resize the short side to size * margin pixels, then crop the centre."""
+        """Scale images to cover the size × margin, then crop the centre."""
         return evaluation(self.size, self.fit, margin, self.background, self.source_side)
 
     def preprocessing(
@@ -91,7 +95,7 @@ class Transforms:
         """Return the settings of opening, evaluation and normalisation as one value."""
         return Preprocessing(
             channels=self.channels,
-            size=self.size,
+            size=self.size.sides,
             mean=mean,
             std=std,
             resize="bilinear",
@@ -104,7 +108,8 @@ class Transforms:
     @property
     def source_side(self) -> int:
         """Pixels of a large image's short side that are enough for every crop."""
-        return min(max(math.ceil(self.size / math.sqrt(self.crop_area)), 2 * self.size), MAX_SIDE)
+        side = self.size.long
+        return min(max(math.ceil(side / math.sqrt(self.crop_area)), 2 * side), MAX_SIDE)
 
     def open(self, path: str) -> Image:
         """Open an image file; raises UserError, naming it, where it cannot be read."""
@@ -201,9 +206,11 @@ class StreamedSplit(Split):
         for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
             if cutout:
                 generator = streams.torch(f"{self.name}/cutout", step)
-                shape = (2, len(labels))
-                centres = torch.randint(self.transforms.size, shape, generator=generator)
-                row, column = centres.to(images.device, non_blocking=True)
+                size, count = self.transforms.size, (len(labels),)
+                row, column = (
+                    torch.randint(side, count, generator=generator).to(images.device)
+                    for side in (size.height, size.width)
+                )
                 cut_out(images, cutout, row, column)
             yield images, labels
 

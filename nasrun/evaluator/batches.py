@@ -16,7 +16,7 @@ MAX_RESIDENT_BYTES = 2**30
 def fixed_batches(split: Split, problem: Problem, batch_size: int, count: int) -> Iterable[Batch]:
     """Return the first ``count`` images in batches, kept ready on the device if they fit."""
     batches = _PreparedAnew(split, batch_size, count)
-    needed = count * 4 * problem.channels * problem.size**2
+    needed = count * 4 * problem.channels * problem.size.area
     return list(batches) if needed <= MAX_RESIDENT_BYTES else batches
 
 

@@ -9,9 +9,11 @@ from nasrun import __version__
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import shortened
 from nasrun.export.layers import WIDTH, quoted
+from nasrun.model.manifest import Manifest
 from nasrun.model.model import Model
 from nasrun.run.files import printable
 from nasrun.run.layout import BUNDLE_CODE, BUNDLE_ONNX, BUNDLE_TORCH, NETWORK
+from nasrun.values import MapSize
 
 _IMPORTS = """import json
 from pathlib import Path
@@ -55,17 +57,15 @@ def python_file(model: Model, classes: str) -> str:
     Nothing of it but plain values comes from the network's file.
     """
     manifest, preprocessing = model.manifest, model.manifest.preprocessing
-    problem = manifest.problem
     lines = [
         f'"""A network of {len(model.classes)} classes, written by nasrun {__version__}.',
         "",
         "It needs torch alone. ``load()`` reads the weights beside this file; the network takes",
-        f"images float32 [B, {problem.channels}, {problem.size}, {problem.size}], prepared as the "
-        "README tells, and returns logits.",
+        f"images float32 {_shape(manifest)}, prepared as the README tells, and returns logits.",
         '"""',
         "",
     ]
-    values = [f"CLASSES = {_listed(model.classes)}", f"SIZE = {problem.size}"]
+    values = [f"CLASSES = {_listed(model.classes)}", f"SIZE = {manifest.size}"]
     if preprocessing is not None:
         values += [f"MEAN = {_floats(preprocessing.mean)}", f"STD = {_floats(preprocessing.std)}"]
     load = (_LOAD if preprocessing is not None else "") + _WEIGHTS.replace("<weights>", NETWORK)
@@ -130,7 +130,7 @@ def readme(model: Model, made: Mapping[str, Made], story: Story) -> str:
     sizes = [
         ("parameters", f"{cost.params:,}"),
         ("multiply-adds of an image", f"{cost.macs:,}"),
-        ("input", f"float32 [B, {problem.channels}, {problem.size}, {problem.size}]"),
+        ("input", f"float32 {_shape(manifest)}"),
         ("output", f"logits [B, {problem.classes}]"),
     ]
     parts = [
@@ -174,7 +174,6 @@ def _files(made: Mapping[str, Made], checked: str) -> str:
 
 
 def _use(model: Model, made: Mapping[str, Made]) -> str:
-    size, channels = model.manifest.size, model.manifest.channels
     ways = []
     if made[BUNDLE_CODE].left_out is None:
         ways.append(["from model import CLASSES, load", "", "network = load()"])
@@ -194,7 +193,7 @@ def _use(model: Model, made: Mapping[str, Made]) -> str:
             )
         )
     words = (
-        f"`images` is float32 [B, {channels}, {size}, {size}], for any B. The probabilities are "
+        f"`images` is float32 {_shape(model.manifest)}, for any B. The probabilities are "
         "`logits.softmax(1)`."
     )
     return "\n\n".join([*blocks, words])
@@ -204,33 +203,38 @@ def _preprocessing(settings: Preprocessing | None) -> list[str]:
     """Tell in words and in code how an image becomes the input of the network."""
     if settings is None:
         return ["The data set does not tell how its images become tensors."]
-    size, kind = settings.size, "grey" if settings.channels == 1 else "RGB"
-    short = round(size * settings.margin)
+    size, kind = MapSize.of(settings.size), "grey" if settings.channels == 1 else "RGB"
+    high, wide = (round(side * settings.margin) for side in (size.height, size.width))
     behind = "rgb({}, {}, {})".format(*settings.background)
     mode = '"L"' if settings.channels == 1 else '"RGB"'
     if settings.fit == "pad":
-        cut = f"padded to a square with {behind}, scaled to {size}×{size} pixels (bilinear)"
+        cut = f"padded to this form with {behind}, scaled to {size.words} pixels (bilinear)"
         code = [
-            "side = max(image.size)",
-            f'image = ImageOps.pad(image, (side, side), color="{behind}")',
-            f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)",
+            f"scale = max(image.height / {size.height}, image.width / {size.width})",
+            f"frame = round(scale * {size.width}), round(scale * {size.height})",
+            f'image = ImageOps.pad(image, frame, color="{behind}")',
+            f"image = image.resize(({size.width}, {size.height}), Image.Resampling.BILINEAR)",
         ]
     elif settings.resize == "area":
-        cut = f"cut to the square at its centre, scaled to {size}×{size} pixels (means of areas)"
+        cut = f"cut to the square at its centre, scaled to {size.words} pixels (means of areas)"
         code = [
             "side = min(image.size)",
             "left, top = [(full - side) // 2 for full in image.size]",
             "image = image.crop((left, top, left + side, top + side))",
-            f"image = image.resize(({size}, {size}), Image.Resampling.BOX)",
+            f"image = image.resize(({size.width}, {size.height}), Image.Resampling.BOX)",
         ]
     else:
-        cut = f"scaled (bilinear) so that the short side has {short} pixels, and cut to the "
-        cut += f"{size}×{size} pixels at its centre"
+        cut = f"scaled (bilinear) so that it just covers {high}×{wide} pixels, and cut to the "
+        cut += f"{size.words} pixels at its centre"
         code = [
-            f"sides = [int({short} * side / min(image.size)) for side in image.size]",
+            f"if image.height * {wide} < image.width * {high}:",
+            f"    sides = {high} * image.width // image.height, {high}",
+            "else:",
+            f"    sides = {wide}, {wide} * image.height // image.width",
             "image = image.resize(sides, Image.Resampling.BILINEAR)",
-            f"left, top = [round((side - {size}) / 2) for side in sides]",
-            f"image = image.crop((left, top, left + {size}, top + {size}))",
+            f"left = round((sides[0] - {size.width}) / 2)",
+            f"top = round((sides[1] - {size.height}) / 2)",
+            f"image = image.crop((left, top, left + {size.width}, top + {size.height}))",
         ]
     mean, std = _floats(settings.mean), _floats(settings.std)
     words = (
@@ -247,11 +251,16 @@ def _preprocessing(settings: Preprocessing | None) -> list[str]:
         f'image = ImageOps.exif_transpose(Image.open("FILE")).convert({mode})',
         *code,
         "pixels = np.asarray(image, dtype=np.float32)"
-        f".reshape({size}, {size}, {settings.channels}).transpose(2, 0, 1) / 255",
+        f".reshape({size.height}, {size.width}, {settings.channels}).transpose(2, 0, 1) / 255",
         f"mean, std = np.reshape({mean}, (-1, 1, 1)), np.reshape({std}, (-1, 1, 1))",
         "images = torch.from_numpy((pixels - mean) / std).float()[None]",
     ]
     return [words, _code("python", lines)]
+
+
+def _shape(manifest: Manifest) -> str:
+    """Return the shape of a batch of images in words."""
+    return f"[B, {', '.join(map(str, manifest.shape))}]"
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

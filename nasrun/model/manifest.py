@@ -20,12 +20,13 @@ from nasrun.building.hints import checked
 from nasrun.dataset.base import Dataset, Splits
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError, shortened
+from nasrun.limits import ImageSize
 from nasrun.run.files import parse_json, printable
 from nasrun.run.memory import check_fits
 from nasrun.run.run import Run
 from nasrun.run.state import metadata_of
 from nasrun.search_space.base import Network, Scale, SearchSpace
-from nasrun.values import Architecture, Cost, Problem
+from nasrun.values import Architecture, Cost, MapSize, Problem
 
 FORMAT = 1
 """Number of this form of the manifest; a file with another one is not read."""
@@ -78,7 +79,8 @@ class Manifest(BaseModel):
 
     search_space: the node of the configuration, with its ``_target_``. auxiliary: whether the
     network has an auxiliary head. width: the width to which it was fitted; None: no fitting.
-    classes: names in the order of the outputs. channels, size: of the images, in pixels.
+    classes: names in the order of the outputs. channels: of the images.
+    size: the side of squares, or [height, width], in pixels.
     preprocessing: from an image to the network's input; None: the data set does not tell it.
     measured: accuracies on validation and test images, in [0, 1], by the names of result.json.
     """
@@ -91,7 +93,7 @@ class Manifest(BaseModel):
     auxiliary: bool
     width: float | None
     channels: Annotated[int, Field(gt=0, le=1000)]
-    size: Annotated[int, Field(gt=0, le=4096)]
+    size: ImageSize
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000_000)]
     preprocessing: Preprocessing | None
     cost: Cost
@@ -120,7 +122,7 @@ class Manifest(BaseModel):
             auxiliary=auxiliary,
             width=space.fitted_width(architecture, problem),
             channels=problem.channels,
-            size=problem.size,
+            size=problem.size.sides,
             classes=tuple(map(_escaped, splits.class_names)),
             preprocessing=splits.preprocessing,
             cost=space.cost(architecture, problem, "final"),
@@ -131,7 +133,12 @@ class Manifest(BaseModel):
     @property
     def problem(self) -> Problem:
         """The shape of the images and the number of classes."""
-        return Problem(self.channels, self.size, len(self.classes))
+        return Problem(self.channels, MapSize.of(self.size), len(self.classes))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image as the network takes it, [C, H, W]."""
+        return self.problem.size.shape(self.channels)
 
     def with_measured(self, result: Mapping[str, Any]) -> Manifest:
         """Add the accuracies in the content of result.json."""
@@ -177,7 +184,7 @@ class Manifest(BaseModel):
         try:
             found: Manifest = checked(content, Manifest, "manifest")
             if found.preprocessing is not None:
-                found.preprocessing.check(found.channels, found.size)
+                found.preprocessing.check(found.channels, MapSize.of(found.size))
             return found
         except UserError as error:
             raise UserError(f"{shown} is damaged: {error}") from error

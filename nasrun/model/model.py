@@ -92,24 +92,24 @@ class Model:
         self.manifest.preprocessing.refuse_pictures()
 
     def _untold(self) -> str:
-        wanted = [self.manifest.channels, self.manifest.size, self.manifest.size]
+        wanted = list(self.manifest.shape)
         return (
             f"the data set {self.manifest.origin.dataset!r} does not say how its images are "
             f"preprocessed: give tensors of floats {wanted}"
         )
 
     def preprocess(self, images: AnyImage | Iterable[AnyImage]) -> Tensor:
-        """Return images as the network takes them: float32 [N, C, S, S], on its device.
+        """Return images as the network takes them: float32 [N, C, H, W], on its device.
 
         They go the way of the test images. images: one or several, each a path, a picture of
         Pillow's, an array uint8 [H, W] or [H, W, C], or a tensor uint8 [C, H, W]; a tensor of
-        floats [C, S, S] counts as preprocessed.
+        floats [C, H, W] counts as preprocessed.
         Raises UserError, naming the file, where one cannot be read.
         """
         preprocessing = self.manifest.preprocessing
         if preprocessing is not None:
             return preprocessing(images, self.compute.device)
-        wanted = (self.manifest.channels, self.manifest.size, self.manifest.size)
+        wanted = self.manifest.shape
         every = separate(images)
         found = [
             image

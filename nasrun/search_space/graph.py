@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ def words(name: str) -> str:
     return re.sub(r"(?<=\d)x(?=\d)", "×", name).replace("_", " ")
 
 
-def with_shape(text: str, channels: int, size: int, stride: int = 1) -> str:
+def with_shape(text: str, channels: int, size: MapSize, stride: int = 1) -> str:
     """Add the shape of the output, and a stride that is not 1, as a second line of a label.
 
-    size: side of the output, in pixels.
+    size: of the output.
     """
-    shape = f"{channels}×{size}×{size}"
+    shape = f"{channels}×{size.words}"
     return f"{text}\n{shape}, stride {stride}" if stride > 1 else f"{text}\n{shape}"
 
 
@@ -56,7 +56,7 @@ def staged(labels: Sequence[str], counts: Sequence[int]) -> dict[str, Graph]:
 
 def image_node(problem: Problem) -> str:
     """Return the label of the images that a network reads."""
-    return f"image\n{problem.channels}×{problem.size}×{problem.size}"
+    return f"image\n{problem.channels}×{problem.size.words}"
 
 
 def classes_node(problem: Problem) -> str:

@@ -14,7 +14,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.base import Network
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.stages import pooled_classifier, reduced, require_size
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 AUXILIARY_CHANNELS = (128, 768)
 """Widths of the auxiliary head's two convolutions (NAO-V2's released code)."""
@@ -28,10 +28,10 @@ RunCell = Callable[[int, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A feature map. channels: C; size: H = W, in pixels."""
+    """A feature map of ``channels`` maps of this size."""
 
     channels: int
-    size: int
+    size: MapSize
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class CellPlan:
     channels: int
 
     @property
-    def size_in(self) -> int:
-        """Side of the calibrated inputs, which is that of cell k-1."""
+    def size_in(self) -> MapSize:
+        """Size of the calibrated inputs, which is that of cell k-1."""
         return self.inputs[1].size
 
     @property
-    def size_out(self) -> int:
+    def size_out(self) -> MapSize:
         return reduced(self.size_in) if self.reduction else self.size_in
 
 
@@ -168,7 +168,7 @@ def stem_layer(space: str, plan: NetworkPlan) -> Layer:
     problem = plan.problem
     return Layer(
         f"{space}/stem_{plan.kind} {problem.channels}-{plan.stem[1].channels} {problem.size}",
-        (problem.channels, problem.size, problem.size),
+        problem.size.shape(problem.channels),
         partial(STEMS[plan.kind], problem, plan.cells[0].channels),
     )
 
@@ -178,7 +178,7 @@ def head_layer(space: str, plan: NetworkPlan) -> Layer:
     channels, size, classes = plan.output.channels, plan.output.size, plan.problem.classes
     return Layer(
         f"{space}/head {channels}-{classes} {size}",
-        (channels, size, size),
+        size.shape(channels),
         partial(pooled_classifier, channels, classes),
     )
 
@@ -193,15 +193,15 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, source: FeatureMap, classes: int, *, last_norm: bool = True) -> None:
         """Build the head on a feature map; last_norm: whether it has the second batch norm."""
         super().__init__()
-        if source.size < 7:
+        if source.size.short < 7:
             raise UserError(
                 f"the auxiliary head needs feature maps of at least 7×7, here they are "
-                f"{source.size}×{source.size}: set auxiliary_weight=0 for this trainer"
+                f"{source.size.words}: set auxiliary_weight=0 for this trainer"
             )
         narrow, wide = AUXILIARY_CHANNELS
         self.features = nn.Sequential(
             nn.ReLU(),
-            nn.AvgPool2d(5, stride=3 if source.size >= 8 else 2),
+            nn.AvgPool2d(5, stride=3 if source.size.short >= 8 else 2),
             nn.Conv2d(source.channels, narrow, 1, bias=False),
             nn.BatchNorm2d(narrow),
             nn.ReLU(),

@@ -8,36 +8,41 @@ from dataclasses import dataclass
 from torch import nn
 
 from nasrun.errors import UserError
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
-def reduced(size: int, stride: int = 2) -> int:
-    """Return the side of a feature map after a padded layer with this stride."""
-    return -(-size // stride)
+def reduced(size: MapSize, stride: int = 2) -> MapSize:
+    """Return the size of a feature map after a padded layer with this stride."""
+    return MapSize(reduced_side(size.height, stride), reduced_side(size.width, stride))
+
+
+def reduced_side(side: int, stride: int = 2) -> int:
+    """Return a side of a feature map after a padded layer with this stride."""
+    return -(-side // stride)
 
 
 def require_size(
     problem: Problem, network: str, halvings: int, *, smallest: int | None = None, where: str = ""
 ) -> None:
-    """Raise UserError for images whose side is less than 2^halvings pixels.
+    """Raise UserError for images whose short side is less than 2^halvings pixels.
 
     network: subject of the message. smallest: another lower bound of the side. where: words that
     say when it holds.
     """
     smallest = 2**halvings if smallest is None else smallest
-    if problem.size < smallest:
+    if problem.size.short < smallest:
         raise UserError(
-            f"images of {problem.size}×{problem.size} pixels are too small for {network}, which "
+            f"images of {problem.size.words} pixels are too small for {network}, which "
             f"halves them {halvings} times (at least {smallest}×{smallest}{where})"
         )
 
 
 @dataclass(frozen=True)
 class Stage:
-    """``depth`` cells or blocks of ``channels`` on feature maps of ``size``×``size`` pixels."""
+    """``depth`` cells or blocks of ``channels`` on feature maps of this size."""
 
     channels: int
-    size: int
+    size: MapSize
     depth: int
 
 

@@ -18,7 +18,7 @@ from nasrun.task.setup import Setup
 
 
 def real_images(setup: Setup, run: Run, model: Model, count: int) -> tuple[Tensor, str]:
-    """Return images float32 [n, C, S, S] on the CPU, at most ``count``, and what they are in words.
+    """Return images float32 [n, C, H, W] on the CPU, at most ``count``, and what they are in words.
 
     Random ones take their place where the data are absent or do not fit the network.
     """
@@ -27,7 +27,7 @@ def real_images(setup: Setup, run: Run, model: Model, count: int) -> tuple[Tenso
     except UserError as error:
         run.say(f"no real images for the check, so random ones are taken: {error}", "yellow")
         generator = run.streams.torch("check/images")
-        shape = (count, model.manifest.channels, model.manifest.size, model.manifest.size)
+        shape = (count, *model.manifest.shape)
         return torch.randn(shape, generator=generator), f"{count} random images"
     return images, f"{len(images)} {words}"
 

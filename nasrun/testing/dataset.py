@@ -99,13 +99,13 @@ def splits_follow_the_seed(case: DatasetCase) -> None:
 
 
 def batches_have_the_shape_of_the_problem(case: DatasetCase) -> None:
-    """Images are finite float32 [B, C, S, S], labels int64 [B] below the number of classes."""
+    """Images are finite float32 [B, C, H, W], labels int64 [B] below the number of classes."""
     problem = case.loaded[0].problem
     for name, split in case.splits.items():
         batches = [*case.batches(split, 1), next(iter(split.eval_batches(case.batch_size)))]
         for images, labels in batches:
             count = min(case.batch_size, len(split))
-            shape = (count, problem.channels, problem.size, problem.size)
+            shape = (count, *problem.size.shape(problem.channels))
             require(images.shape == shape, f"{name}: images {tuple(images.shape)}, not {shape}")
             require(labels.shape == (count,), f"{name}: labels {tuple(labels.shape)}")
             dtypes = (images.dtype, labels.dtype)

@@ -86,7 +86,7 @@ def the_supernet_takes_the_gates(case: SamplerCase) -> None:
     gates, problem = case.rule, case.problem
     with Streams(case.seed, "testing/").default("supernet"):
         supernet = case.space.supernet(problem)
-        images = torch.randn(2, problem.channels, problem.size, problem.size)
+        images = torch.randn(2, *problem.size.shape(problem.channels))
     for step in (0, case.steps - 1):
         for one in gates(step):
             require(supernet(images, one).isfinite().all(), f"step {step}: logits not finite")

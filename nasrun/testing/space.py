@@ -15,7 +15,7 @@ from nasrun.search_space.gates import BINARY
 from nasrun.search_space.graph import Graph
 from nasrun.testing.law import refusal, require
 from nasrun.testing.space_case import SCALES, SpaceCase, count_cost
-from nasrun.values import Architecture
+from nasrun.values import Architecture, MapSize
 
 LISTED = 20_000
 """Architectures of a space that is listed whole, at most."""
@@ -170,6 +170,24 @@ def costs_are_counted(case: SpaceCase) -> None:
             )
 
 
+def rectangles_are_images(case: SpaceCase) -> None:
+    """Images may be wider than high: costs are counted, and supernet and network compute."""
+    space, architecture = case.space, case.architectures[0]
+    side = case.problem.size.height
+    problem = replace(case.problem, size=MapSize(side, side + side // 2 + 1))
+    with case.streams.default("rectangle"):
+        network, supernet = space.network(architecture, problem, "search"), space.supernet(problem)
+    cost, counted = space.cost(architecture, problem, "search"), count_cost(network, problem)
+    require(
+        (cost.params, cost.macs) == (counted.params, counted.macs),
+        f"{cost} of {architecture.choices} on {problem.size.words} pixels, counted {counted}",
+    )
+    images = case.images(2, problem.size)
+    for logits in (network(images), supernet(images, architecture.choices)):
+        require(logits.shape == (2, problem.classes), f"logits {tuple(logits.shape)}")
+        require(logits.isfinite().all(), f"images of {problem.size.words}: {logits}")
+
+
 def no_cost_exceeds_the_bound(case: SpaceCase) -> None:
     """No architecture costs more than cost_bound, at either scale."""
     for scale in SCALES:
@@ -257,8 +275,8 @@ def small_images_are_refused(case: SpaceCase) -> None:
     """Images are large enough for cost, network and supernet alike, or refused by all of them."""
     space, (architecture, *_) = case.space, case.architectures
     told: dict[str, str] = {}
-    for size in range(1, case.problem.size + 1):
-        problem = replace(case.problem, size=size)
+    for size in range(1, case.problem.size.short + 1):
+        problem = replace(case.problem, size=MapSize.square(size))
         refusals: dict[str, str] = {}
         built: dict[str, Any] = {}
         builds: dict[str, Callable[[], Any]] = {
@@ -273,7 +291,7 @@ def small_images_are_refused(case: SpaceCase) -> None:
             except UserError as error:
                 refusals[name] = str(error)
         if not refusals:
-            images = case.images(2, size)
+            images = case.images(2, problem.size)
             for logits in (
                 built["network"](images),
                 built["supernet"](images, architecture.choices),
@@ -287,7 +305,7 @@ def small_images_are_refused(case: SpaceCase) -> None:
         refusing = " and ".join(refusals)
         require(not built, f"images of {size}×{size} pixels are refused by {refusing} alone")
         told = refusals
-    require(False, f"all images up to {case.problem.size} pixels are refused")
+    require(False, f"all images up to {case.problem.size.words} pixels are refused")
 
 
 VALUE_LAWS = (
@@ -300,6 +318,7 @@ VALUE_LAWS = (
     groups_partition_the_decisions,
     all_architectures_are_listed,
     costs_are_counted,
+    rectangles_are_images,
     no_cost_exceeds_the_bound,
     costs_add_up,
     extremes_bound_the_costs,

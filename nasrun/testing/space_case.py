@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from nasrun.search_space.base import Network, Scale, SearchSpace, SizeName, Supernet
 from nasrun.streams import Streams
-from nasrun.values import Architecture, Cost, Problem
+from nasrun.values import Architecture, Cost, MapSize, Problem
 
 SCALES: tuple[Scale, ...] = ("search", "final")
 
@@ -44,7 +44,7 @@ def count_cost(network: nn.Module, problem: Problem) -> Cost:
     """Count parameters and multiply-adds of a built network, without its formulas."""
     network.eval()
     with torch.no_grad(), FlopCounter() as counter:
-        network(torch.zeros(1, problem.channels, problem.size, problem.size))
+        network(torch.zeros(1, *problem.size.shape(problem.channels)))
     params = sum(parameter.numel() for parameter in network.parameters())
     return Cost(params, counter.total // 2)
 
@@ -113,10 +113,9 @@ class SpaceCase:
         cost = self.space.cost(self.architectures[0], self.problem)
         return ["params", "macs"] if cost.bitops is None else ["params", "macs", "bitops"]
 
-    def images(self, count: int = IMAGES, size: int | None = None) -> Tensor:
-        """Random images [count, C, size, size]; size: in pixels, None: that of the problem."""
-        side = size or self.problem.size
-        shape = (count, self.problem.channels, side, side)
+    def images(self, count: int = IMAGES, size: MapSize | None = None) -> Tensor:
+        """Random images [count, C, H, W]; size: None: that of the problem."""
+        shape = (count, *(size or self.problem.size).shape(self.problem.channels))
         return torch.randn(shape, generator=self.streams.torch("images"))
 
     def network(self, architecture: Architecture, scale: Scale = "search") -> Network:

@@ -115,7 +115,7 @@ def say(found: Found, panels: Mapping[str, Graph], scale: Scale, console: Consol
         console.print(printable(text), markup=False, style=style)
 
     put(space.write(architecture), "bold")
-    images = f"{problem.channels}×{problem.size}×{problem.size}"
+    images = f"{problem.channels}×{problem.size.words}"
     put(f"{space.name} at the {scale} scale, for {images} images of {problem.classes:,} classes")
     put(f"({found.dataset})")
     for name, graph in panels.items():

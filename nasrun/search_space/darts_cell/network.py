@@ -18,7 +18,7 @@ from nasrun.search_space.gates import Gates
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import remove_affine
 from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
-from nasrun.search_space.stages import reduced
+from nasrun.search_space.stages import reduced_side
 
 MakeEdge = Callable[[int, int, Iterable[int]], Edge]
 """(channels, stride, options) -> the module of an edge."""
@@ -56,7 +56,7 @@ class Cell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
     def _zeros(self, x: Tensor) -> Tensor:
-        height, width = (reduced(side, self.stride) for side in x.shape[2:])
+        height, width = (reduced_side(side, self.stride) for side in x.shape[2:])
         return x.new_zeros((*x.shape[:2], height, width))
 
 

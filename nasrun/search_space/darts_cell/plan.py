@@ -22,7 +22,7 @@ from nasrun.search_space.stacked_cells import (
     stack_cells,
     stem_layer,
 )
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
 @lru_cache(maxsize=64)
@@ -63,15 +63,15 @@ def _calibration(source: FeatureMap, cell: CellPlan) -> Layer:
     kind, build = ("reduce", ReluReduce) if halves else ("relu_conv_1x1", ReluConvNorm)
     return Layer(
         f"darts_cell/{kind} {source.channels}-{cell.channels} {source.size}",
-        (source.channels, source.size, source.size),
+        source.size.shape(source.channels),
         partial(build, source.channels, cell.channels),
     )
 
 
 @lru_cache(maxsize=4096)
-def _operation(name: str, channels: int, size: int, stride: int) -> Layer:
+def _operation(name: str, channels: int, size: MapSize, stride: int) -> Layer:
     return Layer(
         f"darts_cell/{name} {channels} {size} s{stride}",
-        (channels, size, size),
+        size.shape(channels),
         partial(EDGE_OPERATIONS[name].module, channels, stride),
     )

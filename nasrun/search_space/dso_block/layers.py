@@ -54,7 +54,7 @@ def stage_layers(stage: Stage) -> Mapping[str, Layer]:
         for index, name in enumerate(OPERATION_NAMES)
     }
     builds[OUTPUT] = partial(Pointwise, stage.channels, stage.channels)
-    shape = (stage.channels, stage.size, stage.size)
+    shape = stage.size.shape(stage.channels)
     return {
         name: Layer(f"dso_block/{name} {stage.channels} {stage.size}", shape, build)
         for name, build in builds.items()
@@ -69,14 +69,14 @@ def _norm_layer(stage: Stage) -> Layer:
         return nn.Sequential(nn.BatchNorm2d(stage.channels), nn.ReLU())
 
     name = f"dso_block/norm_relu {stage.channels} {stage.size}"
-    return Layer(name, (stage.channels, stage.size, stage.size), build)
+    return Layer(name, stage.size.shape(stage.channels), build)
 
 
 @lru_cache(maxsize=1024)
 def _shortcut_layer(stage: Stage) -> Layer:
     return Layer(
         f"dso_block/shortcut {stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(conv_norm_relu, stage.channels, stage.channels, 1),
     )
 
@@ -87,7 +87,7 @@ def _reduction_layers(before: Stage, opened: Sequence[bool]) -> list[Layer]:
     return [
         Layer(
             f"dso_block/reduction_{name} {channels}-{2 * channels} {size}",
-            (channels, size, size),
+            size.shape(channels),
             partial(conv_norm_relu, channels, 2 * channels, KERNELS[name], 2),
         )
         for name, on in zip(REDUCTIONS, opened, strict=True)
@@ -99,7 +99,7 @@ def _stem_layer(plan: StagePlan) -> Layer:
     problem, channels = plan.problem, plan.stages[0].channels
     return Layer(
         f"dso_block/stem {problem.channels}-{channels} {problem.size} s{prod(plan.strides)}",
-        (problem.channels, problem.size, problem.size),
+        problem.size.shape(problem.channels),
         partial(stem, plan),
     )
 
@@ -110,4 +110,4 @@ def _head_layer(plan: StagePlan) -> Layer:
     def build() -> nn.Module:
         return pooled_classifier(channels, classes, *head(channels))
 
-    return Layer(f"dso_block/head {channels}-{classes} {size}", (channels, size, size), build)
+    return Layer(f"dso_block/head {channels}-{classes} {size}", size.shape(channels), build)

@@ -17,7 +17,7 @@ from nasrun.search_space.dso_block.wiring import (
 )
 from nasrun.search_space.layer import sum_costs
 from nasrun.search_space.stages import Stage, StagePlan, reduced
-from nasrun.values import Cost
+from nasrun.values import Cost, MapSize
 
 StemKind = Literal["small", "imagenet"]
 """``small``: one 3×3 convolution. ``imagenet``: two of stride 2, the first half as wide."""
@@ -47,10 +47,10 @@ def network_cost(
     return sum_costs(costs)
 
 
-def _norm_conv(inputs: int, outputs: int, kernel: int, size: int) -> Cost:
+def _norm_conv(inputs: int, outputs: int, kernel: int, size: MapSize) -> Cost:
     """Cost of a convolution without bias and a batch norm; size: side of the output."""
     weights = inputs * outputs * kernel**2
-    return Cost(weights + 2 * outputs, weights * size**2)
+    return Cost(weights + 2 * outputs, weights * size.area)
 
 
 def _stem_cost(plan: StagePlan) -> Cost:
@@ -85,7 +85,7 @@ def block_cost(stage: Stage, wiring: Wiring, *, first: bool) -> Cost:
     """
     channels, size = stage.channels, stage.size
     costs = [operation_cost(node.index, channels, size) for node in wiring.nodes]
-    pointwise = Cost(channels**2, channels**2 * size**2)
+    pointwise = Cost(channels**2, channels**2 * size.area)
     costs += [pointwise] * sum(node.output for node in wiring.nodes)
     if wiring.nodes:
         costs.append(Cost(2 * channels, 0))
@@ -94,10 +94,10 @@ def block_cost(stage: Stage, wiring: Wiring, *, first: bool) -> Cost:
     return sum_costs(costs)
 
 
-def operation_cost(index: int, channels: int, size: int) -> Cost:
+def operation_cost(index: int, channels: int, size: MapSize) -> Cost:
     """Cost of depthwise and pointwise convolution, or of a pool, and of a batch norm."""
     kind = index % len(OPERATION_NAMES)
     if kind >= CONVOLUTION_COUNT:
         return Cost(2 * channels, 0)
     weights = channels * (KERNELS[OPERATION_NAMES[kind]] ** 2 + channels)
-    return Cost(weights + 2 * channels, weights * size**2)
+    return Cost(weights + 2 * channels, weights * size.area)

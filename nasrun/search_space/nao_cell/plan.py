@@ -16,7 +16,7 @@ from nasrun.search_space.stacked_cells import (
     stack_cells,
     stem_layer,
 )
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 
 @lru_cache(maxsize=256)
@@ -82,36 +82,36 @@ def reduce_layer(cell: CellPlan) -> Layer:
 
 
 @lru_cache(maxsize=4096)
-def _operation(name: str, channels: int, size: int, stride: int) -> Layer:
+def _operation(name: str, channels: int, size: MapSize, stride: int) -> Layer:
     return Layer(
         f"nao_cell/{name} {channels} {size} s{stride}",
-        (channels, size, size),
+        size.shape(channels),
         partial(OPERATIONS[name].module, channels, stride),
     )
 
 
 @lru_cache(maxsize=4096)
-def _factorized_reduce(channels: int, size: int) -> Layer:
+def _factorized_reduce(channels: int, size: MapSize) -> Layer:
     return Layer(
         f"nao_cell/factorized_reduce {channels}-{channels} {size}",
-        (channels, size, size),
+        size.shape(channels),
         partial(FactorizedReduce, channels, channels),
     )
 
 
 @lru_cache(maxsize=4096)
-def _relu_reduce(inputs: int, outputs: int, size: int) -> Layer:
+def _relu_reduce(inputs: int, outputs: int, size: MapSize) -> Layer:
     return Layer(
         f"nao_cell/relu_reduce {inputs}-{outputs} {size}",
-        (inputs, size, size),
+        size.shape(inputs),
         partial(ReluReduce, inputs, outputs),
     )
 
 
 @lru_cache(maxsize=4096)
-def _relu_conv_norm(inputs: int, outputs: int, size: int) -> Layer:
+def _relu_conv_norm(inputs: int, outputs: int, size: MapSize) -> Layer:
     return Layer(
         f"nao_cell/relu_conv_1x1 {inputs}-{outputs} {size}",
-        (inputs, size, size),
+        size.shape(inputs),
         partial(ReluConvNorm, inputs, outputs),
     )

@@ -183,7 +183,7 @@ def list_layers(plan: StagePlan, choices: Sequence[int]) -> list[Layer]:
     layers = [
         Layer(
             f"nas_bench_201/stem {problem.channels}-{channels} {problem.size}",
-            (problem.channels, problem.size, problem.size),
+            problem.size.shape(problem.channels),
             partial(stem, problem, channels),
         )
     ]
@@ -198,14 +198,14 @@ def list_layers(plan: StagePlan, choices: Sequence[int]) -> list[Layer]:
         return pooled_classifier(last.channels, problem.classes, *head(last.channels))
 
     name = f"nas_bench_201/head {last.channels}-{problem.classes} {last.size}"
-    return [*layers, Layer(name, (last.channels, last.size, last.size), build_head)]
+    return [*layers, Layer(name, last.size.shape(last.channels), build_head)]
 
 
 def _operation(choice: int, stage: Stage) -> Layer:
     name = OPERATION_NAMES[choice]
     return Layer(
         f"nas_bench_201/{name} {stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(EDGE_OPERATIONS[name].module, stage.channels, 1),
     )
 
@@ -214,6 +214,6 @@ def _reduction(stage: Stage) -> Layer:
     """Return the reduction that follows the stage."""
     return Layer(
         f"nas_bench_201/reduction {stage.channels}-{2 * stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(Reduction, stage.channels),
     )

@@ -11,7 +11,7 @@ from torch import nn
 from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.stages import reduced, require_size
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 STEM_CHANNELS = 32
 """Channels of the stem at width 1."""
@@ -29,11 +29,11 @@ class LayerPlan:
 
     inputs: int
     outputs: int
-    size: int
+    size: MapSize
     stride: int
 
     @property
-    def size_out(self) -> int:
+    def size_out(self) -> MapSize:
         return reduced(self.size, self.stride)
 
     @property
@@ -46,13 +46,13 @@ class MacroPlan:
     """The channels and sides of the whole chain.
 
     stem: channels of the stem.
-    features: channels before the classifier. size: side of the feature maps there, in pixels.
+    features: channels before the classifier. size: of the feature maps there.
     """
 
     stem: int
     layers: tuple[LayerPlan, ...]
     features: int
-    size: int
+    size: MapSize
 
 
 def plan_network(problem: Problem, width: float) -> MacroPlan:

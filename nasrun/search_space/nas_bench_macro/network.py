@@ -138,13 +138,13 @@ def list_layers(plan: MacroPlan, problem: Problem, choices: Sequence[int]) -> li
     return [
         Layer(
             f"nas_bench_macro/stem {problem.channels}-{plan.stem} {problem.size}",
-            (problem.channels, problem.size, problem.size),
+            problem.size.shape(problem.channels),
             partial(stem, plan, problem),
         ),
         *(_lone_layer(layer, option) for layer, option in zip(plan.layers, choices, strict=True)),
         Layer(
             f"nas_bench_macro/head {inputs}-{plan.features}-{problem.classes} {plan.size}",
-            (inputs, plan.size, plan.size),
+            plan.size.shape(inputs),
             build_head,
         ),
     ]
@@ -154,6 +154,6 @@ def _lone_layer(plan: LayerPlan, option: int) -> Layer:
     channels = f"{plan.inputs}-{plan.outputs}"
     return Layer(
         f"nas_bench_macro/{OPTION_NAMES[option]} {channels} {plan.size} s{plan.stride}",
-        (plan.inputs, plan.size, plan.size),
+        plan.size.shape(plan.inputs),
         partial(LoneLayer, plan, option),
     )

@@ -52,7 +52,7 @@ def _cell_layers(stage: Stage, wiring: Wiring) -> list[Layer]:
 def _stem_layer(plan: StagePlan) -> Layer:
     problem, channels = plan.problem, plan.stages[0].channels
     sizes = f"{problem.channels}-{channels} {problem.size} s{prod(plan.strides)}"
-    shape = (problem.channels, problem.size, problem.size)
+    shape = problem.size.shape(problem.channels)
     return Layer(f"one_shot_blocks/stem {sizes}", shape, partial(stem, plan))
 
 
@@ -62,14 +62,14 @@ def _norm_layer(stage: Stage) -> Layer:
         return nn.Sequential(*norm_relu(stage.channels))
 
     name = f"one_shot_blocks/norm_relu {stage.channels} {stage.size}"
-    return Layer(name, (stage.channels, stage.size, stage.size), build)
+    return Layer(name, stage.size.shape(stage.channels), build)
 
 
 @lru_cache(maxsize=256)
 def _pointwise_layer(stage: Stage) -> Layer:
     return Layer(
         f"one_shot_blocks/conv_1x1 {stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(Pointwise, stage.channels, stage.channels),
     )
 
@@ -78,7 +78,7 @@ def _pointwise_layer(stage: Stage) -> Layer:
 def _operation_layer(name: str, stage: Stage) -> Layer:
     return Layer(
         f"one_shot_blocks/{name} {stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(BLOCK_OPERATIONS[name].module, stage.channels, 1),
     )
 
@@ -88,7 +88,7 @@ def _reduction_layer(stage: Stage) -> Layer:
     """Return the reduction of one state after the stage."""
     return Layer(
         f"one_shot_blocks/reduction {stage.channels}-{2 * stage.channels} {stage.size}",
-        (stage.channels, stage.size, stage.size),
+        stage.size.shape(stage.channels),
         partial(reduction, stage.channels),
     )
 
@@ -101,4 +101,4 @@ def _head_layer(plan: StagePlan) -> Layer:
         return pooled_classifier(channels, classes, *norm_relu(channels))
 
     name = f"one_shot_blocks/head {channels}-{classes} {size}"
-    return Layer(name, (channels, size, size), build)
+    return Layer(name, size.shape(channels), build)

@@ -28,7 +28,7 @@ from nasrun.search_space.one_shot_blocks.wiring import (
     wire,
 )
 from nasrun.search_space.operation import Pointwise
-from nasrun.search_space.stages import StagePlan, reduced
+from nasrun.search_space.stages import StagePlan, reduced_side
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class BlockStack(Network):
             x = self._run(x, wiring, weights)
         else:
             last = self.plan.stages[-1].channels
-            height, width = (reduced(side, 4) for side in x.shape[2:])
+            height, width = (reduced_side(side, 4) for side in x.shape[2:])
             x = x.new_zeros(len(x), last, height, width)
         pooled = self.head(x).mean((2, 3))
         logits: Tensor = self.classifier(self.noise.dropout(pooled))

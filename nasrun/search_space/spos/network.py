@@ -231,7 +231,7 @@ def _stem_layer(plan: SposPlan) -> Layer:
     name = (
         f"spos/stem_{plan.kind} {problem.channels}-{plan.stem} {problem.size} s{plan.stem_stride}"
     )
-    return Layer(name, (problem.channels, problem.size, problem.size), partial(stem, plan))
+    return Layer(name, problem.size.shape(problem.channels), partial(stem, plan))
 
 
 @lru_cache(maxsize=4096)  # a search uses the same few hundred blocks many times
@@ -239,7 +239,7 @@ def block_layer(block: BlockPlan, choice: Choice) -> Layer:
     """Return a block as a layer."""
     channels = f"{block.branch_inputs}-{choice.mid}-{block.branch_outputs}"
     name = f"spos/{OPERATION_NAMES[choice.op]} {channels} {block.size} s{block.stride}"
-    return Layer(name, (block.inputs, block.size, block.size), partial(Block, block, choice))
+    return Layer(name, block.size.shape(block.inputs), partial(Block, block, choice))
 
 
 def _head_layer(plan: SposPlan) -> Layer:
@@ -250,4 +250,4 @@ def _head_layer(plan: SposPlan) -> Layer:
 
     channels = f"{inputs}-{plan.features}-{plan.problem.classes}"
     name = f"spos/head_{plan.kind} {channels} {plan.size}"
-    return Layer(name, (inputs, plan.size, plan.size), build)
+    return Layer(name, plan.size.shape(inputs), build)

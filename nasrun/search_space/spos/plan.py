@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from nasrun.search_space.stages import reduced, require_size
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 STEM_CHANNELS = 16
 """Channels of the stem at width 1."""
@@ -37,15 +37,15 @@ also has ReLU6 in the stem and before the pooling.
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """Channels and stride of a block; size: side of its input, in pixels."""
+    """Channels and stride of a block; size: of its input."""
 
     inputs: int
     outputs: int
-    size: int
+    size: MapSize
     stride: int
 
     @property
-    def size_out(self) -> int:
+    def size_out(self) -> MapSize:
         return reduced(self.size, self.stride)
 
     @property
@@ -66,22 +66,22 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class SposPlan:
-    """The channels and sides of the whole chain.
+    """The channels and sizes of the whole chain.
 
     kind: kind of the stem.
     stem: channels of the stem.
-    stem_size: side after the stem, in pixels.
+    stem_size: size after the stem.
     features: channels before the classifier.
-    size: side before the classifier, in pixels.
+    size: before the classifier.
     """
 
     kind: StemKind
     problem: Problem
     stem: int
-    stem_size: int
+    stem_size: MapSize
     blocks: tuple[BlockPlan, ...]
     features: int
-    size: int
+    size: MapSize
 
     @property
     def stem_stride(self) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from nasrun.errors import UserError
 from nasrun.search_space.stages import reduced, require_size
-from nasrun.values import Problem
+from nasrun.values import MapSize, Problem
 
 StemKind = Literal["imagenet", "cifar"]
 """``imagenet``: 7×7 of stride 2 and max pooling; ``cifar``: 3×3 of stride 1."""
@@ -62,10 +62,10 @@ class ConvPlan:
     outputs: int
     kernel: int
     stride: int
-    size: int
+    size: MapSize
 
     @property
-    def size_out(self) -> int:
+    def size_out(self) -> MapSize:
         return reduced(self.size, self.stride)
 
 
@@ -109,7 +109,7 @@ def plan_network(problem: Problem, depth: int, stem: StemKind, width: float) -> 
     return ResNetPlan(first, pool, tuple(blocks))
 
 
-def _plan_block(inputs: int, outputs: int, stride: int, size: int) -> BlockPlan:
+def _plan_block(inputs: int, outputs: int, stride: int, size: MapSize) -> BlockPlan:
     first = ConvPlan(inputs, outputs, 3, stride, size)
     second = ConvPlan(outputs, outputs, 3, 1, first.size_out)
     changes = stride > 1 or inputs != outputs

@@ -237,7 +237,7 @@ def list_layers(
     layers = [
         Layer(
             f"spos_quantized/stem_{kind} {problem.channels}-{plan.stem.outputs} {problem.size}",
-            (problem.channels, problem.size, problem.size),
+            problem.size.shape(problem.channels),
             partial(stem, plan),
         )
     ]
@@ -248,7 +248,7 @@ def list_layers(
             layers.append(convolution_layer(block.shortcut, first, "shortcut", alpha))
     head = Layer(
         f"spos_quantized/head {features}-{problem.classes} {size}",
-        (features, size, size),
+        size.shape(features),
         partial(pooled_classifier, features, problem.classes),
     )
     return [*layers, head]
@@ -259,7 +259,7 @@ def convolution_layer(plan: ConvPlan, bits: Bits, role: Role, alpha: float) -> L
     channels = f"{plan.inputs}-{plan.outputs}"
     return Layer(
         f"spos_quantized/{role} {channels} {plan.size} s{plan.stride} {bits}",
-        (plan.inputs, plan.size, plan.size),
+        plan.size.shape(plan.inputs),
         partial(LoneConv, plan, bits, role, alpha),
         bits.weights * bits.activations,
     )

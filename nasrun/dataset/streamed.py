@@ -76,8 +76,9 @@ class Transforms:
         ratio = (3 / 4 * aspect, 4 / 3 * aspect)
         steps = [v2.RandomResizedCrop(shape, scale=(self.crop_area, 1.0), ratio=ratio)]
         if self.fit == "pad":
-            settings = {"size": self.size, "background": self.background, "most": self.source_side}
-            steps.insert(0, v2.Lambda(partial(padded, **settings)))
+            background, most = self.background, self.source_side
+            filled = partial(padded, size=self.size, background=background, most=most)
+            steps.insert(0, v2.Lambda(filled))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.jitters:

@@ -68,9 +68,8 @@ def find_images(setup: Setup, run: Run, model: Model, source: Source) -> ImagesT
     if (problem.channels, problem.size) != (wanted.channels, wanted.size):
         raise UserError(
             f"the network takes images of {wanted.channels} channels and "
-            f"{wanted.size.words} pixels ({printable(model.manifest.origin.dataset)}), but the data "
-            "set "
-            f"{setup.dataset.name} has {problem.channels} and {problem.size.words}: "
+            f"{wanted.size.words} pixels ({printable(model.manifest.origin.dataset)}), but the "
+            f"data set {setup.dataset.name} has {problem.channels} and {problem.size.words}: "
             "choose another with dataset=NAME, or dataset=image_folder dataset.root=DIR"
         )
     notes = []

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import base64
-from importlib import import_module
 
 from nasrun.errors import UserError
 from nasrun.report.document import Block, Command, Grid, Lines, Picture, Section, Text
+from nasrun.report.graph_svg import svg_of_panels
 from nasrun.report.run_lines import TrialLine
 from nasrun.report.sections.view import STRANGE, RunView
 from nasrun.report.words import percent
-from nasrun.run.files import read_bytes
-from nasrun.run.layout import ARCHITECTURE_PICTURE
-from nasrun.values import Architecture
+from nasrun.run.files import read_beginning, read_bytes
+from nasrun.run.layout import ARCHITECTURE_PICTURE, NETWORK
+from nasrun.values import Architecture, Problem
 
 MAX_PICTURE_BYTES = 2**20
 """Size of a picture of the run that is put into the page."""
 
-DRAWER = "nasrun.report.graph_svg"
-"""Module that draws graphs as markup; every text in it is escaped."""
+MAX_HEADER_BYTES = 2**20
+"""Bytes of a file of weights that are read for what it says of its network."""
 
 MAX_ANCESTORS = 40
 """Rows of the lineage at most."""
@@ -44,15 +44,26 @@ def winner(view: RunView) -> Section:
     return Section("winner", title, blocks)
 
 
+def problem_of(view: RunView) -> Problem:
+    """Return the shape of the images, as the trained network's file tells it.
+
+    Raises UserError or OSError if there is no such file, or it does not tell.
+    """
+    from nasrun.model.manifest import Manifest  # imports torch
+
+    path = view.run.path / NETWORK
+    return Manifest.read(read_beginning(path, MAX_HEADER_BYTES)[0], path).problem
+
+
 def pictures(view: RunView, architecture: Architecture) -> list[Block]:
     """Return the picture of the architecture in the page's colours, or the one in the run."""
     caption = "the architecture as a graph"
     if view.space is not None:
         try:
-            panels = view.space.graphs(view.space.check(architecture))
+            panels = view.space.graphs(view.space.check(architecture), problem_of(view))
             if panels:
-                return [Picture(import_module(DRAWER).svg_of_panels(panels), caption)]
-        except (*STRANGE, ImportError):
+                return [Picture(svg_of_panels(panels), caption)]
+        except (*STRANGE, OSError):
             pass
     path = view.run.path / f"{ARCHITECTURE_PICTURE}.svg"
     try:

@@ -137,7 +137,11 @@ def line_chart(
                         "dash": DASHES[index // len(COLORS) % len(DASHES)],
                         "shape": "hv" if line.look == "steps" else "linear",
                     },
-                    "marker": {"size": 5, "color": color},
+                    "marker": {
+                        "size": 5,
+                        "color": color,
+                        "opacity": 0.5 if line.look == "points" else 1,
+                    },
                     "showlegend": len(names) > 1 and line.name not in shown,
                     **where,
                 }

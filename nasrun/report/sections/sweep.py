@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,14 @@ from nasrun.run.lock import is_held
 MAX_COST_RATIO = 1.05
 """Ratio of the costs of two methods above which their comparison is not one of equals."""
 
+NO_WORDS = "(defaults)"
+"""Name of a combination that has none of the overrides that differ."""
+
 MAX_REGRETS = 12
 """Algorithms of ``nasrun compare`` whose regret has a column."""
+
+REGRET = re.compile("regret_(?!at_)")
+"""Names of the regrets of ``nasrun compare``; a ranking has others."""
 
 COSTS = ("evaluations", "training_steps", "images")
 """Entries of ``spent`` that must be equal in a fair comparison; seconds depend on the machine."""
@@ -96,7 +103,7 @@ def came_out(view: SweepView) -> Section:
     rows = [(f"{len(view.jobs) - len(failed):,} of {len(view.jobs):,}", "jobs ended well", "")]
     if view.measure is not None:
         means = {
-            label or "(all)": fmean(values)
+            label or NO_WORDS: fmean(values)
             for label, members in view.done.items()
             if (
                 values := [
@@ -109,9 +116,10 @@ def came_out(view: SweepView) -> Section:
             column = COLUMNS[view.measure]
             value = column.cell(means[best], None)
             unit = " %" if column.factor == 100 else ""
-            words = view.measure.replace("_", " ")
+            words = name_of(view.measure)
             remark = best if len(best) <= 80 else f"{best[:80]} …"
-            rows.append((f"{value}{unit}", f"highest mean {words}", remark))
+            highest = "highest mean" if len(means) > 1 else "mean"
+            rows.append((f"{value}{unit}", f"{highest} {words}", remark if len(means) > 1 else ""))
     if seconds:
         rows.append((duration(seconds), "time of all jobs", ""))
     blocks: list[Block] = [Figures(rows)]
@@ -123,13 +131,18 @@ def came_out(view: SweepView) -> Section:
     return Section("result", "What came out", blocks)
 
 
+def name_of(measure: str) -> str:
+    """Return a metric in words."""
+    return MEASURES[measure].name if measure in MEASURES else measure.replace("_", " ")
+
+
 def table(view: SweepView) -> Section:
     """Show means over seeds, and every value as a point."""
     blocks: list[Block] = []
     rows = summary_rows(view.jobs)
     found = metric_names(view.jobs)
     names = [name for name in COLUMNS if name in found]
-    regrets = [name for name in found if name.startswith("regret_")][:MAX_REGRETS]
+    regrets = [name for name in found if REGRET.match(name)][:MAX_REGRETS]
     columns = {name: COLUMNS[name] for name in names} | {
         name: Column(f"{name.replace('_', ' ')}, points", 100, 3) for name in regrets
     }
@@ -139,7 +152,7 @@ def table(view: SweepView) -> Section:
                 ["settings", "n", *(column.title for column in columns.values())],
                 [
                     [
-                        row["overrides"] or "(all)",
+                        row["overrides"] or NO_WORDS,
                         str(row["n"]),
                         *(
                             column.cell(row[f"{name}_mean"], row[f"{name}_sd"])
@@ -180,7 +193,7 @@ def values(view: SweepView) -> Chart | None:
             for job, value in zip(members, own, strict=True)
         ]
     unit = " (%)" if factor == 100 else ""
-    title = f"{measure.replace('_', ' ')}{unit}"
+    title = f"{name_of(measure)}{unit}"
     ticks = {
         "tickvals": list(range(len(names))),
         "ticktext": [name.replace("<", "&lt;") for name in names],
@@ -220,7 +233,7 @@ def tests(view: SweepView) -> Section:
 
         rows = [
             [
-                label or "(all)",
+                label or NO_WORDS,
                 str(found.n),
                 shown(found.mean),
                 f"{shown(found.low)} to {shown(found.high)}",
@@ -233,7 +246,7 @@ def tests(view: SweepView) -> Section:
         blocks.append(
             Grid(
                 [
-                    f"against {methods.control or '(all)'}",
+                    f"against {methods.control or NO_WORDS}",
                     "n",
                     measure.unit,
                     "95 %",
@@ -266,8 +279,8 @@ def unequal_costs(view: SweepView) -> str:
         most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
         words = name.replace("_", " ")
         differing_costs.append(
-            f"{words} from {means[least]:,.0f} ({least or '(all)'}) to {means[most]:,.0f} "
-            f"({most or '(all)'})"
+            f"{words} from {means[least]:,.0f} ({least or NO_WORDS}) to {means[most]:,.0f} "
+            f"({most or NO_WORDS})"
         )
     if not differing_costs:
         return ""

@@ -10,7 +10,7 @@ from nasrun.report import sweep_methods
 from nasrun.report.document import Block, Command, Facts, Grid, Points, Section, Text
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.run_list import together
-from nasrun.report.sections.sweep import SweepView, unequal_costs
+from nasrun.report.sections.sweep import NO_WORDS, SweepView, unequal_costs
 from nasrun.report.sweep_methods import MEASURES
 from nasrun.report.words import accuracy, duration, millions, number, percent, plural
 from nasrun.run.lock import is_held
@@ -55,7 +55,8 @@ def settings(view: SweepView) -> Section:
     if rows:
         columns = ["setting", *(f"run {job.number}" for job in view.jobs)]
         every = tuple(range(len(columns)))
-        blocks.append(Grid(columns, rows[:MAX_SETTINGS], words=every))
+        folded = f"{plural(len(rows), 'setting')}" if len(rows) > 20 else ""
+        blocks.append(Grid(columns, rows[:MAX_SETTINGS], words=every, folded=folded))
         if len(rows) > MAX_SETTINGS:
             blocks.append(Text(f"{len(rows) - MAX_SETTINGS} more settings differ.", "small"))
     return Section("settings", "Settings that differ", blocks)
@@ -123,10 +124,12 @@ def caution(view: SweepView) -> Section:
     elif len(counts) == 1:
         items.append("There is one combination of settings: nothing is compared.")
     for methods in sweep_methods.compare_all(view.done):
-        same = [label or "(all)" for label, found in methods.differences.items() if found.p >= 0.05]
+        same = [
+            label or NO_WORDS for label, found in methods.differences.items() if found.p >= 0.05
+        ]
         if same:
             items.append(
-                f"Not shown to differ from {methods.control or '(all)'} in "
+                f"Not shown to differ from {methods.control or NO_WORDS} in "
                 f"{MEASURES[methods.measure].name} (p ≥ 0.05): {', '.join(same)}."
             )
     if view.measure == "test_accuracy" and len(counts) > 1:
@@ -148,15 +151,17 @@ def caution(view: SweepView) -> Section:
 def repeat(view: SweepView) -> Section:
     """Show the command of the sweep, as far as its jobs tell it."""
     blocks: list[Block] = []
+    facts: list[tuple[str, str]] = []
     if view.place is not None and len(view.tasks) == 1:
         words = together([job.overrides for job in view.jobs])
         line = shlex.join(["nasrun", view.tasks[0], "-m", *words])
         blocks.append(Command(line, "the command, put together from the jobs' settings"))
-        blocks.append(Facts([("directory", str(view.place.absolute()))]))
+    if view.place is not None:
+        facts.append(("directory", str(view.place.absolute())))
     records = [job_files(job.directory).record for job in view.jobs[:1000]]
-    for name, words in (("nasrun", "nasrun"), ("device", "device")):
+    for name in ("nasrun", "device"):
         found = list(dict.fromkeys(str(record.get(name)) for record in records if record.get(name)))
         if found:
             more = f" and {len(found) - 3} others" if len(found) > 3 else ""
-            blocks.append(Facts([(words, "; ".join(found[:3]) + more)]))
-    return Section("repeat", "To repeat it", blocks)
+            facts.append((name, "; ".join(found[:3]) + more))
+    return Section("repeat", "To repeat it", [*blocks, Facts(facts)] if facts else blocks)

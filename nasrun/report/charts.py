@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nasrun.report.document import Chart
 from nasrun.report.run_lines import Curve
@@ -44,13 +44,17 @@ def axis(title: str, **settings: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of a chart. low, high: its interval; empty: it has none."""
+    """A curve of a chart.
+
+    low, high: its interval; empty: it has none. look: joined points, points alone, or steps.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    look: Literal["line", "points", "steps"] = "line"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,20 @@ def thinned(curve: Curve, factor: float = 1.0) -> tuple[list[float], list[float]
     return [curve.steps[i] for i in at], short([factor * curve.values[i] for i in at])
 
 
+def mode_of(line: Line) -> str:
+    """Return how plotly shows a curve: long ones have no mark at each point."""
+    if line.look == "points":
+        return "markers"
+    return "lines+markers" if len(line.x) <= 40 and line.look == "line" else "lines"
+
+
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis: marked at 1, 2, 5, 10 where it spans less than three decades."""
+    known = [value for value in values if value > 0]
+    wide = not known or max(known) > 1000 * min(known)
+    return {"type": "log", "dtick": 1 if wide else "D2"}
+
+
 def line_chart(
     plots: Sequence[Plot], x: str, caption: str, *, logarithmic: bool = False, height: int = 320
 ) -> Chart:
@@ -80,14 +98,15 @@ def line_chart(
     shown: set[str] = set()
     gap = 0.11
     width = (1 - gap * (len(plots) - 1)) / len(plots)
-    kind = {"type": "log"} if logarithmic else {}
     for place, plot in enumerate(plots):
         suffix = "" if place == 0 else str(place + 1)
         begin = place * (width + gap)
-        layout[f"xaxis{suffix}"] = (
-            axis(x, domain=[begin, begin + width], anchor=f"y{suffix}") | kind
-        )
-        layout[f"yaxis{suffix}"] = axis(plot.y, anchor=f"x{suffix}") | kind
+        domain = [begin, begin + width]
+        layout[f"xaxis{suffix}"] = axis(x, domain=domain, anchor=f"y{suffix}")
+        layout[f"yaxis{suffix}"] = axis(plot.y, anchor=f"x{suffix}")
+        if logarithmic:
+            layout[f"xaxis{suffix}"] |= log_axis([at for line in plot.lines for at in line.x])
+            layout[f"yaxis{suffix}"] |= log_axis([at for line in plot.lines for at in line.y])
         for line in plot.lines:
             index = names.index(line.name)
             color = COLORS[index % len(COLORS)]
@@ -111,13 +130,18 @@ def line_chart(
                     "x": list(line.x),
                     "y": short(line.y),
                     "name": plain(line.name),
-                    "mode": "lines+markers" if len(line.x) <= 40 else "lines",
+                    "mode": mode_of(line),
                     "line": {
                         "color": color,
                         "width": 1.8,
                         "dash": DASHES[index // len(COLORS) % len(DASHES)],
+                        "shape": "hv" if line.look == "steps" else "linear",
                     },
-                    "marker": {"size": 5},
+                    "marker": {
+                        "size": 5,
+                        "color": color,
+                        "opacity": 0.5 if line.look == "points" else 1,
+                    },
                     "showlegend": len(names) > 1 and line.name not in shown,
                     **where,
                 }

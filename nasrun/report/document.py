@@ -92,7 +92,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture. source: markup of SVG, of our own making; or, if ``image``, a URL with its data.
+    """A picture. source: markup of SVG, of our own making; or, if ``image``, a URL of data.
 
     caption: what it shows. An image may be a stranger's: a browser runs no scripts in it.
     """

@@ -50,7 +50,7 @@ class TrialLine:
 
     @property
     def searched(self) -> bool:
-        """Whether it was scored by the search itself, not by the shortlist or a judge."""
+        """True if the search itself has scored it, not the shortlist or a judge."""
         return self.group not in ("shortlist", "truth", "also")
 
 
@@ -68,7 +68,7 @@ Curves = Mapping[str, Mapping[str, Curve]]
 
 @dataclass(frozen=True)
 class Damage:
-    """What of a log was not read. lines: that are no JSON of ours. cut: the file is too long."""
+    """A note of what was not read. lines: no JSON of ours. cut: the file is too long."""
 
     lines: int = 0
     cut: bool = False
@@ -87,7 +87,7 @@ def read_trials(path: Path) -> tuple[list[TrialLine], Damage]:
     for number, line in lines:
         try:
             trial = _trial(number, line)
-        except (LookupError, TypeError, ValueError, OverflowError, UserError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UserError):
             damaged += 1
         else:
             found.append(trial)
@@ -169,7 +169,7 @@ def read_curves(path: Path) -> tuple[dict[str, dict[str, Curve]], Damage]:
 
 
 def _objects(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], int, bool]:
-    """Return the objects of a log with the numbers of their lines, how many are none, and ``cut``.
+    """Return the objects of a log by line, the number of damaged lines, and whether it is cut.
 
     The last line may be half-written while the run goes on, so it is no damage.
     """

@@ -110,7 +110,8 @@ class AgingSearch(PoolSearch):
             form = self.space.canonical(child)
             if form not in self.scored:
                 self.pool.add_pending({form: child})
-                self.pool.made(child, "mutation", [parent])
+                scored = self.scored[self.space.canonical(parent)]  # the same network
+                self.pool.made(child, "mutation", [scored])
                 return
             self.members.append(child)
         self.exhausted = True

@@ -54,17 +54,18 @@ def document_of(places: Sequence[Path]) -> Document:
     from nasrun.report import reports
     from nasrun.report.run_files import RunDirectory, read_job, read_jobs
     from nasrun.report.run_list import is_sweep
-    from nasrun.run.layout import RECORD
+    from nasrun.run.layout import RECORD, RESULT
     from nasrun.run.lock import is_held
 
     sweeps = {place for place in places if is_sweep(place)}
     for place in places:
-        if place not in sweeps and not RunDirectory(place).has(RECORD):
+        if place not in sweeps and not any(RunDirectory(place).has(n) for n in (RECORD, RESULT)):
             raise UserError(
                 f"{place} has no {RECORD}, so no run has begun in it, and it is no sweep"
             )
     if len(places) == 1 and not sweeps:
-        record = RunDirectory(places[0]).record  # damaged: refused here, by name
+        run = RunDirectory(places[0])  # a damaged record is refused here, by name
+        record = run.record if run.has(RECORD) else {}  # a job that was refused has none
         return reports.of_run(places[0], space_of(record), going=is_held(places[0]))
     if len(places) == 1:
         found = read_jobs(places[0])

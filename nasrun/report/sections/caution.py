@@ -65,9 +65,11 @@ def found_by_search(view: RunView) -> Iterator[str]:
     score, trials = view.value("score"), view.searched
     supernet = any(stage.startswith("supernet") for stage in view.curves)
     if score is not None and supernet:
+        chosen = f", and the best of {len(trials):,}" if len(trials) > 1 else ""
+        selected = ", and too high by selection" if len(trials) > 1 else ""
         yield (
-            f"The score ({percent(score)}) is that of shared weights on validation images, and the "
-            f"best of {len(trials):,}: it is no accuracy of the network, and too high by selection."
+            f"The score ({percent(score)}) is that of shared weights on validation images{chosen}: "
+            f"it is no accuracy of the network{selected}."
         )
     target = str(view.setting("search_algo", "_target_"))
     if target.endswith(".RandomSearch"):

@@ -74,8 +74,8 @@ def search(view: RunView) -> list[Block]:
     scores = Curve([count for count, _ in points], [trial.score for trial in view.searched])
     best = Curve([count for count, _ in points], [value for _, value in points])
     lines = [
-        Line("best so far", *thinned(best, 100)),
-        Line("each architecture", *thinned(scores, 100)),
+        Line("each architecture", *thinned(scores, 100), look="points"),
+        Line("best so far", *thinned(best, 100), look="steps"),
     ]
     several = "Scores of different rounds come from different weights." if rounds(view) > 1 else ""
     reached = next(count for count, value in points if value == points[-1][1])

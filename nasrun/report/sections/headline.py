@@ -52,15 +52,15 @@ def asked(view: RunView) -> str:
     if task == "supernet":
         return f"Train a supernet of {where}, {trained(view)}; {seed}."
     if task == "retrain":
-        epochs = view.setting("retrain", "trainer", "epochs")
-        return f"Train one architecture of {where}, from scratch for {epochs} epochs; {seed}."
+        epochs = epochs_of(view.setting("retrain", "trainer", "epochs"))
+        return f"Train one architecture of {where}, from scratch for {epochs}; {seed}."
     if task == "rank":
-        truth = class_words(view.setting("rank", "truth"))
+        truth = source_words(view.setting("rank", "truth"))
         count = view.value("architectures")
         sample = "architectures" if count is None else plural(int(count), "architecture")
         return (
             f"How truly does a supernet of {where}, {trained(view)}, rank {sample}? The truth "
-            f"comes from {truth or 'an unknown source'}; {seed}."
+            f"comes from {truth}; {seed}."
         )
     if task == "compare":
         algorithms = view.setting("compare", "algorithms")
@@ -75,8 +75,8 @@ def asked(view: RunView) -> str:
 
 def trained(view: RunView) -> str:
     """Say how the supernet is trained."""
-    epochs = view.setting("trainer", "epochs")
-    length = f"trained for {epochs} epochs" if view.setting("from") is None else "loaded"
+    epochs = epochs_of(view.setting("trainer", "epochs"))
+    length = f"trained for {epochs}" if view.setting("from") is None else "loaded"
     target = str(view.setting("search_algo", "_target_"))
     if view.run.task == "search" and target.startswith(GATE_LEARNERS):
         return f"{length} while its gates are learned"
@@ -90,11 +90,22 @@ def scored_by(view: RunView) -> str:
     if name in ("supernet evaluator", "kl evaluator"):
         kind = "divergence from" if name.startswith("kl") else "the shared weights of"
         return f"{kind} a supernet {trained(view)}"
+    return source_words(view.setting("evaluator"))
+
+
+def source_words(node: object) -> str:
+    """Say where the scores of an evaluator without a supernet come from."""
+    name = class_words(node)
     return {
         "table evaluator": "a table",
         "size evaluator": "their size",
         "standalone evaluator": "training each on its own",
-    }.get(name, name or "an unknown evaluator")
+    }.get(name, name or "an unknown source")
+
+
+def epochs_of(epochs: object) -> str:
+    """Write a number of epochs."""
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def within(view: RunView) -> str:
@@ -149,7 +160,7 @@ def figures(view: RunView) -> list[tuple[str, str, str]]:
         found += ranked(view)
     elif view.run.task == "compare":
         found += compared(view)
-    for name, words in (("params", "parameters"), ("macs", "multiply-adds for one image")):
+    for name, words in (("params", "parameters"), ("macs", "multiply-adds")):
         value = view.value(name)
         if value is not None:
             found.append((millions(value), words, ""))

@@ -1,4 +1,4 @@
-"""What it takes to repeat a run: the command, versions, seeds, device and code."""
+"""All that it takes to repeat a run: the command, versions, seeds, device and code."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,37 +17,31 @@ from nasrun.report.charts import COLORS, Dots, scatter_chart
 from nasrun.report.document import (
     Block,
     Chart,
-    Command,
-    Facts,
     Figures,
     Grid,
-    Points,
     Section,
     Text,
 )
 from nasrun.report.run_files import Job, job_files
-from nasrun.report.run_list import together
 from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
 from nasrun.report.sweep_methods import MEASURES
-from nasrun.report.words import accuracy, duration, millions, number, percent, plural
+from nasrun.report.words import duration, number, plural
+from nasrun.run.lock import is_held
 
 MAX_COST_RATIO = 1.05
 """Ratio of the costs of two methods above which their comparison is not one of equals."""
 
-MAX_SETTINGS = 60
-"""Rows of the table of settings that differ."""
-
-MAX_SIDE_BY_SIDE = 6
-"""Runs whose settings are shown in columns."""
+NO_WORDS = "(defaults)"
+"""Name of a combination that has none of the overrides that differ."""
 
 MAX_REGRETS = 12
 """Algorithms of ``nasrun compare`` whose regret has a column."""
 
+REGRET = re.compile("regret_(?!at_)")
+"""Names of the regrets of ``nasrun compare``; a ranking has others."""
+
 COSTS = ("evaluations", "training_steps", "images")
 """Entries of ``spent`` that must be equal in a fair comparison; seconds depend on the machine."""
-
-NOT_COMPARED = ("seed", "split_seed", "name", "notes", "outputs", "report", "resume", "threads")
-"""Settings of the top level that make no difference between methods."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +98,12 @@ def asked(view: SweepView) -> str:
 def came_out(view: SweepView) -> Section:
     """Show how many jobs ended well, and what they cost together."""
     failed = [job for job in view.jobs if job.error]
+    going = [job for job in failed if is_held(job.directory)]
     seconds = sum(job.metrics.get("seconds", 0.0) for job in view.jobs)
     rows = [(f"{len(view.jobs) - len(failed):,} of {len(view.jobs):,}", "jobs ended well", "")]
     if view.measure is not None:
         means = {
-            label or "(all)": fmean(values)
+            label or NO_WORDS: fmean(values)
             for label, members in view.done.items()
             if (
                 values := [
@@ -121,15 +116,24 @@ def came_out(view: SweepView) -> Section:
             column = COLUMNS[view.measure]
             value = column.cell(means[best], None)
             unit = " %" if column.factor == 100 else ""
-            words = view.measure.replace("_", " ")
+            words = name_of(view.measure)
             remark = best if len(best) <= 80 else f"{best[:80]} …"
-            rows.append((f"{value}{unit}", f"highest mean {words}", remark))
+            highest = "highest mean" if len(means) > 1 else "mean"
+            rows.append((f"{value}{unit}", f"{highest} {words}", remark if len(means) > 1 else ""))
     if seconds:
         rows.append((duration(seconds), "time of all jobs", ""))
     blocks: list[Block] = [Figures(rows)]
+    if going:
+        words = f"{plural(len(going), 'job')} still going: all numbers are preliminary."
+        blocks.insert(0, Text(words, "warning"))
     if warning := unequal_costs(view):
         blocks.append(Text(warning, "warning"))
     return Section("result", "What came out", blocks)
+
+
+def name_of(measure: str) -> str:
+    """Return a metric in words."""
+    return MEASURES[measure].name if measure in MEASURES else measure.replace("_", " ")
 
 
 def table(view: SweepView) -> Section:
@@ -138,7 +142,7 @@ def table(view: SweepView) -> Section:
     rows = summary_rows(view.jobs)
     found = metric_names(view.jobs)
     names = [name for name in COLUMNS if name in found]
-    regrets = [name for name in found if name.startswith("regret_")][:MAX_REGRETS]
+    regrets = [name for name in found if REGRET.match(name)][:MAX_REGRETS]
     columns = {name: COLUMNS[name] for name in names} | {
         name: Column(f"{name.replace('_', ' ')}, points", 100, 3) for name in regrets
     }
@@ -148,7 +152,7 @@ def table(view: SweepView) -> Section:
                 ["settings", "n", *(column.title for column in columns.values())],
                 [
                     [
-                        row["overrides"] or "(all)",
+                        row["overrides"] or NO_WORDS,
                         str(row["n"]),
                         *(
                             column.cell(row[f"{name}_mean"], row[f"{name}_sd"])
@@ -189,7 +193,7 @@ def values(view: SweepView) -> Chart | None:
             for job, value in zip(members, own, strict=True)
         ]
     unit = " (%)" if factor == 100 else ""
-    title = f"{measure.replace('_', ' ')}{unit}"
+    title = f"{name_of(measure)}{unit}"
     ticks = {
         "tickvals": list(range(len(names))),
         "ticktext": [name.replace("<", "&lt;") for name in names],
@@ -229,7 +233,7 @@ def tests(view: SweepView) -> Section:
 
         rows = [
             [
-                label or "(all)",
+                label or NO_WORDS,
                 str(found.n),
                 shown(found.mean),
                 f"{shown(found.low)} to {shown(found.high)}",
@@ -242,7 +246,7 @@ def tests(view: SweepView) -> Section:
         blocks.append(
             Grid(
                 [
-                    f"against {methods.control or '(all)'}",
+                    f"against {methods.control or NO_WORDS}",
                     "n",
                     measure.unit,
                     "95 %",
@@ -275,8 +279,8 @@ def unequal_costs(view: SweepView) -> str:
         most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
         words = name.replace("_", " ")
         differing_costs.append(
-            f"{words} from {means[least]:,.0f} ({least or '(all)'}) to {means[most]:,.0f} "
-            f"({most or '(all)'})"
+            f"{words} from {means[least]:,.0f} ({least or NO_WORDS}) to {means[most]:,.0f} "
+            f"({most or NO_WORDS})"
         )
     if not differing_costs:
         return ""
@@ -284,140 +288,3 @@ def unequal_costs(view: SweepView) -> str:
         f"The settings differ in cost by more than 5 %: {'; '.join(differing_costs)}. Part of any "
         "difference may come from that."
     )
-
-
-def failures(view: SweepView) -> Section:
-    """Group the jobs that failed by their errors, whose numbers may differ."""
-    groups: dict[str, list[Job]] = {}
-    for job in view.jobs:
-        if job.error:
-            groups.setdefault(job.error.replace(str(job.directory), "DIR"), []).append(job)
-    rows = []
-    for error, members in groups.items():
-        listed = ", ".join(str(job.number) for job in members[:20])
-        more = f" and {len(members) - 20} more" if len(members) > 20 else ""
-        rows.append([str(len(members)), f"{listed}{more}", error[:500]])
-    grid = Grid(["jobs", "which", "error"], rows, words=(1, 2))
-    return Section("failures", "Jobs that failed", [grid] if rows else [])
-
-
-def settings(view: SweepView) -> Section:
-    """Show the settings that differ between a few runs."""
-    if view.place is not None or not 2 <= len(view.jobs) <= MAX_SIDE_BY_SIDE:
-        return Section("settings", "Settings that differ", [])
-    flat = [dict(flatten(job_files(job.directory).config)) for job in view.jobs]
-    keys = list(dict.fromkeys(key for each in flat for key in each))
-    rows = []
-    for key in keys:
-        cells = [str(each.get(key, "–"))[:80] for each in flat]
-        if len(set(cells)) > 1 and key.partition(".")[0] not in NOT_COMPARED:
-            rows.append([key, *cells])
-    blocks: list[Block] = []
-    if rows:
-        columns = ["setting", *(f"run {job.number}" for job in view.jobs)]
-        every = tuple(range(len(columns)))
-        blocks.append(Grid(columns, rows[:MAX_SETTINGS], words=every))
-        if len(rows) > MAX_SETTINGS:
-            blocks.append(Text(f"{len(rows) - MAX_SETTINGS} more settings differ.", "small"))
-    return Section("settings", "Settings that differ", blocks)
-
-
-def flatten(node: Any, where: str = "") -> list[tuple[str, Any]]:
-    """Return every full key of a configuration with its value."""
-    if not isinstance(node, Mapping) or not node:
-        return [(where, node)]
-    return [
-        pair
-        for name, inner in node.items()
-        for pair in flatten(inner, f"{where}.{name}" if where else str(name))
-    ]
-
-
-def jobs(view: SweepView) -> Section:
-    """Show every job in a row."""
-    rows = []
-    for job, result in zip(view.jobs, view.results, strict=True):
-        metrics = job.metrics
-        images = number(result.get("test_images"))
-        test = metrics.get("test_accuracy", metrics.get("true_accuracy"))
-        name = job.directory.name if view.place is not None else str(job.directory)
-        if metrics.get("kendall") is not None:
-            reached = f"{metrics['kendall']:.3f}"
-        else:
-            reached = "–" if test is None else accuracy(test, images)
-        rows.append(
-            [
-                str(job.number),
-                name,
-                view.labels[job.number] + seed_of(job),
-                "failed" if job.error else "done",
-                reached,
-                "–" if "score" not in metrics else percent(metrics["score"]),
-                "–" if "params" not in metrics else millions(metrics["params"]),
-                "–" if "macs" not in metrics else millions(metrics["macs"]),
-                "–" if "seconds" not in metrics else duration(metrics["seconds"]),
-            ]
-        )
-    measure = "τ-b" if view.measure == "kendall" else "accuracy"
-    columns = ["#", "directory", "settings", "status", measure, "score", "params", "macs", "time"]
-    folded = f"all {len(rows):,} jobs" if len(rows) > 12 else ""
-    grid = Grid(columns, rows, words=(1, 2, 3), folded=folded)
-    return Section("jobs", "The jobs" if view.place is not None else "The runs", [grid])
-
-
-def seed_of(job: Job) -> str:
-    """Return the seed among the overrides of a job, with a space before it."""
-    return next((f" {word}" for word in job.overrides if word.startswith("seed=")), "")
-
-
-def caution(view: SweepView) -> Section:
-    """Say what the numbers of the jobs do not show."""
-    items = []
-    counts = [len(members) for members in view.done.values()]
-    few = [count for count in counts if count < sweep_methods.MIN_SEEDS]
-    if few and len(counts) > 1:
-        items.append(
-            f"{len(few)} of {plural(len(counts), 'combination')} have fewer than "
-            f"{sweep_methods.MIN_SEEDS} seeds: with so few nothing can be tested, and the mean of "
-            "one run says nothing of its spread."
-        )
-    elif len(counts) == 1:
-        items.append("There is one combination of settings: nothing is compared.")
-    for methods in sweep_methods.compare_all(view.done):
-        same = [label or "(all)" for label, found in methods.differences.items() if found.p >= 0.05]
-        if same:
-            items.append(
-                f"Not shown to differ from {methods.control or '(all)'} in "
-                f"{MEASURES[methods.measure].name} (p ≥ 0.05): {', '.join(same)}."
-            )
-    if view.measure == "test_accuracy" and len(counts) > 1:
-        items.append(
-            "Whoever picks the best settings by their test accuracy has no honest test accuracy "
-            "of them any more: pick by validation images, or test on new ones."
-        )
-    if warning := unequal_costs(view):
-        items.append(warning)
-    failed = sum(1 for job in view.jobs if job.error)
-    if failed:
-        items.append(
-            f"{plural(failed, 'job')} failed: if failing depends on the settings, the means of the "
-            "others are biased."
-        )
-    return Section("caution", "What cannot be concluded", [Points(items)] if items else [])
-
-
-def repeat(view: SweepView) -> Section:
-    """Show the command of the sweep, as far as its jobs tell it."""
-    blocks: list[Block] = []
-    if view.place is not None and len(view.tasks) == 1:
-        words = together([job.overrides for job in view.jobs])
-        line = shlex.join(["nasrun", view.tasks[0], "-m", *words])
-        blocks.append(Command(line, "the command, put together from the jobs' settings"))
-        blocks.append(Facts([("directory", str(view.place.absolute()))]))
-    records = [job_files(job.directory).record for job in view.jobs[:1000]]
-    for name, words in (("nasrun", "nasrun"), ("device", "device")):
-        found = list(dict.fromkeys(str(record.get(name)) for record in records if record.get(name)))
-        if found:
-            more = f" and {len(found) - 3} others" if len(found) > 3 else ""
-            blocks.append(Facts([(words, "; ".join(found[:3]) + more)]))
-    return Section("repeat", "To repeat it", blocks)

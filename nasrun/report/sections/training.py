@@ -26,9 +26,9 @@ def health(view: RunView) -> Section:
     free = view.value("parameter_free")
     if free is not None:
         course = joined(view.curves, "score", "parameter_free").values
-        words = f"{percent(free, 0)} of the operations of the winner have no parameters"
+        words = f"{percent(free, 0)} of the winner's operations have no parameters"
         if len(course) > 1:
-            words += f"; of the first best of the search {percent(course[0], 0)}"
+            words += f" ({percent(course[0], 0)} in the first architecture that was scored)"
         blocks.append(Text(f"{words}.", "warning" if free > 0.75 else "plain"))
     rows = option_rows(found.get("decisions"), passes or 0)
     if passes and rows:

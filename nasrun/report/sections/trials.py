@@ -43,8 +43,8 @@ def trials(view: RunView) -> Section:
     if again:
         blocks.append(
             Text(
-                f"{plural(again, 'score')} of architectures that were scored again later, in "
-                "another round, are left out; each has its newest score.",
+                f"{plural(again, 'score')} of architectures that were scored again later are left "
+                "out; each has its newest score.",
                 "small",
             )
         )

@@ -86,7 +86,7 @@ class RunView:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """What the folders of images hold; empty for data sets without folders."""
+        """The survey of the folders of images; empty for data sets without folders."""
         data = self.run.record.get("data")
         return data if isinstance(data, dict) else {}
 

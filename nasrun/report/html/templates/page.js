@@ -21,7 +21,6 @@
     for (const name of Object.keys(layout)) {
       if (/^[xy]axis\d*$/.test(name)) {
         layout[name] = axis(layout[name]);
-        if (layout[name].type === "log") Object.assign(layout[name], { dtick: 1, minor: { ticks: "outside", ticklen: 2 } });
       }
     }
     return layout;

@@ -129,9 +129,13 @@ def _disk(outputs: Path) -> dict[str, Any]:
     place = outputs.absolute()
     while not place.exists():
         place = place.parent
+    free = None
+    if hasattr(os, "statvfs"):
+        found = os.statvfs(place)
+        free = found.f_bavail * found.f_frsize
     return {
         "outputs": str(outputs.absolute()),
-        "free": os.statvfs(place).f_bavail * os.statvfs(place).f_frsize,
+        "free": free,
         "writable": os.access(place, os.W_OK),
     }
 
@@ -222,7 +226,7 @@ def _device_words(torch: Mapping[str, Any]) -> str:
 
 
 def _cpu_words(cpu: Mapping[str, Any], torch: Mapping[str, Any]) -> str:
-    threads = f", torch uses {torch['threads']} threads" if "threads" in torch else ""
+    threads = f", threads of torch: {torch['threads']}" if "threads" in torch else ""
     return f"{cpu['model']}, {cpu['usable']} of {cpu['cores']} cores usable{threads}"
 
 

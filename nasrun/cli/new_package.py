@@ -95,14 +95,15 @@ def package_files(kind: str, name: str) -> dict[str, bytes]:
     """
     what = KINDS[kind]
     camel = "".join(part.capitalize() for part in name.split("_"))
+    class_name = camel if camel.endswith(what.suffix) else f"{camel}{what.suffix}"
     words = {
         "kind": kind,
         "Kind": what.words,
         "name": name,
         "Name": camel,
-        "Class": f"{camel}{what.suffix}",
+        "Class": class_name,
         "checks": what.imports,
-        "check": what.check.format(f"{camel}{what.suffix}(**settings())"),
+        "check": what.check.format(f"{class_name}(**settings())"),
     }
     texts = {
         "README.md": "README.md",

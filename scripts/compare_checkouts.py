@@ -49,7 +49,7 @@ TASKS = {
 
 FORKED = """
 import gc, json, os, runpy, sys
-import hydra.core.hydra_config, scipy.stats, sklearn.datasets, torch._dynamo
+import hydra.core.hydra_config, scipy.stats, torch._dynamo
 import matplotlib.backends.backend_agg
 import nasrun
 assert nasrun.__file__.startswith(sys.argv[1]), nasrun.__file__

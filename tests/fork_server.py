@@ -22,7 +22,6 @@ import matplotlib.backends.backend_agg
 import matplotlib.backends.backend_svg
 import matplotlib.pyplot  # noqa: F401
 import scipy.stats  # noqa: F401
-import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 from faults import ENDINGS, FAULTS
 from hydra._internal.hydra import Hydra

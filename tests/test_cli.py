@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers import as_job
 from hydra.core.hydra_config import HydraConfig
 
@@ -312,8 +313,8 @@ def test_cfg(
     monkeypatch.setattr(cli, "job", as_job(no_job))
     assert cli.main(arguments) == 0
     out, err = capfd.readouterr()
-    assert "seed: 7\n" in out
-    assert "task: search\n" in out
+    shown = yaml.safe_load(out)
+    assert (shown["seed"], shown["task"]) == (7, "search")
     assert err == ""
     assert list(folder.iterdir()) == []
 
@@ -362,7 +363,7 @@ def test_a_further_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
         ["--config-dir=mine", "search", "--cfg", "job", "experiment=tiny"],
     ):
         assert cli.main(words) == 0
-        assert "seed: 77\n" in capfd.readouterr().out
+        assert yaml.safe_load(capfd.readouterr().out)["seed"] == 77
     assert cli.main(["--help", "-cd", "mine"]) == 0
     assert "tiny" in capfd.readouterr().out
     assert cli.main(["search", "-cd", "mine", "experiment=tinny"]) == 2

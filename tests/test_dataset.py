@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from nasrun.config.build import build
 from nasrun.dataset.augment import Normalise, crop, cut_out, flip, reduce
 from nasrun.dataset.base import Batch, Dataset, Split, Splits
+from nasrun.dataset.digits import DIGITS
 from nasrun.dataset.order import carve_test, carve_validation, stratified_order
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.errors import UserError
@@ -135,6 +137,17 @@ def test_digits_have_a_test_set_that_no_seed_changes() -> None:
     assert {image.numpy().tobytes() for image in x} == {image.numpy().tobytes() for image in u}
     assert not torch.equal(everything(a.validation)[0], everything(b.validation)[0])
     assert torch.equal(everything(a.validation)[0], everything(load("digits").validation)[0])
+
+
+def test_digits_are_those_of_the_published_set() -> None:
+    """Images and labels, and their order, are the ones that scikit-learn has."""
+    with np.load(DIGITS, allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    assert images.shape == (1797, 8, 8) and images.dtype == labels.dtype == np.uint8
+    digest = blake2b(images.tobytes() + labels.tobytes(), digest_size=8).hexdigest()
+    assert digest == "cefd67273315516d"
+    published = pytest.importorskip("sklearn.datasets").load_digits()
+    assert np.array_equal(images, published.images) and np.array_equal(labels, published.target)
 
 
 def test_digits_are_normalised() -> None:

@@ -5,13 +5,11 @@ It imports neither Hydra nor torch, so that it appears at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from nasrun.cli import commands
+from nasrun.cli.columns import section
 from nasrun.config.groups import defaults, groups, tasks
 
 EXAMPLES = (
@@ -28,12 +26,21 @@ SWITCHES = (
     ("--info defaults-tree", "show which file each part of the configuration comes from"),
     ("-cd DIR", "a folder with options and experiments of your own"),
     ("--hydra-help", "the rest of Hydra's switches"),
-    ("-h, --help; --version", "this page; the version"),
+    ("-h, --help; --version", "this page, or that of the task; the version"),
 )
 
 ENVIRONMENT = (
+    ("NASRUN_DATA=DIR", "where data sets and tables are looked for; else in data/"),
     ("NASRUN_DEBUG=1", "show the traceback of an error"),
     ("NASRUN_TRUST=PKG,...", "further packages whose classes a configuration may name"),
+)
+
+MORE = (
+    ("nasrun TASK --help", "settings and groups of a task"),
+    ("nasrun help sampler", "a group: its options, and what they mean"),
+    ("nasrun help sampler=sandwich", "an option: its settings, units and sources"),
+    ("nasrun help experiment=NAME", "a recipe: what it sets, and why"),
+    ("nasrun help budget.macs.max", "a setting, or all that are called so: nasrun help lr"),
 )
 
 GROUP_PLACES = {"architectures": "architectures@rank.architectures"}
@@ -43,17 +50,20 @@ HIDDEN_GROUPS = ("task", "hydra")
 """Groups that are not chosen by GROUP=OPTION."""
 
 
-def show(task: str | None, config_dir: str | None, console: Console) -> None:
-    """Print the page of help; with a ``task`` its own line comes first."""
-    if task is None:
-        console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
-        console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)
-        _section("Tasks", tasks().items(), console)
-        _section("Commands", commands.help_lines(), console)
-    else:
-        console.print(f"[bold]nasrun {task}[/]: {tasks()[task]}")
-        usage = f"\nnasrun {task} [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]"
-        console.print(usage, markup=False)
+def show(config_dir: str | None, console: Console) -> None:
+    """Print the page of help."""
+    console.print("[bold]nasrun[/]: one-shot neural architecture search, experiments as runs")
+    console.print("\nnasrun TASK [GROUP=OPTION ...] [KEY=VALUE ...] [SWITCHES]", markup=False)
+    section("Tasks", tasks().items(), console)
+    section("Commands", commands.help_lines(), console)
+    section("Groups and their options", group_lines(config_dir), console)
+    section("More help", MORE, console)
+    examples(None, console)
+    switches(console)
+
+
+def group_lines(config_dir: str | None) -> list[tuple[str, str]]:
+    """Return the groups that a command line chooses from, each with its options, default first."""
     chosen = defaults()
     lines = []
     for group, options in groups(config_dir).items():
@@ -61,27 +71,24 @@ def show(task: str | None, config_dir: str | None, console: Console) -> None:
             continue
         first = chosen.get(group)
         rest = [option for option in options if option != first]
-        lines.append(
-            (GROUP_PLACES.get(group, group), ", ".join([f"{first} (default)"] * bool(first) + rest))
-        )
-    _section("Groups and their options", lines, console)
-    others = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]
-    if others:
-        console.print(f"  and with the options of trainer: {', '.join(others)}", highlight=False)
-    console.print("\n[bold]Examples[/]")
-    for command, text in EXAMPLES:
+        named = ", ".join([f"{first} (default)"] * bool(first) + rest)
+        lines.append((GROUP_PLACES.get(group, group), named))
+    places = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]
+    lines += [(place, f"the options of {place.partition('@')[0]}") for place in places]
+    return sorted(lines, key=lambda line: line[0] == "experiment")  # the longest one comes last
+
+
+def examples(task: str | None, console: Console) -> None:
+    """Print example commands, of a ``task`` if it is given."""
+    fitting = [e for e in EXAMPLES if task is None or e[0].startswith(f"nasrun {task} ")]
+    if fitting:
+        console.print("\n[bold]Examples[/]")
+    for command, text in fitting:
         console.print(Text(f"  {command}", style="cyan"))
         console.print(Text(f"      {text}"))
-    _section("Switches", SWITCHES, console)
-    _section("Environment", ENVIRONMENT, console)
 
 
-def _section(title: str, lines: Iterable[tuple[str, str]], console: Console) -> None:
-    console.print(f"\n[bold]{title}[/]")
-    lines = list(lines)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(min_width=2 + max((len(name) for name, _ in lines), default=0))
-    table.add_column()
-    for name, text in lines:
-        table.add_row(Text(f"  {name}", style="cyan", no_wrap=True), Text(text))
-    console.print(table)
+def switches(console: Console) -> None:
+    """Print what all tasks take besides settings."""
+    section("Switches", SWITCHES, console)
+    section("Environment", ENVIRONMENT, console)

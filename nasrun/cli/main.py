@@ -89,6 +89,7 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
     """
     from hydra import main as hydra_decorator
 
+    from nasrun.cli.configuration import commented
     from nasrun.config.compose import VERSION_BASE, without_null
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
@@ -134,7 +135,8 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
     sys.argv = ["nasrun", *line.switches, *overrides, *task]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
-        decorate(task_function)()
+        with commented(line, overrides):
+            decorate(task_function)()
     except CONFIGURATION_ERRORS as error:
         sweep = (
             outputs.current[0].directory if outputs.current and outputs.current[0].sweep else None

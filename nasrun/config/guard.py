@@ -39,6 +39,9 @@ ALLOWED = (
     "choose a launcher and a sweeper by name; say the rest on the command line"
 )
 
+LOADED: list[tuple[ResultDefault, ConfigResult]] = []
+"""Files of the last composition, in the order in which they were merged."""
+
 _NAME = re.compile(r"\w+", re.ASCII)
 
 
@@ -57,6 +60,7 @@ class GuardedLoader(ConfigLoaderImpl):
         loaded = repo.load_config(config_path=config_name) if config_name else None
         if loaded is not None and not _is_ours(str(config_name), loaded):
             _check(loaded, str(config_name))
+        LOADED.clear()
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
@@ -68,6 +72,7 @@ class GuardedLoader(ConfigLoaderImpl):
             _check(result, path)
         elif chosen_by is not None and not _is_ours(str(above), chosen_by):
             _check(result, str(above))
+        LOADED.append((default, result))
         return result
 
 

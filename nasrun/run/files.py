@@ -7,8 +7,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,6 +76,25 @@ def make_folder(path: Path) -> None:
     if path.is_symlink():
         raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
     path.mkdir(parents=True, exist_ok=True)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder, whole or not at all. files: their contents, by path within the folder.
+
+    Raises UserError if there is something of its name, OSError where it cannot be written.
+    """
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} is there already, and nothing is overwritten")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
+    beside.mkdir()
+    try:
+        for name, data in files.items():
+            make_folder((beside / name).parent)
+            write_bytes(beside / name, data)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def _sync_directory(directory: Path) -> None:

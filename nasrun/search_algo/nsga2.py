@@ -51,7 +51,7 @@ class Nsga2Search(GenerationSearch):
     def parents(self, rng: np.random.Generator) -> Sequence[Trial]:
         trials = self.pool.best(len(self.pool.trials))
         values = self._values(trials)
-        ranks = _ranks(values)
+        ranks = pareto_ranks(values)
         order: list[int] = []
         for rank in range(int(ranks.max()) + 1):
             members = np.flatnonzero(ranks == rank)
@@ -68,7 +68,7 @@ class Nsga2Search(GenerationSearch):
     def front(self) -> list[Trial]:
         """Return the first front, best score first."""
         trials = self.pool.best(len(self.pool.trials))
-        ranks = _ranks(self._values(trials))
+        ranks = pareto_ranks(self._values(trials))
         return [trial for trial, rank in zip(trials, ranks, strict=True) if rank == 0]
 
     def costs(self, trial: Trial) -> dict[str, float]:
@@ -81,11 +81,25 @@ class Nsga2Search(GenerationSearch):
         )
 
 
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Rank points: 0 if no point dominates them, 1 if only points of rank 0 do, and so on."""
-    import moocore  # loads a shared library, so only if it is needed
+def pareto_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Rank points [n, goals]: 0 if no point dominates them, 1 if only points of rank 0 do, etc.
 
-    ranks: npt.NDArray[np.int64] = np.asarray(moocore.pareto_rank(values), dtype=np.int64)
+    A point dominates another one that is nowhere lower and somewhere higher.
+    """
+    count = len(values)
+    nowhere_higher = np.ones((count, count), dtype=bool)
+    lower = np.zeros((count, count), dtype=bool)
+    for column in values.T:
+        nowhere_higher &= column[:, None] <= column[None]
+        lower |= column[:, None] < column[None]
+    dominates = nowhere_higher & lower
+    rivals = dominates.sum(axis=0)
+    ranks = np.zeros(count, dtype=np.int64)
+    members, rank = np.flatnonzero(rivals == 0), 0
+    while len(members):
+        ranks[members], rivals[members] = rank, -1
+        rivals -= dominates[members].sum(axis=0)
+        members, rank = np.flatnonzero(rivals == 0), rank + 1
     return ranks
 
 

@@ -23,6 +23,7 @@ from nasrun.testing.dataset import DATASET_LAWS, DatasetCase
 from nasrun.testing.evaluator import EVALUATOR_LAWS, EvaluatorCase
 from nasrun.testing.law import hold
 from nasrun.testing.sampler import SAMPLER_LAWS, SamplerCase, must_be_refused
+from nasrun.testing.small import small_space, small_splits
 from nasrun.testing.space import VALUE_LAWS
 from nasrun.testing.space_case import SpaceCase, count_cost
 from nasrun.testing.supernet import NETWORK_LAWS
@@ -45,6 +46,8 @@ __all__ = [
     "check_sampler",
     "check_space",
     "count_cost",
+    "small_space",
+    "small_splits",
 ]
 
 

@@ -111,8 +111,8 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         outputs.current[:] = known  # a launcher may call this in another process, with copies
         ran = False
         try:
-            tell_of_made_up(told)
             with job(composed) as go:
+                tell_of_made_up(told)
                 ran = True
                 go()
             return objective(composed)

@@ -22,6 +22,7 @@ from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError, shortened
 from nasrun.limits import ImageSize
 from nasrun.run.files import parse_json, printable
+from nasrun.run.layout import MANIFEST_KEY
 from nasrun.run.memory import check_fits
 from nasrun.run.run import Run
 from nasrun.run.state import metadata_of
@@ -31,8 +32,6 @@ from nasrun.values import Architecture, Cost, MapSize, Problem
 FORMAT = 1
 """Number of this form of the manifest; a file with another one is not read."""
 
-KEY = "nasrun"
-"""Name of the manifest among the texts of a safetensors file."""
 
 MAX_MANIFEST_CHARACTERS = 2**24
 """Length of a manifest that is still read; a hundred thousand long names of classes fit."""
@@ -148,7 +147,11 @@ class Manifest(BaseModel):
     def metadata(self) -> dict[str, str]:
         """Return the manifest as the texts of a safetensors file."""
         content = {"format": FORMAT, **self.model_dump(mode="json")}
-        return {KEY: json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)}
+        return {
+            MANIFEST_KEY: json.dumps(
+                content, sort_keys=True, separators=(",", ":"), allow_nan=False
+            )
+        }
 
     @staticmethod
     def read(data: bytes, path: Path) -> Manifest:
@@ -158,7 +161,7 @@ class Manifest(BaseModel):
         """
         shown = printable(str(path))
         try:
-            text = metadata_of(data).get(KEY)
+            text = metadata_of(data).get(MANIFEST_KEY)
         except ValueError as error:
             raise UserError(f"{shown} is damaged, or no file of weights: {error}") from error
         if text is None:

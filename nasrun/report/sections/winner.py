@@ -10,9 +10,9 @@ from nasrun.report.graph_svg import svg_of_panels
 from nasrun.report.run_lines import TrialLine
 from nasrun.report.sections.view import STRANGE, RunView
 from nasrun.report.words import percent
-from nasrun.run.files import read_beginning, read_bytes
-from nasrun.run.layout import ARCHITECTURE_PICTURE, NETWORK
-from nasrun.values import Architecture, Problem
+from nasrun.run.files import parse_json, read_beginning, read_bytes
+from nasrun.run.layout import ARCHITECTURE_PICTURE, MANIFEST_KEY, NETWORK
+from nasrun.values import Architecture, MapSize, Problem
 
 MAX_PICTURE_BYTES = 2**20
 """Size of a picture of the run that is put into the page."""
@@ -45,14 +45,15 @@ def winner(view: RunView) -> Section:
 
 
 def problem_of(view: RunView) -> Problem:
-    """Return the shape of the images, as the trained network's file tells it.
+    """Return the shape of the images, as the header of the trained network's file tells it.
 
-    Raises UserError or OSError if there is no such file, or it does not tell.
+    Raises one of STRANGE, or OSError, if there is no such file, or it does not tell.
     """
-    from nasrun.model.manifest import Manifest  # imports torch
+    from nasrun.run.state import metadata_of  # imports torch
 
-    path = view.run.path / NETWORK
-    return Manifest.read(read_beginning(path, MAX_HEADER_BYTES)[0], path).problem
+    header = read_beginning(view.run.path / NETWORK, MAX_HEADER_BYTES)[0]
+    told = parse_json(metadata_of(header)[MANIFEST_KEY])
+    return Problem(int(told["channels"]), MapSize.of(told["size"]), len(told["classes"]))
 
 
 def pictures(view: RunView, architecture: Architecture) -> list[Block]:

@@ -26,7 +26,7 @@ from nasrun.building.build import build
 from nasrun.config.compose import compose
 from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.model.manifest import KEY, Manifest, Origin
+from nasrun.model.manifest import Manifest, Origin
 from nasrun.run.state import encode_tensors, metadata_of, pack
 from nasrun.search_space.base import SearchSpace
 
@@ -109,7 +109,7 @@ def test_metadata_change_no_byte_of_the_tensors(tmp_path: Path) -> None:
     with_it = write(tmp_path / "a", network, manifest.metadata())
     without = write(tmp_path / "b", network, None)
     assert tensors(with_it) == tensors(without)
-    assert list(metadata_of(with_it.read_bytes())) == [KEY]
+    assert list(metadata_of(with_it.read_bytes())) == [MANIFEST_KEY]
     assert metadata_of(without.read_bytes()) == {}
 
 
@@ -120,7 +120,7 @@ def test_names_of_any_bytes_are_kept_as_text() -> None:
     space = build(CELL)
     found = Manifest.of(space, CELL, manifest.architecture, splits, auxiliary=False, origin=ORIGIN)
     assert found.classes == ("a", "\n", "caf\\udce9", "雪")
-    json.loads(found.metadata()[KEY])
+    json.loads(found.metadata()[MANIFEST_KEY])
 
 
 # A run.
@@ -196,9 +196,9 @@ Edit = Callable[[dict[str, Any]], object]
 def spoilt(edit: Edit, tmp_path: Path) -> Path:
     """A file whose manifest was edited."""
     manifest, network = described(CELL)
-    content = json.loads(manifest.metadata()[KEY])
+    content = json.loads(manifest.metadata()[MANIFEST_KEY])
     edit(content)
-    return write(tmp_path / "x.safetensors", network, {KEY: json.dumps(content)})
+    return write(tmp_path / "x.safetensors", network, {MANIFEST_KEY: json.dumps(content)})
 
 
 SPOILT: dict[str, tuple[Edit, str]] = {

@@ -86,6 +86,7 @@ def test_a_network_of_every_space_comes_back(option: str, auxiliary: bool, tmp_p
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("option", "limit"), [("dso_block", "params"), ("spos_blocks", "macs"), ("spos_channels", None)]
 )

@@ -212,7 +212,7 @@ def without_ends(image: Image) -> Image:
 
 
 def separate(images: AnyImage | Iterable[AnyImage]) -> Sequence[AnyImage]:
-    """Return a list of images, also of a single one, or of an array or tensor of four dimensions.
+    """Return a list of images, also of a single one, or of an array of four dimensions.
 
     Raises UserError over what is no image.
     """

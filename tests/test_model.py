@@ -86,15 +86,16 @@ def test_a_network_of_every_space_comes_back(option: str, auxiliary: bool, tmp_p
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("option", "limit"), [("dso_block", "params"), ("spos_blocks", "macs"), ("spos_channels", None)]
 )
 def test_a_fitted_width_is_recorded_and_checked(
     option: str, limit: str | None, tmp_path: Path
 ) -> None:
-    words = [f"budget.{limit}.max=90000"] if limit else []
-    words = ["task=search", f"search_space={option}", "effort=smoke", *words]
-    manifest, network = described(compose(words)["search_space"])
+    node = compose(["task=search", f"search_space={option}", "effort=smoke"])["search_space"]
+    node["final"] |= {limit: 300_000} if limit else {}
+    manifest, network = described(node)
     assert (manifest.width is None) == (limit is None)
     file = write(tmp_path / "x.safetensors", network, manifest.metadata())
     assert nasrun.load(file).manifest.width == manifest.width
@@ -140,7 +141,7 @@ def test_a_run_predicts_what_it_has_measured(undisturbed: Path) -> None:
     assert model.architecture.to_json() == result["architecture"]
     assert model.cost.params == result["params"]
     assert model.classes == tuple("0123456789")
-    assert repr(model).startswith("Model(nao_cell, 10 classes, ")
+    assert repr(model).startswith("Model(nao_cell/small/1, 10 classes, ")
     images, labels = everything(load_images("digits", train_images=32, validation=16).test())
     for size in (64, 7, 1000):
         found = model.predict(images, batch_size=size)

@@ -233,7 +233,7 @@ def test_a_run_is_taken_over_in_another_folder(
     run = record_of(tmp_path / "run", given[:1], usual)
     assert run.merged([], None) == [given[0], f"dataset.root='{here}/data/images'"]
     assert "dataset.root" not in run.changed_defaults([], None)
-    assert run.merged(["dataset=digits"], None) == [given[0], "dataset=digits"]
+    assert run.merged(["dataset=digits"], None) == ["dataset=digits"]
     (there / "data/images").mkdir(parents=True)  # what is here goes before what was there
     assert run.merged([], None) == given[:1]
     assert list(run.changed_defaults([], None)) == ["dataset.root"]

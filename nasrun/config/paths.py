@@ -65,7 +65,7 @@ def with_homes(node: Any, where: str = "") -> Any:
 
 
 def with_absolute(node: Any, where: str = "") -> Any:
-    """Return a plain configuration whose paths are absolute, so that they mean the same anywhere.
+    """Return a plain configuration whose paths are absolute, so that they mean one thing.
 
     Relative ones count from the current directory.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -249,7 +249,7 @@ def without_ends(image: Image) -> Image:
 
 
 def separate(images: AnyImage | Iterable[AnyImage]) -> Sequence[AnyImage]:
-    """Return a list of images, also of a single one, or of an array or tensor of four dimensions.
+    """Return a list of images, also of a single one, or of an array of four dimensions.
 
     Raises UserError over what is no image.
     """
@@ -258,7 +258,7 @@ def separate(images: AnyImage | Iterable[AnyImage]) -> Sequence[AnyImage]:
     if isinstance(images, str | os.PathLike) or _is_picture(images):
         return [images]
     try:
-        found = list(images)
+        found = list(cast("Iterable[AnyImage]", images))
     except TypeError:
         raise UserError(f"a {type(images).__name__} is no image") from None
     for image in found:

@@ -304,8 +304,8 @@ def test_all_cases_are_measured_in_turn_and_a_busy_machine_is_told() -> None:
     assert [one.engine for one in found] == ["a", "b"] and {*calls} == {"a", "b"}
     assert all(one.repeats == 5 and one.milliseconds.low <= one.milliseconds.high for one in found)
     restless = [one for one in found if not one.steady(-1)]
-    (line,) = told_busy(restless, 0.2)
-    assert "the machine is busy" in line and not told_busy([], 0.2)
+    (line,) = told_busy(restless)
+    assert "the machine is busy" in line and not told_busy([])
 
 
 @pytest.mark.soak

@@ -1,1 +1,1 @@
-"""A trained network for other programs: one readable file, torch.export, ONNX, and its speed."""
+"""A trained network for other programs: a readable file, torch.export, ONNX, its speed."""

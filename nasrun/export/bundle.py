@@ -1,4 +1,4 @@
-"""The text of a bundle: the whole model.py around the classes of the network, and its README."""
+"""The texts of a bundle: model.py around the classes of the network, and the README."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def readme(model: Model, made: Mapping[str, Made], story: Story) -> str:
         *_preprocessing(manifest.preprocessing),
         "## Sizes and accuracy",
         _table([*sizes, *accuracies]),
-        *(["## Latency", *story.latencies] if story.latencies else []),
+        *(["## Latency", "\n".join(story.latencies)] if story.latencies else []),
         "## Architecture",
         f"`{_one_line(model.space.write(model.architecture))}`",
         _code("text", [_one_line(line) for line in model.space.describe(model.architecture)]),
@@ -175,12 +175,13 @@ def _files(made: Mapping[str, Made], checked: str) -> str:
 
 def _use(model: Model, made: Mapping[str, Made]) -> str:
     ways = []
-    if made[BUNDLE_CODE].left_out is None:
+    there = {name for name, file in made.items() if file.left_out is None}
+    if BUNDLE_CODE in there:
         ways.append(["from model import CLASSES, load", "", "network = load()"])
-    if made[BUNDLE_TORCH].left_out is None:
+    if BUNDLE_TORCH in there:
         ways.append(["import torch", "", f'network = torch.export.load("{BUNDLE_TORCH}").module()'])
     blocks = [_code("python", [*way, "logits = network(images)"]) for way in ways]
-    if made[BUNDLE_ONNX].left_out is None:
+    if BUNDLE_ONNX in there:
         blocks.append(
             _code(
                 "python",
@@ -211,9 +212,11 @@ def _preprocessing(settings: Preprocessing | None) -> list[str]:
         cut = f"padded to this form with {behind}, scaled to {size.words} pixels (bilinear)"
         code = [
             f"scale = max(image.height / {size.height}, image.width / {size.width})",
+            f"scale = min(scale, {settings.source_side} / {size.long})",
             f"frame = round(scale * {size.width}), round(scale * {size.height})",
-            f'image = ImageOps.pad(image, frame, color="{behind}")',
-            f"image = image.resize(({size.width}, {size.height}), Image.Resampling.BILINEAR)",
+            "resample = Image.Resampling.BILINEAR",
+            f'image = ImageOps.pad(image, frame, resample, color="{behind}")',
+            f"image = image.resize(({size.width}, {size.height}), resample)",
         ]
     elif settings.resize == "area":
         cut = f"cut to the square at its centre, scaled to {size.words} pixels (means of areas)"

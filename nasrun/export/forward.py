@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
@@ -39,6 +41,9 @@ _OPERATORS = {
 }
 """Methods of tensors that are written as operators of two operands."""
 
+MAX_EXPRESSION = 76
+"""Characters of an expression into which others are put."""
+
 _DEFAULTS: tuple[tuple[str, Any], ...] = (
     *(("inplace", False), ("ceil_mode", False), ("return_indices", False), ("dilation", 1)),
     *(("mode", "constant"), ("value", None), ("memory_format", torch.preserve_format)),
@@ -46,11 +51,31 @@ _DEFAULTS: tuple[tuple[str, Any], ...] = (
 """Keyword arguments that mean nothing."""
 
 
+@dataclass(eq=False)
+class _Statement:
+    """A statement: an item, and earlier ones that are written inside of its expression."""
+
+    item: Call | Frame
+    inside: dict[Value, _Statement] = field(default_factory=dict)
+
+    def reads(self) -> list[Value]:
+        """List the values that the statement reads by their names."""
+        inner = [value for one in self.inside.values() for value in one.reads()]
+        own = [value for value in _read_by(self.item) if value not in self.inside]
+        return list(dict.fromkeys([*inner, *own]))
+
+    def every(self) -> Iterator[_Statement]:
+        """Yield the statement and those inside of it."""
+        yield self
+        for one in self.inside.values():
+            yield from one.every()
+
+
 class Body:
     """Writes the statements of one module.
 
     module_at: writes the attribute of a module, weight_at: of a weight, by name in the network.
-    shapes: whether the shape of each module's output stands behind its call.
+    top: whether it is the whole network; then each module has a line, with the shape of its output.
     """
 
     def __init__(
@@ -59,15 +84,12 @@ class Body:
         module_at: Callable[[str], str],
         weight_at: Callable[[Weight], str],
         *,
-        shapes: bool,
+        top: bool,
     ) -> None:
-        self.frame, self.module_at, self.weight_at, self.shapes = (
-            frame,
-            module_at,
-            weight_at,
-            shapes,
-        )
+        self.frame, self.top = frame, top
+        self.module_at, self.weight_at = module_at, weight_at
         self.names: dict[Value, str] = {}
+        self.inside: dict[Value, _Statement] = {}
         self.needs_batch = self.needs_device = False
 
     def lines(self) -> tuple[list[str], list[str]]:
@@ -76,27 +98,28 @@ class Body:
         pool = list(_names(len(frame.inputs)))
         self.names = dict(zip(frame.inputs, pool, strict=False))
         arguments = list(self.names.values())
-        last = _last_uses(frame)
-        statements: list[tuple[str, str, str]] = []  # names of the outputs, expression, comment
-        for index, item in enumerate(frame.items):
-            expression = self._expression(item)
-            read = dict.fromkeys(_read_by(item))
-            dying = [value for value in read if last[value] == index]
-            dying = [value for value in dying if value not in (*frame.outputs, *item.outputs)]
+        statements = self._statements()
+        last = {value: k for k, one in enumerate(statements) for value in one.reads()}
+        written: list[tuple[str, str, str]] = []  # names of the outputs, expression, comment
+        for index, one in enumerate(statements):
+            self.inside = {v: inner for part in one.every() for v, inner in part.inside.items()}
+            expression = self._expression(one.item)
+            outputs = one.item.outputs
+            dying = [value for value in one.reads() if last[value] == index]
+            dying = [value for value in dying if value not in (*frame.outputs, *outputs)]
             free = [self.names.pop(value) for value in dying]
-            for value in item.outputs:
+            for value in outputs:
                 taken = set(self.names.values())
                 more = (f"t{number}" for number in count(1))
                 choice = (name for name in chain(free, pool, more) if name not in taken)
                 self.names.setdefault(value, next(choice))
-            targets = ", ".join(self.names[value] for value in item.outputs)
-            shown = self.shapes and isinstance(item, Frame) and len(item.outputs) == 1
-            comment = f"  # {shape_of(item.outputs[0])}" if shown else ""
-            statements.append((targets, expression, comment))
+            targets = ", ".join(self.names[value] for value in outputs)
+            shown = self.top and isinstance(one.item, Frame) and len(outputs) == 1
+            written.append((targets, expression, f"  # {shape_of(outputs[0])}" if shown else ""))
         result = ", ".join(self.names[value] for value in frame.outputs)
-        lines = [f"{names} = {expression}{comment}" for names, expression, comment in statements]
-        if statements and statements[-1][0] == result and not statements[-1][2]:
-            lines[-1] = f"return {statements[-1][1]}"
+        lines = [f"{names} = {expression}{comment}" for names, expression, comment in written]
+        if written and written[-1][0] == result:
+            lines[-1] = f"return {written[-1][1]}{written[-1][2]}"
         else:
             lines.append(f"return {result}")
         if self.needs_batch or self.needs_device:
@@ -106,25 +129,59 @@ class Body:
             lines[:0] = [f"device = {arguments[0]}.device"] * self.needs_device
         return arguments, lines
 
+    def _statements(self) -> list[_Statement]:
+        """Put what is used once, and at once, inside of what uses it, as far as a line holds it."""
+        frame = self.frame
+        uses = Counter(value for item in frame.items for value in _read_by(item))
+        changing = any(isinstance(item, Call) and item.changes_input for item in frame.items)
+        found: list[_Statement] = []
+        for item in frame.items:
+            statement = _Statement(item)
+            while found and not changing:
+                before = found[-1]
+                outputs = before.item.outputs
+                shown = self.top and isinstance(before.item, Frame)
+                if shown or len(outputs) != 1 or uses[outputs[0]] != 1:
+                    break
+                if outputs[0] in frame.outputs:
+                    break
+                users = [one for one in statement.every() if outputs[0] in _read_by(one.item)]
+                if not users or self._length(statement) + self._length(before) > MAX_EXPRESSION:
+                    break
+                users[0].inside[outputs[0]] = found.pop()
+            found.append(statement)
+        return found
+
+    def _length(self, statement: _Statement) -> int:
+        """Return the length of an expression in which every name has one letter."""
+        names, inside = self.names, self.inside
+        self.names = dict.fromkeys(statement.reads(), "x")
+        self.inside = {v: one for part in statement.every() for v, one in part.inside.items()}
+        length = len(self._expression(statement.item))
+        self.names, self.inside = names, inside
+        return length
+
     def _expression(self, item: Call | Frame) -> str:
         if isinstance(item, Frame):
-            given = ", ".join(self.names[value] for value in item.inputs)
+            given = ", ".join(self._written(value) for value in item.inputs)
             return f"{self.module_at(item.path)}({given})"
         return self._call(item)
 
     def _call(self, call: Call) -> str:
         name, args = call.function.__name__, call.args
         if name == "__getitem__":
-            return f"{self._written(args[0])}[{self._index(args[1])}]"
+            return f"{self._operand(args[0])}[{self._index(args[1])}]"
         if name == "__get__":
-            return f"{self._written(args[0])}.{call.function.__self__.__name__}"  # type: ignore[attr-defined]
-        if name in _OPERATORS and len(args) == 2 and not call.kwargs:
-            return _OPERATORS[name].format(*map(self._written, args))
+            holder = getattr(call.function, "__self__", None)
+            return f"{self._operand(args[0])}.{getattr(holder, '__name__', '')}"
+        if _is_operator(call):
+            form = _OPERATORS[name]
+            return form.format(self._operand(args[0], form), self._operand(args[1]))
         prefix, given = _place(call.function), list(args)
         if prefix is None:
             raise UnwritableError(f"it calls {name}, which is no function of torch")
         if prefix == "":
-            prefix = f"{self._written(given.pop(0))}."
+            prefix = f"{self._operand(given.pop(0))}."
         words = [self._written(value) for value in given]
         words += [
             f"{key}={self._written(value)}"
@@ -132,6 +189,16 @@ class Body:
             if not any(key == other and value == default for other, default in _DEFAULTS)
         ]
         return f"{prefix}{name}({', '.join(words)})"
+
+    def _operand(self, value: Any, form: str = "") -> str:
+        """Write a value between operators, in brackets if need be; form: of sums that go on."""
+        inside = isinstance(value, Value) and value in self.inside
+        inner = self.inside[value].item if inside else None
+        written = self._written(value)
+        if not isinstance(inner, Call) or not _is_operator(inner):
+            return written
+        same = form == _OPERATORS[inner.function.__name__] == "{0} + {1}"
+        return written if same else f"({written})"
 
     def _index(self, value: Any) -> str:
         if isinstance(value, tuple) and value:
@@ -143,6 +210,8 @@ class Body:
 
     def _written(self, value: Any) -> str:
         if isinstance(value, Value):
+            if value in self.inside:
+                return self._expression(self.inside[value].item)
             return self.names[value]
         if isinstance(value, Weight):
             return self.weight_at(value)
@@ -161,6 +230,10 @@ class Body:
         return "..." if value is ... else repr(value)
 
 
+def _is_operator(call: Call) -> bool:
+    return call.function.__name__ in _OPERATORS and len(call.args) == 2 and not call.kwargs
+
+
 def shape_of(value: Value) -> str:
     """Write the shape of a value, with B for the number of images."""
     return f"[{', '.join(['B', *map(str, value.shape[1:])])}]"
@@ -177,11 +250,6 @@ def _names(inputs: int) -> Iterator[str]:
 
 def _read_by(item: Call | Frame) -> list[Value]:
     return list(values_of(item)) if isinstance(item, Call) else item.inputs
-
-
-def _last_uses(frame: Frame) -> dict[Value, int]:
-    """Return the place of the statement that reads each value last."""
-    return {value: index for index, item in enumerate(frame.items) for value in _read_by(item)}
 
 
 def _place(function: Callable[..., Any]) -> str | None:

@@ -64,11 +64,14 @@ class Expression:
         marks = (f"<{number.kind} {number.half}>" for number in self.numbers())
         return self.filled(marks).written(0, sys.maxsize)
 
-    def written(self, indent: int, width: int = WIDTH) -> str:
-        """Write an expression without numbers. indent: columns before its later lines."""
+    def written(self, indent: int, width: int = WIDTH, before: int = 0) -> str:
+        """Write an expression without numbers.
+
+        indent: columns before its lines. before: further columns before the first one.
+        """
         head = "".join(map(str, self.head))
         line = f"{head}{', '.join(part.written(0, sys.maxsize) for part in self.parts)}{self.tail}"
-        if not self.parts or indent + len(line) <= width:
+        if not self.parts or indent + before + len(line) <= width:
             return line
         inner = indent + 4
         lines = [f"{' ' * inner}{part.written(inner, width)}," for part in self.parts]

@@ -1,4 +1,4 @@
-"""A network as a program of torch.export, as ONNX and as Python, each loaded again from its bytes.
+"""A network as a program of torch.export, as ONNX and as Python, each read again.
 
 What each gives is held against the network itself, on the CPU in fp32.
 """
@@ -52,6 +52,8 @@ def torch_program(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
     """
     with _quiet(), torch.no_grad():
         program = _exported(network, shape)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -84,7 +86,11 @@ def onnx_program(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
                 verbose=False,
             ),
         )
-    data: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    for node in (*proto.graph.node, *(node for one in proto.functions for node in one.node)):
+        node.ClearField("metadata_props")  # traces with paths of this machine
+        node.ClearField("doc_string")
+    data: bytes = proto.SerializeToString()
     return data
 
 

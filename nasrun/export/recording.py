@@ -297,8 +297,6 @@ def _keep_needed(frame: Frame, needed: set[Value]) -> None:
             if not made & needed and not item.changes_input:
                 continue
             needed = (needed - made) | set(values_of(item))
-        elif item.leaf and made <= set(item.inputs) and not frame.in_turn:
-            continue  # an identity
         else:
             if not item.leaf:
                 item.outputs = sorted(made & needed, key=lambda value: value.number)
@@ -314,8 +312,10 @@ def _keep_needed(frame: Frame, needed: set[Value]) -> None:
 
 
 def _made(item: Call | Frame) -> Iterator[Value]:
-    if isinstance(item, Call) or item.leaf:
+    if isinstance(item, Call):
         yield from item.outputs
+    elif item.leaf:  # an identity makes nothing
+        yield from (value for value in item.outputs if value not in item.inputs)
     else:
         for inner in item.items:
             yield from _made(inner)

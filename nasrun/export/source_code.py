@@ -27,6 +27,12 @@ from nasrun.export.recording import Call, Frame, UnwritableError, Weight, parts_
 NETWORK = "Network"
 """Name of the class of the whole network in the written file."""
 
+MIN_SHARED_CHARACTERS = 80
+"""Length of a sequence of layers from which on equal ones share a class."""
+
+MAX_NAMED_LAYERS = 5
+"""Layers of a sequence that is named after them."""
+
 RESERVED = (NETWORK, "Pointwise", "Tensor", "Path")
 """Names that the written file uses itself."""
 
@@ -52,14 +58,24 @@ def write_classes(network: nn.Module, shape: tuple[int, int, int]) -> str:
 
 @dataclass
 class _Class:
-    """A class of the file, and the modules that are instances of it."""
+    """A class of the file, and the modules that are instances of it.
+
+    sequence: an ``nn.Sequential`` instead of attributes and a body.
+    """
 
     name: str
     attributes: list[tuple[str, Expression]]
     arguments: list[str]
     body: list[str]
+    sequence: Expression | None = None
     frames: list[Frame] = field(default_factory=list)
     numbers: list[list[Number]] = field(default_factory=list)
+    sequences: list[Expression] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[str]:
+        """The places of its instances in the network."""
+        return [frame.path for frame in self.frames]
 
 
 class _Writer:
@@ -90,16 +106,39 @@ class _Writer:
 
     def classes(self) -> list[str]:
         """Return the text of each class."""
-        frames = [frame for frame in self.root.frames() if not frame.leaf and not frame.in_turn]
+        frames = [frame for frame in self.root.frames() if not frame.leaf]
         heights = self._heights()
         written = []
         for height in sorted(set(heights.values())):
             found: dict[tuple[object, ...], _Class] = {}
             for frame in frames:
                 if heights[frame.path] == height:
-                    self._add(found, frame)
-            written += [self._finished(one) for one in found.values()]
+                    self._add_in_turn(found, frame) if frame.in_turn else self._add(found, frame)
+            for one in found.values():
+                if one.sequence is not None and not self._deserves_a_class(one):
+                    self.expressions |= dict(zip(one.paths, one.sequences, strict=True))
+                else:
+                    written.append(self._finished(one))
         return written
+
+    def _add_in_turn(self, found: dict[tuple[object, ...], _Class], frame: Frame) -> None:
+        """Add an ``nn.Sequential``, which gets a class of its own if there are several alike."""
+        module = frame.module
+        parts = [self._part(_joined(frame.path, name)) for name, _ in module.named_children()]
+        whole = listed("nn.Sequential(", parts, ")")
+        named_ = type(module) is not nn.Sequential
+        name = type(module).__name__.strip("_") if named_ else _name_of(module)
+        key = ("nn.Sequential", whole.skeleton())
+        known = found.setdefault(key, _Class(name, [], [], [], sequence=whole))
+        known.frames.append(frame)
+        known.sequences.append(whole)
+        known.numbers.append(list(whole.numbers()))
+
+    def _deserves_a_class(self, one: _Class) -> bool:
+        """Tell whether a sequence is long, and stands in several places."""
+        assert one.sequence is not None  # asked of sequences alone  # noqa: S101
+        long = len(one.sequence.written(0, sys.maxsize)) > MIN_SHARED_CHARACTERS
+        return long and len(set(one.paths)) > 1
 
     def _heights(self) -> dict[str, int]:
         """Return how many levels of classes stand in each module, itself included."""
@@ -107,7 +146,7 @@ class _Writer:
         for path in sorted(self.called, key=lambda path: -path.count(".") if path else 1):
             frame, below = self.called[path], f"{path}." if path else ""
             inner = [heights[other] for other in heights if other.startswith(below)]
-            own = 0 if frame.leaf or frame.in_turn else 1
+            own = 0 if frame.leaf else 1
             heights[path] = max(inner, default=0) + own
         return heights
 
@@ -118,7 +157,7 @@ class _Writer:
             frame,
             lambda path: self._access(frame.path, path),
             lambda weight: self._access(frame.path, weight.name),
-            shapes=top,
+            top=top,
         )
         arguments, lines = body.lines()
         name = NETWORK if top else type(frame.module).__name__.strip("_") or "Part"
@@ -160,17 +199,21 @@ class _Writer:
         return self._text(one, name, parameters.values(), iter(words))
 
     def _text(self, one: _Class, name: str, parameters: Iterable[str], words: Iterator[str]) -> str:
-        lines = [f"class {name}(nn.Module):", f'    """{self._about(one)}"""', ""]
+        base = "nn.Module" if one.sequence is None else "nn.Sequential"
+        lines = [f"class {name}({base}):", f'    """{self._about(one)}"""', ""]
+        takes = "".join(f", {parameter}: int" for parameter in parameters)
+        if one.sequence is not None:
+            filled = Expression(("super().__init__(",), one.sequence.parts, ")").filled(words)
+            lines += [f"    def __init__(self{takes}) -> None:", f"        {filled.written(8)}"]
+            return "\n".join(lines) + "\n"
         if one.attributes:
-            takes = "".join(f", {parameter}: int" for parameter in parameters)
             lines += [f"    def __init__(self{takes}) -> None:", "        super().__init__()"]
             for key, expression in one.attributes:
                 if not key.isidentifier():
                     raise UnwritableError(f"it has a part called {key!r}")
-                start = f"        self.{key} = "
+                start = f"self.{key} = "
                 filled = expression.filled(words)
-                flat = start + filled.written(0, sys.maxsize)
-                lines.append(flat if len(flat) <= WIDTH else start + filled.written(8))
+                lines.append(f"        {start}{filled.written(8, before=len(start))}")
             lines.append("")
         arguments = "".join(f", {argument}: Tensor" for argument in one.arguments)
         result = "Tensor" if len(one.frames[0].outputs) == 1 else "tuple[Tensor, ...]"
@@ -212,9 +255,6 @@ class _Writer:
             found = layer(module)
             assert found is not None  # that is what makes it a leaf  # noqa: S101
             return found
-        if frame.in_turn:
-            parts = [self._part(_joined(path, name)) for name, _ in module.named_children()]
-            return listed("nn.Sequential(", parts, ")")
         return self.expressions[path]
 
     def _part(self, path: str) -> Expression:
@@ -259,6 +299,17 @@ class _Writer:
                 raise UnwritableError(f"{path} has no name that Python can write")
             at = _joined(at, part)
         return written
+
+
+def _name_of(sequence: nn.Module) -> str:
+    """Name a sequence by its layers: ``ReluConvNorm``, or ``Twice...`` if it repeats itself."""
+    words = {"Conv2d": "Conv", "Pointwise": "Conv", "Depthwise": "Conv", "BatchNorm2d": "Norm"}
+    names = [type(module).__name__.strip("_") for module in sequence.children()]
+    names = [words.get(name, name).replace("ReLU", "Relu") for name in names]
+    half = len(names) // 2
+    if half and names[:half] == names[half:]:
+        return "Twice" + "".join(names[:half])
+    return "".join(names) if len(names) <= MAX_NAMED_LAYERS else "Layers"
 
 
 def _tensor(weight: Weight) -> Expression:

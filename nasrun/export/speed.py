@@ -1,4 +1,4 @@
-"""The speed of a whole network by batch size: interleaved, with intervals and a check of calm."""
+"""The speed of a whole network by batch size, measured in rounds, with intervals."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def measure(
     rng: np.random.Generator,
     memory: Mapping[tuple[str, int], int] | None = None,
 ) -> list[Speed]:
-    """Time all cases, in rounds of random order, so that slow spells of the machine hit all alike.
+    """Time all cases, in rounds of random order: slow spells of the machine hit all alike.
 
     repeats: rounds. warm_up: forward passes of each case before. memory: by engine and batch size.
     """

@@ -1,4 +1,4 @@
-"""Pictures of a classifier's answers: which classes are confused, how far it can be believed."""
+"""Pictures of a classifier's answers: which classes are confused, and its calibration."""
 
 from __future__ import annotations
 

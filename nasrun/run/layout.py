@@ -121,7 +121,7 @@ BUNDLE = "bundle"
 """Folder of a network for other programs: export."""
 
 BUNDLE_README = "README.md"
-"""Where the network comes from, and how it is used. In the bundle."""
+"""Origin of the network, and how it is used. In the bundle."""
 
 BUNDLE_CODE = "model.py"
 """The network as Python that imports torch alone. In the bundle."""

@@ -75,7 +75,7 @@ class BenchmarkTask(OfNetwork[None]):
         for line in table(speeds, self.confidence):
             run.say(line)
         restless = [one for one in speeds if not one.steady(self.max_spread)]
-        for line in told_busy(restless, self.max_spread):
+        for line in told_busy(restless):
             run.say(line, "yellow")
         first, best = speeds[0], max(speeds, key=lambda one: one.images_per_second)
         result = run.finish(
@@ -118,15 +118,15 @@ class BenchmarkTask(OfNetwork[None]):
         return [*cases, *onnx], memory
 
 
-def told_busy(restless: list[speed.Speed], limit: float) -> list[str]:
+def told_busy(restless: list[speed.Speed]) -> list[str]:
     """Say that the machine is busy, if some times spread too widely."""
     if not restless:
         return []
     worst = max(restless, key=lambda one: one.spread)
     return [
         f"the machine is busy: times spread by up to {100 * worst.spread:.0f} % of their median "
-        f"({worst.engine}, {worst.batch_size} images; benchmark.max_spread={limit:g}, passed by "
-        f"{len(restless)} rows): do not rely on them, measure again when nothing else computes"
+        f"({worst.engine}, {worst.batch_size} images); do not rely on {len(restless)} of the rows, "
+        "measure again when nothing else computes"
     ]
 
 

@@ -161,7 +161,7 @@ def bare(model: Model) -> nn.Module:
 def write(
     kind: Format, model: Model, network: nn.Module, weights: bytes
 ) -> tuple[bytes, Callable[[Tensor], Tensor]]:
-    """Return the bytes of a format, and the function that they stand for once they are read again.
+    """Return the bytes of a format, and the function that they stand for once read again.
 
     Raises UserError if the network cannot be written so, or a package is missing.
     """
@@ -206,12 +206,8 @@ def show_end(run: Run, made: dict[str, Made], speeds: Sequence[speed.Speed]) -> 
     left_out = ", ".join(one.name for one in made.values() if one.left_out is not None)
     rows += [("left out", left_out)] if left_out else []
     if speeds:
-        words = (
-            f"{one.engine} {one.milliseconds.value:.3g} ms ({one.milliseconds.low:.3g} to "
-            f"{one.milliseconds.high:.3g})"
-            for one in speeds
-        )
-        rows.append(("latency", ", ".join(words)))
+        words = [f"{one.engine} {one.milliseconds.value:.3g} ms" for one in speeds]
+        rows.append(("latency", f"{', '.join(words)} (one image)"))
     run.show_end("export done", rows, [command("benchmark", f"from={shown(run.directory)}")])
 
 

@@ -18,7 +18,7 @@ from nasrun.task.setup import Setup
 
 
 def real_images(setup: Setup, run: Run, model: Model, count: int) -> tuple[Tensor, str]:
-    """Return images float32 [n, C, H, W] on the CPU, at most ``count``, and what they are in words.
+    """Return at most ``count`` images float32 [n, C, H, W] on the CPU, and words for them.
 
     Random ones take their place where the data are absent or do not fit the network.
     """

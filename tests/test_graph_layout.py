@@ -65,14 +65,17 @@ def overlap(a: Box, b: Box) -> bool:
     )
 
 
-def on_side(point: Point, box: Box) -> bool:
+def grown(box: Box, by: float) -> Box:
+    return Box(box.text, box.x, box.y, box.width + 2 * by, box.height + 2 * by)
+
+
+def on_side(point: Point, box: Box, slack: float) -> bool:
     """Whether the point is on the border of the box."""
-    grown = Box("", box.x, box.y, box.width + 0.1, box.height + 0.1)
-    return inside(point, grown) and not inside(point, box)
+    return inside(point, grown(box, slack)) and not inside(point, grown(box, -slack))
 
 
-def check_layout(graph: Graph, layout: Layout, *, one_way: bool = True) -> None:
-    """The laws of layouts. one_way: whether no line may turn back at all."""
+def check_layout(graph: Graph, layout: Layout, *, slack: float = 0.05, dot: bool = False) -> None:
+    """The laws of layouts. slack: in points; dot: whether lines may turn back a little."""
     assert [box.text for box in layout.boxes] == list(graph.nodes)
     assert [
         (line.source, line.target, line.label.text if line.label else "") for line in layout.lines
@@ -85,23 +88,25 @@ def check_layout(graph: Graph, layout: Layout, *, one_way: bool = True) -> None:
         assert box.left >= -0.01 and box.right <= layout.width + 0.01
         assert box.top >= -0.01 and box.bottom <= layout.height + 0.01
     for line in layout.lines:
-        check_line(layout, line, solid, down=graph.down, one_way=one_way)
+        check_line(layout, line, solid, slack, None if dot else graph.down)
 
 
-def check_line(layout: Layout, line: Line, solid: list[Box], *, down: bool, one_way: bool) -> None:
+def check_line(
+    layout: Layout, line: Line, solid: list[Box], slack: float, down: bool | None
+) -> None:
     boxes = [layout.boxes[line.source], layout.boxes[line.target]]
     stops = [boxes[0], line.label, boxes[1]] if line.label else boxes
     assert len(line.paths) == len(stops) - 1
     for path, (start, end) in zip(line.paths, pairwise(stops), strict=True):
-        assert on_side(path[0], start) and on_side(path[-1], end)
+        assert on_side(path[0], start, slack) and on_side(path[-1], end, slack)
         points = sampled(path)
-        if one_way:
+        if down is not None:
             along = [point[down] for point in points]
             assert all(b >= a - 1e-6 for a, b in pairwise(along)), along
         for point in points:
             assert -0.01 <= point[0] <= layout.width + 0.01
             assert -0.01 <= point[1] <= layout.height + 0.01
-            met = [box for box in solid if inside(point, box)]
+            met = [box for box in solid if inside(point, grown(box, -slack))]
             assert not met, (line, met)
 
 
@@ -128,9 +133,6 @@ def test_layers_keep_the_laws(graph: Graph) -> None:
 @given(graphs())
 def test_layers_keep_the_laws_at_length(graph: Graph) -> None:
     check_layout(graph, layered(graph))
-    if shutil.which("dot") and graph.edges:
-        found = dot_layout(graph)
-        assert found is None or found.boxes
 
 
 def crossings(layout: Layout) -> int:
@@ -297,7 +299,7 @@ def test_the_real_dot_keeps_the_laws(down: bool) -> None:
     graph = Graph(DARTS_V2.nodes, DARTS_V2.edges, down)
     found = dot_layout(graph)
     assert found is not None
-    check_layout(graph, found, one_way=False)
+    check_layout(graph, found, slack=1, dot=True)
 
 
 # As files
@@ -319,18 +321,13 @@ def test_several_graphs_are_on_one_sheet_and_do_not_overlap() -> None:
     panels = {f"stage {n}": chain([f"layer {n}\n64×32×32"] * (1 + n)) for n in range(9)}
     panels["cell"] = DARTS_V2
     sheet = sheet_of(panels)
-    frames = [
-        Box("", x + layout.width / 2, y + layout.height / 2, layout.width, layout.height)
-        for layout, (x, y) in (
-            (layout, (min(b.left for b in layout.boxes), min(b.top for b in layout.boxes)))
-            for layout in sheet.layouts
-        )
-    ]
-    assert not any(overlap(a, b) for a, b in combinations(frames, 2))
     assert [title for title, _, _ in sheet.titles] == list(panels)
-    for frame, (_, x, y) in zip(frames, sheet.titles, strict=True):
-        assert x <= frame.left + 0.01 and y < frame.top
-        assert frame.right <= sheet.width and frame.bottom <= sheet.height
+    every = [box for layout in sheet.layouts for box in layout.boxes]
+    assert not any(overlap(a, b) for a, b in combinations(every, 2))
+    for layout, (_, x, y) in zip(sheet.layouts, sheet.titles, strict=True):
+        for box in layout.boxes:
+            assert x - 0.01 <= box.left and y < box.top
+            assert box.right <= sheet.width and box.bottom <= sheet.height
     text = svg_of_panels(panels, paper=True)
     assert all(f">{name}</text>" in text for name in panels) and 'fill="#ffffff"' in text
 
@@ -366,6 +363,8 @@ def test_lines_for_a_terminal() -> None:
     assert lines_of(chain(["image\n3×8×8", "a\nb, c"])) == ["image  3×8×8", "a      b, c"]
     skipped = Graph(["x", "y", "z"], [(0, 1, ""), (1, 2, ""), (0, 2, "skip")], down=True)
     assert lines_of(skipped) == ["x", "y", "z = y + skip(x)"]
+    blocks = Graph(["x", "block 0\na\nb", "output\nzeros"], [(0, 1, "")])
+    assert lines_of(blocks) == ["block 0 = a + b of x", "output = zeros"]
 
 
 def test_words_of_labels() -> None:

@@ -16,6 +16,7 @@ from networks import CIFAR, random_architectures
 from rich.console import Console
 
 from nasrun.cli.main import main
+from nasrun.config.compose import compose
 from nasrun.config.groups import groups
 from nasrun.report.figures_architecture import FORMATS
 from nasrun.report.graph_layers import layered
@@ -47,6 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return error
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SPACES)
 def test_the_rows_of_the_table_add_up_to_the_cost(name: str) -> None:
     space = space_of(name)
@@ -66,6 +68,7 @@ def test_the_rows_of_the_table_add_up_to_the_cost(name: str) -> None:
             assert all(len(line) <= 80 for line in text.splitlines())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_has_graphs_that_can_be_laid_out(name: str) -> None:
     space = space_of(name)
@@ -82,6 +85,7 @@ def shapes_in(labels: list[str]) -> list[tuple[int, ...]]:
     return [tuple(map(int, match.groups())) for match in found if match]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "places"),
     [
@@ -124,7 +128,7 @@ def test_a_published_genotype(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert f"picture in {picture}" in text.replace("\n", "")
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_pictures_by_suffix(kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture = tmp_path / f"cell.{kind}"
@@ -152,18 +156,31 @@ def test_what_a_space_writes_is_shown(
     assert all(len(line) <= 80 for line in as_text.splitlines())
 
 
+def run_of(folder: Path, *overrides: str, **files: object) -> Path:
+    """A directory with what a search would leave there."""
+    record = {"task": "search", "overrides": overrides, "config": compose(overrides)}
+    for name, content in {"run": record, **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
 def test_a_run_is_shown_with_its_own_settings(
-    capsys: pytest.CaptureFixture[str], undisturbed: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    record = json.loads((undisturbed / "run.json").read_text())
-    result = json.loads((undisturbed / "result.json").read_text())
-    text = shown(capsys, str(undisturbed))
-    assert f"{result['params']:,}" in text and f"{result['macs']:,}" in text
-    assert f"({record['config']['dataset']['_target_'].rpartition('.')[2].lower()})" in text
-    assert shown(capsys, str(undisturbed / "architecture.json")) == text
-    other = shown(capsys, str(undisturbed), "dataset=cifar100")
-    assert "3×32×32 images of 100 classes" in other and other != text
-    assert "pick=0" in refused(capsys, str(undisturbed), "pick=0")
+    words = ("search_space=nas_bench_201", "search_space.final.cells=2", "dataset=cifar100")
+    winner, other = (Architecture("nas_bench_201", (n, 1, 2, 3, 4, 0)).to_json() for n in (0, 3))
+    front = [{"architecture": winner}, {"architecture": other}]
+    run = run_of(tmp_path, *words, architecture=winner, front=front)
+    text = shown(capsys, str(run))
+    assert text.startswith("012340\nnas_bench_201 at the final scale, for 3×32×32 images of 100")
+    assert re.search(r"nor_conv_1x1 16 32 +2 ", text)
+    assert shown(capsys, str(run / "architecture.json")) == text
+    assert shown(capsys, str(run), "pick=1").startswith("312340")
+    changed = shown(capsys, str(run), "search_space.final.cells=3", "dataset=digits")
+    assert re.search(r"nor_conv_1x1 16 8 +3 ", changed) and "(digits)" in changed
+    assert "pick=2" in refused(capsys, str(run), "pick=2")
+    (run / "architecture.json").unlink()
+    assert "architecture.json" in refused(capsys, str(run))
 
 
 @pytest.mark.soak
@@ -194,6 +211,7 @@ def test_slips_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "is no run" in refused(capsys, str(tmp_path / "empty"))
 
 
+@pytest.mark.soak
 def test_architectures_of_nothing_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "000000", "search_space=nas_bench_201")
     assert "zeros" in text
@@ -201,6 +219,7 @@ def test_architectures_of_nothing_are_shown(capsys: pytest.CaptureFixture[str]) 
     assert "zeros" in shown(capsys, nothing, "search_space=one_shot_blocks")
 
 
+@pytest.mark.soak
 def test_a_fitted_width_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     code = "".join(map(str, np.random.default_rng(0).integers(4, size=20)))
     words = (code, "search_space=spos_blocks", "search_space.final.macs=5e6", "dataset=cifar10")

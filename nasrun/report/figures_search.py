@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -176,11 +176,11 @@ def plot_steps(
                 *(at, low, high), step="post", color=f"C{color}", alpha=0.13, linewidth=0
             )
         count = max(map(len, curves.values()), default=1)
-        _scale(axes.xaxis, [1, count])
+        _scale(axes, "x", [1, count])
         axes.set_xlim(1, max(count, 2))
         ends = {name: points[-1].value for name, points in curves.items() if points}
         every = [point.value for points in curves.values() for point in points]
-        _scale(axes.yaxis, every)
+        _scale(axes, "y", every)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(title, loc="left")
@@ -202,21 +202,22 @@ def _changes(points: Sequence[Estimate]) -> tuple[npt.NDArray[np.float64], npt.N
         return np.empty(0), values
     kept = np.full(len(values), True)
     kept[1:-1] = (values[1:-1] != values[:-2]).any(axis=1)
-    return 1.0 + np.flatnonzero(kept), values[kept]
+    return np.flatnonzero(kept).astype(np.float64) + 1, values[kept]
 
 
-def _scale(axis: Axis, values: Sequence[float]) -> None:
+def _scale(axes: Axes, name: Literal["x", "y"], values: Sequence[float]) -> None:
     """Make an axis logarithmic where its values span more than a factor of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    axis = axes.xaxis if name == "x" else axes.yaxis
     positive = [value for value in values if value > 0]
     if not positive or max(positive) <= 10 * min(positive):
         _few_ticks(axis)
         return
-    name = axis.axis_name
-    axis.axes.set(**{f"{name}scale": "log"})
-    if name == "y":
-        axis.axes.set_yscale("log", nonpositive="clip")
+    if name == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log", nonpositive="clip")
     decades = np.log10(max(positive) / min(positive))
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades <= 2 else (1,)))
     axis.set_major_formatter("{x:g}")  # the default is a formula

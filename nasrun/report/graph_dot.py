@@ -73,7 +73,7 @@ def read_answer(graph: Graph, answer: Mapping[str, Any]) -> Layout | None:
 
     Raises ValueError, LookupError or TypeError if the answer is none.
     """
-    _, _, width, height = _numbers(answer["bb"])
+    _, _, _, height = _numbers(answer["bb"])
     centres = {
         str(node["name"]): _flipped(_numbers(node["pos"]), height) for node in answer["objects"]
     }
@@ -88,8 +88,17 @@ def read_answer(graph: Graph, answer: Mapping[str, Any]) -> Layout | None:
         paths = (curves[f"a{edge}"], *((curves[f"b{edge}"],) if text else ()))
         label = box(f"l{edge}", text, label_size(text)) if text else None
         lines.append(Line(source, target, paths, label))
-    found = Layout(width, height, tuple(boxes), tuple(lines), ends_of(graph))
-    return None if _overlapping([*boxes, *(line.label for line in lines if line.label)]) else found
+    solid = [*boxes, *(line.label for line in lines if line.label)]
+    if _overlapping(solid):
+        return None
+    # The frame of dot is rounded to whole points, and so are the places.
+    points = [point for line in lines for path in line.paths for point in path]
+    left = min([*(box.left for box in solid), *(x for x, _ in points)])
+    top = min([*(box.top for box in solid), *(y for _, y in points)])
+    right = max([*(box.right for box in solid), *(x for x, _ in points)])
+    bottom = max([*(box.bottom for box in solid), *(y for _, y in points)])
+    found = Layout(right - left, bottom - top, tuple(boxes), tuple(lines), ends_of(graph))
+    return found.moved(-left, -top)
 
 
 def _numbers(text: str) -> list[float]:

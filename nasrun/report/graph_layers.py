@@ -114,7 +114,8 @@ def _items_of(graph: Graph) -> tuple[_Items, list[list[list[int]]]]:
     items = _Items()
 
     def add(size: Point, rank: int) -> int:
-        return items.add(*(reversed(size) if graph.down else size), rank)
+        width, height = size
+        return items.add(height, width, rank) if graph.down else items.add(width, height, rank)
 
     for label, rank in zip(graph.nodes, ranks, strict=True):
         add(box_size(label), rank)
@@ -143,11 +144,11 @@ def _items_of(graph: Graph) -> tuple[_Items, list[list[list[int]]]]:
         return found
 
     routes = []
-    for (source, target, _), middle in zip(graph.edges, middles, strict=True):
-        if middle is None:  # edges from one box share their way until they part
+    for (source, target, _), between in zip(graph.edges, middles, strict=True):
+        if between is None:  # edges from one box share their way until they part
             routes.append([part(source, target, shared=True)])
         else:
-            ends = part(source, middle, shared=False), part(middle, target, shared=False)
+            ends = part(source, between, shared=False), part(between, target, shared=False)
             routes.append(list(ends))
     return items, routes
 

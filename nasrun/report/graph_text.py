@@ -70,11 +70,14 @@ def lines_of(graph: Graph) -> list[str]:
     for node, label in enumerate(graph.nodes):
         name, *details = label.split("\n")
         sources = [(source, text) for source, target, text in graph.edges if target == node]
-        text = f"{name:<{width}}  {', '.join(details)}" if details else name
-        if sources and not (graph.down and sources == [(node - 1, "")]):
-            text += f" = {' + '.join(_term(graph, *source) for source in sources)}"
-        if sources or graph.down:
-            found.append(text)
+        reads = " + ".join(_term(graph, *source) for source in sources)
+        if graph.down:
+            text = f"{name:<{width}}  {', '.join(details)}".rstrip()
+            follows = sources in ([], [(node - 1, "")])
+            found.append(text if follows else f"{text} = {reads}")
+        elif details or sources:
+            parts = [" + ".join(details)] * bool(details) + [reads] * bool(sources)
+            found.append(f"{name} = {' of '.join(parts)}")
     return found
 
 

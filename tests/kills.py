@@ -30,6 +30,7 @@ RUNS = (*TASKS, *RECIPES)
 EXACT = (
     *("metrics.jsonl", "trials.jsonl", "architecture.json", "ranking.csv", "ranking.json"),
     *("supernet.safetensors", "network.safetensors", "ranking.png", "front.json", "front.png"),
+    *("network_best.safetensors", "network_last.safetensors"),
 )
 """Files that must be the same bytes."""
 

@@ -148,9 +148,6 @@ class Run:
         self._logs = Logs(self.directory, lengths, self.logger.open(logged))
         if not lengths:
             self._logs.describe(self.config, self.overrides)
-        words = command(self.task, *self.overrides)
-        go_on = self._earlier is not None
-        self.screen.log.open(self.directory, f"resumed: {words}" if go_on else words, go_on=go_on)
         self.screen.say(f"{self.task} on {self.compute.describe()}, seed {self.streams.seed}")
         self.screen.say(f"writing to {self.directory}")
         if self._earlier is None:
@@ -201,10 +198,13 @@ class Run:
         }
 
     def _write_record(self) -> None:
-        """Write run.json; a continued run does so at its first checkpoint.
+        """Write run.json, and open log.txt; a continued run does so at its first checkpoint.
 
         By then all states have been restored, so changed settings are known to fit.
         """
+        words = command(self.task, *self.overrides)
+        go_on = self._earlier is not None
+        self.screen.log.open(self.directory, f"resumed: {words}" if go_on else words, go_on=go_on)
         record = self._record()
         # Delete result.json first: a kill in between must not leave a finished-looking run with
         # settings that it was not trained with. Its content is in the record.

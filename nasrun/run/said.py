@@ -21,7 +21,7 @@ class SaidLog:
     """The lines that a run says: kept until there is a directory, then written as they come.
 
     A run that goes on adds to its log, so nothing that was said is lost; a line that a kill has cut
-    off is ended first.
+    off is ended first. A resume that is refused before its first checkpoint leaves no line.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,10 @@ from runs import make_run, make_sweep
 
 from nasrun.cli.main import main
 
-SAMPLERS = [{"_target_": f"nasrun.sampler.{name}.X{name}", "size": name} for name in "ab"]
+SAMPLERS = [
+    {"_target_": f"nasrun.sampler.{name}.X{name}", "size": name, f"of_{name}": None}
+    for name in "ab"
+]
 
 
 @pytest.fixture
@@ -48,7 +51,8 @@ def test_the_screen(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "one", "two"]) == 0
     shown = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert {"sampler Xa Xb", "trainer.epochs 1 2", "test % 75.00 87.50 +12.50"} <= set(lines)
+    assert "sampler (and 1 settings of one alone) Xa Xb" in lines
+    assert {"sampler.size a b", "trainer.epochs 1 2", "test % 75.00 87.50 +12.50"} <= set(lines)
     assert "images 1,000 2,000 +1,000" in lines and "made with: no difference" in lines
     assert "architecture: 1 of 3 decisions differ" in lines
     assert f"side by side: nasrun report {outputs / 'one'} {outputs / 'two'}" in shown

@@ -142,8 +142,10 @@ def test_the_command(
     assert [each["run"] for each in found] == ["a", "x", "0123456789", "000444"]
     assert found[1]["result"]["test_accuracy"] == 0.875
     assert found[3]["jobs"] == {"done": 2, "stopped": 1}
+    assert found[3]["spent"] == {"images": 60} and found[3]["result"] == {"seconds": 3.0}
     rows = list(csv.DictReader(io.StringIO(out("--csv"))))
     assert [row["spent_evaluations"] for row in rows] == ["", "1234", "", ""]
+    assert [row["spent_images"] for row in rows] == ["", "", "", "60"]
     assert "3 runs and 1 sweep in" in out() and "nasrun resume 000444" in out()
     sweep = "outputs/search/multirun_2026-11-26_04-04-00-000444"
     assert [each["run"] for each in json.loads(out(sweep, "--json", "seed=1"))] == ["1"]

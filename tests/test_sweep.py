@@ -261,6 +261,18 @@ def test_equal_errors_stand_together(tmp_path: Path) -> None:
     assert "  3/ (seed=3): no\n" in shown
 
 
+def test_settings_of_the_machine_make_no_other_method(tmp_path: Path) -> None:
+    for number, more in enumerate(([], ["resume=auto", "threads=2"], ["notes=x"])):
+        overrides = ["sampler=fair", f"seed={number}", "checkpoint.minutes=1", *more]
+        make_job(tmp_path, number, overrides, {"score": 1})
+    (row,) = sweep.summary_rows(sweep.read_jobs(tmp_path))
+    assert (row["overrides"], row["n"]) == ("", 3)
+    for number, device in enumerate(("cpu", "cuda"), 3):
+        make_job(tmp_path / "devices", number, [f"device={device}"], {"score": 1})
+    labels = sweep.differing(sweep.read_jobs(tmp_path / "devices"))
+    assert labels == {3: "device=cpu", 4: "device=cuda"}
+
+
 def test_jobs_of_the_last_line(six: Path) -> None:
     jobs = sweep.read_jobs(six)
     assert of_last_line(jobs, six) == jobs

@@ -25,19 +25,8 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import at_home
 from nasrun.run.layout import RECORD
 from nasrun.run.lock import Lock
-from nasrun.run.provenance import made_here
+from nasrun.run.provenance import MACHINE_SETTINGS, made_here
 from nasrun.run.screen import Screen
-
-MACHINE_SETTINGS = (
-    "device",
-    "threads",
-    "checkpoint.*",
-    "dataset.workers",
-    "report",
-    "*.log_every",
-    "*.report_every",
-)
-"""Settings of the machine, which do not identify a run (see ``run_name``)."""
 
 SETTINGS_OF_NEW_RUNS = ("resume", "outputs")
 """Settings that have no meaning once a run has a directory."""

@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.from_run import MAX_OVERRIDES, check_foreign
-from nasrun.cli.resume import MACHINE_SETTINGS, matches
+from nasrun.cli.resume import matches
 from nasrun.config.compose import parse, quote
 from nasrun.config.groups import groups, tasks
 from nasrun.config.guard import SETTINGS
@@ -31,7 +31,7 @@ from nasrun.report.run_files import job_files
 from nasrun.run.commands import command
 from nasrun.run.files import read_bytes
 from nasrun.run.layout import RECORD, SWEEP_RECORD
-from nasrun.run.provenance import made_here
+from nasrun.run.provenance import MACHINE_SETTINGS, made_here
 
 MAX_RECORD_BYTES = 2**20
 """Size of Hydra's record of a sweep that is still read; ours have 15,000 bytes."""

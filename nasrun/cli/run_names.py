@@ -103,7 +103,8 @@ def best_job(sweep: Path, needed: str | None = None) -> Path:
     chosen = max(done, key=lambda job: job.metrics[measure])  # of equal ones the first
     value = chosen.metrics[measure]
     shown = f"{value:.4f}" if math.isfinite(value) else "nan"
-    words = printable(" ".join(chosen.overrides))
+    shared = set.intersection(*(set(job.overrides) for job in done))
+    words = printable(" ".join(word for word in chosen.overrides if word not in shared))
     _say(
         f"{sweep} is a sweep: taking job {chosen.number} ({words}), the best of {len(done)} by "
         f"{measure} ({shown})"

@@ -22,6 +22,9 @@ from nasrun.run.files import printable
 NOT_COMPARED = ("name", "notes", "outputs", "resume")
 """Settings that say nothing of what a run computes."""
 
+CLASS = "._target_"
+"""End of the key that holds the class of an option."""
+
 MAX_CELL_CHARACTERS = 80
 """Length of a value that is shown."""
 
@@ -123,13 +126,12 @@ def show(sides: Sequence[Side], console: Console) -> None:
     """Show what differs: settings, what the runs were made with, results."""
     for letter, side in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", sides, strict=False):
         console.print(f"{letter}  {side.title}", markup=False, soft_wrap=True)
-    settings = {_short(key): row for key, row in differing([s.settings for s in sides]).items()}
-    made_with = differing([side.made_with for side in sides])
-    for title, rows in (("settings", settings), ("made with", made_with)):
-        if rows:
-            _print(
-                title, {key: list(map(_shown, row)) for key, row in rows.items()}, sides, console
-            )
+    for title, maps in (
+        ("settings", [side.settings for side in sides]),
+        ("made with", [side.made_with for side in sides]),
+    ):
+        if found := _cells(maps):
+            _print(title, found, sides, console)
         else:
             console.print(f"{title}: no difference")
     apart = differences(sides)
@@ -167,16 +169,35 @@ def _print(
     console.print(table)
 
 
-def _short(key: str) -> str:
+def _cells(maps: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the names and the cells of what differs.
+
+    Where another option was taken, its class stands for the settings that only one option has.
+    """
+    rows = differing(maps)
+    heads = {key.removesuffix(CLASS): 0 for key in rows if key.endswith(CLASS)}
+    kept = {}
+    for key in rows:
+        head = next((head for head in heads if key.startswith(f"{head}.")), None)
+        if head is None or key == f"{head}{CLASS}" or all(key in each for each in maps):
+            kept[key] = [_shown(each[key]) if key in each else "-" for each in maps]
+        else:
+            heads[head] += 1
+    return {_named(key, heads): cells for key, cells in kept.items()}
+
+
+def _named(key: str, heads: Mapping[str, int]) -> str:
     """Return the name of a setting; ``sampler`` for the class that the option builds."""
-    return printable(key.removesuffix("._target_"))
+    head = key.removesuffix(CLASS)
+    own = f" (and {heads[head]} settings of one alone)" if heads.get(head) else ""
+    return printable(head + own)
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()  # as YAML writes them
     text = str(value)
-    if text.startswith("nasrun.") and "." in text:
+    if text.startswith("nasrun."):
         text = text.rpartition(".")[2]  # a class, without its module
     return printable(shortened(text, MAX_CELL_CHARACTERS))
 
@@ -185,7 +206,7 @@ def _form(key: str) -> tuple[str, float, int | None]:
     """Return the title of a result, the factor to its unit, and its decimals."""
     column = COLUMNS.get(key)
     if column is None:
-        return printable(key), 1, None
+        return printable(key.removeprefix("spent_").replace("_", " ")), 1, None
     return column.title, column.factor, column.digits
 
 

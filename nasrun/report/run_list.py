@@ -6,6 +6,7 @@ of each run only run.json and result.json are read.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -44,7 +45,7 @@ class Entry:
     """A run, or a sweep.
 
     status: running, done, failed or stopped. overrides: of a sweep with all values of its jobs.
-    started: seconds since 1970. result: content of result.json; of a sweep empty.
+    started: seconds since 1970. result: content of result.json; of a sweep the cost of all jobs.
     jobs: of a sweep the number of its jobs by status; None: it is a run.
     """
 
@@ -178,12 +179,14 @@ def _read(place: _Place) -> tuple[RunDirectory, dict[str, Any], str]:
 def _sweep(place: _Place, wanted: Wanted | None) -> Entry | None:
     """Read all jobs of a sweep into one entry."""
     counts: Counter[str] = Counter()
+    cost: Counter[str] = Counter()
     words: list[tuple[str, ...]] = []
     heads: dict[tuple[str, str, str], None] = {}
     started = []
     matched = wanted is None
     for job in place.jobs:
-        run, _, status = _read(job)
+        run, result, status = _read(job)
+        cost.update(_cost(result))
         matched = matched or (wanted is not None and wanted(run, status))
         counts[status] += 1
         words.append(tuple(_text(word) for word in run.overrides_of_job))
@@ -200,9 +203,24 @@ def _sweep(place: _Place, wanted: Wanted | None) -> Entry | None:
     status = next((each for each in (RUNNING, FAILED, STOPPED) if counts[each]), DONE)
     if status == DONE and _changed(place.path / SWEEP_JOBS) < _changed(place.path / SWEEP_RECORD):
         status = STOPPED  # before its summary, so some of its jobs were never begun
+    total: dict[str, Any] = dict(cost)
+    seconds = {"seconds": total.pop("seconds")} if "seconds" in total else {}
     return Entry(
-        place.path, status, task, name, notes, together(words), begun, {}, jobs=dict(counts)
+        *(place.path, status, task, name, notes, together(words), begun),
+        {"spent": total, **seconds},
+        dict(counts),
     )
+
+
+def _cost(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a job has cost, as far as it is known."""
+    spent = result.get("spent")
+    found = {**(spent if isinstance(spent, dict) else {}), "seconds": result.get("seconds")}
+    return {
+        key: value
+        for key, value in found.items()
+        if type(value) in (int, float) and math.isfinite(value)
+    }
 
 
 def together(overrides: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

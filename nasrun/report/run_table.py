@@ -17,6 +17,7 @@ from rich.text import Text
 from nasrun.report.run_files import RunDirectory
 from nasrun.report.run_list import DONE, FAILED, RUNNING, STOPPED, Entry, name_of, short_name
 from nasrun.run.files import csv_text, printable
+from nasrun.run.provenance import of_machine
 
 SHOWN_RESULTS = (
     ("test_accuracy", "test {:.2f} %", 100),
@@ -82,14 +83,16 @@ class Filter:
                 return False
             node = node[name]
         if isinstance(node, Mapping):
-            return word in self.targets and node.get("_target_") == self.targets[word]
+            return word in self.targets and bool(node.get("_target_") == self.targets[word])
         return _plain(node) == _plain(value)
 
 
 def _plain(value: Any) -> Any:
     """Return a value such that equal ones are equal however they are written."""
-    if value is None or isinstance(value, bool):
-        return {None: "null"}.get(value, str(value).lower())
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -143,21 +146,21 @@ def result_words(entry: Entry) -> str:
         return f"{entry.jobs.get(DONE, 0)} of {sum(entry.jobs.values())} jobs"
     for name, words, factor in SHOWN_RESULTS:
         value = entry.result.get(name)
-        if type(value) in (int, float) and math.isfinite(value):
+        if isinstance(value, int | float) and math.isfinite(value):
             return words.format(factor * value)
     return "-"
 
 
 def differing(entry: Entry) -> list[str]:
-    """Return the overrides that say what differs from the defaults, a run that is used in short."""
-    kept = []
+    """Return the overrides that say what a run is, first the run that it began with, in short."""
+    kept, first = [], []
     for word in entry.overrides:
         key, _, value = word.partition("=")
         if key == "from":
-            word = f"from={short_name(Path(value.strip(chr(39))))}"
-        if key not in NOT_SHOWN and not key.startswith("hydra"):
+            first.append(f"from={short_name(Path(value.strip(chr(39))))}")
+        elif not (key in NOT_SHOWN or key.startswith("hydra") or of_machine(word)):
             kept.append(word)
-    return kept
+    return first + kept
 
 
 def remarks(entry: Entry) -> list[str]:
@@ -170,7 +173,7 @@ def seconds(entry: Entry) -> float | None:
     if entry.status == RUNNING:
         return max(time.time() - entry.started, 0.0)
     value = entry.result.get("seconds")
-    return float(value) if type(value) in (int, float) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def when(started: float) -> str:

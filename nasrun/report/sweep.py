@@ -21,6 +21,10 @@ from nasrun.errors import UserError, shortened
 from nasrun.report.run_files import Job, read_jobs
 from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
+from nasrun.run.provenance import of_machine
+
+REMARKS = ("resume", "outputs", "notes")
+"""Settings that say nothing of how a run computes."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,21 @@ COLUMNS = RESULTS | COSTS
 
 
 def differing(jobs: Sequence[Job]) -> dict[int, str]:
-    """Find for each job the overrides, without the seed, that not all of the jobs have."""
+    """Find for each job the overrides, without the seed, that not all of the jobs have.
+
+    Settings that say nothing of what a run is count only if every job has them, as in a sweep of
+    devices: a sweep that goes on may do so on another machine.
+    """
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
-    return {
-        job.number: " ".join(
-            override
-            for override in job.overrides
-            if override not in shared and not override.startswith("seed=")
-        )
-        for job in jobs
-    }
+    keys = [{word.partition("=")[0] for word in job.overrides} for job in jobs]
+    everywhere = set.intersection(*keys) if keys else set()
+
+    def tells(word: str) -> bool:
+        key = word.partition("=")[0]
+        aside = key in REMARKS or of_machine(word)
+        return word not in shared and key != "seed" and (not aside or key in everywhere)
+
+    return {job.number: " ".join(filter(tells, job.overrides)) for job in jobs}
 
 
 def combinations(jobs: Sequence[Job]) -> dict[str, list[Job]]:

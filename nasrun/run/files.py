@@ -164,11 +164,15 @@ def read_beginning(path: Path, limit: int) -> tuple[bytes, bool]:
 
 
 def open_to_look(path: Path) -> int:
-    """Open a regular file for reading; returns its handle, which the caller closes.
+    """Open a regular file without changing it; returns its handle, which the caller closes.
 
+    For writing where that is allowed, since some file systems lock no other files.
     Raises UserError if it is a link or no file.
     """
-    return _open(path, os.O_RDONLY | _CAUTION)
+    try:
+        return _open(path, os.O_RDWR | _CAUTION)
+    except PermissionError:
+        return _open(path, os.O_RDONLY | _CAUTION)
 
 
 def read_named(name: str | Path, limit: int, trouble: str) -> bytes:

@@ -47,10 +47,7 @@ class Lock:
         while self._file is None:
             file = open_for_writing(self.path, keep=None)
             try:
-                free = filelock.lock_descriptor(file.fileno(), blocking=False)
-                if not free:  # perhaps somebody only looks (is_held), which takes microseconds
-                    time.sleep(LOOK_SECONDS)
-                    free = filelock.lock_descriptor(file.fileno(), blocking=False)
+                free = _taken(file.fileno())
             except OSError as error:
                 file.close()
                 raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
@@ -129,24 +126,22 @@ def is_held(directory: Path) -> bool:
     except (OSError, ValueError, UserError):  # absent, or a link
         return False
     try:
-        return not _taken_for_a_moment(handle)
+        return not _taken(handle)
     except OSError:
         return False
     finally:
         os.close(handle)  # which releases it
 
 
-def _taken_for_a_moment(handle: int) -> bool:
-    """Try to take a lock, shared with others who look where that is possible."""
-    if os.name == "nt":
-        return filelock.lock_descriptor(handle, blocking=False)
-    import fcntl
+def _taken(handle: int) -> bool:
+    """Try to take the lock of an open file; tells whether it was free.
 
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    It tries again, since somebody may only look (``is_held``), which takes microseconds.
+    """
+    if filelock.lock_descriptor(handle, blocking=False):
+        return True
+    time.sleep(LOOK_SECONDS)
+    return bool(filelock.lock_descriptor(handle, blocking=False))
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

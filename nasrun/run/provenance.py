@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,17 @@ from nasrun.run.layout import RECORD
 
 if TYPE_CHECKING:
     from nasrun.run.compute import Compute
+
+MACHINE_SETTINGS = (
+    *("device", "threads", "checkpoint.*", "dataset.workers", "*.log_every", "*.report_every"),
+)
+"""Patterns of the settings of the machine, which say nothing of what a run is."""
+
+
+def of_machine(override: str) -> bool:
+    """Tell whether an override sets how a machine computes."""
+    key = override.partition("=")[0]
+    return any(fnmatchcase(key, pattern) for pattern in MACHINE_SETTINGS)
 
 
 def record(

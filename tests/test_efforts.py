@@ -16,6 +16,7 @@ def settings(*words: str, folder: Path | None = None) -> dict[str, object]:
     return flatten(compose([*SHORT, *words], str(folder) if folder else None))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist", "imagenet"])
 def test_a_published_set_in_a_folder_of_the_user_stays(dataset: str) -> None:
     found = settings(f"dataset={dataset}", "dataset.root=/my/images")
@@ -75,9 +76,8 @@ def test_a_data_set_that_builds_on_image_folder_is_shortened(tmp_path: Path) -> 
 
 
 def test_what_is_made_up_is_said() -> None:
-    choices = {"effort": "smoke", "dataset": "cifar10"}
-    assert "cifar10" in made_up(["effort=smoke"], choices, None)
-    for words in (["dataset.root=/x"], ["dataset=synthetic"], ["dataset=digits"]):
-        dataset = words[0].partition("dataset=")[2] or "cifar10"
-        assert not made_up(["effort=smoke", *words], choices | {"dataset": dataset}, None)
-    assert not made_up([], choices | {"effort": "full"}, None)
+    assert "images in place of cifar10" in made_up([*SHORT, "dataset=cifar10"], None)
+    assert "images in place of cifar10" in made_up([*SHORT, "experiment=spos_cifar10"], None)
+    for words in ("dataset=cifar10 dataset.root=/x", "dataset=synthetic", "dataset=digits", ""):
+        assert not made_up([*SHORT, *words.split()], None)
+    assert not made_up(["dataset=cifar10"], None)

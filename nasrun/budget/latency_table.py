@@ -1,4 +1,4 @@
-"""Tables of latencies: the milliseconds of layers by name, with their calibration, as CSV files."""
+"""Tables of latencies: milliseconds of layers by name, and their calibration, in CSV files."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from nasrun.cli import commands, reporting
 from nasrun.cli.stores import with_places
 from nasrun.config.build import build, build_setup
 from nasrun.config.compose import check_top_level
+from nasrun.config.efforts import made_up
 from nasrun.config.groups import tasks
 from nasrun.config.other_data import fit_to_data
 from nasrun.config.paths import with_absolute, with_homes
@@ -55,6 +56,7 @@ def fitted(
     if left_out := leave_out(settings, overrides):
         notes.append(f"the recipe's {', '.join(left_out)} mean nothing to the chosen option")
     notes += fit_to_data(settings, overrides, config_dir)
+    notes += filter(None, [made_up(overrides, config_dir)])
     for note in notes:
         sys.stderr.write(f"nasrun: note: {note}\n")
     refuse_unused_sampler(settings, overrides)
@@ -89,9 +91,9 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
     setup: Setup | None = None
     with mistakes:
         setup = build_setup(settings)
-    if setup is None:  # else it is chosen below
-        with mistakes:
-            Compute.choose(str(settings.get("device")), precision="auto", deterministic=False)
+    if setup is None and isinstance(device := settings.get("device"), str):
+        with mistakes:  # else it is chosen below
+            Compute.choose(device, precision="auto", deterministic=False)
     own = found.settings
     with mistakes:
         task = cast(Task, build(settings[own], own, (found,))) if own else found()

@@ -102,7 +102,6 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
     overrides = [without_null(override) for override in given]
     overrides += place_of_auto(line, overrides)
     failures: list[BaseException] = []
-    told: set[str] = set()
     known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
     register_efforts(overrides, config_dir)
 
@@ -215,18 +214,6 @@ def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
         return []
     name = run_name(str(line.task), overrides, line.value(arguments.CONFIG_DIR), sweep=several)
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
-
-
-def tell_of_made_up(told: set[str]) -> None:
-    """Say which data an effort makes up, once in a sweep; told: what was said."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from nasrun.config.efforts import made_up
-
-    note = made_up(own_overrides(), HydraConfig.get().runtime.choices, own_config_dir())
-    if note and note not in told:
-        told.add(note)
-        sys.stderr.write(f"nasrun: note: {note}\n")
 
 
 @contextmanager

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from nasrun.config.groups import YAMLError, conf_dir, files_of, groups, read
+from nasrun.config.groups import (
+    YAMLError,
+    conf_dir,
+    defaults,
+    files_of,
+    groups,
+    option_of_recipe,
+    read,
+)
 
 Sections = dict[str, dict[str, Any]]
 
@@ -58,7 +66,7 @@ _KEPT = (
 )
 
 _registered: list[dict[str, dict[str, Sections]]] = [{}]
-"""What the store holds now, by effort and file."""
+"""The sections that the store holds now, by effort and file."""
 
 
 def register_efforts(overrides: Sequence[str] = (), config_dir: str | None = None) -> None:
@@ -113,16 +121,15 @@ def named(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, 
     return words | typed
 
 
-def made_up(overrides: Sequence[str], choices: Mapping[str, Any], config_dir: str | None) -> str:
-    """Say which data an effort makes up since they might have to be downloaded; "": none.
-
-    choices: the chosen option of each group, as Hydra tells it.
-    """
-    effort, dataset = choices.get("effort"), str(choices.get("dataset"))
+def made_up(overrides: Sequence[str], config_dir: str | None) -> str:
+    """Say which data an effort makes up since they might have to be downloaded; "": none."""
+    words = named(overrides, config_dir)
+    effort, recipe = words.get("effort"), words.get("experiment", "")
     if effort not in _efforts():
         return ""
-    words = named(overrides, config_dir)
-    section = _sections(str(effort), words, config_dir).get("dataset", {}).get(dataset, {})
+    chosen = words.get("dataset") or option_of_recipe(recipe, "dataset", config_dir)
+    dataset = chosen or defaults()["dataset"]
+    section = _sections(effort, words, config_dir).get("dataset", {}).get(dataset, {})
     if not any("/dataset/synthetic@" in str(entry) for entry in section.get("defaults", ())):
         return ""
     return (

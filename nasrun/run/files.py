@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -335,3 +337,25 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """Make a folder of its own for temporary files, and remove it with all that is in it."""
+    with tempfile.TemporaryDirectory(prefix=f"nasrun-{name}-") as folder:
+        yield Path(folder)
+
+
+def copy_files(source: Path, copy: Path, limit: int) -> None:
+    """Copy the files of a folder into a new one, unless they have more than ``limit`` bytes."""
+    files = [path for path in source.iterdir() if path.is_file() and not path.is_symlink()]
+    if sum(path.stat().st_size for path in files) <= limit:
+        copy.mkdir(parents=True)
+        for path in files:
+            shutil.copy(path, copy)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that are free on the disk of a path, which need not exist."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    return shutil.disk_usage(there).free

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -118,14 +117,14 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-OWN_STATUS, OWN_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Files of Linux: this process's memory, and the switch that makes its peak begin anew."""
+OWN_STATUS = Path("/proc/self/status")
+"""File of Linux that tells the peak of this process's memory."""
 
 
 class PeakMemory:
-    """The peak of the memory that this process takes, from one look to the next.
+    """The peak of the memory that this process takes, or on a GPU since the last look.
 
-    On a GPU it is the GPU's memory. Where the system has no such peak it is that since the start.
+    Without a GPU it is the peak since the process began, 0 where the system does not tell.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -138,7 +137,7 @@ class PeakMemory:
         self._more = max(self._more, more)
 
     def take(self) -> int:
-        """Return the peak since the last call, in bytes, with what is expected on top."""
+        """Return the peak in bytes, with what is expected on top."""
         if self.device.type == "cuda":
             found = torch.cuda.max_memory_allocated(self.device)
         else:
@@ -153,9 +152,6 @@ class PeakMemory:
     def _begin(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            with suppress(OSError):
-                OWN_PEAK.write_text("5", encoding="ascii")
 
 
 def _peak_since_start() -> int:

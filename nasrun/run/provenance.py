@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from nasrun.run.compute import Compute
 
 MACHINE_SETTINGS = (
-    *("device", "threads", "checkpoint.*", "dataset.workers", "*.log_every", "*.report_every"),
+    *("device", "threads", "checkpoint.*", "dataset.workers", "report"),
+    *("*.log_every", "*.report_every"),
 )
 """Patterns of the settings of the machine, which say nothing of what a run is."""
 

@@ -1,4 +1,4 @@
-"""A run that is rehearsed: the same code on the same data, with a few steps of each stage timed.
+"""A run that is rehearsed: the same code on the same data, but few steps of each stage.
 
 The task runs as it is, in a directory that is thrown away. What is repetitive is cut short: of a
 training some steps are done, of the architectures to be scored some are scored, and the rest counts
@@ -118,7 +118,7 @@ def _exchange_trainers(node: Any) -> None:
 
 @dataclass
 class TimedStage:
-    """What a stage of the run itself will take.
+    """The cost of a stage of the run itself.
 
     steps: of the stage. seconds: of it, and until the next stage begins; variance: of them, from
     the spread of the timed steps; guessed: those seconds that were not measured.

@@ -6,9 +6,7 @@ times a few steps of each stage. It writes nothing below ``outputs``.
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
 from nasrun.config.groups import defaults, tasks
 from nasrun.errors import Interrupted, UserError
+from nasrun.run.files import copy_files, free_bytes, scratch_folder
 
 if TYPE_CHECKING:
     from nasrun.cli.launch import Prepared
@@ -72,14 +71,14 @@ def plan(
         raise explain_all(error, overrides, config_dir, several=False) from error
     settings = fitted(settings, overrides[:-1], config_dir)
     ready = prepare(settings)  # with the user's own words in its messages
-    with tempfile.TemporaryDirectory(prefix="nasrun-plan-") as folder:
-        shorter, factors = rehearsed(ready.settings, Path(folder))
+    with scratch_folder("plan") as folder:
+        shorter, factors = rehearsed(ready.settings, folder)
         copy_stores(ready.settings, shorter)
         short = prepare(shorter)
         setup = RehearsedSetup(**vars(short.setup))
         health, epochs = ready.setup.health, ready.setup.trainer.epochs
         run = Rehearsal(
-            Path(folder) / "run",
+            folder / "run",
             factors=factors,
             looks=len(health.epochs(epochs)) if health is not None else 1,
             clock=clock,
@@ -117,13 +116,8 @@ def copy_stores(settings: dict[str, Any], shorter: dict[str, Any]) -> None:
                 node = node.get(name, {}) if isinstance(node, dict) else {}
             places.append(node)
         source, copy = places
-        if not (isinstance(source, str) and isinstance(copy, str) and Path(source).is_dir()):
-            continue
-        files = [path for path in Path(source).iterdir() if path.is_file()]
-        if sum(path.stat().st_size for path in files) <= MOST_COPIED_BYTES:
-            Path(copy).mkdir(parents=True)
-            for path in files:
-                shutil.copy(path, copy)
+        if isinstance(source, str) and isinstance(copy, str) and Path(source).is_dir():
+            copy_files(Path(source), Path(copy), MOST_COPIED_BYTES)
 
 
 def table(stages: Sequence[TimedStage]) -> list[str]:
@@ -186,11 +180,10 @@ def warnings(stages: Sequence[TimedStage], outputs: Path, *, on_gpu: bool) -> li
             f"{peak.name} takes {in_words(peak.memory)} of memory, and {in_words(free)} are free "
             "beside the plan itself: lower the batch size or the networks, or set batch_size=auto"
         )
-    place = next(path for path in (outputs, *outputs.parents) if path.exists())
-    disk, room = sum(each.disk for each in stages), shutil.disk_usage(place).free
+    disk, room = sum(each.disk for each in stages), free_bytes(outputs)
     if disk > ALARM * room:
         found.append(
-            f"the run writes {in_words(disk)}, and {in_words(room)} are free in {place}: choose "
+            f"the run writes {in_words(disk)}, and {in_words(room)} are free in {outputs}: choose "
             "another place with outputs=DIR"
         )
     return found

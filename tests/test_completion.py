@@ -49,6 +49,7 @@ def test_tasks_and_commands() -> None:
     assert after("nasrun -cd conf sea") == ["search"]
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -92,6 +93,7 @@ def test_recipes_are_those_of_the_task(task: str) -> None:
     assert after(f"nasrun {task} experiment=") == [f"experiment={name}" for name in recipes]
 
 
+@pytest.mark.soak
 def test_every_setting_is_reached_level_by_level() -> None:
     wanted = {key for key in outline("rank").settings if not key.endswith("_target_")} - {"task"}
     found, prefixes = set(), [""]
@@ -131,13 +133,14 @@ def test_values_that_a_comment_lists() -> None:
     assert alternatives("a share; ours", "0.1") == []
 
 
+@pytest.mark.soak
 def test_no_beginning_of_a_line_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = "nasrun search -m 'sampler=[uniform,\"x]} -cd nowhere experiment=nono ++a.b=~$(x)\\"
     for shell in ("bash", "zsh", "fish"):
         monkeypatch.setenv("NASRUN_SHELL", shell)
-        for end in range(0, len(whole) + 1, 4 if shell == "bash" else 20):
+        for end in range(0, len(whole) + 1, 8 if shell == "bash" else 30):
             monkeypatch.setenv("NASRUN_LINE", whole[:end])
             assert main(["completion", "candidates"]) == 0
     assert capsys.readouterr().err == ""
@@ -221,6 +224,7 @@ press nasrun search trainer.sch
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 def test_zsh(folder: Path) -> None:
     assert shell("zsh", ZSH, folder).splitlines() == [
@@ -237,6 +241,7 @@ complete -C "nasrun search dataset.root=my"
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 def test_fish(folder: Path) -> None:
     lines = [line.split("\t") for line in shell("fish", FISH, folder).splitlines()]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
 from pathlib import Path
+
+from test_layers import FILES, imports
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,13 +23,7 @@ PLUGINS = "hydra-"
 
 def imported() -> set[str]:
     """The distributions whose packages nasrun imports, anywhere."""
-    names = set()
-    for path in (ROOT / "nasrun").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.add(node.module.partition(".")[0])
+    names = {name.partition(".")[0] for path in FILES for name in imports(path)}
     foreign = names - set(sys.stdlib_module_names) - {"nasrun"}
     return {DISTRIBUTIONS.get(n, PARTS.get(n, n)).replace("_", "-").lower() for n in foreign}
 

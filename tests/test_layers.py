@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def part_of(path: Path) -> str:
     return "" if part == "__init__" else part
 
 
+@cache
 def imports(path: Path) -> list[str]:
     """Modules that the file imports, also inside functions and for type checkers."""
     found = []

@@ -69,9 +69,15 @@ def group_lines(config_dir: str | None) -> list[tuple[str, str]]:
     for group, options in groups(config_dir).items():
         if "/" in group or group in HIDDEN_GROUPS:
             continue
-        first = chosen.get(group)
-        rest = [option for option in options if option != first]
-        named = ", ".join([f"{first} (default)"] * bool(first) + rest)
+        if group == "experiment":
+            ours = groups()[group]
+            own = [option for option in options if option not in ours]
+            named = ", ".join([*own, f"{len(ours)} recipes: nasrun help experiment"])
+        else:
+            first = chosen.get(group)
+            rest = [option for option in options if option != first]
+            mark = " (default)" if rest else ""
+            named = ", ".join([f"{first}{mark}"] * bool(first) + rest)
         lines.append((GROUP_PLACES.get(group, group), named))
     places = [key for key in chosen if "@" in key and not key.startswith(("optional", "override"))]
     lines += [(place, f"the options of {place.partition('@')[0]}") for place in places]

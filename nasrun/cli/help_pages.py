@@ -34,21 +34,32 @@ _GROUPS = re.compile(r"^# groups: *(.*)$", re.MULTILINE)
 def show_word(word: str, config_dir: str | None, console: Console) -> None:
     """Print the page of a word of ``nasrun help``; raises UserError, with a near word, if none."""
     name, equals, option = word.partition("=")
-    group = name.partition("@")[0]
-    if word in tasks():
-        show_task(word, (), config_dir, console)
+    known = {g: o for g, o in groups(config_dir).items() if "/" not in g and g != "hydra"}
+    group, at, _ = name.partition("@")
+    places = {place for one in _outlines(config_dir) for place in one.choices}
+    owners = [g for g, options in known.items() if word in options]
+    task = option if name == "task" else word
+    if task in tasks():
+        show_task(task, (), config_dir, console)
     elif word in commands.names():
         show_command(word, console)
-    elif equals and group in groups(config_dir):
-        show_option(name, option, config_dir, console)
-    elif not equals and group in groups(config_dir):
-        show_group(name, config_dir, console)
-    elif not show_settings(name, config_dir, console):
-        known = [*tasks(), *commands.names(), *groups(config_dir), *_keys(config_dir)]
-        known += [f"{g}={o}" for g, found in groups(config_dir).items() for o in found]
-        known += sorted({key.rpartition(".")[2] for key in known})
+    elif group in known and (not at or name in places) and group != "task":
+        if equals:
+            show_option(name, option, config_dir, console)
+        else:
+            show_group(name, config_dir, console)
+    elif show_settings(name, config_dir, console):
+        return
+    elif len(owners) == 1:
+        show_option(owners[0], word, config_dir, console)
+    else:
+        words = [*tasks(), *commands.names(), *known, *places, *_keys(config_dir)]
+        words += [f"{g}={o}" for g, options in known.items() for o in options]
+        words += sorted({word.rpartition(".")[2].rpartition("=")[2] for word in words})
+        if owners:
+            raise UserError(f"{word} is an option of {', '.join(owners)}: nasrun help GROUP={word}")
         raise UserError(
-            f"nothing here is called {word!r}{nearest(word, known)}; `nasrun help` lists tasks, "
+            f"nothing here is called {word!r}{nearest(word, words)}; `nasrun help` lists tasks, "
             "commands, groups and options"
         )
 

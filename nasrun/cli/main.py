@@ -111,7 +111,6 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         ran = False
         try:
             with job(composed) as go:
-                tell_of_made_up(told)
                 ran = True
                 go()
             return objective(composed)

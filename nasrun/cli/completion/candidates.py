@@ -78,8 +78,8 @@ def _of_command(
         for word in (*kinds, *places):
             yield Candidate(f"{key}={word}", final=not word.endswith("/"))
         return
-    rest = re.sub(r"[a-z_.]+=[A-Z_]+", "", usage)
-    fixed = re.findall(r"(?<![\w-])[a-z][a-z_]+", rest)
+    rest = re.sub(r"[a-z_.]+=[\w.]+", "", usage)
+    fixed = re.findall(r"(?<![\w.-])[a-z][a-z_]+", rest)
     if not words:
         yield from map(Candidate, fixed)
     task = next((word for word in words if word in tasks()), None)

@@ -110,7 +110,7 @@ def _trial(number: int, line: Mapping[str, Any]) -> TrialLine:
         str(evaluation.get("evaluator", ""))[:40],
         tuple(str(parent)[:16] for parent in parents[:4]),
         str(line.get("by") or "")[:40],
-        float(images) if type(images := evaluation.get("images")) is int else None,
+        float(images) if isinstance(images := evaluation.get("images"), int) else None,
         _costs(line.get("final") or {}),
     )
 

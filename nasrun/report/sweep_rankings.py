@@ -12,7 +12,8 @@ import numpy as np
 
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_spread
-from nasrun.report.run_files import Points, Ranking, Values, job_files
+from nasrun.report.run_files import Points, job_files
+from nasrun.report.run_ranking import Ranking, Values
 from nasrun.run.layout import (
     SWEEP_RANKINGS_PICTURE,
     SWEEP_SECOND_PICTURES,

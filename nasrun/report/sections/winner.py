@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from importlib import import_module
 
 from nasrun.errors import UserError
 from nasrun.report.document import Block, Command, Grid, Lines, Picture, Section, Text
@@ -12,13 +11,9 @@ from nasrun.report.sections.view import STRANGE, RunView
 from nasrun.report.words import percent
 from nasrun.run.files import read_bytes
 from nasrun.run.layout import ARCHITECTURE_PICTURE
-from nasrun.values import Architecture
 
 MAX_PICTURE_BYTES = 2**20
 """Size of a picture of the run that is put into the page."""
-
-DRAWER = "nasrun.report.graph_svg"
-"""Module that draws graphs as markup; every text in it is escaped."""
 
 MAX_ANCESTORS = 40
 """Rows of the lineage at most."""
@@ -30,7 +25,7 @@ def winner(view: RunView) -> Section:
     if architecture is None:
         return Section("winner", "The winner", [])
     title = "The winner" if view.run.task == "search" else "The architecture"
-    blocks: list[Block] = [*pictures(view, architecture), Lines(view.lines_of(architecture))]
+    blocks: list[Block] = [*pictures(view), Lines(view.lines_of(architecture))]
     if view.space is not None:
         try:
             written = view.space.write(view.space.check(architecture))
@@ -44,16 +39,8 @@ def winner(view: RunView) -> Section:
     return Section("winner", title, blocks)
 
 
-def pictures(view: RunView, architecture: Architecture) -> list[Block]:
-    """Return the picture of the architecture in the page's colours, or the one in the run."""
-    caption = "the architecture as a graph"
-    if view.space is not None:
-        try:
-            panels = view.space.graphs(view.space.check(architecture))
-            if panels:
-                return [Picture(import_module(DRAWER).svg_of_panels(panels), caption)]
-        except (*STRANGE, ImportError):
-            pass
+def pictures(view: RunView) -> list[Block]:
+    """Return the picture of the architecture that the run has left."""
     path = view.run.path / f"{ARCHITECTURE_PICTURE}.svg"
     try:
         data = read_bytes(path, MAX_PICTURE_BYTES)
@@ -61,7 +48,7 @@ def pictures(view: RunView, architecture: Architecture) -> list[Block]:
         return []
     # Of a stranger, perhaps. Browsers run no scripts of a picture that is named as an image.
     source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-    return [Picture(source, caption, image=True)]
+    return [Picture(source, "the architecture as a graph")]
 
 
 def lineage(view: RunView) -> Section:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -77,6 +78,7 @@ def blocks(document: Document, kind: type) -> list[Any]:
     return [b for each in document.shown for b in each.blocks if isinstance(b, kind)]
 
 
+@cache
 def macro() -> NasBenchMacro:
     space = space_of("nas_bench_macro")
     assert isinstance(space, NasBenchMacro)

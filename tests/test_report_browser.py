@@ -15,6 +15,8 @@ from nasrun.report import reports
 from nasrun.report.run_files import read_jobs
 from nasrun.run import layout
 
+pytestmark = pytest.mark.soak  # a browser starts for a second; .ci/run runs them all
+
 DARK, LIGHT = "rgb(20, 23, 27)", "rgb(255, 255, 255)"
 
 
@@ -54,7 +56,6 @@ def test_a_page_opens_from_a_file(chrome: Any, tmp_path: Path) -> None:
     assert tab.complaints == []
 
 
-@pytest.mark.soak
 def test_nothing_of_a_stranger_runs(chrome: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     hostile_run(run)
@@ -73,7 +74,6 @@ def test_nothing_of_a_stranger_runs(chrome: Any, tmp_path: Path) -> None:
     assert tab.ask("window.owned") is None and "Content Security Policy" in tab.complaints[0]
 
 
-@pytest.mark.soak
 def test_a_thousand_trials_and_paper(chrome: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "run", count=1000)
     assert path.stat().st_size < 5e6
@@ -90,7 +90,6 @@ def test_a_thousand_trials_and_paper(chrome: Any, tmp_path: Path) -> None:
     assert tab.complaints == []
 
 
-@pytest.mark.soak
 def test_a_sweep_in_the_browser(chrome: Any, tmp_path: Path) -> None:
     make_sweep(tmp_path / "sweep", methods(1000))
     document = reports.of_jobs(read_jobs(tmp_path / "sweep"), tmp_path / "sweep")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nasrun.report import sweep, sweep_rankings
-from nasrun.report.run_files import Ranking, job_files
+from nasrun.report.run_files import job_files
+from nasrun.report.run_ranking import Ranking
 from nasrun.report.sweep_rankings import chosen, plot
 
 SCORES = [0.1, 0.3, 0.2, 0.4, 0.5]

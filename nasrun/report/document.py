@@ -92,14 +92,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture. source: markup of SVG, of our own making; or, if ``image``, a URL of data.
+    """A picture. source: a URL that holds its data. caption: what it shows.
 
-    caption: what it shows. An image may be a stranger's: a browser runs no scripts in it.
+    It may be a stranger's: a browser runs no scripts in it.
     """
 
     source: str
     caption: str
-    image: bool = False
     kind: Literal["picture"] = "picture"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.errors import UserError
+from nasrun.report import words
 from nasrun.run.files import parse_json, read_beginning
 from nasrun.values import Architecture, Cost
 
@@ -110,7 +111,7 @@ def _trial(number: int, line: Mapping[str, Any]) -> TrialLine:
         str(evaluation.get("evaluator", ""))[:40],
         tuple(str(parent)[:16] for parent in parents[:4]),
         str(line.get("by") or "")[:40],
-        float(images) if type(images := evaluation.get("images")) is int else None,
+        words.number(evaluation.get("images")),
         _costs(line.get("final") or {}),
     )
 

@@ -108,8 +108,8 @@ class GenerationSearch(PoolSearch):
                 return child, "mutation", [one]
 
             def crossing() -> Child:
-                two = [parent(), parent()]
-                return cross(*two, rng), "crossover", two
+                one, two = parent(), parent()
+                return cross(one, two, rng), "crossover", [one, two]
 
             self._fill(found, algo.mutations, rng, mutant)
             self._fill(found, algo.crossovers, rng, crossing)

@@ -78,6 +78,7 @@ class AgingSearch(PoolSearch):
         self.scored: ByForm = {}
         self.cycles = 0  # children so far, including those with known scores
         self.exhausted = False
+        self.parents: list[Architecture] = []  # of the newest child, as it was scored
 
     def begin_round(self) -> Round | None:
         if not self.pool.trials:
@@ -106,27 +107,26 @@ class AgingSearch(PoolSearch):
     def _breed(self) -> None:
         """Run cycles until a child waits for its score."""
         for _ in range(MAX_FRUITLESS_SAMPLES):
-            child, parent = self._child()
+            child = self._child()
             form = self.space.canonical(child)
             if form not in self.scored:
                 self.pool.add_pending({form: child})
-                scored = self.scored[self.space.canonical(parent)]  # the same network
-                self.pool.made(child, "mutation", [scored])
+                self.pool.made(child, "mutation", self.parents)
                 return
             self.members.append(child)
         self.exhausted = True
 
-    def _child(self) -> tuple[Architecture, Architecture]:
-        """Return a child and its parent."""
+    def _child(self) -> Architecture:
         rng = self.streams.numpy("cycle", self.cycles)
         self.cycles += 1
         rivals = rng.integers(len(self.members), size=self.algo.tournament).tolist()
         # Of equal scores the first that was sampled.
         parent = max((self.members[index] for index in rivals), key=self._rank_key)
+        self.parents = [self.scored[self.space.canonical(parent)]]
         if rng.random() < self.algo.identity:
-            return parent, parent
+            return parent
         allows = self.candidates.allows
-        return change_one(parent, self.space.decisions, allows, rng, self.space.repair), parent
+        return change_one(parent, self.space.decisions, allows, rng, self.space.repair)
 
     def _rank_key(self, member: Architecture) -> tuple[float, float]:
         trial = self.pool.trials[self.scored[self.space.canonical(member)]]

@@ -72,11 +72,9 @@ def document_of(places: Sequence[Path]) -> Document:
         if not found:
             raise UserError(f"{places[0]} is a sweep without any job")
         return reports.of_jobs(found, places[0])
-    folders = [
-        job.directory if place in sweeps else place
-        for place in places
-        for job in (read_jobs(place) if place in sweeps else [None])
-    ]
+    folders: list[Path] = []
+    for place in places:
+        folders += [job.directory for job in read_jobs(place)] if place in sweeps else [place]
     return reports.of_jobs([read_job(each, number) for number, each in enumerate(folders, 1)], None)
 
 

@@ -117,8 +117,8 @@ def by_tau(view: RunView) -> list[Block]:
     lines, rows = [], []
     for name, points in found.items():
         tau, value, low, high = (list(column) for column in zip(*points, strict=True))
-        scaled = [[100 * item for item in column] for column in (value, low, high)]
-        lines.append(Line(name, tau, *scaled))
+        regret, least, most = ([100 * x for x in column] for column in (value, low, high))
+        lines.append(Line(name, tau, regret, least, most))
         rows += [
             [
                 name,

@@ -24,7 +24,7 @@ from nasrun.report.document import (
 )
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
-from nasrun.report.sweep_methods import MEASURES
+from nasrun.report.sweep_methods import MEASURES, Methods
 from nasrun.report.words import duration, number, plural
 from nasrun.run.lock import is_held
 
@@ -63,6 +63,11 @@ class SweepView:
             label: [job for job in members if job.error is None]
             for label, members in combinations(self.jobs).items()
         }
+
+    @cached_property
+    def methods(self) -> list[Methods]:
+        """The tests of the settings against a control, one for each measure that suits."""
+        return sweep_methods.compare_all(self.done)
 
     @cached_property
     def labels(self) -> dict[int, str]:
@@ -223,7 +228,7 @@ def values(view: SweepView) -> Chart | None:
 def tests(view: SweepView) -> Section:
     """Show the tests against the control, in pairs of the same seed."""
     blocks: list[Block] = []
-    for methods in sweep_methods.compare_all(view.done):
+    for methods in view.methods:
         measure = MEASURES[methods.measure]
 
         def shown(

@@ -123,7 +123,7 @@ def caution(view: SweepView) -> Section:
         )
     elif len(counts) == 1:
         items.append("There is one combination of settings: nothing is compared.")
-    for methods in sweep_methods.compare_all(view.done):
+    for methods in view.methods:
         same = [
             label or NO_WORDS for label, found in methods.differences.items() if found.p >= 0.05
         ]

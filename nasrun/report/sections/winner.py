@@ -6,19 +6,14 @@ import base64
 
 from nasrun.errors import UserError
 from nasrun.report.document import Block, Command, Grid, Lines, Picture, Section, Text
-from nasrun.report.graph_svg import svg_of_panels
 from nasrun.report.run_lines import TrialLine
 from nasrun.report.sections.view import STRANGE, RunView
 from nasrun.report.words import percent
-from nasrun.run.files import parse_json, read_beginning, read_bytes
-from nasrun.run.layout import ARCHITECTURE_PICTURE, MANIFEST_KEY, NETWORK
-from nasrun.values import Architecture, MapSize, Problem
+from nasrun.run.files import read_bytes
+from nasrun.run.layout import ARCHITECTURE_PICTURE
 
 MAX_PICTURE_BYTES = 2**20
 """Size of a picture of the run that is put into the page."""
-
-MAX_HEADER_BYTES = 2**20
-"""Bytes of a file of weights that are read for what it says of its network."""
 
 MAX_ANCESTORS = 40
 """Rows of the lineage at most."""
@@ -30,7 +25,7 @@ def winner(view: RunView) -> Section:
     if architecture is None:
         return Section("winner", "The winner", [])
     title = "The winner" if view.run.task == "search" else "The architecture"
-    blocks: list[Block] = [*pictures(view, architecture), Lines(view.lines_of(architecture))]
+    blocks: list[Block] = [*pictures(view), Lines(view.lines_of(architecture))]
     if view.space is not None:
         try:
             written = view.space.write(view.space.check(architecture))
@@ -44,28 +39,8 @@ def winner(view: RunView) -> Section:
     return Section("winner", title, blocks)
 
 
-def problem_of(view: RunView) -> Problem:
-    """Return the shape of the images, as the header of the trained network's file tells it.
-
-    Raises one of STRANGE, or OSError, if there is no such file, or it does not tell.
-    """
-    from nasrun.run.state import metadata_of  # imports torch
-
-    header = read_beginning(view.run.path / NETWORK, MAX_HEADER_BYTES)[0]
-    told = parse_json(metadata_of(header)[MANIFEST_KEY])
-    return Problem(int(told["channels"]), MapSize.of(told["size"]), len(told["classes"]))
-
-
-def pictures(view: RunView, architecture: Architecture) -> list[Block]:
-    """Return the picture of the architecture in the page's colours, or the one in the run."""
-    caption = "the architecture as a graph"
-    if view.space is not None:
-        try:
-            panels = view.space.graphs(view.space.check(architecture), problem_of(view))
-            if panels:
-                return [Picture(svg_of_panels(panels), caption)]
-        except (*STRANGE, OSError):
-            pass
+def pictures(view: RunView) -> list[Block]:
+    """Return the picture of the architecture that the run has left."""
     path = view.run.path / f"{ARCHITECTURE_PICTURE}.svg"
     try:
         data = read_bytes(path, MAX_PICTURE_BYTES)
@@ -73,7 +48,7 @@ def pictures(view: RunView, architecture: Architecture) -> list[Block]:
         return []
     # Of a stranger, perhaps. Browsers run no scripts of a picture that is named as an image.
     source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-    return [Picture(source, caption, image=True)]
+    return [Picture(source, "the architecture as a graph")]
 
 
 def lineage(view: RunView) -> Section:

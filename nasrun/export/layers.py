@@ -41,11 +41,13 @@ class Expression:
     """Text and numbers, and parts that stand between brackets, each on a line if they are long.
 
     head: before the parts. parts: separated by commas. tail: after them.
+    together: whether long parts stand on one line of their own, if it holds them.
     """
 
     head: tuple[str | Number, ...]
     parts: tuple[Expression, ...] = ()
     tail: str = ""
+    together: bool = False
 
     def numbers(self) -> Iterator[Number]:
         """Yield the numbers in order."""
@@ -57,7 +59,8 @@ class Expression:
         """Put words in place of the numbers, in order."""
         head = (piece if isinstance(piece, str) else next(words) for piece in self.head)
         joined = "".join(head)
-        return Expression((joined,), tuple(part.filled(words) for part in self.parts), self.tail)
+        parts = tuple(part.filled(words) for part in self.parts)
+        return Expression((joined,), parts, self.tail, self.together)
 
     def skeleton(self) -> str:
         """Return the text with a mark for each number."""
@@ -70,10 +73,13 @@ class Expression:
         indent: columns before its lines. before: further columns before the first one.
         """
         head = "".join(map(str, self.head))
-        line = f"{head}{', '.join(part.written(0, sys.maxsize) for part in self.parts)}{self.tail}"
+        flat = ", ".join(part.written(0, sys.maxsize) for part in self.parts)
+        line = f"{head}{flat}{self.tail}"
         if not self.parts or indent + before + len(line) <= width:
             return line
         inner = indent + 4
+        if self.together and inner + len(flat) <= width:
+            return f"{head}\n{' ' * inner}{flat}\n{' ' * indent}{self.tail}"
         lines = [f"{' ' * inner}{part.written(inner, width)}," for part in self.parts]
         return "\n".join([head, *lines, f"{' ' * indent}{self.tail}"])
 
@@ -96,7 +102,8 @@ def quoted(name: str) -> str:
 def named(pairs: Sequence[tuple[str, Expression]]) -> Expression:
     """Write an ``nn.ModuleDict`` of expressions by name."""
     parts = [
-        Expression((f"{quoted(name)}: ", *part.head), part.parts, part.tail) for name, part in pairs
+        Expression((f"{quoted(name)}: ", *part.head), part.parts, part.tail, part.together)
+        for name, part in pairs
     ]
     return listed("nn.ModuleDict({", parts, "})")
 
@@ -134,11 +141,8 @@ _WITHOUT_SETTINGS = (
 
 
 def _call(name: str, *arguments: str | Number | tuple[str, Number]) -> Expression:
-    head: list[str | Number] = [f"{name}("]
-    for index, argument in enumerate(arguments):
-        head += [", "] if index else []
-        head += argument if isinstance(argument, tuple) else [argument]
-    return text(*head, ")")
+    parts = [text(*(one if isinstance(one, tuple) else (one,))) for one in arguments]
+    return Expression((f"{name}(",), tuple(parts), ")", together=True)
 
 
 def _channels(module: nn.Conv2d) -> tuple[Number, Number]:

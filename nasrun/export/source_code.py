@@ -126,8 +126,7 @@ class _Writer:
         module = frame.module
         parts = [self._part(_joined(frame.path, name)) for name, _ in module.named_children()]
         whole = listed("nn.Sequential(", parts, ")")
-        named_ = type(module) is not nn.Sequential
-        name = type(module).__name__.strip("_") if named_ else _name_of(module)
+        name = _name_of(module, frame.path)
         key = ("nn.Sequential", whole.skeleton())
         known = found.setdefault(key, _Class(name, [], [], [], sequence=whole))
         known.frames.append(frame)
@@ -231,10 +230,14 @@ class _Writer:
         shapes = f": {ways.pop()}" if len(ways) == 1 else ""
         if frame is self.root:
             return f"Images to logits{shapes}."
-        places = list(dict.fromkeys(found.path for found in one.frames))
-        more = f" and {len(places) - 3} more" if len(places) > 4 else ""
-        shown = ", ".join(places[: 3 if more else 4]) + more
-        return f"{shown}{shapes}." if len(shown) + len(shapes) < WIDTH - 14 else f"{shown}."
+        places = list(dict.fromkeys(one.paths))
+        for count in range(min(len(places), 4), 0, -1):
+            more = f" and {len(places) - count} more" if count < len(places) else ""
+            shown = ", ".join(places[:count]) + more
+            for end in (f"{shapes}.", "."):
+                if len(shown) + len(end) <= WIDTH - 12:
+                    return shown + end
+        return f"{len(places)} modules."
 
     def _attributes(self, path: str) -> Iterator[tuple[str, Expression]]:
         """Yield the parts of a module that are used, by name, and its own weights."""
@@ -301,8 +304,16 @@ class _Writer:
         return written
 
 
-def _name_of(sequence: nn.Module) -> str:
-    """Name a sequence by its layers: ``ReluConvNorm``, or ``Twice...`` if it repeats itself."""
+def _name_of(sequence: nn.Module, path: str) -> str:
+    """Name a sequence by its class, the attribute that holds it, or its layers.
+
+    ``ReluConvNorm``, for example, and ``Twice...`` if the layers repeat themselves.
+    """
+    if type(sequence) is not nn.Sequential:
+        return type(sequence).__name__.strip("_")
+    attribute = path.rpartition(".")[2]
+    if attribute.isidentifier():
+        return attribute.title().replace("_", "")
     words = {"Conv2d": "Conv", "Pointwise": "Conv", "Depthwise": "Conv", "BatchNorm2d": "Norm"}
     names = [type(module).__name__.strip("_") for module in sequence.children()]
     names = [words.get(name, name).replace("ReLU", "Relu") for name in names]

@@ -86,7 +86,7 @@ class Line:
 class Layout:
     """A graph in place: a box for each node and a line for each edge, in their order.
 
-    ends: indices of the nodes that nothing leads to, or that lead nowhere.
+    ends: indices of the nodes that are inputs or outputs, which look different.
     """
 
     width: float
@@ -141,7 +141,9 @@ def label_size(label: str) -> Point:
 
 
 def ends_of(graph: Graph) -> frozenset[int]:
-    """Return the nodes that nothing leads to, or that lead nowhere."""
+    """Return the nodes that nothing leads to, or that lead nowhere; a part of a chain has none."""
+    if graph.down:
+        return frozenset()
     sources = {source for source, _, _ in graph.edges}
     targets = {target for _, target, _ in graph.edges}
     return frozenset(range(len(graph.nodes))) - (sources & targets)

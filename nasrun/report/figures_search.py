@@ -42,7 +42,7 @@ def plot_front(
     *,
     winner: Point | None = None,
 ) -> list[Path]:
-    """Plot the architectures that no other beats, with their pick numbers, among all visited ones.
+    """Plot the architectures that no other beats, with their pick numbers, and all visited ones.
 
     A panel for each cost that is a goal. front: in the order of front.json. winner: the one that
     is retrained. path: without suffix; returns the files written.

@@ -1,4 +1,4 @@
-"""Our own layout of graphs: layers, few crossings, straight long edges (Sugiyama et al. 1981).
+"""Our own layout of graphs: layers, few crossings, straight edges (Sugiyama et al. 1981).
 
 Every node has a rank, larger than those that lead to it. Labels of edges are items of ranks in
 between, and so are the places where a long edge passes a rank; so nothing can overlap. Lines bend
@@ -347,7 +347,7 @@ def _bands(
 
 
 Ports = dict[tuple[int, int], tuple[float, float]]
-"""Where each step leaves its first item and reaches its second one, across."""
+"""Places across at which each step leaves its first item and reaches its second one."""
 
 
 def _ports(items: _Items, layers: Sequence[Sequence[int]], across: Sequence[float]) -> Ports:

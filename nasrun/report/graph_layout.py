@@ -1,4 +1,4 @@
-"""Places of boxes, lines and labels of a graph, by graphviz's ``dot`` or by layers of our own.
+"""Places of boxes, lines and labels of graphs, by graphviz's ``dot`` or by our own layers.
 
 Lengths are points, 1/72 inch; x grows to the right, y downwards. In every layout boxes and labels
 do not overlap, lines go one way and meet no box but those that they join, and a label sits on its

@@ -166,7 +166,7 @@ def test_a_published_cell_is_read_from_left_to_right() -> None:
     found = layered(DARTS_V2)
     check_layout(DARTS_V2, found)
     inputs, nodes, output = found.boxes[:2], found.boxes[2:6], found.boxes[6]
-    assert inputs[0].x == pytest.approx(inputs[1].x, abs=1) and inputs[0].y != inputs[1].y
+    assert inputs[0].x == pytest.approx(inputs[1].x, abs=1) and inputs[0].y < inputs[1].y
     assert max(box.right for box in inputs) < min(box.left for box in nodes)
     assert max(box.right for box in nodes) < output.left
     assert found.width < 700 and found.height < 250
@@ -176,7 +176,7 @@ def test_a_published_cell_is_read_from_left_to_right() -> None:
 def test_a_chain_is_straight() -> None:
     graph = chain(["image\n3×32×32", "a", "a much longer name", "b"])
     found = layered(graph)
-    assert len({round(box.x, 6) for box in found.boxes}) == 1
+    assert len({round(box.x, 6) for box in found.boxes}) == 1 and not found.ends
     assert [box.y for box in found.boxes] == sorted(box.y for box in found.boxes)
     check_layout(graph, found)
 
@@ -186,6 +186,7 @@ def test_a_circle_is_refused() -> None:
         layered(Graph("ab", [(0, 1, ""), (1, 0, "")]))
 
 
+@pytest.mark.soak
 def test_a_dense_graph_takes_no_time() -> None:
     nodes = [f"level{n // 4} {n}" for n in range(32)]
     edges = [(a, b, "") for a, b in combinations(range(32), 2) if a // 4 < b // 4]

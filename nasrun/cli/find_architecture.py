@@ -158,6 +158,8 @@ def guessed(value: Any, options: Sequence[str], request: Request, path: Path | N
             )
     found: dict[str, Configuration] = {}
     for option in options:
+        if not plausible(value, option, request):
+            continue
         configuration = composed([f"search_space={option}", *request.overrides], request.config_dir)
         with suppress(UserError):
             space_of(configuration).read(value)
@@ -172,6 +174,27 @@ def guessed(value: Any, options: Sequence[str], request: Request, path: Path | N
         )
     where = "" if path is None else f"{path}: "
     raise UnreadError(f"{where}{shown!r} is no architecture of any search space as configured")
+
+
+def plausible(value: Any, option: str, request: Request) -> bool:
+    """Tell whether the space may read the value as its file stands; composing takes longer."""
+    from nasrun.config.groups import files_of, read
+
+    node = read(files_of("search_space", request.config_dir)[option])
+    if "defaults" in node or any(word.startswith("effort=") for word in request.overrides):
+        return True
+    try:
+        space_of({"search_space": without_interpolations(node)}).read(value)
+    except UserError:
+        return False
+    return True
+
+
+def without_interpolations(node: Any) -> Any:
+    """Return a node of a YAML file with null in the place of what stands in other files."""
+    if isinstance(node, dict):
+        return {key: without_interpolations(inner) for key, inner in node.items()}
+    return None if isinstance(node, str) and "${" in node else node
 
 
 def beside(word: str) -> str:

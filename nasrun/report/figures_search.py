@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MAX_DIRECT_CHARACTERS, MAX_DIRECT_CURVES = 24, 10
 """Names at the ends of curves are so long and so many at most; else there is a legend."""
 
-MIN_PICK_INCHES = 0.11
-"""Smallest distance of two points of a front that both have their number."""
+PICK_INCHES = (0.15, 0.1)
+"""Width and height of a number of a front; two of them must not overlap."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def plot_front(
     *,
     winner: Point | None = None,
 ) -> list[Path]:
-    """Plot the architectures that no other beats, with their pick numbers, among all visited ones.
+    """Plot the architectures that no other beats, with their pick numbers, and all visited ones.
 
     A panel for each cost that is a goal. front: in the order of front.json. winner: the one that
     is retrained. path: without suffix; returns the files written.
@@ -60,9 +60,10 @@ def plot_front(
             _plot_goal(axes, goal, front, visited, winner, stairs=len(goals) == 1)
         for at in range(0, len(goals), columns):
             grid[at].set_ylabel("score in the search (%)")
-        figure.canvas.draw()  # sets the sizes of the panels
+        figure.draw_without_rendering()  # sets the sizes of the panels
+        picked = list(front).index(winner) if winner in front else None
         for axes, goal in zip(grid, goals, strict=False):
-            _number(axes, [_place(point, goal) for point in front])
+            _number(axes, [_place(point, goal) for point in front], picked)
         if len(goals) > 1:
             handles, labels = grid[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
@@ -121,18 +122,22 @@ def _few_ticks(axis: Axis) -> None:
     axis.set_major_formatter(ScalarFormatter(useOffset=False, useMathText=False))
 
 
-def _number(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
-    """Write the place in the front beside each point; those too near to another have none."""
+def _number(axes: Axes, places: Sequence[tuple[float, float]], first: int | None) -> None:
+    """Write the place in the front beside each point, none over another.
+
+    first: the point that must have its number, if any; then both ends, then the best ones.
+    """
+    count = len(places)
+    order = dict.fromkeys([*([] if first is None else [first]), 0, count - 1, *range(count)])
     shown: list[npt.NDArray[np.float64]] = []
-    dpi = axes.figure.dpi
-    for pick, place in enumerate(places):
-        at = axes.transData.transform(place) / dpi
-        if any(np.hypot(*(at - other)) < MIN_PICK_INCHES for other in shown):
+    for pick in order:
+        at = axes.transData.transform(places[pick]) / axes.figure.dpi
+        if any((np.abs(at - other) < PICK_INCHES).all() for other in shown):
             continue
         shown.append(at)
         axes.annotate(
             str(pick),
-            place,
+            places[pick],
             xytext=(-3, 3),
             textcoords="offset points",
             fontsize=6,

@@ -43,7 +43,7 @@ def dot_layout(graph: Graph) -> Layout | None:
 
 
 def question(graph: Graph) -> str:
-    """Return what ``dot`` reads: nodes n0, n1 ..., and by the number of the edge labels and lines.
+    """Return the graph that ``dot`` reads: nodes n0, n1 ..., labels and lines by their edges.
 
     The line of edge 0 is a0; with a label l0 it is a0 to the label and b0 from there.
     """

@@ -1,4 +1,4 @@
-"""Our own layout of graphs: layers, few crossings, straight long edges (Sugiyama et al. 1981).
+"""Our own layout of graphs: layers, few crossings, straight edges (Sugiyama et al. 1981).
 
 Every node has a rank, larger than those that lead to it. Labels of edges are items of ranks in
 between, and so are the places where a long edge passes a rank; so nothing can overlap. Lines bend
@@ -41,6 +41,9 @@ PORT_SPACE = 9.0
 
 SWEEPS, ITEMS_SWEPT = 24, 40_000
 """Passes over all ranks that reduce crossings; fewer where more items would be swept in all."""
+
+ONE_SIDED = 4
+"""First passes that set places, in which items follow their neighbours on one side alone."""
 
 MAX_ITEMS_SWAPPED = 600
 """Items of the largest graph in which neighbours are also swapped one by one."""
@@ -202,6 +205,8 @@ def _ordered(items: _Items) -> list[list[int]]:
         found = _crossings(items, trial)
         if found < fewest:
             best, fewest = trial, found
+    if best and best[0][0] > best[0][-1]:  # the mirror image has the inputs in their order
+        best = [layer[::-1] for layer in best]
     return best
 
 
@@ -275,8 +280,9 @@ def _positions(items: _Items, layers: Sequence[Sequence[int]]) -> list[float]:
     for layer, space in zip(layers, spaces, strict=True):
         _set(found, layer, nearest([0.0] * len(layer), [1.0] * len(layer), space))
     before, after = _neighbours(items)
-    for sweep in range(10):
-        both = sweep >= 6
+    count = max(ONE_SIDED, min(ONE_SIDED + SWEEPS, ITEMS_SWEPT // max(len(found), 1)))
+    for sweep in range(count):
+        both = sweep >= ONE_SIDED
         for index in range(len(layers)) if sweep % 2 == 0 else reversed(range(len(layers))):
             layer, wanted, weights = layers[index], [], []
             for item in layer:
@@ -341,7 +347,7 @@ def _bands(
 
 
 Ports = dict[tuple[int, int], tuple[float, float]]
-"""Where each step leaves its first item and reaches its second one, across."""
+"""Places across at which each step leaves its first item and reaches its second one."""
 
 
 def _ports(items: _Items, layers: Sequence[Sequence[int]], across: Sequence[float]) -> Ports:

@@ -1,4 +1,4 @@
-"""Places of boxes, lines and labels of a graph, by graphviz's ``dot`` or by layers of our own.
+"""Places of boxes, lines and labels of graphs, by graphviz's ``dot`` or by our own layers.
 
 Lengths are points, 1/72 inch; x grows to the right, y downwards. In every layout boxes and labels
 do not overlap, lines go one way and meet no box but those that they join, and a label sits on its
@@ -86,7 +86,7 @@ class Line:
 class Layout:
     """A graph in place: a box for each node and a line for each edge, in their order.
 
-    ends: indices of the nodes that nothing leads to, or that lead nowhere.
+    ends: indices of the nodes that are inputs or outputs, which look different.
     """
 
     width: float
@@ -141,7 +141,9 @@ def label_size(label: str) -> Point:
 
 
 def ends_of(graph: Graph) -> frozenset[int]:
-    """Return the nodes that nothing leads to, or that lead nowhere."""
+    """Return the nodes that nothing leads to, or that lead nowhere; a part of a chain has none."""
+    if graph.down:
+        return frozenset()
     sources = {source for source, _, _ in graph.edges}
     targets = {target for _, target, _ in graph.edges}
     return frozenset(range(len(graph.nodes))) - (sources & targets)

@@ -126,7 +126,7 @@ def test_the_table_fits_80_columns(outputs: Path) -> None:
     assert "2 of 3 jobs" in text and "seed=0,1,2" in text
     wide = Console(width=200, file=io.StringIO())
     show(entries(outputs), wide)
-    assert f"{' '.join(words[:2])} from=000111" in wide.file.getvalue()  # type: ignore[attr-defined]
+    assert f"from=000111 {' '.join(words[:2])}" in wide.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_command(

@@ -149,6 +149,9 @@ def test_the_command(
     assert "3 runs and 1 sweep in" in out() and "nasrun resume 000444" in out()
     sweep = "outputs/search/multirun_2026-11-26_04-04-00-000444"
     assert [each["run"] for each in json.loads(out(sweep, "--json", "seed=1"))] == ["1"]
+    lines = [" ".join(line.split()) for line in out(sweep).splitlines()]
+    assert lines[2].startswith("0 ") and lines[2].endswith(" seed=0")  # they share the sampler
+    assert lines[5].startswith("3 jobs in")
     assert "no run below" in out("nothing")
     for words, said in (
         (["outputs=nowhere"], "there is no folder"),

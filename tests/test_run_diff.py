@@ -11,8 +11,7 @@ from runs import make_run, make_sweep
 from nasrun.cli.main import main
 
 SAMPLERS = [
-    {"_target_": f"nasrun.sampler.{name}.X{name}", "size": name, f"of_{name}": None}
-    for name in "ab"
+    {"_target_": f"nasrun.sampler.{name}.X{name}", "size": name, f"of_{name}": 1} for name in "ab"
 ]
 
 
@@ -39,6 +38,8 @@ def test_what_differs_and_nothing_else(outputs: Path, capsys: pytest.CaptureFixt
     assert found["settings"] == {
         "sampler._target_": ["nasrun.sampler.a.Xa", "nasrun.sampler.b.Xb"],
         "sampler.size": ["a", "b"],
+        "sampler.of_a": [1, None],
+        "sampler.of_b": [None, 1],
         "trainer.epochs": [1, 2],
     }
     assert found["results"]["test_accuracy"] == [0.75, 0.875]
@@ -51,7 +52,7 @@ def test_the_screen(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "one", "two"]) == 0
     shown = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "sampler (and 1 settings of one alone) Xa Xb" in lines
+    assert "sampler (and 2 settings of one alone) Xa Xb" in lines
     assert {"sampler.size a b", "trainer.epochs 1 2", "test % 75.00 87.50 +12.50"} <= set(lines)
     assert "images 1,000 2,000 +1,000" in lines and "made with: no difference" in lines
     assert "architecture: 1 of 3 decisions differ" in lines

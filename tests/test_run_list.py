@@ -126,7 +126,7 @@ def test_the_table_fits_80_columns(outputs: Path) -> None:
     assert "2 of 3 jobs" in text and "seed=0,1,2" in text
     wide = Console(width=200, file=io.StringIO())
     show(entries(outputs), wide)
-    assert f"{' '.join(words[:2])} from=000111" in wide.file.getvalue()  # type: ignore[attr-defined]
+    assert f"from=000111 {' '.join(words[:2])}" in wide.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_command(
@@ -149,6 +149,9 @@ def test_the_command(
     assert "3 runs and 1 sweep in" in out() and "nasrun resume 000444" in out()
     sweep = "outputs/search/multirun_2026-11-26_04-04-00-000444"
     assert [each["run"] for each in json.loads(out(sweep, "--json", "seed=1"))] == ["1"]
+    lines = [" ".join(line.split()) for line in out(sweep).splitlines()]
+    assert lines[2].startswith("0 ") and lines[2].endswith(" seed=0")  # they share the sampler
+    assert lines[5].startswith("3 jobs in")
     assert "no run below" in out("nothing")
     for words, said in (
         (["outputs=nowhere"], "there is no folder"),

@@ -65,7 +65,7 @@ def test_a_sweep_stands_for_its_best_job_by_validation_images(
     sweep = make_sweep(outputs / "search" / "multirun_x", 0.5, 0.75, None, 0.25, name="many")
     for word in (str(sweep), "many", "multirun_x", "latest"):
         assert resolve(word) == sweep / "1"
-    told = "taking job 1 (seed=1 sampler=uniform), the best of 3 by validation_accuracy (0.7500)"
+    told = "taking job 1 (seed=1), the best of 3 by validation_accuracy (0.7500)"
     assert capsys.readouterr().err.count(told) == 4
     assert resolve("many", best=False) == sweep
     (sweep / "3" / "front.json").write_text("{}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,25 @@ def _plain(value: Any) -> Any:
         return str(value).lower() if isinstance(value, str) else json.dumps(value)
 
 
-def show(found: Sequence[Entry], console: Console) -> None:
-    """Show one line for each run or sweep; what differs from the defaults is cut to the width."""
+def show(found: Sequence[Entry], console: Console, *, jobs: bool = False) -> None:
+    """Show one line for each run or sweep; what differs from the defaults is cut to the width.
+
+    jobs: whether they are the jobs of one sweep, which go by their numbers, and of which only
+    what they do not share is shown.
+    """
+    known = [set(entry.overrides) for entry in found] if jobs and len(found) > 1 else [set()]
+    shared = set.intersection(*known)
     rows = [
         (
-            *(entry.word, when(entry.started), entry.status, entry.task, result_words(entry)),
+            *(
+                entry.path.name if jobs else entry.word,
+                when(entry.started),
+                entry.status,
+                entry.task,
+                result_words(entry),
+            ),
             *(amount(entry.spent.get(name)) for name in ("evaluations", "images")),
-            *(duration(seconds(entry)), " ".join([*differing(entry), *remarks(entry)])),
+            *(duration(seconds(entry)), " ".join([*differing(entry, shared), *remarks(entry)])),
         )
         for entry in found
     ]
@@ -151,11 +163,16 @@ def result_words(entry: Entry) -> str:
     return "-"
 
 
-def differing(entry: Entry) -> list[str]:
-    """Return the overrides that say what a run is, first the run that it began with, in short."""
+def differing(entry: Entry, shared: Container[str] = ()) -> list[str]:
+    """Return the overrides that say what a run is, first the run that it began with, in short.
+
+    shared: overrides that are left out.
+    """
     kept, first = [], []
     for word in entry.overrides:
         key, _, value = word.partition("=")
+        if word in shared:
+            continue
         if key == "from":
             first.append(f"from={short_name(Path(value.strip(chr(39))))}")
         elif not (key in NOT_SHOWN or key.startswith("hydra") or of_machine(word)):

@@ -21,7 +21,7 @@ def run(line: CommandLine) -> int:
 
     from nasrun.cli.run_names import OUTPUTS
     from nasrun.report import run_table
-    from nasrun.report.run_list import STOPPED, entries
+    from nasrun.report.run_list import STOPPED, entries, is_sweep
     from nasrun.run.commands import command
 
     if others := [switch for switch in line.switches if switch not in SWITCHES]:
@@ -50,11 +50,12 @@ def run(line: CommandLine) -> int:
         return 0
     told = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = Console(highlight=False) if told else Console(width=160, highlight=False)
-    run_table.show(found, console)
+    jobs = is_sweep(folder)
+    run_table.show(found, console, jobs=jobs)
     sweeps = sum(entry.jobs is not None for entry in found)
     counts = [
         f"{count} {kind}{'s' * (count != 1)}"
-        for count, kind in ((len(found) - sweeps, "run"), (sweeps, "sweep"))
+        for count, kind in ((len(found) - sweeps, "job" if jobs else "run"), (sweeps, "sweep"))
         if count
     ]
     console.print(f"{' and '.join(counts)} in {folder}", markup=False, soft_wrap=True)

@@ -82,11 +82,12 @@ def report(run: str = "run") -> dict[str, Any]:
 
 
 def error(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that is said; exit status 2, and no run."""
+    """Return what is said, a line for each mistake; exit status 2, and no run."""
     assert compare(*words) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    first, *others = capsys.readouterr().err.strip().splitlines()
     assert not Path("run").exists()
-    return line
+    assert not others or first == f"nasrun: error: {len(others)} mistakes:"
+    return "\n".join([first, *others])
 
 
 def test_what_it_writes(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.search_space.nao_cell.cell import unused_states
 from nasrun.search_space.operation import OPERATIONS, Pointwise
-from nasrun.search_space.stages import reduced
+from nasrun.search_space.stages import reduced_side
 from nasrun.testing import check_space
 from nasrun.values import Architecture, Problem
 
@@ -150,7 +150,7 @@ def test_the_bound_is_reached_within_a_factor_that_keeps_rejection_cheap():
 @pytest.mark.parametrize("size", [8, 7])
 def test_operations_keep_channels_and_divide_the_size(name, stride, size):
     module = OPERATIONS[name].module(6, stride)
-    assert module(torch.randn(2, 6, size, size)).shape == (2, 6, *[reduced(size, stride)] * 2)
+    assert module(torch.randn(2, 6, size, size)).shape == (2, 6, *[reduced_side(size, stride)] * 2)
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 5])

@@ -65,7 +65,16 @@ def needed(tree: ast.AST) -> Iterator[str]:
         and node.func.id == "hasattr"
         and isinstance(node.args[1], ast.Constant)
     }
+    guarded = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and any("ImportError" in ast.dump(h) for h in node.handlers)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
     for node in ast.walk(tree):
+        if node in guarded and isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in POSIX_MODULES)
         elif isinstance(node, ast.ImportFrom):
@@ -89,6 +98,9 @@ def test_no_module_needs_what_windows_lacks() -> None:
     }
     assert found == {}
     assert list(needed(ast.parse("import fcntl, os\nos.fork()"))) == ["fcntl", "os.fork"]
+    caught = "try:\n    import fcntl\nexcept {}:\n    pass"
+    assert list(needed(ast.parse(caught.format("ImportError")))) == []
+    assert list(needed(ast.parse(caught.format("OSError")))) == ["fcntl"]
 
 
 # Apple's GPU.

@@ -85,6 +85,9 @@ def make_run(
         for stage in ("supernet/round0", "retrain")
         for step in range(1, 21)
     ]
+    curve += [
+        {"stage": "retrain/validation", "step": s, "accuracy": 0.7 + s / 100} for s in (10, 20)
+    ]
     jsonl(directory / layout.METRICS, curve)
     ended = {
         "status": "done",
@@ -98,6 +101,7 @@ def make_run(
         "test_accuracy": 0.9,
         "test_images": 360,
         "seconds": 75.0,
+        "epochs": {"trained": 2, "used": 1, "best": 1, "best_validation_accuracy": 0.9},
     }
     if result != {}:
         (directory / layout.RESULT).write_text(json.dumps({**ended, **(result or {})}))

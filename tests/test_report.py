@@ -110,6 +110,10 @@ def test_a_search_in_its_order_and_with_its_numbers(tmp_path: Path) -> None:
     assert chart.command == f"nasrun retrain from={tmp_path / 'run'} "
     assert line["y"] == sorted(line["y"])
     assert "mbconv" in dots["text"][0] and "<br>" in dots["text"][0]
+    *_, retraining = section(document, "curves").blocks
+    assert isinstance(retraining, Chart)
+    assert [trace["y"][-1] for trace in retraining.traces] == [95, 90, 0.1]
+    assert "| epoch whose weights are used | 1 of 2 |" in text
     (points,) = section(document, "caution").blocks
     assert isinstance(points, Points)
     said = " ".join(points.items)

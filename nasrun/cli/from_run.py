@@ -21,7 +21,8 @@ from nasrun.run.layout import RECORD
 from nasrun.task.base import Task, find_task
 
 SETTINGS_NOT_TAKEN = (
-    *("task", "from", "architecture", "pick", "outputs", "resume", "name", "notes"),
+    *("task", "from", "architecture", "pick", "trial", "outputs", "resume", "name", "notes"),
+    "report",
     *("rank.truth_store", "budget.latency.store"),
 )
 """Settings of the earlier run that are not taken over: they say what it did and where."""

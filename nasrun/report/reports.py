@@ -59,7 +59,8 @@ def of_run(directory: Path, space: SearchSpace | None, *, going: bool = False) -
 def of_jobs(jobs: Sequence[Job], place: Path | None) -> Document:
     """Return the report of a sweep in ``place``, or of several runs that were named (None)."""
     view = SweepView(jobs, place)
-    title = f"sweep {place.name}" if place is not None else f"{len(jobs)} runs"
+    task = view.tasks[0] if len(view.tasks) == 1 else ""
+    title = f"{task} sweep {place.name}".strip() if place is not None else f"{len(jobs)} runs"
     return Document(
         title[:200],
         sweep.asked(view),

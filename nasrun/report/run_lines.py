@@ -153,8 +153,8 @@ def read_curves(path: Path) -> tuple[dict[str, dict[str, Curve]], Damage]:
     found: dict[str, dict[str, Curve]] = {}
     lines, damaged, cut = _objects(path)
     for _, line in lines:
-        stage, step = line.get("stage"), line.get("step")
-        if not isinstance(stage, str) or type(step) not in (int, float):
+        stage, step = line.get("stage"), words.number(line.get("step"))
+        if not isinstance(stage, str) or step is None:
             damaged += 1
             continue
         metrics = found.setdefault(stage[:100], {})
@@ -164,7 +164,7 @@ def read_curves(path: Path) -> tuple[dict[str, dict[str, Curve]], Damage]:
             with suppress(OverflowError):
                 if math.isfinite(float(value)):
                     curve = metrics.setdefault(name[:100], Curve())
-                    curve.steps.append(float(step))
+                    curve.steps.append(step)
                     curve.values.append(float(value))
     return found, Damage(damaged, cut)
 

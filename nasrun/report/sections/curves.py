@@ -39,6 +39,7 @@ def curves(view: RunView) -> Section:
 def training(view: RunView, stage: str, title: str, x: str) -> list[Block]:
     """Return the chart of accuracies and losses of a stage."""
     found = {name: joined(view.curves, stage, name) for name in (*ACCURACIES, *LOSSES)}
+    found["validation_accuracy"] = joined(view.curves, f"{stage}/validation", "accuracy")
     found = {name: curve for name, curve in found.items() if curve.steps}
     if not found:
         return []

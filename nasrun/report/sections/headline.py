@@ -215,6 +215,11 @@ def costs(view: RunView) -> list[tuple[str, str]]:
         found.append(("bit-operations", millions(bits)))
     if (latency := view.value("latency_ms")) is not None:
         found.append(("latency", f"{latency:.3f} ms"))
+    epochs = view.result.get("epochs")
+    if isinstance(epochs, Mapping):
+        used, trained_for = number(epochs.get("used")), number(epochs.get("trained"))
+        if used is not None and trained_for is not None:
+            found.append(("epoch whose weights are used", f"{used:.0f} of {trained_for:.0f}"))
     spent = view.result.get("spent")
     if isinstance(spent, Mapping):
         for name, words in SPENT.items():

@@ -202,7 +202,7 @@ def values(view: SweepView) -> Chart | None:
     ticks = {
         "tickvals": list(range(len(names))),
         "ticktext": [name.replace("<", "&lt;") for name in names],
-        "autorange": "reversed",
+        "range": [len(names) - 0.5, -0.5],
         "automargin": True,
         "title": {"text": key.replace("<", "&lt;")},
     }
@@ -214,7 +214,13 @@ def values(view: SweepView) -> Chart | None:
                 means,
                 [float(place) for place in range(len(means))],
                 [f"mean {mean:.5g}" for mean in means],
-                marker={"symbol": "line-ns-open", "size": 18, "color": COLORS[1], "opacity": 1},
+                marker={
+                    "symbol": "line-ns-open",
+                    "size": 18,
+                    "color": COLORS[1],
+                    "opacity": 1,
+                    "line": {"width": 2.5},
+                },
             ),
         ],
         title,

@@ -117,6 +117,7 @@ def plot_block_macs(
     blocks, the legend names the first and the last one.
     """
     from matplotlib import colormaps  # slow to import
+    from matplotlib.ticker import MaxNLocator
 
     with house_style():
         figure, axes = column_figure(2.6)
@@ -132,6 +133,8 @@ def plot_block_macs(
                 linewidth=1.0,
                 label=name if few or ends else None,
             )
+        if all(epoch == round(epoch) for epoch in epochs):
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("multiply-adds of the block (M)")
         axes.set_ylim(bottom=0)

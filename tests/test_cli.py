@@ -148,7 +148,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "expected"),
     [
         (["serch"], "did you mean 'search'"),
-        (["xyzzy"], "tasks: search, compare, rank, retrain, supernet, resume"),
+        (["xyzzy"], "tasks: search, compare, rank, retrain, supernet, "),
         (["seed=1"], "no task given"),
         (["-m", "seed=1,2"], "no task given"),
         (["search", "retrain"], "'retrain' is no setting"),

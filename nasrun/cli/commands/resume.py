@@ -9,7 +9,7 @@ from nasrun.errors import UserError
 from nasrun.report.run_list import is_sweep
 from nasrun.run.layout import RECORD
 
-USAGE = "RUN|SWEEP [KEY=VALUE ...]"
+USAGE = "RUN|SWEEP [KEY=VALUE]"
 SWITCHES = ()
 
 

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import CPU
 from processes import TINY, lines
 
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.commands import plan as command
 from nasrun.cli.main import main
-from nasrun.task.rehearsal import MODEL_ERROR, TimedStage, total_of
+from nasrun.run.run import CheckpointEvery
+from nasrun.task.rehearsal import (
+    MODEL_ERROR,
+    Rehearsal,
+    TimedStage,
+    looks_of,
+    rehearsed,
+    total_of,
+)
 from nasrun.trainer.training import Training
 
 
@@ -60,6 +69,40 @@ def test_a_plan_tells_the_time_of_every_step(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_looks_along_the_way_count_as_often_as_they_are() -> None:
+    """By hand: 20 looks of two seconds, of which a rehearsal does two, between 4 steps of one."""
+    settings = {
+        "retrain": {"validate_every": 2, "trainer": {"epochs": 40}},
+        "health": {"every": 0},
+        "trainer": {"epochs": 8},
+    }
+    assert looks_of(settings) == {"retrain": 20}
+    shorter, _ = rehearsed(settings, Path("x"))
+    assert looks_of(shorter) == {"retrain": 2}
+    clock = [0.0]
+    run = Rehearsal(
+        Path("nowhere"),
+        factors={"predictor": 10.0},
+        looks={"retrain": 20},
+        clock=lambda: clock[0],
+        task="search",
+        config={},
+        overrides=[],
+        seed=0,
+        compute=CPU,
+        checkpoint=CheckpointEvery(minutes=None, steps=None),
+    )
+    for _ in range(2):
+        with run.screen.stage("retrain", 9):
+            clock[0] += 4.0
+        clock[0] += 2.0  # a look
+    with run.screen.stage("predictor/round1", 6):
+        clock[0] += 1.0
+    found = {stage.name: stage for stage in run.done()}
+    assert found["retrain"].seconds == 2 * 4.0 + 20 * 2.0
+    assert (found["predictor/round1"].seconds, found["predictor/round1"].steps) == (10.0, 60)
+
+
 @pytest.mark.soak
 def test_a_plan_has_the_stages_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -87,7 +130,7 @@ METHODS = (
     ("search", "experiment=proxyless_cifar10"),
     ("rank", "experiment=rank_bender_small"),
     ("rank", "search_space=nas_bench_macro"),
-    ("supernet", "search_space=nas_bench_201"),
+    ("supernet", "search_space=nas_bench_201", "search_algo=random"),
     ("compare", "experiment=shootout_nas_bench_macro"),
 )
 

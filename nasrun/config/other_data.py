@@ -23,6 +23,9 @@ PUBLISHED = {
 }
 """Training images of a data set, and the side of an image in pixels."""
 
+LARGE_SIDE = 64
+"""Pixels of the side from which on the stem of ImageNet suits images."""
+
 IMAGES_TO_SCORE = ("evaluator", "rank.also")
 """Places of evaluators that take a number of images of the data set."""
 
@@ -139,10 +142,13 @@ class _Fitting:
                 shown = f"{value * factor:.3g}"
                 millions = f"{value * factor / 1e6:.3g}M" if value > 1e3 else shown
                 self.set(key, float(shown), millions)
-        stem, better = self.get("search_space.stem"), "imagenet" if now >= 64 else "cifar"
+        stem, large = self.get("search_space.stem"), now >= LARGE_SIDE
         hint = ""
-        if stem is not None and stem != better and "search_space.stem" not in self.kept:
-            hint = f"; search_space.stem={better} suits them better than {stem}"
+        if stem is not None and "search_space.stem" not in self.kept:
+            if large and stem != "imagenet":
+                hint = "; search_space.stem=imagenet suits such images, at a fraction of them"
+            if not large and stem == "imagenet":
+                hint = f"; search_space.stem=imagenet is for {LARGE_SIDE} pixels and more"
         self.notes.append(
             f"images of {now} pixels where the recipe has {before} take {factor:.2g} times the "
             f"multiply-adds{hint}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -67,12 +68,31 @@ SHORTENED = (
 )
 
 LEFT_OUT: Mapping[str, Any] = {
-    "health.every": 0,
     "rank.every": 0,
     "checkpoint.minutes": None,
     "checkpoint.steps": None,
 }
 """Settings of a rehearsal that measure or save along the way."""
+
+
+LOOKS = (
+    ("supernet", "health.every", "trainer.epochs"),
+    ("retrain", "retrain.validate_every", "retrain.trainer.epochs"),
+)
+"""Stages that are interrupted to measure, the setting that says how often, and their epochs.
+
+A rehearsal looks twice at most, in the middle and at the end.
+"""
+
+
+def looks_of(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return how often the stages of each kind are looked at, the end included."""
+    found = {}
+    for kind, every, epochs in LOOKS:
+        between, length = _at(settings, every), _at(settings, epochs)
+        if isinstance(between, int) and isinstance(length, int) and between > 0:
+            found[kind] = -(-length // between)
+    return found
 
 
 def rehearsed(settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -87,6 +107,9 @@ def rehearsed(settings: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any]
         if isinstance(value, int | float) and value > cut.most:
             factors[cut.stage] = value / cut.most
             _put(found, cut.setting, type(value)(cut.most))
+    for kind, every, epochs in LOOKS:
+        if looks_of(found).get(kind, 0) > 2:
+            _put(found, every, -(-_at(found, epochs) // 2))
     stores = {"rank.truth_store": folder / "truth", "budget.latency.store": folder / "latency"}
     for key, value in {**LEFT_OUT, **{key: str(path) for key, path in stores.items()}}.items():
         if _at(found, key) is not None:
@@ -166,7 +189,7 @@ class Rehearsal(Run):
         directory: Path,
         *,
         factors: Mapping[str, float],
-        looks: int = 1,
+        looks: Mapping[str, int] = MappingProxyType({}),
         clock: Callable[[], float] = time.perf_counter,
         tell: Callable[[str], object] = lambda _: None,
         **settings: Any,
@@ -174,7 +197,7 @@ class Rehearsal(Run):
         """Make the rehearsal.
 
         factors: by how much stages are longer in the run itself, by the first word of their names.
-        looks: measurements of health in each training of a supernet. clock: seconds.
+        looks: how often the run looks at the stages of a kind (see ``looks_of``). clock: seconds.
         tell: is told the name of each stage when it begins. settings: see ``Run``.
         """
         super().__init__(directory, **settings)
@@ -202,6 +225,9 @@ class Rehearsal(Run):
         self.depth += 1
         if self.depth > 1:
             return
+        if self.stages[-1].name == name:  # it goes on after a look, of which there are more
+            looks = self.looks.get(name.partition("/")[0], 2)
+            self.skip((looks - 2) * (self.now() - self._ended))
         self._close()
         known = next((stage for stage in self.stages if stage.name == name), None)
         if known is not None:
@@ -219,17 +245,13 @@ class Rehearsal(Run):
         if (factor := self.factors.get(kind, 1.0)) > 1:
             self.skip((factor - 1) * (self.now() - self._since))
             self.stages[-1].steps = round(self.stages[-1].steps * factor)
-        self._ended, self._looks = self.now(), self.looks if kind == "supernet" else 1
+        self._ended = self.now()
 
     _ended = 0.0
-    _looks = 1
 
     def _close(self) -> None:
         """Account for what has happened since the last stage began."""
         stage = self.stages[-1]
-        if self._looks > 1:
-            self.skip((self._looks - 1) * (self.now() - self._ended))
-            self._looks = 1
         stage.seconds += self.now() - self._since
         stage.memory = max(stage.memory, self.peak.take())
         self._since = self.now()

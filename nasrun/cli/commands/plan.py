@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def plan(
     from nasrun.cli.main import ready_overrides
     from nasrun.config.compose import compose
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
-    from nasrun.task.rehearsal import Rehearsal, RehearsedSetup, rehearsed
+    from nasrun.task.rehearsal import Rehearsal, RehearsedSetup, looks_of, rehearsed
 
     config_dir = line.value(arguments.CONFIG_DIR)
     overrides = [*ready_overrides(line), f"task={line.task}"]
@@ -76,11 +77,10 @@ def plan(
         copy_stores(ready.settings, shorter)
         short = prepare(shorter)
         setup = RehearsedSetup(**vars(short.setup))
-        health, epochs = ready.setup.health, ready.setup.trainer.epochs
         run = Rehearsal(
             folder / "run",
             factors=factors,
-            looks=len(health.epochs(epochs)) if health is not None else 1,
+            looks=looks_of(ready.settings),
             clock=clock,
             tell=tell,
             task=ready.name,
@@ -132,7 +132,7 @@ def table(stages: Sequence[TimedStage]) -> list[str]:
         rows.append((each.name, steps, duration(each.seconds), in_words(each.memory), disk))
     seconds, error = total_of(stages)
     peak = in_words(max(each.memory for each in stages))
-    rows.append(("total", "", duration(seconds), peak, in_words(sum(each.disk for each in stages))))
+    rows.append(("total", "", duration(seconds), peak, in_words(most_on_disk(stages))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"  {row[0]:{widths[0]}}  "
@@ -140,11 +140,17 @@ def table(stages: Sequence[TimedStage]) -> list[str]:
         for row in rows
     ]
     lines.insert(-1, "  " + "-" * (sum(widths) + 8))
-    low, high = max(seconds - error, 0.0), seconds + error
+    low, high = duration(max(seconds - error, 0.0)), duration(seconds + error)
+    between = f"about {low}" if low == high else f"between {low} and {high}"
     return [
         *(each.rstrip() for each in lines),
-        f"between {duration(low)} and {duration(high)}, if nothing else keeps the machine busy",
+        f"{between}, if nothing else keeps the machine busy",
     ]
+
+
+def most_on_disk(stages: Sequence[TimedStage]) -> int:
+    """Return the most bytes that lie in the directory of the run at the end of a stage."""
+    return max(accumulate(each.disk for each in stages))
 
 
 def merged(stages: Sequence[TimedStage]) -> list[TimedStage]:
@@ -180,7 +186,7 @@ def warnings(stages: Sequence[TimedStage], outputs: Path, *, on_gpu: bool) -> li
             f"{peak.name} takes {in_words(peak.memory)} of memory, and {in_words(free)} are free "
             "beside the plan itself: lower the batch size or the networks, or set batch_size=auto"
         )
-    disk, room = sum(each.disk for each in stages), free_bytes(outputs)
+    disk, room = most_on_disk(stages), free_bytes(outputs)
     if disk > ALARM * room:
         found.append(
             f"the run writes {in_words(disk)}, and {in_words(room)} are free in {outputs}: choose "

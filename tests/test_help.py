@@ -187,6 +187,7 @@ def test_options_of_ones_own_have_pages(tmp_path: Path) -> None:
         ("trainer@retrain", "did you mean 'trainer@retrain.trainer'"),
         ("default", "default is an option of budget, health"),
         ("qwxyz", "nasrun help"),
+        ("flops", "the bound is budget.macs.max, in multiply-adds"),
         ("sampler=../../x", "no such option"),
     ],
 )

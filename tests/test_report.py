@@ -141,6 +141,20 @@ def test_what_a_run_lacks_is_no_section(tmp_path: Path) -> None:
     assert "has not ended" in page(document)
 
 
+def test_a_task_without_sections_of_its_own_shows_its_small_files(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_run(run, record={"task": "benchmark"}, result={"task": "benchmark", "speed": 1234.5})
+    (run / "speed.csv").write_text("engine,ms\ntorch,1.23456789\n<b>onnx,2\n")
+    (run / "large.csv").write_text("a\n" + "1\n" * 1000)
+    (run / "speed.png").write_bytes(b"png")
+    (run / "away.png").symlink_to("/etc/passwd")
+    document = reports.of_run(run, None)
+    grid, shown = section(document, "files").blocks
+    assert grid.rows == [["torch", "1.23457"], ["<b>onnx", "2"]] and grid.words == [0]
+    assert shown.source == "data:image/png;base64,cG5n"
+    assert "| speed | 1,234.5 |" in markdown(document)
+
+
 def test_a_run_that_is_going_and_one_that_has_failed(tmp_path: Path) -> None:
     make_run(tmp_path / "run", result={})
     assert "still going" in page(reports.of_run(tmp_path / "run", None, going=True))

@@ -54,9 +54,6 @@ NETWORK = "network.safetensors"
 A copy: test, export, benchmark.
 """
 
-MANIFEST_KEY = "nasrun"
-"""Name of the text in the header of a trained network's file that says all of the network."""
-
 NETWORK_BEST = "network_best.safetensors"
 """Weights of the best epoch on validation images, if the last ones are used: search, retrain."""
 

@@ -92,7 +92,7 @@ def test_from_takes_a_name_and_records_a_path(
     (run / "run.json").write_text(json.dumps({**record, "config": config}))
     assert main(["retrain", "from=fine", "--cfg", "job"]) == 0
     out = capfd.readouterr().out
-    assert f"from: {run}\n" in out
+    assert f"from: {run} " in out
     assert "name: null\n" in out  # a name is not inherited
     assert "seed: 3\n" in out
     assert main(["retrain", "from=latest", "resume=auto", "--cfg", "job"]) == 2

@@ -97,7 +97,7 @@ REPORT_PAGE = "report.html"
 """All that a run or a sweep has found, as one page: every task, at its end, and every sweep."""
 
 REPORT_TEXT = "report.md"
-"""The same numbers as tables in Markdown."""
+"""The same numbers as tables in Markdown: every task, at its end, and every sweep."""
 
 SOURCE = "source.json"
 """Run that a network comes from: command, data, device, numbers: test, export, benchmark."""

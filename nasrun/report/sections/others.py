@@ -1,4 +1,4 @@
-"""Small tables and pictures of tasks that have no sections of their own, as they lie in the run."""
+"""Small tables and pictures of a run, for tasks that have no sections of their own."""
 
 from __future__ import annotations
 

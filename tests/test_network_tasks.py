@@ -156,7 +156,7 @@ def test_a_folder_of_ones_own_is_matched_by_names(
     said = " ".join(capsys.readouterr().out.split())
     assert "left out: images of fox, which the network does not know" in said
     assert "no images of eel" in said
-    assert "left out: 1 files that cannot be read" in said and "broken.png" in said
+    assert "left out, as they cannot be read:" in said and "broken.png" in said
     model = nasrun.load(file)
     answers = rows(run / "predictions.csv")
     assert Counter(row["true"] for row in answers) == {"dog": 5, "cat": 4}

@@ -126,7 +126,7 @@ class Report:
             share = 100 * count / int(answers.counts[label])
             lines.append(
                 f"{head:<21} {self._name(label)} taken for {self._name(predicted)}: "
-                f"{count:,} times, {share:.1f} %"
+                f"{count:,} time{'s' * (count > 1)}, {share:.1f} %"
             )
         return lines
 

@@ -30,11 +30,13 @@ DOTS_PER_INCH, MAX_PIXELS = 200, 8000
 """Resolution of a picture of graphs, lower where a side would have more pixels."""
 
 
-def save_graphs(panels: Mapping[str, Graph], directory: Path) -> None:
-    """Write architecture.png, .svg and .mmd: the graphs, each with its name."""
-    for kind in ("png", "svg"):
-        write_bytes(directory / f"{ARCHITECTURE_PICTURE}.{kind}", FORMATS[kind](panels))
-    write_bytes(directory / ARCHITECTURE_TEXT, FORMATS["mmd"](panels))
+def save_graphs(panels: Mapping[str, Graph], directory: Path) -> list[Path]:
+    """Write architecture.png, .svg and .mmd: the graphs, each with its name; returns the files."""
+    names = {kind: f"{ARCHITECTURE_PICTURE}.{kind}" for kind in ("png", "svg")}
+    names["mmd"] = ARCHITECTURE_TEXT
+    for kind, name in names.items():
+        write_bytes(directory / name, FORMATS[kind](panels))
+    return [directory / name for name in names.values()]
 
 
 def png_of(panels: Mapping[str, Graph]) -> bytes:

@@ -67,21 +67,20 @@ def column_figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def png_of_figure(figure: Figure, dots_per_inch: float) -> bytes:
-    """Return a figure as a PNG file."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=dots_per_inch)
-    return picture.getvalue()
-
-
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` (without suffix) as .png and .svg; returns the files written."""
     written = []
-    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+    for suffix in ("png", "svg"):
         file = path.with_name(f"{path.name}.{suffix}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture = io.BytesIO()  # matplotlib would follow a link that has the name of the file
-        figure.savefig(picture, format=suffix, dpi=300, metadata=metadata)
-        write_bytes(file, picture.getvalue())
+        write_bytes(file, picture_of(figure, suffix))
         written.append(file)
     return written
+
+
+def picture_of(figure: Figure, kind: str, dpi: float = 300) -> bytes:
+    """Return a figure as a file of this kind (png, svg); dpi: pixels of an inch."""
+    picture = io.BytesIO()  # matplotlib would follow a link that has the name of the file
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(picture, format=kind, dpi=dpi, metadata=metadata)
+    return picture.getvalue()

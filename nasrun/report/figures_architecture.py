@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasrun.report.canvas import LINES, column_figure, house_style, png_of_figure, save_figure
+from nasrun.report.canvas import LINES, column_figure, house_style, picture_of, save_figure
 from nasrun.report.graph_layout import FONT, LINE_HEIGHT, SMALL_FONT, Layout, Point, sheet_of
 from nasrun.report.graph_svg import ACCENT, arrow_of, svg_of_panels
 from nasrun.report.graph_text import dot_of, mermaid_of
@@ -30,11 +30,13 @@ DOTS_PER_INCH, MAX_PIXELS = 200, 8000
 """Resolution of a picture of graphs, lower where a side would have more pixels."""
 
 
-def save_graphs(panels: Mapping[str, Graph], directory: Path) -> None:
-    """Write architecture.png, .svg and .mmd: the graphs, each with its name."""
-    for kind in ("png", "svg"):
-        write_bytes(directory / f"{ARCHITECTURE_PICTURE}.{kind}", FORMATS[kind](panels))
-    write_bytes(directory / ARCHITECTURE_TEXT, FORMATS["mmd"](panels))
+def save_graphs(panels: Mapping[str, Graph], directory: Path) -> list[Path]:
+    """Write architecture.png, .svg and .mmd: the graphs, each with its name; returns the files."""
+    names = {kind: f"{ARCHITECTURE_PICTURE}.{kind}" for kind in ("png", "svg")}
+    names["mmd"] = ARCHITECTURE_TEXT
+    for kind, name in names.items():
+        write_bytes(directory / name, FORMATS[kind](panels))
+    return [directory / name for name in names.values()]
 
 
 def png_of(panels: Mapping[str, Graph]) -> bytes:
@@ -54,7 +56,7 @@ def png_of(panels: Mapping[str, Graph]) -> bytes:
         for layout in sheet.layouts:
             _plot_layout(axes, layout)
         sharpest = MAX_PIXELS * POINTS / max(sheet.width, sheet.height)
-        return png_of_figure(figure, min(DOTS_PER_INCH, sharpest))
+        return picture_of(figure, "png", min(DOTS_PER_INCH, sharpest))
 
 
 def _plot_layout(axes: Axes, layout: Layout) -> None:

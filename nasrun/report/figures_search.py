@@ -61,7 +61,7 @@ def plot_front(
         for at in range(0, len(goals), columns):
             grid[at].set_ylabel("score in the search (%)")
         figure.draw_without_rendering()  # sets the sizes of the panels
-        picked = list(front).index(winner) if winner in front else None
+        picked = None if winner is None or winner not in front else list(front).index(winner)
         for axes, goal in zip(grid, goals, strict=False):
             _number(axes, [_place(point, goal) for point in front], picked)
         if len(goals) > 1:

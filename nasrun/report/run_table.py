@@ -84,7 +84,7 @@ class Filter:
             node = node[name]
         if isinstance(node, Mapping):
             return word in self.targets and bool(node.get("_target_") == self.targets[word])
-        return _plain(node) == _plain(value)
+        return bool(_plain(node) == _plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -182,14 +182,15 @@ def _read(place: _Place) -> tuple[RunDirectory, dict[str, Any], str]:
 def _sweep(place: _Place, wanted: Wanted | None) -> Entry | None:
     """Read all jobs of a sweep into one entry."""
     counts: Counter[str] = Counter()
-    cost: Counter[str] = Counter()
+    cost: dict[str, float] = {}
     words: list[tuple[str, ...]] = []
     heads: dict[tuple[str, str, str], None] = {}
     started = []
     matched = wanted is None
     for job in place.jobs:
         run, result, status = _read(job)
-        cost.update(_cost(result))
+        for kind, value in _cost(result).items():
+            cost[kind] = cost.get(kind, 0) + value
         matched = matched or (wanted is not None and wanted(run, status))
         counts[status] += 1
         words.append(tuple(_text(word) for word in run.overrides_of_job))

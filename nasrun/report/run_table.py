@@ -84,7 +84,7 @@ class Filter:
             node = node[name]
         if isinstance(node, Mapping):
             return word in self.targets and bool(node.get("_target_") == self.targets[word])
-        return _plain(node) == _plain(value)
+        return bool(_plain(node) == _plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -105,8 +105,9 @@ def show(found: Sequence[Entry], console: Console, *, jobs: bool = False) -> Non
     jobs: whether they are the jobs of one sweep, which go by their numbers, and of which only
     what they do not share is shown.
     """
-    known = [set(entry.overrides) for entry in found] if jobs and len(found) > 1 else [set()]
-    shared = set.intersection(*known)
+    shared: set[str] = set()
+    if jobs and len(found) > 1:
+        shared = set.intersection(*(set(entry.overrides) for entry in found))
     rows = [
         (
             *(
@@ -171,7 +172,8 @@ def differing(entry: Entry, shared: Container[str] = ()) -> list[str]:
 
     shared: overrides that are left out.
     """
-    kept, first = [], []
+    kept: list[str] = []
+    first: list[str] = []
     for word in entry.overrides:
         key, _, value = word.partition("=")
         if word in shared:

@@ -35,7 +35,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, name in enumerate((None, "baseline")):
         run = tmp_path / "outputs" / "search" / f"2026-11-2{number}_10-00-00-000000"
         run.mkdir(parents=True)
-        (run / "run.json").write_text(json.dumps({"task": "search", "config": {"name": name}}))
+        record = {"task": "search", "deeper": {"in": {"name": "x"}}, "config": {"name": name}}
+        (run / "run.json").write_text(json.dumps(record, indent=2))
         os.utime(run, (number, number))
     (tmp_path / "my images").mkdir()
     (tmp_path / "arch.json").touch()

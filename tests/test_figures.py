@@ -82,6 +82,12 @@ def test_curves(tmp_path: Path) -> None:
     assert text.count("stroke-dasharray") >= 5  # told apart without colours, too
 
 
+def test_there_is_no_epoch_between_two_epochs(tmp_path: Path) -> None:
+    points = [(epoch, Estimate(0.7, 0.7, 0.7)) for epoch in (1.0, 2.0)]
+    said = re.findall("<!-- (.*) -->", texts(plot_curves({"a": points}, tmp_path / "tau")[1]))
+    assert "1" in said and "2" in said and not [word for word in said if word.startswith("1.")]
+
+
 @pytest.mark.parametrize(
     "found",
     [

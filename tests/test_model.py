@@ -26,8 +26,7 @@ from nasrun.building.build import build
 from nasrun.config.compose import compose
 from nasrun.config.groups import groups
 from nasrun.errors import UserError
-from nasrun.model.manifest import Manifest, Origin
-from nasrun.run.layout import MANIFEST_KEY
+from nasrun.model.manifest import MANIFEST_KEY, Manifest, Origin
 from nasrun.run.state import encode_tensors, metadata_of, pack
 from nasrun.search_space.base import SearchSpace
 

@@ -157,7 +157,8 @@ def test_the_run_directory_is_complete(finished):
         ".json",
         ".safetensors",
         ".safetensors",
-    ]  # the last one, of algorithm and retraining
+        ".safetensors",
+    ]  # the last one, of algorithm, retraining and its best epoch
     assert not (finished / "lock").exists()
     result = json.loads((finished / "result.json").read_text())
     assert result["architecture"] == json.loads((finished / "architecture.json").read_text())

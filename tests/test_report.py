@@ -141,6 +141,20 @@ def test_what_a_run_lacks_is_no_section(tmp_path: Path) -> None:
     assert "has not ended" in page(document)
 
 
+def test_a_task_without_sections_of_its_own_shows_its_small_files(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_run(run, record={"task": "benchmark"}, result={"task": "benchmark", "speed": 1234.5})
+    (run / "speed.csv").write_text("engine,ms\ntorch,1.23456789\n<b>onnx,2\n")
+    (run / "large.csv").write_text("a\n" + "1\n" * 1000)
+    (run / "speed.png").write_bytes(b"png")
+    (run / "away.png").symlink_to("/etc/passwd")
+    document = reports.of_run(run, None)
+    grid, shown = section(document, "files").blocks
+    assert grid.rows == [["torch", "1.23457"], ["<b>onnx", "2"]] and grid.words == [0]
+    assert shown.source == "data:image/png;base64,cG5n"
+    assert "| speed | 1,234.5 |" in markdown(document)
+
+
 def test_a_run_that_is_going_and_one_that_has_failed(tmp_path: Path) -> None:
     make_run(tmp_path / "run", result={})
     assert "still going" in page(reports.of_run(tmp_path / "run", None, going=True))
@@ -161,6 +175,64 @@ def test_numbers_in_words() -> None:
     assert millions(61_250_000) == "61.25 M"
     assert accuracy(0.5, None) == "50.00 %"
     assert accuracy(1.0, 10) == "100.00 % (72.25 to 100.00)"
+
+
+def estimate(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def test_a_ranking_is_set_beside_size_alone(tmp_path: Path) -> None:
+    for low in (-0.02, 0.02):
+        run = tmp_path / str(low)
+        make_run(run, record={"task": "rank"}, result={"task": "rank", "architectures": 20})
+        rows = [f"a{n},{1000 * n},{n},{n / 40},{n / 30}\n" for n in range(20)]
+        table = "architecture,params,macs,truth,score_3\n" + "".join(rows)
+        (run / layout.RANKING_TABLE).write_text(table)
+        report = {
+            "confidence": 0.95,
+            "agreement": {"kendall": estimate(0.6, 0.4, 0.8)},
+            "size alone": {
+                "macs_alone": estimate(0.55, 0.3, 0.7),
+                "above_macs": estimate(0.05, low, 0.1),
+            },
+        }
+        content = {"epochs": {"3": report}, "noise_ceiling": {}}
+        (run / layout.RANKING).write_text(json.dumps(content))
+        document = reports.of_run(run, None)
+        (chart, *_) = section(document, "ranking").blocks
+        assert len(chart.traces[0]["x"]) == 20 and "0.600 (0.400 to 0.800)" in chart.caption
+        text = markdown(document)
+        assert ("rank better than multiply-adds alone is not shown" in text) == (low < 0)
+        assert "rank better than chance is not shown" not in text
+        assert "20 architectures are too few" in text.replace("\\", "")
+
+
+def test_a_comparison_says_what_is_not_told_apart(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_run(run, record={"task": "compare"}, result={"task": "compare"})
+    regrets = {"random": (0.2, None), "nao": (0.1, 0.2), "evolution": (0.05, 0.01)}
+    content = {
+        "control": "random",
+        "best": 0.9,
+        "best_of_all": True,
+        "algorithms": {
+            name: {"seeds": 5, "regret": estimate(value, 0, 1), "wins": None, "p": p}
+            for name, (value, p) in regrets.items()
+        },
+    }
+    (run / layout.COMPARISON).write_text(json.dumps(content))
+    rows = [f"{n},{k},{1 / k},0,1\n" for n in regrets for k in range(1, 500)]
+    columns = "algorithm,evaluations,regret,low,high\n"
+    (run / layout.COMPARISON_CURVES).write_text(columns + "".join(rows))
+    document = reports.of_run(run, None)
+    chart, grid = section(document, "comparison").blocks
+    lines = [trace for trace in chart.traces if trace.get("name")]
+    assert [line["name"] for line in lines] == list(regrets)
+    assert lines[0]["x"][0] == 1 and lines[0]["x"][-1] == 499 and len(lines[0]["x"]) <= 60
+    assert grid.rows[0][0] == "random (control)"
+    text = markdown(document)
+    assert "Not shown to differ from random (p ≥ 0.05): nao." in text
+    assert "least mean regret: evolution" in text
 
 
 # Fronts, thinning, lineage.

@@ -34,6 +34,9 @@ def written(run: Path, **settings: Any) -> Path:
 def test_a_page_opens_from_a_file(chrome: Any, tmp_path: Path) -> None:
     """Its charts have their points, a click shows the command, the dark page is dark."""
     tab = Tab(chrome.new_page()).open(written(tmp_path / "run", count=40))
+    buttons = "[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
+    titles = " ".join(tab.ask(buttons))
+    assert "Download" in titles and "loud" not in titles and "hare" not in titles
     counts = tab.ask(
         "[...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('.point').length)"
     )

@@ -72,6 +72,7 @@ def test_a_look_at_a_lock_changes_nothing(tmp_path: Path) -> None:
     [
         *("", "{", "[1]", "[" * 9999, '{"overrides": 3, "config": 1, "started": "soon"}'),
         '{"task": "x\\u001b[2J", "overrides": ["a=\\u001b[2J", 7], "started": "9999-99"}',
+        json.dumps({"task": "huge", "pad": "x" * 2**20}),
         '{"task": {"a": 1}, "config": {"name": ["b"], "notes": {}}, "started": 1e999}',
     ],
 )
@@ -83,6 +84,7 @@ def test_damage_hides_no_other_run(outputs: Path, record: str) -> None:
     assert set(statuses(outputs)) == {*before, "odd"}
     console = Console(width=80, file=io.StringIO(), force_terminal=False)
     show(entries(outputs), console)
+    assert "huge" not in console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -9,6 +9,7 @@ import pytest
 from runs import make_run, make_sweep
 
 from nasrun.cli.main import main
+from nasrun.cli.resume import apply, run_name
 from nasrun.cli.run_names import best_job, resolve
 from nasrun.config.compose import check_name, compose
 from nasrun.errors import UserError
@@ -91,7 +92,7 @@ def test_from_takes_a_name_and_records_a_path(
     (run / "run.json").write_text(json.dumps({**record, "config": config}))
     assert main(["retrain", "from=fine", "--cfg", "job"]) == 0
     out = capfd.readouterr().out
-    assert f"from: {run}\n" in out
+    assert f"from: {run} " in out
     assert "name: null\n" in out  # a name is not inherited
     assert "seed: 3\n" in out
     assert main(["retrain", "from=latest", "resume=auto", "--cfg", "job"]) == 2
@@ -110,3 +111,12 @@ def test_names_can_be_typed() -> None:
     for notes in ("two\nlines", "x" * 501, ["a"]):
         with pytest.raises(UserError, match="notes"):
             check_name(None, notes)
+
+
+def test_a_name_makes_another_run_of_the_same_line_and_notes_do_not() -> None:
+    words = ["seed=3", "sampler=uniform"]
+    assert run_name("search", [*words, "notes='a b'"], None) == run_name("search", words, None)
+    assert run_name("search", [*words, "name=x"], None) != run_name("search", words, None)
+    settings = {"name": "x", "notes": None, "seed": 3}
+    assert apply(settings, {"name": "y", "notes": "z"}, ()) == {"name", "notes"}
+    assert settings == {"name": "y", "notes": "z", "seed": 3}

@@ -7,12 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers import CPU
 from rich.console import Console
 from rich.table import Table
 
 from nasrun.errors import UserError
 from nasrun.run import screen as screens
+from nasrun.run.commands import command, shown
 from nasrun.run.end_box import MAX_ROWS, RunEnd, duration, first_known
+from nasrun.run.run import CheckpointEvery, Run
 from nasrun.run.said import SaidLog
 from nasrun.run.screen import Screen
 from nasrun.run.stages import PlannedStage
@@ -233,3 +236,34 @@ def test_times_in_words() -> None:
     assert [duration(each) for each in seconds] == [
         *("0 s", "1 min 00 s", "2 min 13 s", "1 h 00 min", "3 h 05 min", "2 d 3 h"),
     ]
+
+
+def test_the_end_is_said_last_and_commands_are_of_tasks_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "outputs" / "a b"
+    run = Run(
+        place,
+        task="search",
+        config={},
+        overrides=["seed=3"],
+        seed=3,
+        compute=CPU,
+        checkpoint=CheckpointEvery(minutes=None, steps=None),
+    )
+    run.say_end()  # nothing to say
+    run.begin()
+    words = command("retrain", f"from={shown(place)}")
+    run.show_end("search done", [("size", "1 M")], ["nasrun predict x", words])
+    run.say("details")
+    (place / "report.html").touch()
+    run.say_end(["retrain"])
+    run.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == words == "nasrun retrain 'from=outputs/a b'"
+    assert [line for line in lines if "report  outputs/a b/report.html" in line]
+    assert "predict" not in " ".join(lines)
+    assert lines.index("details") < lines.index(next(line for line in lines if "done in" in line))
+    logged = (place / "log.txt").read_text().splitlines()
+    assert logged[0].endswith("  nasrun search seed=3") and logged[1:] == lines

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nasrun.building.field_words import in_our_words
 from nasrun.cli import commands
 from nasrun.cli import help as front
 from nasrun.cli.columns import docstring_text, heading, paragraph, section
@@ -23,8 +24,13 @@ from nasrun.config.outline import Outline, Setting, file_of, outline
 from nasrun.errors import UserError, nearest
 from nasrun.run.commands import command as shown
 
-FOR_ALL_TASKS = ("experiment", "effort")
+FOR_ALL_TASKS = ("experiment", "effort", "logger")
+"""Groups that every task has use for."""
+
 RECIPES = "experiment"
+WHOLE = ("task", RECIPES, "effort")
+"""Groups whose options set values anywhere."""
+
 MAX_FOUND = 40
 """Settings that a page lists, at most."""
 
@@ -50,6 +56,8 @@ def show_word(word: str, config_dir: str | None, console: Console) -> None:
             show_group(name, config_dir, console)
     elif show_settings(name, config_dir, console):
         return
+    elif told := in_our_words(word):
+        raise UserError(f"nothing here is called {word!r}: {told}")
     elif len(owners) == 1:
         show_option(owners[0], word, config_dir, console)
     else:
@@ -58,8 +66,9 @@ def show_word(word: str, config_dir: str | None, console: Console) -> None:
         words += sorted({word.rpartition(".")[2].rpartition("=")[2] for word in words})
         if owners:
             raise UserError(f"{word} is an option of {', '.join(owners)}: nasrun help GROUP={word}")
+        near = nearest(word, sorted(places) if at else words)
         raise UserError(
-            f"nothing here is called {word!r}{nearest(word, words)}; `nasrun help` lists tasks, "
+            f"nothing here is called {word!r}{near}; `nasrun help` lists tasks, "
             "commands, groups and options"
         )
 
@@ -252,7 +261,7 @@ def _everything(key: str, config_dir: str | None) -> list[Outline]:
     }
     for place, (task, choice) in choices.items():
         named = f"{key}.".startswith(f"{choice.package}.")
-        if choice.group not in ("task", *FOR_ALL_TASKS) and (named or "@" not in place):
+        if choice.group not in WHOLE and (named or "@" not in place):
             options = files_of(choice.group, config_dir)
             found += [outline(task, {place: option}, config_dir) for option in options]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ _IMPORTS = """import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: F401, N812
 from torch import Tensor, nn
 """
+
+_TORCH = "import torch\n"
 
 _LOAD = '''def normalise(pixels: Tensor) -> Tensor:
     """Turn pixels, uint8 [B, C, S, S], into the input of the network, float32."""
@@ -69,7 +71,10 @@ def python_file(model: Model, classes: str) -> str:
     if preprocessing is not None:
         values += [f"MEAN = {_floats(preprocessing.mean)}", f"STD = {_floats(preprocessing.std)}"]
     load = (_LOAD if preprocessing is not None else "") + _WEIGHTS.replace("<weights>", NETWORK)
-    head = "\n".join([*lines, _IMPORTS, *values])
+    imports = _IMPORTS
+    if re.search(r"\bF\.", classes):
+        imports = imports.replace(_TORCH, f"{_TORCH}import torch.nn.functional as F\n")
+    head = "\n".join([*lines, imports, *values])
     return f"{head}\n\n\n{classes}\n\n{load}"
 
 

@@ -112,7 +112,7 @@ def layer(module: nn.Module) -> Expression | None:
     """Write the constructor of a layer that torch has, in evaluation; None for other modules."""
     if type(module) is Pointwise and module.subsample > 1:
         return _call("Pointwise", *_channels(module), Number("stride", module.subsample))
-    if type(module) in (nn.Conv2d, Pointwise, Depthwise):
+    if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, Pointwise, Depthwise):
         return _convolution(module)
     if type(module) is nn.Linear:
         bias = () if module.bias is not None else ("bias=False",)
@@ -122,7 +122,7 @@ def layer(module: nn.Module) -> Expression | None:
         options = [] if module.eps == 1e-5 else [f"eps={module.eps!r}"]
         options += [] if module.affine else ["affine=False"]
         return _call("nn.BatchNorm2d", Number("channels", module.num_features), *options)
-    if type(module) in (nn.MaxPool2d, nn.AvgPool2d):
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         return _pool(module)
     if type(module) is nn.AdaptiveAvgPool2d and isinstance(module.output_size, int):
         return text(f"nn.AdaptiveAvgPool2d({module.output_size})")

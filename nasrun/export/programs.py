@@ -104,7 +104,8 @@ def _largest(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
 
     if not dim:
         return opset18.ReduceMax(x, keepdims=int(keepdim))
-    return opset18.ReduceMax(x, opset18.Constant(value_ints=list(dim)), keepdims=int(keepdim))
+    axes: Any = opset18.Constant(value_ints=list(dim))
+    return opset18.ReduceMax(x, axes, keepdims=int(keepdim))
 
 
 def run_onnx_program(data: bytes, threads: int | None = None) -> Run:

@@ -230,7 +230,8 @@ class _Writer:
         shapes = f": {ways.pop()}" if len(ways) == 1 else ""
         if frame is self.root:
             return f"Images to logits{shapes}."
-        places = list(dict.fromkeys(one.paths))
+        unsafe = str.maketrans({'"': "'", "\\": "/"})
+        places = [path.translate(unsafe) for path in dict.fromkeys(one.paths)]
         for count in range(min(len(places), 4), 0, -1):
             more = f" and {len(places) - count} more" if count < len(places) else ""
             shown = ", ".join(places[:count]) + more

@@ -166,7 +166,7 @@ def peak_memory(
         if compute.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(compute.device)
             case.forward()
-            return torch.cuda.max_memory_allocated(compute.device)
+            return int(torch.cuda.max_memory_allocated(compute.device))
         with _AliveTensors() as counter:
             case.forward()
     except (RuntimeError, MemoryError) as error:

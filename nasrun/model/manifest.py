@@ -22,7 +22,6 @@ from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.errors import UserError, shortened
 from nasrun.limits import ImageSize
 from nasrun.run.files import parse_json, printable
-from nasrun.run.layout import MANIFEST_KEY
 from nasrun.run.memory import check_fits
 from nasrun.run.run import Run
 from nasrun.run.state import metadata_of
@@ -32,6 +31,9 @@ from nasrun.values import Architecture, Cost, MapSize, Problem
 FORMAT = 1
 """Number of this form of the manifest; a file with another one is not read."""
 
+
+MANIFEST_KEY = "nasrun"
+"""Name of the manifest among the texts of a safetensors file."""
 
 MAX_MANIFEST_CHARACTERS = 2**24
 """Length of a manifest that is still read; a hundred thousand long names of classes fit."""

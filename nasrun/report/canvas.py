@@ -67,6 +67,13 @@ def column_figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def png_of_figure(figure: Figure, dots_per_inch: float) -> bytes:
+    """Return a figure as a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dots_per_inch)
+    return picture.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` (without suffix) as .png and .svg; returns the files written."""
     written = []

@@ -88,6 +88,8 @@ def plot_curves(
 
     curves: points (x, estimate) for each name, e.g. of each sampler; path: without suffix.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with house_style():
         figure, axes = column_figure(2.4 + 0.15 * ((len(curves) + 1) // 2))
         for (name, points), line, marker, color in zip(
@@ -109,6 +111,9 @@ def plot_curves(
             axes.fill_between(at, low, high, color=f"C{color}", alpha=0.13, linewidth=0)
             if len(points) == 1:  # a band without width
                 axes.vlines(at, low, high, color=f"C{color}", linewidth=1.2)
+        places = [place for points in curves.values() for place, _ in points]
+        if all(place == round(place) for place in places):
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # there is no epoch 1.5
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.set_title(_wrapped(title), loc="left")

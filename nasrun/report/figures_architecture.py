@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasrun.report.canvas import LINES, column_figure, house_style, save_figure
+from nasrun.report.canvas import LINES, column_figure, house_style, png_of_figure, save_figure
 from nasrun.report.graph_layout import FONT, LINE_HEIGHT, SMALL_FONT, Layout, Point, sheet_of
 from nasrun.report.graph_svg import ACCENT, arrow_of, svg_of_panels
 from nasrun.report.graph_text import dot_of, mermaid_of
@@ -43,7 +42,6 @@ def png_of(panels: Mapping[str, Graph]) -> bytes:
     from matplotlib.figure import Figure
 
     sheet = sheet_of(panels)
-    picture = io.BytesIO()
     with house_style():
         # One unit of the axes is a point, so that boxes fit their texts.
         figure = Figure(figsize=(sheet.width / POINTS, sheet.height / POINTS))
@@ -56,8 +54,7 @@ def png_of(panels: Mapping[str, Graph]) -> bytes:
         for layout in sheet.layouts:
             _plot_layout(axes, layout)
         sharpest = MAX_PIXELS * POINTS / max(sheet.width, sheet.height)
-        figure.savefig(picture, format="png", dpi=min(DOTS_PER_INCH, sharpest))
-    return picture.getvalue()
+        return png_of_figure(figure, min(DOTS_PER_INCH, sharpest))
 
 
 def _plot_layout(axes: Axes, layout: Layout) -> None:
@@ -117,6 +114,7 @@ def plot_block_macs(
     blocks, the legend names the first and the last one.
     """
     from matplotlib import colormaps  # slow to import
+    from matplotlib.ticker import MaxNLocator
 
     with house_style():
         figure, axes = column_figure(2.6)
@@ -132,6 +130,8 @@ def plot_block_macs(
                 linewidth=1.0,
                 label=name if few or ends else None,
             )
+        if all(epoch == round(epoch) for epoch in epochs):
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("multiply-adds of the block (M)")
         axes.set_ylim(bottom=0)

@@ -54,7 +54,7 @@ def plot_confusion(confusion: Ints, classes: Sequence[str], path: Path) -> list[
         axes.set_ylabel("true class")
         bar = figure.colorbar(picture, ax=axes, pad=0.02, aspect=30, shrink=0.9)
         bar.set_label("share of the true class (%)")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         return save_figure(figure, path)
 
 

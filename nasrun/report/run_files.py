@@ -74,6 +74,8 @@ class RunDirectory:
 
     path: Path
     strict: bool = True
+    limit: int = MAX_JSON_BYTES
+    """Size of a JSON file that is still read where ``strict`` is false."""
 
     def has(self, name: str) -> bool:
         """Tell whether the run has a file ``name``."""
@@ -84,7 +86,7 @@ class RunDirectory:
         if self.strict:
             return read_object(self.path / name, hint)
         try:
-            value = parse_json(read_bytes(self.path / name, MAX_JSON_BYTES))
+            value = parse_json(read_bytes(self.path / name, self.limit))
         except (OSError, ValueError, UserError):
             return {}
         return value if isinstance(value, dict) else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nasrun.errors import shortened
-from nasrun.report.run_files import RunDirectory, job_files
+from nasrun.report.run_files import RunDirectory
 from nasrun.run.files import printable
 from nasrun.run.layout import CHECKPOINTS, LOCK, RECORD, RESULT, SWEEP_JOBS, SWEEP_RECORD
 from nasrun.run.lock import is_held
@@ -27,6 +27,9 @@ MAX_LEVELS = 6
 
 MAX_FOLDERS = 200_000
 """Upper bound of the folders that are looked into."""
+
+MAX_RECORD_BYTES = 2**20
+"""Size of a run.json or result.json that is still read; ours have some thousand bytes."""
 
 MAX_NAME_CHARACTERS = 100
 """Length of a run's name or of an override that is shown."""
@@ -168,7 +171,7 @@ def _run(place: _Place, wanted: Wanted | None) -> Entry | None:
 
 def _read(place: _Place) -> tuple[RunDirectory, dict[str, Any], str]:
     """Return the files of a run, its result, and its status."""
-    run = job_files(place.path)
+    run = RunDirectory(place.path, strict=False, limit=MAX_RECORD_BYTES)
     result = run.result if RESULT in place.files else {}
     status = {"done": DONE, "failed": FAILED}.get(str(result.get("status")), STOPPED)
     if LOCK in place.files and is_held(place.path):

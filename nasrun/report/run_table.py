@@ -133,10 +133,13 @@ def show(found: Sequence[Entry], console: Console, *, jobs: bool = False) -> Non
     console.print(f" {'─' * (sum(widths) + gaps - 1)}", soft_wrap=True)
     begin = 3 + sum(widths[:2])
     for entry, row in zip(found, rows, strict=True):
-        line = Text(_line(row, widths))
-        if style := STYLES[entry.status]:
-            line.stylize(style, begin, begin + len(entry.status))
-        console.print(line, soft_wrap=True)
+        line, style = _line(row, widths), STYLES[entry.status]
+        if style and console.is_terminal:
+            text = Text(line)
+            text.stylize(style, begin, begin + len(entry.status))
+            console.print(text, soft_wrap=True)
+        else:  # what rich does for a line takes longer than to read a run
+            console.file.write(f"{line}\n")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

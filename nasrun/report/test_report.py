@@ -115,18 +115,18 @@ class Report:
             f"calibration error     {100 * self.calibration.error:.2f} % ({self.bins} bins)",
             f"-ln p, mean           {answers.negative_log_likelihood:.4f}",
         ]
-        present = [k for k in range(len(self.classes)) if answers.counts[k]]
-        worst = sorted(present, key=lambda k: self.recalls[k].value)[:shown]
+        missed = [k for k, recall in enumerate(self.recalls) if recall.value < 1]
+        worst = sorted(missed, key=lambda k: self.recalls[k].value)[:shown]
         for place, k in enumerate(worst):
             head = "worst classes" if place == 0 else ""
-            count = f"of {int(answers.counts[k]):,} images"
-            lines.append(f"{head:<21} {self._name(k):<12} {told(self.recalls[k])} {count}")
+            images = f"of {int(answers.counts[k]):,} images"
+            lines.append(f"{head:<21} {self._name(k):<12} {told(self.recalls[k])} {images}")
         for place, (label, predicted, count) in enumerate(answers.confusions()[:shown]):
             head = "most confused" if place == 0 else ""
             share = 100 * count / int(answers.counts[label])
             lines.append(
                 f"{head:<21} {self._name(label)} taken for {self._name(predicted)}: "
-                f"{count:,} times, {share:.1f} %"
+                f"{count:,} time{'s' * (count > 1)}, {share:.1f} %"
             )
         return lines
 

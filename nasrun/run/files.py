@@ -31,6 +31,9 @@ _CAUTION = sum(
 )
 """Flags for opening files: binary, never a link, not waiting for a pipe; each where it exists."""
 
+_NESTED = (dict, list)
+"""Types of parsed JSON values that hold others."""
+
 _TOO_DEEP = f"it has more than {MAX_JSON_LEVELS} levels"
 
 
@@ -283,13 +286,13 @@ def parse_json(data: str | bytes) -> Any:
         value = json.loads(data)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
-    level = [value] if isinstance(value, dict | list) else []
+    level = [value] if type(value) in _NESTED else []
     for _ in range(MAX_JSON_LEVELS):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _NESTED
         ]
         if not level:
             return value

@@ -54,9 +54,6 @@ NETWORK = "network.safetensors"
 A copy: test, export, benchmark.
 """
 
-MANIFEST_KEY = "nasrun"
-"""Name of the text in the header of a trained network's file that says all of the network."""
-
 NETWORK_BEST = "network_best.safetensors"
 """Weights of the best epoch on validation images, if the last ones are used: search, retrain."""
 
@@ -100,7 +97,7 @@ REPORT_PAGE = "report.html"
 """All that a run or a sweep has found, as one page: every task, at its end, and every sweep."""
 
 REPORT_TEXT = "report.md"
-"""The same numbers as tables in Markdown."""
+"""The same numbers as tables in Markdown: every task, at its end, and every sweep."""
 
 SOURCE = "source.json"
 """Run that a network comes from: command, data, device, numbers: test, export, benchmark."""

@@ -42,6 +42,8 @@ class Mlflow(LoggerSettings):
     def open(self, run: LoggedRun) -> Logger:
         from mlflow import MlflowClient
 
+        # Newer versions take local files only if they are told so; a database needs more packages.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = os.environ.get(URI_VARIABLE) or at_home(self.folder).absolute().as_uri()
         client = MlflowClient(tracking_uri=uri)
         try:

@@ -152,9 +152,9 @@ class ExportTask(OfNetwork[tuple[Tensor, str]]):
 
 def bare(model: Model) -> nn.Module:
     """Return the network on the CPU in torch's usual layout, without a head for training alone."""
-    network = model.network.to("cpu", memory_format=torch.contiguous_format)
+    network: nn.Module = model.network.to("cpu").to(memory_format=torch.contiguous_format)
     if isinstance(getattr(network, "auxiliary", None), nn.Module):
-        network.auxiliary = None
+        network.auxiliary = None  # type: ignore[assignment]
     return network
 
 

@@ -122,7 +122,7 @@ def show_end(run: Run, report: Report) -> None:
 
 def left_out_in_words(paths: list[str]) -> str:
     """Say which files could not be read."""
-    return f"left out: {len(paths):,} files that cannot be read: {named(paths)}"
+    return f"left out, as they cannot be read: {named(paths)}"
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Show what differs between runs: settings, versions, results."""
+"""Show how runs differ: settings, versions, results (or --json)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from nasrun.cli.arguments import CommandLine
 from nasrun.errors import UserError
 
-USAGE = "RUN RUN ... [--json]"
+USAGE = "RUN RUN ..."
 SWITCHES = ("--json",)
 
 MAX_RUNS = 12

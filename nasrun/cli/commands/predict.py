@@ -1,7 +1,7 @@
 """Say what a trained network sees in images.
 
 from=RUN: a run (its folder, its name, or latest), or a network.safetensors. FILES: images, and
-folders of them. top=3: classes that are named of each. out=FILE.csv: write a table there instead.
+folders of them. top=3: classes that are named of each. out=TABLE: write a table there instead.
 device=auto: cuda where there is one, else cpu; or cpu, cuda, cuda:N, mps.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 USAGE = "from=RUN FILES..."
 SWITCHES = ()
 
-WHOLE_USAGE = f"nasrun predict {USAGE} [top=3] [out=FILE.csv] [device=auto]"
+WHOLE_USAGE = f"nasrun predict {USAGE} [top=3] [out=TABLE] [device=auto]"
 
 DEFAULTS = {"from": "", "top": "3", "out": "", "device": "auto"}
 """Settings and their values: the network, classes that are named, the table, the device."""
@@ -81,9 +81,7 @@ def sort(line: CommandLine) -> tuple[dict[str, str], list[str]]:
         else:
             names.append(word)
     if not settings["from"]:
-        raise UserError(
-            "predict needs a network: from=RUN_DIR, or from=FILE of a network.safetensors"
-        )
+        raise UserError(f"predict needs a network: from=RUN_DIR, or from=FILE of a {NETWORK}")
     if not names:
         raise UserError(f"predict needs images, or folders of them: {WHOLE_USAGE}")
     return settings, names

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from nasrun.cli import arguments, outputs
 from nasrun.cli.arguments import CommandLine
-from nasrun.cli.run_names import resolve
 from nasrun.errors import UserError
-from nasrun.report.run_list import is_sweep
 from nasrun.run.layout import RECORD
 
-USAGE = "RUN|SWEEP [KEY=VALUE ...]"
+USAGE = "RUN|SWEEP [KEY=VALUE]"
 SWITCHES = ()
 
 
@@ -18,6 +16,9 @@ def run(line: CommandLine) -> int:
 
     The word is a directory, a name, or latest.
     """
+    from nasrun.cli.run_names import resolve
+    from nasrun.report.run_list import is_sweep
+
     if not line.overrides:
         raise UserError("resume takes a run's directory: nasrun resume RUN_DIR [KEY=VALUE]")
     word, *overrides = line.overrides

@@ -1,4 +1,4 @@
-"""List runs and sweeps, the newest last: all, or those that fit."""
+"""List runs and sweeps, the newest last; all that is known: --csv, --json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nasrun.config.groups import files_of, groups, read
 from nasrun.errors import UserError
 from nasrun.run.files import at_home
 
-USAGE = "[SWEEP_DIR] [WORD ...] [KEY=VALUE ...] [--csv|--json]"
+USAGE = "[SWEEP] [WORD|KEY=VALUE]"
 SWITCHES = ("--csv", "--json")
 
 

@@ -26,7 +26,8 @@ MAX_RUNS = 20
 MAX_PATHS = 300
 """Entries of a folder that are listed, at most."""
 
-_NAME = re.compile(rb'"name": "([\w.-]+)"')
+_NAME = re.compile(rb'^    "name": "([\w.-]+)"', re.MULTILINE)
+"""The setting ``name`` in run.json, two levels deep."""
 
 
 def paths(typed: str, *, only_folders: bool = False) -> Iterator[str]:

@@ -11,6 +11,7 @@ from nasrun.report.document import Points, Section
 from nasrun.report.sections.comparison import control_of, reference
 from nasrun.report.sections.view import RunView
 from nasrun.report.words import estimate, percent
+from nasrun.run.layout import REGRET_BY_TAU
 
 LEVEL = 0.05
 """p from which on a difference is not shown."""
@@ -149,13 +150,17 @@ def compared(view: RunView) -> Iterator[str]:
             f"Not shown to differ from {control_of(view) or 'the control'} (p ≥ {LEVEL:g}): "
             f"{', '.join(same)}."
         )
-    if rows:
-        if reference(view) != "the best there is":
-            yield "Regret is measured to the best that any search found: the true one is larger."
+    if rows or view.run.has(REGRET_BY_TAU):
         yield (
             "The scores are known beforehand, so nothing is said of a search whose supernet must "
             "be trained, nor of other spaces."
         )
+    tested = sum(row.p is not None for row in rows)
+    if tested > 1:
+        yield f"The {tested} algorithms are tested against the control, not against each other."
+    if rows:
+        if reference(view) != "the best there is":
+            yield "Regret is measured to the best that any search found: the true one is larger."
         fewest = min(row.seeds for row in rows)
         if fewest < max(row.seeds for row in rows):
             yield f"Some algorithms have fewer seeds ({fewest:,}) than others."

@@ -49,7 +49,8 @@
     const chart = charts[Number(place.dataset.chart)];
     Plotly.newPlot(place, chart.traces, layoutOf(chart), {
       displaylogo: false, responsive: true, toImageButtonOptions: { format: "svg" },
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
+      plotlyServerURL: "", showSendToCloud: false, // nothing leaves the page
     });
     if (!chart.command) continue;
     const box = place.parentElement.querySelector(".chosen");

@@ -15,14 +15,8 @@ from nasrun.cli.arguments import CommandLine
 from nasrun.cli.commands import plan as command
 from nasrun.cli.main import main
 from nasrun.run.run import CheckpointEvery
-from nasrun.task.rehearsal import (
-    MODEL_ERROR,
-    Rehearsal,
-    TimedStage,
-    looks_of,
-    rehearsed,
-    total_of,
-)
+from nasrun.task.rehearsal import MODEL_ERROR, Rehearsal, TimedStage, total_of
+from nasrun.task.rehearsal_settings import looks_of, rehearsed
 from nasrun.trainer.training import Training
 
 
@@ -69,7 +63,9 @@ def test_a_plan_tells_the_time_of_every_step(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_looks_along_the_way_count_as_often_as_they_are() -> None:
+def test_looks_along_the_way_count_as_often_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """By hand: 20 looks of two seconds, of which a rehearsal does two, between 4 steps of one."""
     settings = {
         "retrain": {"validate_every": 2, "trainer": {"epochs": 40}},
@@ -98,6 +94,8 @@ def test_looks_along_the_way_count_as_often_as_they_are() -> None:
         clock[0] += 2.0  # a look
     with run.screen.stage("predictor/round1", 6):
         clock[0] += 1.0
+    run.screen.show("a table")  # of scores that are made up
+    assert not capsys.readouterr().out
     found = {stage.name: stage for stage in run.done()}
     assert found["retrain"].seconds == 2 * 4.0 + 20 * 2.0
     assert (found["predictor/round1"].seconds, found["predictor/round1"].steps) == (10.0, 60)

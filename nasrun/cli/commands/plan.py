@@ -62,7 +62,8 @@ def plan(
     from nasrun.cli.main import ready_overrides
     from nasrun.config.compose import compose
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
-    from nasrun.task.rehearsal import Rehearsal, RehearsedSetup, looks_of, rehearsed
+    from nasrun.task.rehearsal import Rehearsal, RehearsedSetup
+    from nasrun.task.rehearsal_settings import looks_of, rehearsed
 
     config_dir = line.value(arguments.CONFIG_DIR)
     overrides = [*ready_overrides(line), f"task={line.task}"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasrun.errors import UserError
 from nasrun.run.files import printable
 from nasrun.run.layout import REPORT_PAGE
-from nasrun.search_space.base import SearchSpace
+
+if TYPE_CHECKING:
+    from nasrun.search_space.base import SearchSpace
 
 Say = Callable[[str], object]
 

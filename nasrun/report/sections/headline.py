@@ -16,6 +16,7 @@ from nasrun.report.words import (
     percent,
     plural,
 )
+from nasrun.run.commands import command
 
 GATE_LEARNERS = ("nasrun.search_algo.gates.", "nasrun.search_algo.dso.", "nasrun.search_algo.enas.")
 """Modules of the algorithms that set the gates of training themselves, instead of a sampler."""
@@ -135,8 +136,8 @@ def came_out(view: RunView) -> Section:
     elif status != "done":
         blocks.append(
             Text(
-                "The run has not ended: it was stopped, or it has failed. It can go on with "
-                f"`nasrun resume {view.place}`.",
+                "The run has not ended: it was stopped, or it has failed. It can go on: "
+                f"{command('resume', view.place)}",
                 "warning",
             )
         )

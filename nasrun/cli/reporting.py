@@ -14,7 +14,6 @@ from nasrun.run.layout import REPORT_PAGE
 if TYPE_CHECKING:
     from nasrun.search_space.base import SearchSpace
 
-
 Say = Callable[[str], object]
 
 

@@ -136,8 +136,8 @@ def came_out(view: RunView) -> Section:
     elif status != "done":
         blocks.append(
             Text(
-                "The run has not ended: it was stopped, or it has failed. It can go on with "
-                f"`{command('resume', view.place)}`.",
+                "The run has not ended: it was stopped, or it has failed. It can go on: "
+                f"{command('resume', view.place)}",
                 "warning",
             )
         )

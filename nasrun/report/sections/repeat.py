@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 
 from nasrun.report.document import Block, Command, Facts, Points, Section
 from nasrun.report.sections.view import RunView
+from nasrun.run.commands import command
 from nasrun.run.layout import METRICS, TRIALS
 
 
@@ -16,7 +16,7 @@ def repeat(view: RunView) -> Section:
     given = [str(word) for word in record.get("overrides") or [] if isinstance(word, str)]
     blocks: list[Block] = []
     if view.run.task:
-        words = shlex.join(["nasrun", view.run.task, *given])
+        words = command(view.run.task, *given)
         blocks.append(Command(words, "the command, as it was typed"))
     facts = [
         ("nasrun", str(record.get("nasrun", ""))),

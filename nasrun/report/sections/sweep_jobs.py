@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from nasrun.report.run_list import together
 from nasrun.report.sections.sweep import NO_WORDS, SweepView, unequal_costs
 from nasrun.report.sweep_methods import MEASURES
 from nasrun.report.words import accuracy, duration, millions, number, percent, plural
+from nasrun.run.commands import command
 from nasrun.run.lock import is_held
 
 MAX_SETTINGS = 60
@@ -154,7 +154,7 @@ def repeat(view: SweepView) -> Section:
     facts: list[tuple[str, str]] = []
     if view.place is not None and len(view.tasks) == 1:
         words = together([job.overrides for job in view.jobs])
-        line = shlex.join(["nasrun", view.tasks[0], "-m", *words])
+        line = command(view.tasks[0], "-m", *words)
         blocks.append(Command(line, "the command, put together from the jobs' settings"))
     if view.place is not None:
         facts.append(("directory", str(view.place.absolute())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,7 +160,7 @@ def chart(view: RunView, found: Sequence[TrialLine], size: Size) -> Block:
         "score in the search (%)",
         f"Score against {size.name} of {plural(len(found), 'architecture')}.{told} Point at one to "
         "read it; click it for the command that trains it.",
-        command=shlex.join(["nasrun", "retrain", f"from={view.place}"]) + " ",
+        command=view.command("retrain") + " ",
         layout={"shapes": bounds} if bounds else None,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from nasrun.errors import UserError
 from nasrun.report.run_files import RunDirectory
 from nasrun.report.run_lines import Curves, TrialLine
 from nasrun.report.words import number
+from nasrun.run.commands import command
 from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture
 
@@ -122,7 +122,7 @@ class RunView:
 
     def command(self, task: str, *words: str) -> str:
         """Return a command that starts from this run."""
-        return shlex.join(["nasrun", task, f"from={self.place}", *words])
+        return command(task, f"from={self.place}", *words)
 
     @property
     def scales_differ(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.layer import Layer, count_layer, count_layers
 from nasrun.search_space.stages import Stage, plan_stages, require_size
-from nasrun.values import Architecture, Cost, Problem
+from nasrun.values import Architecture, Cost, MapSize, Problem
 
 SYNTHETIC = Problem(3, 8, 4)
 BINARY_SPACES = ("dso_block", "one_shot_blocks")
@@ -113,7 +114,10 @@ def test_a_layer_is_built_once_and_without_random_numbers() -> None:
 
 def test_stages_double_channels_and_halve_sides() -> None:
     plan = plan_stages(Problem(3, 33, 10), "this", 5, [2, 1, 3], (2, 2))
-    assert plan.stages == (Stage(5, 9, 2), Stage(10, 5, 1), Stage(20, 3, 3))
+    assert plan.stages == tuple(
+        Stage(channels, MapSize.square(side), depth)
+        for channels, side, depth in ((5, 9, 2), (10, 5, 1), (20, 3, 3))
+    )
     assert plan.stem == [(3, 2, 2), (2, 5, 2)] and plan.depth == 6
     assert [first for _, first in plan.blocks()] == [True, False, True, True, False, False]
     assert plan_stages(Problem(1, 8, 2), "this", 1, [1]).stem == [(1, 1, 1)]
@@ -134,11 +138,11 @@ def test_a_budget_of_latency_is_measured_and_met(
     monkeypatch.chdir(tmp_path)
     measured: list[str] = []
 
-    def time(self: Latency, layer: Layer, compute: Any) -> float:
-        measured.append(layer.name)
-        return 1.0
+    def times(self: Latency, layers: Sequence[Layer], *_: Any, **__: Any) -> list[list[float]]:
+        measured.extend(layer.name for layer in layers)
+        return [[1.0]] * len(layers)
 
-    monkeypatch.setattr(Latency, "time", time)
+    monkeypatch.setattr(Latency, "times", times)
     space = space_of(name)
     typical = space.sample(np.random.default_rng(0))
     most = len(space.layers(typical, SYNTHETIC, "final"))
@@ -151,5 +155,6 @@ def test_a_budget_of_latency_is_measured_and_met(
     for line in Path("run/trials.jsonl").read_text().splitlines():
         architecture = space.read(json.loads(line)["architecture"])
         assert len(space.layers(architecture, SYNTHETIC, "final")) <= most
+    assert measured.pop() == "network"  # the winner, as a whole
     assert sorted(read_table(Path("run/latency.csv"))) == sorted(measured)
     assert len(measured) == len(set(measured))

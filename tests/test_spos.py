@@ -33,7 +33,7 @@ from nasrun.search_space.spos.plan import BlockPlan, plan_network
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
 from nasrun.streams import Streams
 from nasrun.testing import check_space
-from nasrun.values import Architecture, Cost, Problem
+from nasrun.values import Architecture, Cost, MapSize, Problem
 
 IMAGENET = Problem(3, 224, 1000)
 RELEASED = "21012020202300003233"
@@ -114,11 +114,11 @@ def test_costs_hold_at_the_published_width(stem, problem):
 
 def test_costs_by_hand():
     """64 to 160 channels, 16×16 pixels, stride 2; then 160 to 160, stride 1, 100 inside."""
-    down = count_layer(block_layer(BlockPlan(64, 160, 16, 2), Choice(1, 80)))
+    down = count_layer(block_layer(BlockPlan(64, 160, MapSize.square(16), 2), Choice(1, 80)))
     main = 64 * 80 + 25 * 80 + 80 * 96
     assert down.params == main + 2 * (80 + 80 + 96) + 25 * 64 + 64 * 64 + 4 * 64
     assert down.macs == 64 * 80 * 256 + (25 * 80 + 80 * 96 + 25 * 64 + 64 * 64) * 64
-    same = count_layer(block_layer(BlockPlan(160, 160, 8, 1), Choice(3, 100)))
+    same = count_layer(block_layer(BlockPlan(160, 160, MapSize.square(8), 1), Choice(3, 100)))
     weights = 9 * 80 + 80 * 100 + 9 * 100 + 100 * 100 + 9 * 100 + 100 * 80
     assert same == Cost(weights + 2 * (80 + 4 * 100 + 80), weights * 64)
 

@@ -30,7 +30,7 @@ from nasrun.search_space.spos_quantized.quantise import (
     quantise_weight,
 )
 from nasrun.testing import check_space
-from nasrun.values import Architecture, Problem
+from nasrun.values import Architecture, MapSize, Problem
 
 SIX = ("w1a2", "w2a2", "w1a4", "w2a4", "w3a4", "w4a4")
 IMAGENET = Problem(3, 224, 1000)
@@ -151,9 +151,9 @@ def test_bit_operations_by_hand():
     """4 to 8 channels, 6×6 pixels, stride 2: nine outputs a channel."""
     first, second = parse_bits(["w1a2", "w3a4"])
     layers = [
-        convolution_layer(ConvPlan(4, 8, 3, 2, 6), first, "first", 6.0),
-        convolution_layer(ConvPlan(8, 8, 3, 1, 3), second, "second", 6.0),
-        convolution_layer(ConvPlan(4, 8, 1, 2, 6), first, "shortcut", 6.0),
+        convolution_layer(ConvPlan(4, 8, 3, 2, MapSize.square(6)), first, "first", 6.0),
+        convolution_layer(ConvPlan(8, 8, 3, 1, MapSize.square(3)), second, "second", 6.0),
+        convolution_layer(ConvPlan(4, 8, 1, 2, MapSize.square(6)), first, "shortcut", 6.0),
     ]
     assert count_layers(layers).bitops == 9 * ((9 + 1) * 4 * 8 * 2 + 9 * 8 * 8 * 12)
 

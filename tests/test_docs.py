@@ -33,14 +33,14 @@ def blocks(page: Path) -> list[tuple[list[str], str]]:
 
 
 def lines() -> list[str]:
-    """The commands of all pages that name a task and no placeholder."""
+    """The commands of all pages that name a task, and neither a placeholder nor a run."""
     found: dict[str, None] = {}
     for page in PAGES:
         for _, text in blocks(page):
             for line in text.replace("\\\n", " ").splitlines():
                 if re.match(rf"nasrun ({'|'.join(tasks())}) ", line):
-                    found[" ".join(shlex.split(line, comments=True))] = None
-    return [line for line in found if not PLACEHOLDER.search(line)]
+                    found[shlex.join(shlex.split(line, comments=True))] = None
+    return [line for line in found if not PLACEHOLDER.search(line) and " from=" not in line]
 
 
 def first_value(override: str) -> str:

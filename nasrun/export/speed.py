@@ -162,12 +162,13 @@ def peak_memory(
     Raises UserError if the images do not fit in memory.
     """
     (case,) = torch_cases(network, shape, [size], compute)
+    counter = _AliveTensors()
     try:
         if compute.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(compute.device)
             case.forward()
             return int(torch.cuda.max_memory_allocated(compute.device))
-        with _AliveTensors() as counter:
+        with counter:
             case.forward()
     except (RuntimeError, MemoryError) as error:
         words = " ".join(str(error).split())[:120]

@@ -125,8 +125,8 @@ def told_busy(restless: list[speed.Speed]) -> list[str]:
     worst = max(restless, key=lambda one: one.spread)
     return [
         f"the machine is busy: times spread by up to {100 * worst.spread:.0f} % of their median "
-        f"({worst.engine}, {worst.batch_size} images); do not rely on {len(restless)} of the rows, "
-        "measure again when nothing else computes"
+        f"({worst.engine}, {worst.batch_size} at once); do not rely on {len(restless)} of the "
+        "rows, measure again when nothing else computes"
     ]
 
 

@@ -20,6 +20,7 @@ from nasrun.report.graph_layout import Box, Layout, Line, Point, lay_out, sheet_
 from nasrun.report.graph_svg import svg_of, svg_of_panels
 from nasrun.report.graph_text import dot_of, lines_of, mermaid_of
 from nasrun.search_space.graph import Graph, chain, staged, with_shape, words
+from nasrun.values import MapSize
 
 DARTS_V2 = Graph(
     ("cell k-2", "cell k-1", "node 0", "node 1", "node 2", "node 3", "output"),
@@ -373,9 +374,8 @@ def test_words_of_labels() -> None:
         words("dil_sep_conv_3x3") == "dil sep conv 3×3"
         and words("mbconv_5x5_e6") == "mbconv 5×5 e6"
     )
-    assert with_shape("a", 64, 16) == "a\n64×16×16" and with_shape("a", 64, 16, 2).endswith(
-        "stride 2"
-    )
+    assert with_shape("a", 64, MapSize.square(16)) == "a\n64×16×16"
+    assert with_shape("a", 64, MapSize(16, 20), 2) == "a\n64×16×20, stride 2"
     found = staged("abcd", [1, 3])
     assert list(found) == ["stage 1", "stage 2"] and found["stage 2"].edges == [
         (0, 1, ""),

@@ -35,7 +35,7 @@ from nasrun.testing import (
     check_sampler,
     check_space,
 )
-from nasrun.values import Architecture, Decision, Problem, Trial
+from nasrun.values import Architecture, Decision, MapSize, Problem, Trial
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "plugin"))
 
@@ -118,6 +118,12 @@ class Miscounts(MySpace):
     def cost(self, architecture, problem, scale="search"):
         cost = super().cost(architecture, problem, scale)
         return replace(cost, params=cost.params + 12 * (scale == "final"))
+
+
+class CountsSquares(MySpace):
+    def cost(self, architecture, problem, scale="search"):
+        square = replace(problem, size=MapSize.square(problem.size.height))
+        return super().cost(architecture, square, scale)
 
 
 class BoundsTooLow(MySpace):
@@ -313,6 +319,7 @@ BROKEN_SPACES = [
     (VariesOthers, "groups_partition_the_decisions"),
     (ListsTwice, "all_architectures_are_listed"),
     (Miscounts, "costs_are_counted"),
+    (CountsSquares, "rectangles_are_images"),
     (BoundsTooLow, "no_cost_exceeds_the_bound"),
     (NotAdditive, "costs_add_up"),
     (WrongExtremes, "extremes_bound_the_costs"),

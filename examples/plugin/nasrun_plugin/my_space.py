@@ -13,6 +13,7 @@ from nasrun.errors import UserError
 from nasrun.limits import Width
 from nasrun.search_space.base import Network, Scale, SearchSpace, Supernet
 from nasrun.search_space.gates import Gate, GateKind, Gates, mixed
+from nasrun.search_space.stages import reduced
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 NAMES = ("identity", "max_pool_3x3", "conv_1x1", "conv_3x3")
@@ -118,15 +119,15 @@ class MySpace(SearchSpace):
     def _check(self, problem: Problem, *, auxiliary: bool = False) -> None:
         if auxiliary:
             raise UserError(f"{self.name} has no auxiliary head: set auxiliary_weight=0")
-        if problem.size < SMALLEST:
+        if problem.size.short < SMALLEST:
             raise UserError(
-                f"images of {problem.size}×{problem.size} pixels are too small for {self.name} "
+                f"images of {problem.size.words} pixels are too small for {self.name} "
                 f"(at least {SMALLEST}×{SMALLEST})"
             )
 
     def cost(self, architecture: Architecture, problem: Problem, scale: Scale = "search") -> Cost:
         self._check(problem)
-        channels, pixels = self.channels[scale], ((problem.size + 1) // 2) ** 2
+        channels, pixels = self.channels[scale], reduced(problem.size).area
         kernels = [KERNELS[name] for name in self.operations_of(architecture) if name in KERNELS]
         stem, head = 9 * problem.channels * channels, channels * problem.classes
         layers = sum(kernel**2 * channels**2 for kernel in kernels)

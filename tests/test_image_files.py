@@ -16,6 +16,7 @@ from nasrun.dataset import files
 from nasrun.dataset.files import open_image
 from nasrun.dataset.streamed import Transforms
 from nasrun.errors import UserError
+from nasrun.values import MapSize
 
 COLOURS = st.tuples(*[st.integers(0, 255)] * 3)
 LOSSY = {"quality": 95, "subsampling": 0}
@@ -252,7 +253,9 @@ def test_a_picture_above_the_limit_of_pillow_is_decoded_small(tmp_path: Path) ->
 
 
 def shaped(fit: Any, size: int = 16) -> Transforms:
-    return Transforms(size, 3, 0.08, False, 0, 0, 0, 0, background=(0, 0, 255), fit=fit)
+    return Transforms(
+        MapSize.square(size), 3, 0.08, False, 0, 0, 0, 0, background=(0, 0, 255), fit=fit
+    )
 
 
 def test_padding_shows_the_whole_picture_between_bars() -> None:
@@ -264,7 +267,9 @@ def test_padding_shows_the_whole_picture_between_bars() -> None:
     assert (padded[2, :5] == 255).all() and (padded[2, -5:] == 255).all()
     assert (padded[0, 7:9] == 255).all() and padded[0].float().mean() < 255 / 3
     assert shaped("pad").training()(red).shape == (3, 16, 16)
-    grey = Transforms(16, 1, 0.08, False, 0, 0, 0, 0, fit="pad").evaluation()(red.convert("L"))
+    grey = Transforms(MapSize.square(16), 1, 0.08, False, 0, 0, 0, 0, fit="pad").evaluation()(
+        red.convert("L")
+    )
     assert grey.shape == (1, 16, 16) and grey[0, 0, 0] == 255
 
 

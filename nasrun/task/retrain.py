@@ -146,9 +146,10 @@ def retrain_architecture(
     training = trainer.bind(network, images, run.compute, run.streams.sub("retrain"))
     run.keep("retrain", training, label=architecture.digest)
     show_batch(run, "retrain", training)
-    network, epochs = trained(setup, run, splits, training, architecture.digest, manifest)
+    metadata = manifest.metadata()
+    network, epochs = trained(setup, run, splits, training, architecture.digest, metadata)
     network = estimated(training, network, setup.retrain.batch_norm_epochs, run)
-    run.save_weights("network", network, manifest.metadata())
+    run.save_weights("network", network, metadata)
     run.checkpoint()
 
     result: dict[str, Any] = {
@@ -184,11 +185,11 @@ def trained(
     splits: Splits,
     training: Training[Network],
     label: str,
-    manifest: Manifest,
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Train what is left; returns the network that is used, and what the result tells of epochs.
 
-    label: names the network in checkpoints. manifest: says in files of weights what they are.
+    label: names the network in checkpoints. metadata: of the files of weights.
     The weights that are not used are written beside it, and which ones are used is said.
     """
     if not setup.retrain.validates:
@@ -201,9 +202,9 @@ def trained(
     best = validation.best_network(training.network)
     run.say(validation.in_words())
     if setup.retrain.use == "best":
-        run.save_weights("network_last", training.network, manifest.metadata())
+        run.save_weights("network_last", training.network, metadata)
         return best, {"epochs": validation.report()}
-    run.save_weights("network_best", best, manifest.metadata())
+    run.save_weights("network_best", best, metadata)
     return training.network, {"epochs": validation.report()}
 
 

@@ -68,6 +68,7 @@ def test_what_is_masked_never_comes_back():
     assert values[0] > 1 and values[1] == 0.0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("non_negative", [True, False])
 def test_a_lasso_problem_has_the_solution_of_the_plain_proximal_gradient(non_negative):
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def check_uniform(
 # Costs that add up.
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["nas_bench_macro", "nas_bench_201"])
 @pytest.mark.parametrize("size", ["params", "macs"])
 def test_terms_make_up_the_cost_of_every_architecture(name: str, size: Any) -> None:
@@ -138,6 +139,7 @@ def test_a_space_that_does_not_add_up() -> None:
         AdditiveCosts(Plain(2, 2), lambda a: 1.0)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("quantiles", [(0, 1), (0, 0.4), (0.49, 0.51), (0.2, 0.2)])
 def test_draws_are_uniform_among_all_within(macro: Any, quantiles: tuple[float, float]) -> None:
     space, costs = macro
@@ -342,6 +344,7 @@ def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
     return call
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -37,6 +37,7 @@ ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 SETTINGS = {"adam": ADAM, "rest_epochs": 0, "spread": 0.0}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", SPACES)
 def test_each_capability_is_that_of_one_space(name: str) -> None:
     space = space_of(name)

@@ -73,6 +73,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "did you mean 'uniform'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -145,6 +146,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 # Mistakes, each one line, with nothing left on the disk.
 
 
+@pytest.mark.few(14)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -560,6 +562,7 @@ def test_a_strangers_run_is_refused_as_a_whole(
     assert seen == {}
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -73,6 +73,7 @@ def test_of_binary_spaces_what_is_on_counts() -> None:
     assert dso.free_share(with_open(dso)) == 0.0  # nothing is left
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", SPACES)
 def test_the_share_is_that_of_operations_without_parameters(name: str) -> None:
     space, rng = space_of(name), np.random.default_rng(0)

@@ -135,7 +135,7 @@ def test_what_it_writes(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) 
         assert Path(f"run/compare.{suffix}").stat().st_size > 5000
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "algo", ["random", "regularized_evolution", "evolution"], ids=lambda name: name
 )
@@ -232,6 +232,7 @@ def test_an_algorithm_that_ends_early_and_one_with_fewer_seeds(
     assert len(set(points[4:])) == 1
 
 
+@pytest.mark.soak
 def test_a_budget_bounds_the_best_too() -> None:
     assert compare("budget.params.max=1e6") == 0
     found = report()["best"]
@@ -367,7 +368,7 @@ def test_a_comparison_by_hand() -> None:
 # Bad input.
 
 
-@pytest.mark.few(7)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

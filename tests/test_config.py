@@ -541,7 +541,7 @@ def every_choice() -> list[list[str]]:
     return [*choices, *([*choice, "effort=smoke"] for choice in choices)]
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(10)
 @pytest.mark.parametrize("choice", every_choice(), ids=" ".join)
 def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
     """So the keys of each file are those of its class, and the values within their ranges."""
@@ -577,6 +577,7 @@ def test_malformed_overrides(override: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -39,6 +39,7 @@ LAWS = {
 """The laws of spaces that share most of their code with spos_blocks; the soak has all of them."""
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", options("search_space"))
 def test_spaces(name: str) -> None:
     words = [f"search_space={name}", *CASE_OF_SPACE.get(name, [])]
@@ -67,6 +68,7 @@ def check_space_of(space: Any, laws: Sequence[str] = ()) -> None:
         assert measure(largest) == getattr(space.cost_bound(problem), size)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", options("dataset"))
 def test_datasets(name: str, tmp_path: Path) -> None:
     from test_dataset_folder import draw
@@ -79,6 +81,7 @@ def test_datasets(name: str, tmp_path: Path) -> None:
     check_dataset(built("dataset", *words))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", options("sampler"))
 @pytest.mark.parametrize("space", ["nas_bench_macro", "darts_cell", "one_shot_blocks"])
 def test_samplers(name: str, space: str) -> None:
@@ -106,6 +109,7 @@ DSO-NAS removes edges, and ENAS samples inputs by attention; P-DARTS and NAO are
 """
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", options("search_algo"))
 def test_algos(name: str) -> None:
     from helpers import few_images
@@ -116,6 +120,7 @@ def test_algos(name: str) -> None:
     check_algo(built("search_algo", *words), built("search_space", *words), few_images())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", options("evaluator"))
 def test_evaluators(name: str, tmp_path: Path) -> None:
     from helpers import few_images

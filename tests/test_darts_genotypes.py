@@ -109,6 +109,7 @@ def test_a_budget_draws_genotypes_within_it():
         Candidates(SPACE, [Bounds("params", 0, low - 1)], {"params": measure})
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "algorithm", ["random", "evolution", "regularized_evolution", "nsga2", "nao"]
 )

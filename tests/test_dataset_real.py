@@ -81,6 +81,7 @@ def test_cifar10_subset_is_stratified(cifar10: Path) -> None:
     assert set(counts(splits.validation)) == {100, 101}
 
 
+@pytest.mark.soak
 def test_cifar10_augmented_batches(cifar10: Path) -> None:
     split = load("cifar10", root=str(cifar10), train_images=1000).train
     (images, labels), *_ = train(split, 1, batch_size=96, cutout=16)

@@ -178,6 +178,7 @@ class Steps:
         return self.gradients(images, *rest)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("ratio", "order"),
     [
@@ -349,7 +350,7 @@ def test_it_learns_gates_of_other_spaces_that_are_off_or_on(tmp_path):
     assert (run / "result.json").exists() and not (run / "block_macs.png").exists()
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

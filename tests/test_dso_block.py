@@ -185,6 +185,7 @@ def test_nothing_left_is_the_shortcuts_and_every_second_pixel():
     assert "output of the shortcut alone" in one.describe(empty)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("limit", [{"params": 20e3}, {"macs": 3e6}, {"params": 50e3, "macs": 3e6}])
 @pytest.mark.parametrize("step", [1, 4])
 def test_the_width_lands_within_one_step_below_the_budget(limit, step):

@@ -101,6 +101,7 @@ def test_architectures_are_drawn_as_often_as_their_probability_says():
     assert deviations.sum() < many.sum() + 5 * math.sqrt(2 * many.sum())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", EVERY_SPACE)
 def test_what_is_drawn_has_the_probability_of_what_is_given_and_is_of_the_space(name):
     space = space_of(name)
@@ -227,6 +228,7 @@ def test_reward_baseline_and_loss_by_hand():
     assert measured == pytest.approx([1.0, 0.145, 3.0, loss], rel=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_it_learns_a_planted_reward_in_60_steps(seed):
     """The share of one operation and of one input."""
@@ -436,7 +438,7 @@ def test_the_papers_settings_stand_in_the_recipe():
     assert sum(10 * 2**cycle for cycle in range(6)) == final.epochs
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -188,7 +188,7 @@ def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) 
         assert dict(matplotlib.rcParams) == before
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_panels(count: int, tmp_path: Path) -> None:
     """As many as asked for, each with its words; none has a colour scale of its own."""
@@ -210,6 +210,7 @@ def test_panels_with_axes_of_their_own(tmp_path: Path) -> None:
     assert all(f"<!-- {word} -->" in text for word in ("left", "right", "below"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "values", [[0.5], [0.5, 0.5, 0.5], [0.1, 0.9], list(np.arange(3000) / 1e4)]
 )

@@ -68,7 +68,7 @@ REFUSED: dict[str, Any] = {
 }
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_recipe_may_not_say(name: str) -> None:
     recipe(REFUSED[name], theirs={"dir": "x", "job": {"env_set": {"X": "y"}}})

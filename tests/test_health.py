@@ -70,7 +70,7 @@ def test_counts_by_hand() -> None:
         OptionCounts(decisions[:1]).load_state_dict(counts.state_dict())
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SPACES)
 def test_weights_of_options_learn_where_their_options_are_open(name: str) -> None:
     space = space_of(name)

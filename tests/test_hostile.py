@@ -111,6 +111,7 @@ def goes_on(capfd: pytest.CaptureFixture[str]) -> Say:
 # Pickles.
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["run.json", "result.json"])
 def test_a_pickle_that_must_be_read(name: str, run: Path, outside: Path, refused: Say) -> None:
     (run / name).write_bytes(payload(outside))
@@ -268,6 +269,7 @@ def test_logs_shorter_than_every_checkpoint_says(length: int, run: Path, goes_on
     assert (run / "trials.jsonl").read_text() == "{}\n"
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["run.json", "result.json", "lock", "checkpoints"])
 def test_no_plain_file_to_begin_with(

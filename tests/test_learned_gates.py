@@ -236,7 +236,7 @@ class Planted(Supernet):
         return through * self.linear(x.flatten(1))
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("option", [0, 3])
 @pytest.mark.parametrize("algo", ["darts", "darts search_algo.order=2", "snas", "proxyless"])
 def test_they_find_the_option_that_helps(algo, option):
@@ -593,7 +593,7 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
     assert len((run / "trials.jsonl").read_text().splitlines()) == 1
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -73,7 +73,7 @@ def test_a_panic_is_one_line(
     )
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -195,6 +195,7 @@ def test_cycles_of_equal_length() -> None:
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("protocol", ["batch", "recalibrated", "inherited"])
 def test_no_batch_of_a_single_image_is_scored(protocol: str) -> None:
     """Batch norm has no statistics of one image where its map is of one pixel."""

@@ -168,6 +168,7 @@ def check_two_at_once(place: Path, left_behind: bool, rounds: int) -> None:
             os.close(handle)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_of_two_that_start_at_once_one_gets_it(tmp_path: Path, left_behind: bool) -> None:
     """Twelve rounds; tests/soak/ has many."""

@@ -159,6 +159,7 @@ def test_a_run_predicts_what_it_has_measured(undisturbed: Path) -> None:
     assert model.predict([]) == []
 
 
+@pytest.mark.soak
 def test_a_picture_is_the_same_from_a_file_or_an_array(undisturbed: Path, tmp_path: Path) -> None:
     model = nasrun.load(str(undisturbed / "network.safetensors"))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)

@@ -51,6 +51,7 @@ def test_rounds_of_nao() -> None:
         assert recorder.metrics[f"architectures/round{i}"][-1]["random"] == algo.filled[i]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("train_on", ["new", "pool"])
 @pytest.mark.parametrize("rescore", ["new", "pool"])
 @pytest.mark.parametrize("replace", ["none", "worst"])

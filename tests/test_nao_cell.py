@@ -267,6 +267,7 @@ def test_strange_architectures_are_refused(value, message):
         paper().read(value)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("operations", "stem", "problem"),
     [

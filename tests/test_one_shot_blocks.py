@@ -217,6 +217,7 @@ def test_the_whole_space_opens_everything():
     assert space_of("nas_bench_201").whole == [dict.fromkeys(range(5), 0.2)] * 6
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("search_space", "problem"),
     [(space(1), Problem(3, 33, 7)), (space(stem="imagenet"), Problem(3, 65, 5))],

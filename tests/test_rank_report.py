@@ -143,6 +143,7 @@ SIZES = [3, 126, 127, 128, 129, 255, 256, 257, 32767, 32768, 32769]
 """Numbers of architectures at which the type that holds their ranks changes, and the least."""
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", SIZES)
 def test_every_measure_is_its_definition_where_types_change(n: int, ties: bool) -> None:

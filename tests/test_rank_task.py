@@ -129,7 +129,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         assert Path(f"run/{name}.svg").stat().st_size > 5000
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("sampler", ["uniform", "sandwich"])
 @pytest.mark.parametrize("train_on", ["pool", "space"])
 def test_the_paths_that_are_trained(
@@ -282,6 +282,7 @@ def test_fewer_than_three(macro: SearchSpace, capsys: pytest.CaptureFixture[str]
     assert "three architectures at least, not 2" in error(capsys, *LISTED)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -346,6 +347,7 @@ def test_one_tied_epoch_does_not_stop_the_report(
         assert ("no ranking after 1 epochs" in out.out) == (len(set(first)) == 1)
 
 
+@pytest.mark.soak
 def test_tables_of_another_space_or_column(
     macro: SearchSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -371,6 +373,7 @@ def test_epochs_that_fall(capsys: pytest.CaptureFixture[str]) -> None:
     assert "must rise from each to the next" in error(capsys, *MACRO, "rank.epochs=[3,3]")
 
 
+@pytest.mark.soak
 def test_samples_that_the_space_cannot_give(capsys: pytest.CaptureFixture[str]) -> None:
     assert "has not 6500 different architectures" in error(
         capsys, *MACRO, "rank.architectures.count=6500", "rank.k=3"

@@ -33,12 +33,13 @@ def parts(*overrides: str, task: str = "search"):
     return build_setup(config)
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("override", OPTION_OVERRIDES)
 def test_every_option_is_built(override):
     parts(override)
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_built_at_full_size(recipe):
     built = parts(f"experiment={recipe}", task=task_of_recipe(recipe))
@@ -57,6 +58,7 @@ COVERING = [
 """One recipe of each method that no other test here runs as a whole; make soak runs all."""
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("recipe", COVERING)
 def test_recipes_run_as_a_smoke(recipe, processes, tmp_path):
     """With two nodes in a cell; tests/soak/ runs every recipe as it is."""
@@ -227,7 +229,7 @@ def refused(capsys, *line: str) -> str:
     return said
 
 
-@pytest.mark.few(7)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("line", "message"),
     [

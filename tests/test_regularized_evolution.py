@@ -192,7 +192,7 @@ def test_a_member_without_a_score_is_refused() -> None:
         start(aging(), Cell()).load_state_dict(state | {"members": [unseen.to_json()]})
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", groups()["search_space"])
 def test_every_space_is_searched(name: str) -> None:
     """All that is asked for is of the space, and of different networks."""

@@ -173,6 +173,7 @@ def lengths_said(text: str) -> str:
     return text.partition("lacks its last ")[2].partition(" ")[0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("days", [-365, 365])
 def test_the_clock_is_set(days: int, place: Path, processes: Processes, undisturbed: Path) -> None:
     assert FOUND in go_on(processes, place, undisturbed, ("clock", [days * 86400.0]))

@@ -246,6 +246,7 @@ def test_changes_that_are_allowed_are_used(
     assert int(manifests(run)[-1].stem) > 20
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(
     "change",
     [
@@ -334,6 +335,7 @@ def test_a_finished_run_is_trained_for_longer(
     assert FINISHED in processes.run(place, "resume", "run").out
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["run.json", "result.json"])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_as_a_finished_run_goes_on(

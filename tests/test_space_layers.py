@@ -31,6 +31,7 @@ SYNTHETIC = Problem(3, 8, 4)
 BINARY_SPACES = ("dso_block", "one_shot_blocks")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("stem", ["small", "imagenet"])
 @pytest.mark.parametrize("name", BINARY_SPACES)
 def test_layers_make_up_the_network(name: str, stem: str) -> None:
@@ -53,6 +54,7 @@ def test_a_fitted_width_is_that_of_the_layers() -> None:
         assert cost.params <= 20000
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", groups()["search_space"])
 def test_costs_are_the_sum_over_the_layers(name: str) -> None:
     space = space_of(name)
@@ -66,6 +68,7 @@ def test_costs_are_the_sum_over_the_layers(name: str) -> None:
                 assert (cost.bitops or 0) <= (bound.bitops or 0)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", groups()["search_space"])
 def test_additive_spaces_ask_for_few_lists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     space = space_of(name)
@@ -131,6 +134,7 @@ def test_images_too_small_for_the_stages() -> None:
     require_size(Problem(3, 8, 10), "this", 3)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", BINARY_SPACES)
 def test_a_budget_of_latency_is_measured_and_met(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

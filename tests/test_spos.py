@@ -123,6 +123,7 @@ def test_costs_by_hand():
     assert same == Cost(weights + 2 * (80 + 4 * 100 + 80), weights * 64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SPACE_NAMES)
 def test_recalibrated_paths_are_recalibrated_networks(name):
     torch.manual_seed(0)
@@ -434,7 +435,7 @@ def test_the_rows_of_one_operation_are_fitted_to_one_budget():
     assert space.additive is None and space.limit("macs") == 330e6 and space.limit("params") is None
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("name", SPACE_NAMES)
 def test_fitted_widths_keep_the_limits_and_the_laws(name):
     limits = {"macs": 3e5, "params": 3e4, "step": 0.05}

@@ -421,6 +421,7 @@ def test_layers_have_the_bits_of_their_layers(monkeypatch):
             assert (inputs <= 2**bits.activations) == (place[0] != "shortcut")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("norms", "affine", "depth"), [("per_option", True, 18), ("shared", False, 34)]
 )

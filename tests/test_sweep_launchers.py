@@ -140,6 +140,7 @@ def needs(plugin: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason="pip install nasrun[sweeps]")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -221,7 +222,7 @@ def test_a_number_is_returned_from_a_job_that_was_finished(folder: Path, ended: 
     assert len(ended) == 2
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -287,6 +288,7 @@ def test_a_repeated_sweep_runs_only_what_is_missing(folder: Path, ended: list[Pa
     assert ended[1:] == [folder / "s" / "3"]
 
 
+@pytest.mark.soak
 def test_with_one_seed_more_it_is_the_same_sweep(folder: Path, ended: list[Path]) -> None:
     for seeds in ("0", "range(2)"):
         assert cli.main(["search", "-m", "resume=auto", f"seed={seeds}"]) == 0

@@ -288,7 +288,7 @@ def say_winner(
         [
             *accuracies(result),
             ("size", sizes(result["params"], result["macs"])),
-            *budget_row(setup, splits, architecture),
+            *budget_row(setup, splits, architecture, result.get("latency_ms")),
         ],
         [
             command("predict", where, "IMAGE"),
@@ -324,18 +324,26 @@ def accuracies(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def budget_row(setup: Setup, splits: Splits, architecture: Architecture) -> list[tuple[str, str]]:
-    """Return the row of the box that tells the bounds and what is left of them; [] if none."""
+def budget_row(
+    setup: Setup, splits: Splits, architecture: Architecture, milliseconds: float | None
+) -> list[tuple[str, str]]:
+    """Return the row of the box that tells the bounds and what is left of them; [] if none.
+
+    milliseconds: latency of the whole network, as measured; None: it was not.
+    """
+    costs = setup.search_space.cost(architecture, splits.problem, "final").to_json()
     words = []
     for name, given in setup.budget.ranges.items():
-        if not given.given or name == "latency_ms":
+        cost = milliseconds if name == "latency_ms" else costs.get(name)
+        if not given.given or cost is None:
             continue
-        cost = setup.search_space.cost(architecture, splits.problem, "final").to_json()[name]
+        digits = ",.3g" if name == "latency_ms" else ",.0f"
         if given.max is not None:
             left = 100 * (1 - cost / given.max) if given.max else 0.0
-            words.append(f"{name} {cost:,} of at most {given.max:,.0f}, {left:.1f} % left")
+            most = f"of at most {given.max:{digits}}, {left:.1f} % left"
+            words.append(f"{name} {cost:{digits}} {most}")
         else:
-            words.append(f"{name} {cost:,} of at least {given.min:,.0f}")
+            words.append(f"{name} {cost:{digits}} of at least {given.min:{digits}}")
     return [("budget", "; ".join(words))] if words else []
 
 

@@ -302,7 +302,7 @@ def test_a_resumed_run_reads_its_own_copy_of_a_users_table(
     )
     bound = [f"budget.latency_ms.max={middle!r}", "budget.latency.table=mine.csv"]
     # A smoke leaves the networks that a table is about at their size.
-    assert main([*WORDS, *bound, "search_space.final.width=0.125"]) == 0
+    assert main([*WORDS, *bound, "search_space.final.width=0.0625"]) == 0
     trials, result = Path("run/trials.jsonl").read_bytes(), Path("run/result.json")
     for line in trials.splitlines():
         layers = names(space, space.read(json.loads(line)["architecture"]), SYNTHETIC)

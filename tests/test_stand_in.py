@@ -1,0 +1,106 @@
+"""The laws of the stand-in accelerator, and nasrun on it: no mistake, and how often it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stand_in import Ledger, MixedDevicesError, apart
+
+from nasrun.streams import Streams
+
+DEVICE = "sim:0"
+WAITING: dict[str, Callable[[torch.Tensor], object]] = {
+    "item": lambda x: x.sum().item(),
+    "bool": lambda x: bool(x.sum()),
+    "float": lambda x: float(x.sum()),
+    "tolist": lambda x: x.tolist(),
+    "cpu": lambda x: x.cpu(),
+    "copy to the CPU": lambda x: torch.zeros(3).copy_(x),
+    "nonzero": lambda x: x.nonzero(),
+    "mask": lambda x: x[x > 0],
+    "masked_select": lambda x: x.masked_select(x > 0),
+    "equal": lambda x: torch.equal(x, x),
+    "bincount": lambda x: torch.bincount(x.long()),
+}
+STAYING: dict[str, Callable[[torch.Tensor], object]] = {
+    "sum": lambda x: x.sum(),
+    "index": lambda x: x[torch.tensor([0, 1], device=DEVICE)],
+    "where": lambda x: torch.where(x > 0, x, 0 * x),
+    "number": lambda x: x * 2 + torch.tensor(1.0),
+    "shape": lambda x: x.shape[0] + len(x),
+    "finite": lambda x: x.isfinite().all(),
+}
+
+
+def test_what_waits_for_the_device_is_counted_once_and_nothing_else_is():
+    def count(ledger: Ledger) -> dict[str, int]:
+        found = {}
+        for name, operation in {**WAITING, **STAYING}.items():
+            x = torch.tensor([1.0, 2.0, 3.0], device=DEVICE)
+            before = ledger.waited
+            operation(x)
+            found[name] = ledger.waited - before
+        return found
+
+    assert apart(count) == {**dict.fromkeys(WAITING, 1), **dict.fromkeys(STAYING, 0)}
+
+
+def test_devices_do_not_mix():
+    def mix(ledger: Ledger) -> None:
+        x = torch.ones(3, device=DEVICE)
+        assert x.device == torch.device(DEVICE) and x.cpu().device.type == "cpu"
+        with pytest.raises(MixedDevicesError, match=r"aten.add.Tensor .* sim:0 and cpu"):
+            x + torch.ones(3)
+        with pytest.raises(MixedDevicesError, match="convolution"):
+            F.conv2d(torch.ones(1, 1, 3, 3, device=DEVICE), torch.ones(1, 1, 1, 1))
+        with pytest.raises((RuntimeError, TypeError), match="numpy"):
+            x.numpy()
+        on_cpu, on_device = (Streams(0).torch(each, device=each) for each in ("cpu", DEVICE))
+        with pytest.raises(MixedDevicesError, match="generator of cpu"):
+            torch.rand(3, device=DEVICE, generator=on_cpu)
+        with pytest.raises(MixedDevicesError, match="generator of cpu"):
+            x.bernoulli_(0.5, generator=on_cpu)
+        torch.rand(3, device=DEVICE, generator=on_device)
+        with pytest.raises(MixedDevicesError, match="on cpu with a generator of sim"):
+            torch.rand(3, generator=on_device)
+
+    apart(mix)
+
+
+def test_copies_and_kernels_are_counted_by_line():
+    def count(ledger: Ledger) -> list[int]:
+        x = torch.ones(3).to(DEVICE)
+        x.add_(torch.zeros(3).to(DEVICE))
+        x.copy_(torch.ones(3))
+        return [ledger.copies.total(), ledger.kernels.total(), ledger.waited, len(ledger.copies)]
+
+    assert apart(count) == [3, 4, 0, 3]
+
+
+def test_a_network_learns_on_it_what_it_learns_on_the_cpu():
+    def learn(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+        )
+        x = torch.randn(2, 3, 8, 8).to(device)
+        network = network.to(device).to(memory_format=torch.channels_last)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(3):
+            optimiser.zero_grad()
+            network(x).square().mean().backward()
+            optimiser.step()
+        network.eval()
+        with torch.inference_mode():
+            out = network(x)
+        return [out.cpu(), *(value.cpu() for value in network.state_dict().values())]
+
+    def both(ledger: Ledger) -> list[bool]:
+        pairs = zip(learn("cpu"), learn(DEVICE), strict=True)
+        return [torch.equal(one, other) for one, other in pairs]
+
+    same = apart(both)
+    assert len(same) == 8 and all(same)

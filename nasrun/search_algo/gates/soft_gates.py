@@ -78,6 +78,9 @@ class SoftGates(ArchitectureLearner):
         places = torch.arange(self.options)[None]
         # Kept on the CPU, since it is read in every step, without waiting for a GPU.
         self.opened = places < torch.tensor(counts)[:, None]
+        # On the device once: an index that comes from the host is copied in every step.
+        by_node = self.space.edges_by_node if edges else ()
+        self.by_node = [torch.tensor(group, device=device) for group in by_node]
         self.learned = [self.logits, self.edge_logits] if edges else [self.logits]
         self.clip = adam.clip
         self.optimiser = torch.optim.Adam(
@@ -104,12 +107,9 @@ class SoftGates(ArchitectureLearner):
         if not self.edges:
             return shares
         among = torch.empty_like(self.edge_logits)
-        for group in self.space.edges_by_node:
-            index = list(group)
+        for index in self.by_node:
             # Source: PC-DARTS, Eq. 4; weights of the edges that end in one node add up to 1.
-            among = among.index_put(
-                (torch.tensor(index, device=among.device),), self.edge_logits[index].softmax(0)
-            )
+            among = among.index_put((index,), self.edge_logits[index].softmax(0))
         return shares * among[:, None]
 
     def gates_by(self, weights: Tensor) -> Gates:

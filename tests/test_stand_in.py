@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from kills import RECIPES
 from stand_in import Ledger, MixedDevicesError, apart
+from waiting import waits_of
 
 from nasrun.streams import Streams
 
@@ -104,3 +106,49 @@ def test_a_network_learns_on_it_what_it_learns_on_the_cpu():
 
     same = apart(both)
     assert len(same) == 8 and all(same)
+
+
+WAITS = {
+    "darts_cifar10": (0, 4, 1),
+    "darts_imagenet": (0, 4, 1),
+    "dso": (1, 2, 1),  # at each pruning the host asks what is left
+    "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
+    "p_darts_cifar10": (1, 4, 1),  # between two stages the host asks for the strongest
+    "pc_darts_cifar10": (0, 3, 1),
+    "proxyless_cifar10": (2, 4, 1),  # once more where it first asks
+    "snas_cifar10": (0, 3, 1),
+}
+"""Waits for the device in a training step, for a line of metrics, and for a scored path, at most;
+by recipe, or by the beginning of its name."""
+
+OTHERS = (0, 1, 1)
+"""Those of all other recipes."""
+
+
+def most_waits(recipe: str) -> tuple[int, int, int]:
+    return WAITS.get(recipe) or WAITS.get(recipe.partition("_")[0]) or OTHERS
+
+
+def assert_waits(recipe: str, steps: int, *words: str) -> None:
+    found = apart(lambda ledger: waits_of(recipe, ledger, steps, *words))
+    waited = (found.step, found.line, found.trial)
+    most = most_waits(recipe)
+    assert all(one <= other for one, other in zip(waited, most, strict=True)), (waited, found.where)
+    assert found.retrained == 0, found.where
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_wait_no_more_often_than_the_table_says(recipe):
+    assert_waits(recipe, 6)
+
+
+def test_recalibrated_paths_wait_once():
+    """The statistics of each path are estimated anew, layer by layer."""
+    assert_waits("rank_macro_small", 2, "evaluator.batch_norm=recalibrated")
+
+
+@pytest.mark.soak
+def test_steps_that_may_be_skipped_wait_once():
+    found = apart(lambda ledger: waits_of("rank_macro_small", ledger, 6, "on_nonfinite=skip"))
+    assert (found.step, found.retrained, found.trial) == (1, 1, 1), found.where

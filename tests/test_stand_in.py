@@ -109,14 +109,14 @@ def test_a_network_learns_on_it_what_it_learns_on_the_cpu():
 
 
 WAITS = {
-    "darts_cifar10": (0, 4, 1),
-    "darts_imagenet": (0, 4, 1),
+    "darts_cifar10": (0, 2, 1),
+    "darts_imagenet": (0, 2, 1),
     "dso": (1, 2, 1),  # at each pruning the host asks what is left
     "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
-    "p_darts_cifar10": (1, 4, 1),  # between two stages the host asks for the strongest
-    "pc_darts_cifar10": (0, 3, 1),
-    "proxyless_cifar10": (2, 4, 1),  # once more where it first asks
-    "snas_cifar10": (0, 3, 1),
+    "p_darts_cifar10": (1, 2, 1),  # between two stages the host asks for the strongest
+    "pc_darts_cifar10": (0, 2, 1),
+    "proxyless_cifar10": (2, 2, 1),  # once more where it first asks
+    "snas_cifar10": (0, 2, 1),
 }
 """Waits for the device in a training step, for a line of metrics, and for a scored path, at most;
 by recipe, or by the beginning of its name."""

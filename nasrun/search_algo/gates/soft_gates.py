@@ -153,19 +153,24 @@ class SoftGates(ArchitectureLearner):
             self.measured.add(measured)
 
     def derive(self) -> Architecture:
-        return self.space.strongest(self.weights().detach().cpu().tolist())
+        return self.derive_from(self.weights().detach().cpu().tolist())
+
+    def derive_from(self, weights: list[list[float]]) -> Architecture:
+        """Return the architecture that the weights [D][K] favour."""
+        return self.space.strongest(weights)
 
     def entropy(self) -> float:
         """Return the entropy of the options' shares, mean over decisions, nats; log K: uniform."""
-        return self._entropy(self.logits.detach())
+        return self._entropy(self.logits.detach()).item()
 
-    def _entropy(self, logits: Tensor) -> float:
+    def _entropy(self, logits: Tensor) -> Tensor:
         shares = self.mask_closed(logits).softmax(1)
-        return float(torch.special.entr(shares).sum(1).mean())
+        entropy: Tensor = torch.special.entr(shares).sum(1).mean()
+        return entropy
 
     def warning(self) -> str | None:
         """Return a warning if the shares are still nearly uniform, as at the start, else None."""
-        found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits))
+        found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits)).item()
         if found < UNDECIDED_ENTROPY_SHARE * most or most == 0:
             return None
         return (
@@ -175,11 +180,16 @@ class SoftGates(ArchitectureLearner):
         )
 
     def pop_metrics(self) -> dict[str, float]:
+        weights = self.weights().detach()
+        parts = [self._entropy(self.logits.detach())[None], weights.flatten()]
+        read = torch.cat([*parts, *self.measured.pop_tensors()]).tolist()  # waits only once
+        entropy, shares, means = read[0], read[1 : weights.numel() + 1], read[weights.numel() + 1 :]
+        rows = [shares[i : i + self.options] for i in range(0, len(shares), self.options)]
         found = {
-            "gates_entropy": self.entropy(),
-            "parameter_free": self.space.free_share(self.derive()),
+            "gates_entropy": entropy,
+            "parameter_free": self.space.free_share(self.derive_from(rows)),
         }
-        return {**found, **self.measured.pop_means()}
+        return {**found, **self.measured.named(means)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

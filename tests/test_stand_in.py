@@ -116,6 +116,7 @@ WAITS = {
     "p_darts_cifar10": (1, 2, 1),  # between two stages the host asks for the strongest
     "pc_darts_cifar10": (0, 2, 1),
     "proxyless_cifar10": (2, 2, 1),  # once more where it first asks
+    "small_dso_fashion_mnist": (1, 2, 1),
     "snas_cifar10": (0, 2, 1),
 }
 """Waits for the device in a training step, for a line of metrics, and for a scored path, at most;

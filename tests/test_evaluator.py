@@ -14,10 +14,11 @@ from torch import nn
 
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy, top_accuracies
-from nasrun.evaluator.batch_norm import estimate_statistics
+from nasrun.evaluator.batch_norm import CumulativeStatistics, estimate_statistics
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
+from nasrun.search_space.spos.sliced import SlicedBatchNorm
 from nasrun.streams import Streams
 from nasrun.testing import check_evaluator
 from nasrun.values import Architecture, Problem, Trial
@@ -164,6 +165,29 @@ def test_ties_are_broken_by_the_label_among_the_best(trained):
         assert trial.score == same.score and trial.tie_break == sum(right) / 32
         assert same.tie_break is None and "tie_break" not in same.to_json()
         assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
+
+
+def test_counted_statistics_are_those_of_torchs_cumulative_average_to_the_bit():
+    """Also of a norm that a pass runs twice, and after another path."""
+    norms = [nn.BatchNorm2d(3), SlicedBatchNorm(3)]
+    ours = nn.Sequential(norms[0], nn.ReLU(), norms[1], norms[0])
+    torchs = copy.deepcopy(ours)
+    images = [torch.randn(4, 3, 5, 5) for _ in range(7)]
+    statistics = CumulativeStatistics(norms)
+    for each in (images[:3], images):
+        statistics.begin()
+        for norm in list(torchs)[::2]:
+            norm.reset_running_stats()
+            norm.momentum = None
+        for x in each:
+            assert torch.equal(ours(x), torchs(x))
+        for (name, one), other in zip(ours.named_buffers(), torchs.buffers(), strict=True):
+            assert torch.equal(one, other), name
+    statistics.end()
+    before = copy.deepcopy(ours.state_dict())
+    ours.eval()(images[0])
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+    assert [norm.momentum for norm in norms] == [0.1, 0.1]
 
 
 def test_estimated_statistics_are_the_mean_over_the_batches():

@@ -51,16 +51,15 @@ def top_accuracies(
         right = logits.argmax(1) == labels
         correct[0] += right.sum()
         if by_class is not None:
-            by_class[0] += torch.bincount(labels[right], minlength=by_class.shape[1])
-            by_class[1] += torch.bincount(labels, minlength=by_class.shape[1])
+            by_class[0].index_add_(0, labels, right.long())
+            by_class[1].index_add_(0, labels, torch.ones_like(labels))
         for index, number in enumerate(places, 1):
             best = logits.topk(number, dim=1).indices
             correct[index] += (best == labels[:, None]).sum()
         finite &= logits.isfinite().all()
         count += len(labels)
-    if not finite.item():
-        return [math.nan] * len(correct)
-    return [number / count for number in correct.tolist()]
+    all_finite, *numbers = torch.cat([finite.long()[None], correct]).tolist()  # waits only once
+    return [number / count if all_finite else math.nan for number in numbers]
 
 
 def accuracy_by_class(

@@ -10,7 +10,7 @@ No protocol changes the supernet, so the order of evaluation does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -46,6 +46,40 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
             norm.training, norm.track_running_stats = training, tracking
 
 
+class CumulativeStatistics:
+    """Lets batch norms in training mode take the mean of the statistics of all their batches.
+
+    All batches have equal weight, which is torch's ``momentum=None``; but there the host asks the
+    device for the number of batches in each layer and batch. Here it counts them itself.
+    """
+
+    def __init__(self, norms: Sequence[nn.BatchNorm2d]) -> None:
+        self._momenta = {norm: norm.momentum for norm in norms}
+        self._batches = dict.fromkeys(norms, 0)
+        self._hooks = [norm.register_forward_pre_hook(self._before) for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+
+    def _before(self, norm: nn.Module, _: object) -> None:
+        if norm.training and isinstance(norm, nn.BatchNorm2d):
+            self._batches[norm] += 1
+            norm.momentum = 1.0 / self._batches[norm]
+
+    def begin(self) -> None:
+        """Forget the statistics of the norms that have seen batches, e.g. of another path."""
+        for norm, batches in self._batches.items():
+            if batches:
+                norm.reset_running_stats()
+                self._batches[norm] = 0
+
+    def end(self) -> None:
+        """Keep the statistics, and give the norms their own momentum back."""
+        for hook in self._hooks:
+            hook.remove()
+        for norm, momentum in self._momenta.items():
+            norm.momentum = momentum
+
+
 @contextmanager
 def recalibrated_statistics(
     network: nn.Module, batches: Iterable[Batch], compute: Compute
@@ -56,31 +90,25 @@ def recalibrated_statistics(
     average), not the exponential average of training, which forgets all but the last batches.
     """
     norms = _norms(network)
-    saved = [
-        ({name: buffer.clone() for name, buffer in norm.named_buffers()}, norm.momentum)
-        for norm in norms
-    ]
+    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    statistics = CumulativeStatistics(norms)
 
     @torch.inference_mode()
     def recalibrate(predict: Predict) -> None:
         for norm in norms:
             norm.training = True
-            if norm.num_batches_tracked:  # skips norms that the previous path did not change
-                norm.reset_running_stats()
+        statistics.begin()
         for images, _ in batches:
             with compute.autocast():
                 predict(compute.images(images))
         for norm in norms:
             norm.training = False
 
-    for norm in norms:
-        norm.momentum = None  # torch's sign for a cumulative average
-        norm.reset_running_stats()
     try:
         yield recalibrate
     finally:
-        for norm, (buffers, momentum) in zip(norms, saved, strict=True):
-            norm.momentum = momentum
+        statistics.end()
+        for norm, buffers in zip(norms, saved, strict=True):
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])
 
@@ -96,11 +124,7 @@ def estimate_statistics(
 
     stage: is told of each batch.
     """
-    norms = _norms(network)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's sign for a cumulative average
+    statistics = CumulativeStatistics(_norms(network))
     network.noise.stop()
     network.train()  # also the auxiliary head, which has batch norms, too
     for images, _ in batches:
@@ -109,8 +133,7 @@ def estimate_statistics(
         stage.advance()
     network.eval()
     network.auxiliary_logits = None
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    statistics.end()
 
 
 @contextmanager

@@ -98,11 +98,17 @@ class RunningMeans:
 
     def pop_means(self) -> dict[str, float]:
         """Return the means and forget the steps; empty if there was no step."""
+        return self.named([value for mean in self.pop_tensors() for value in mean.tolist()])
+
+    def pop_tensors(self) -> list[Tensor]:
+        """Return the means [2] on their device and forget the steps; empty if there was none."""
         steps, self._steps = self._steps, []
-        if not steps:
-            return {}
-        loss, accuracy = torch.stack(steps).mean(0).tolist()
-        return {"gates_loss": loss, "gates_accuracy": accuracy}
+        return [torch.stack(steps).mean(0)] if steps else []
+
+    @staticmethod
+    def named(means: Sequence[float]) -> dict[str, float]:
+        """Return the means by the names of their metrics; empty if there are none."""
+        return dict(zip(("gates_loss", "gates_accuracy"), means, strict=False))
 
     def to_tensor(self) -> Tensor:
         """Return the measured values [n, 2], for a state."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -68,9 +70,11 @@ class OptionCounts:
 
     def read(self) -> None:
         """Read the weights that have not been read yet."""
-        for places, weights in self._unread:
-            for (decision, option), weight in zip(places, weights.tolist(), strict=True):
-                self._counts[decision][option] += weight != 0
+        if not self._unread:
+            return
+        values = iter(torch.cat([weights for _, weights in self._unread]).tolist())
+        for decision, option in (place for places, _ in self._unread for place in places):
+            self._counts[decision][option] += next(values) != 0
         self._unread = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,9 +131,12 @@ class OptionGradients:
     @property
     def sums(self) -> list[list[float]]:
         """Sums of the shares over all samples, [D][K]; each sample has finite gradients."""
-        for owners, shares in self._unread:
-            values = shares.tolist()
-            if not shares.isfinite().all():
+        if not self._unread:
+            return self._sums
+        all_shares = iter(torch.cat([shares for _, shares in self._unread]).tolist())
+        for owners, _ in self._unread:
+            values = list(islice(all_shares, len(owners)))
+            if not all(map(math.isfinite, values)):
                 continue
             self.samples += 1
             for places, value in zip(owners, values, strict=True):

@@ -105,9 +105,9 @@ class ProgressiveGates(DartsGates):
         heaviest = self.weights().detach().cpu().topk(min(count, self.options), 1).indices
         self.opened &= torch.zeros_like(self.opened).scatter_(1, heaviest, True)
 
-    def derive(self) -> Architecture:
+    def derive_from(self, weights: list[list[float]]) -> Architecture:
         """Return the heaviest genotype with at most ``skips`` skips in the normal cell."""
-        weights = self.weights().detach().cpu().tolist()
+        weights = [list(row) for row in weights]
         while True:
             found = self.space.strongest(weights)
             skips = [edge for edge, option in self.skips.items() if found.choices[edge] == option]

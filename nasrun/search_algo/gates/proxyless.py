@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
@@ -75,26 +75,33 @@ class BinaryGates(SoftGates):
     ) -> None:
         super().__init__(context, algo.adam, rest_epochs=algo.rest_epochs, spread=algo.spread)
         self.algo, self.cost = algo, cost
+        self._shares: Tensor | None = None
+
+    def shares(self) -> Tensor:
+        """Return the weights on the CPU, float64; the host waits for them once a change."""
+        if self._shares is None:
+            self._shares = float64(self.weights().detach()).cpu()
+        return self._shares
 
     def gates(self, step: int) -> list[Gates]:
-        shares = float64(self.opened if self.is_resting(step) else self.weights())
+        shares = float64(self.opened) if self.is_resting(step) else self.shares()
         generator = self.context.streams.torch("path", step)
-        path = torch.multinomial(shares.detach().cpu(), 1, generator=generator)
+        path = torch.multinomial(shares, 1, generator=generator)
         return [path[:, 0].tolist()]
 
     def learn(self, step: int, batch: Batch, training: Gradients) -> None:
         if (step - self.first) % self.algo.every:
             return
         generator = self.context.streams.torch("pair", step)
-        shares = float64(self.weights().detach()).cpu().clamp(min=1e-12) * self.opened
+        shares = self.shares().clamp(min=1e-12) * self.opened
         pairs = torch.multinomial(shares, 2, generator=generator)
         active = torch.multinomial(shares.gather(1, pairs), 1, generator=generator)
-        device = self.logits.device
+        device, places = self.logits.device, pairs.tolist()
         pairs, active = pairs.to(device), active.to(device)
         leaf = torch.zeros(pairs.shape, device=device).scatter_(1, active, 1.0).requires_grad_()
         gates: Gates = [
             dict(zip(pair, row.unbind(), strict=True))
-            for pair, row in zip(pairs.tolist(), leaf.unbind(), strict=True)
+            for pair, row in zip(places, leaf.unbind(), strict=True)
         ]
         measured = training.gradients(*self.batches.batch_of_step(step), gates, [leaf])
         if leaf.grad is None:
@@ -105,13 +112,20 @@ class BinaryGates(SoftGates):
         if self.cost is not None:
             factor = self.algo.cost.factor_of(self.cost.expected_of(self.weights()))
             gradient = gradient * factor.detach()
-            if measured.isfinite().all():
-                torch.autograd.backward(measured[0] * factor)
-                self._mask_gradients(pairs)
+            # Decided on the device, for which the host does not wait then.
+            loss = torch.where(measured.isfinite().all(), measured[0], 0.0)
+            torch.autograd.backward(loss * factor)
+            self._mask_gradients(pairs)
         self.update(two.softmax(1), gradient, measured)
         with torch.no_grad():
             after = self.logits.gather(1, pairs).logsumexp(1)
             self.logits.scatter_add_(1, pairs, (before - after)[:, None].expand(-1, 2))
+        self._shares = None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; raises ValueError if it is of another search space."""
+        super().load_state_dict(state)
+        self._shares = None
 
     def _mask_gradients(self, pairs: Tensor) -> None:
         """Keep the gradients of the two compared options only."""

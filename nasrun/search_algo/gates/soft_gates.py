@@ -78,6 +78,9 @@ class SoftGates(ArchitectureLearner):
         places = torch.arange(self.options)[None]
         # Kept on the CPU, since it is read in every step, without waiting for a GPU.
         self.opened = places < torch.tensor(counts)[:, None]
+        # On the device once: an index that comes from the host is copied in every step.
+        by_node = self.space.edges_by_node if edges else ()
+        self.by_node = [torch.tensor(group, device=device) for group in by_node]
         self.learned = [self.logits, self.edge_logits] if edges else [self.logits]
         self.clip = adam.clip
         self.optimiser = torch.optim.Adam(
@@ -104,12 +107,9 @@ class SoftGates(ArchitectureLearner):
         if not self.edges:
             return shares
         among = torch.empty_like(self.edge_logits)
-        for group in self.space.edges_by_node:
-            index = list(group)
+        for index in self.by_node:
             # Source: PC-DARTS, Eq. 4; weights of the edges that end in one node add up to 1.
-            among = among.index_put(
-                (torch.tensor(index, device=among.device),), self.edge_logits[index].softmax(0)
-            )
+            among = among.index_put((index,), self.edge_logits[index].softmax(0))
         return shares * among[:, None]
 
     def gates_by(self, weights: Tensor) -> Gates:
@@ -153,19 +153,24 @@ class SoftGates(ArchitectureLearner):
             self.measured.add(measured)
 
     def derive(self) -> Architecture:
-        return self.space.strongest(self.weights().detach().cpu().tolist())
+        return self.derive_from(self.weights().detach().cpu().tolist())
+
+    def derive_from(self, weights: list[list[float]]) -> Architecture:
+        """Return the architecture that the weights [D][K] favour."""
+        return self.space.strongest(weights)
 
     def entropy(self) -> float:
         """Return the entropy of the options' shares, mean over decisions, nats; log K: uniform."""
-        return self._entropy(self.logits.detach())
+        return self._entropy(self.logits.detach()).item()
 
-    def _entropy(self, logits: Tensor) -> float:
+    def _entropy(self, logits: Tensor) -> Tensor:
         shares = self.mask_closed(logits).softmax(1)
-        return float(torch.special.entr(shares).sum(1).mean())
+        entropy: Tensor = torch.special.entr(shares).sum(1).mean()
+        return entropy
 
     def warning(self) -> str | None:
         """Return a warning if the shares are still nearly uniform, as at the start, else None."""
-        found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits))
+        found, most = self.entropy(), self._entropy(torch.zeros_like(self.logits)).item()
         if found < UNDECIDED_ENTROPY_SHARE * most or most == 0:
             return None
         return (
@@ -175,11 +180,16 @@ class SoftGates(ArchitectureLearner):
         )
 
     def pop_metrics(self) -> dict[str, float]:
+        weights = self.weights().detach()
+        parts = [self._entropy(self.logits.detach())[None], weights.flatten()]
+        read = torch.cat([*parts, *self.measured.pop_tensors()]).tolist()  # waits only once
+        entropy, shares, means = read[0], read[1 : weights.numel() + 1], read[weights.numel() + 1 :]
+        rows = [shares[i : i + self.options] for i in range(0, len(shares), self.options)]
         found = {
-            "gates_entropy": self.entropy(),
-            "parameter_free": self.space.free_share(self.derive()),
+            "gates_entropy": entropy,
+            "parameter_free": self.space.free_share(self.derive_from(rows)),
         }
-        return {**found, **self.measured.pop_means()}
+        return {**found, **self.measured.named(means)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

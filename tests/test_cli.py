@@ -151,7 +151,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "expected"),
     [
         (["serch"], "did you mean 'search'"),
-        (["xyzzy"], "tasks: search, "),
+        (["xyzzy"], "test; commands: checks, "),
+        (["plan", "serch"], "unknown task 'serch' (did you mean 'search'?); search, "),
         (["seed=1"], "no task given"),
         (["-m", "seed=1,2"], "no task given"),
         (["search", "retrain"], "'retrain' is no setting"),
@@ -175,6 +176,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "+sede=3"], "did you mean 'seed'"),
         (["supernet", "from=x"], "'from'"),
         (["search", "from=x"], "no such directory"),
+        (["search", "from="], "from= is empty"),
         (["retrain"], "either from=RUN_DIR or architecture=FILE"),
         (["retrain", "from=nowhere"], "no such directory"),
         (["retrain", "architecture=nowhere.json"], "nowhere.json"),

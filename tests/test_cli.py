@@ -158,6 +158,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "retrain"], "'retrain' is no setting"),
         (["search", "task=retrain"], "not task=TASK"),
         (["search", "--multrun"], "did you mean '--multirun'"),
+        (["search", "--json"], "unknown switch --json; `nasrun --help` names them"),
         (["search", "--cfg"], "--cfg needs a value"),
         (["search", "--cfg", "jbo"], "must be one of job, hydra, all"),
         (["search", "--info=zzz"], "must be one of all, config"),

@@ -83,10 +83,13 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'uniform'?)``, or an empty string if no known word is near."""
+def nearest(word: str, known: Iterable[str], before: str = "") -> str:
+    """Return `` (did you mean 'uniform'?)``, or an empty string if no known word is near.
+
+    before: stands before the known words, and is not compared, such as the hyphens of a switch.
+    """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {before + close[0]!r}?)" if close else ""
 
 
 def shortened(text: str, limit: int = 200) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from nasrun.metrics.bootstrap import bootstrap
 from nasrun.metrics.classification import Answers
+from nasrun.report.test_report import Report
 
 LABELS = [0, 0, 0, 0, 1, 1, 2, 2]
 PREDICTED = [0, 0, 1, 2, 1, 1, 0, 2]
@@ -91,3 +92,21 @@ def test_accuracy_is_no_different_if_images_change_places() -> None:
     one, other = answers(), answers(*([x[k] for k in order] for x in (LABELS, PREDICTED)))  # type: ignore[arg-type]
     assert one.accuracy(0.95) == other.accuracy(0.95)
     assert (one.confusion == other.confusion).all()
+
+
+def test_the_worst_classes_stand_below_each_other() -> None:
+    names = ["ox", "a long name of a class", "goat", "x"]
+    report = Report(
+        answers([0, 1, 1], [1, 0, 2], [0.9] * 3),
+        names,
+        ["", "", ""],
+        rng=np.random.default_rng(1),
+        confidence=0.95,
+        resamples=10,
+        bins=5,
+    )
+    lines = report.lines(2, "mine")
+    at = next(k for k, line in enumerate(lines) if line.startswith("worst classes"))
+    first, second = lines[at : at + 2]
+    assert first.index("0.00 %") == second.index("0.00 %") and first.endswith("of 1 image")
+    assert second.endswith("of 2 images")

@@ -208,7 +208,10 @@ SPOILT: dict[str, tuple[Edit, str]] = {
         lambda c: c.update(format=2, new=1),
         r"manifest of format 2, and this nasrun \(.*\) reads format 1: use the version .* \(0\)",
     ),
-    "no format": (lambda c: c.pop("format"), "the manifest in .* is damaged: 'format'"),
+    "no format": (
+        lambda c: c.pop("format"),
+        "the manifest in .* is damaged: it is no mapping with a format",
+    ),
     "code": (
         lambda c: c.update(search_space={"_target_": "os.system", "command": "false"}),
         r"only classes of nasrun, torch.optim are built",
@@ -240,6 +243,10 @@ SPOILT: dict[str, tuple[Edit, str]] = {
     "classes": (lambda c: c["classes"].pop(), "not those of its network"),
     "no classes": (lambda c: c.update(classes=[]), "manifest.classes"),
     "NaN": (lambda c: c["measured"].update(test_accuracy=float("nan")), "manifest.measured"),
+    "more than all": (lambda c: c["measured"].update(test_accuracy=1e9), "manifest.measured"),
+    "less than nothing": (lambda c: c["cost"].update(params=-5), "manifest.cost = .*negative"),
+    "a terminal": (lambda c: c.update(auxiliary="\x1b[2J"), r"auxiliary = \\x1b\[2J: must be"),
+    "many mistakes": (lambda c: c.update(classes=[1] * 5000), "manifest.classes"),
     "more": (lambda c: c.update(code="x"), "manifest.code: no such setting"),
     "less": (lambda c: c.pop("cost"), "manifest.cost: is missing"),
     "preprocessing": (
@@ -264,7 +271,28 @@ def test_a_manifest_that_is_wrong_is_one_line(kind: str, tmp_path: Path) -> None
     file = spoilt(edit, tmp_path)
     with pytest.raises(UserError, match=said) as found:
         nasrun.load(file)
-    assert str(file) in str(found.value) and "\n" not in str(found.value)
+    message = str(found.value)
+    assert str(file) in message and message.isprintable() and len(message) < 900
+
+
+def test_a_name_of_a_tensor_cannot_control_a_terminal(tmp_path: Path) -> None:
+    manifest, network = described(CELL)
+    data = encode_tensors(pack(dict(network.state_dict()))[1], manifest.metadata())
+    (tmp_path / "x.safetensors").write_bytes(
+        data.replace(b"classifier.bias", b"\\u001b[2Jr.bias", 1)
+    )
+    with pytest.raises(UserError, match="not those of its network") as found:
+        nasrun.load(tmp_path / "x.safetensors")
+    assert str(found.value).isprintable()
+
+
+def test_an_answer_that_is_no_number_is_none(tmp_path: Path) -> None:
+    manifest, network = described(CELL)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    model = nasrun.load(write(tmp_path / "x.safetensors", network, manifest.metadata()))
+    with pytest.raises(UserError, match=r"x\.safetensors: .* numbers that are not finite"):
+        model.predict(torch.zeros(1, 8, 8))
 
 
 def headed(text: str) -> bytes:
@@ -284,7 +312,7 @@ def headed(text: str) -> bytes:
         (headed("{}"), "does not say which network it holds"),
         (headed('{"__metadata__":{"nasrun":1}}'), "its header is none"),
         (headed('{"__metadata__":{"nasrun":"["}}'), "the manifest in .* is damaged"),
-        (headed('{"__metadata__":{"nasrun":"[1]"}}'), "the manifest in .* is damaged"),
+        (headed('{"__metadata__":{"nasrun":"[1]"}}'), "is damaged: it is no mapping"),
     ],
 )
 def test_a_file_that_is_none(content: bytes, said: str, tmp_path: Path) -> None:

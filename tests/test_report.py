@@ -143,7 +143,10 @@ def test_what_a_run_lacks_is_no_section(tmp_path: Path) -> None:
 
 def test_a_task_without_sections_of_its_own_shows_its_small_files(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    make_run(run, record={"task": "benchmark"}, result={"task": "benchmark", "speed": 1234.5})
+    spent = {"evaluations": 0, "training_steps": 0, "images": 0, "device_seconds": 3.0}
+    numbers = {"speed": 1234.5, "calibration_error": 0.0825, "validation_accuracy": 0.5}
+    result = {"task": "benchmark", "spent": spent, **numbers}
+    make_run(run, record={"task": "benchmark"}, result=result)
     (run / "speed.csv").write_text("engine,ms\ntorch,1.23456789\n<b>onnx,2\n")
     (run / "large.csv").write_text("a\n" + "1\n" * 1000)
     (run / "speed.png").write_bytes(b"png")
@@ -152,7 +155,18 @@ def test_a_task_without_sections_of_its_own_shows_its_small_files(tmp_path: Path
     grid, shown = section(document, "files").blocks
     assert grid.rows == [["torch", "1.23457"], ["<b>onnx", "2"]] and grid.words == [0]
     assert shown.source == "data:image/png;base64,cG5n"
-    assert "| speed | 1,234.5 |" in markdown(document)
+    text = markdown(document)
+    assert "| speed | 1,234.5 |" in text and "| calibration error | 8.25 % |" in text
+    assert text.count("50.00 %") == 1 and "| seconds on the device | 3 |" in text
+    assert not any(words in text for words in ("architectures scored", "training steps", "seen"))
+
+
+def test_long_words_of_a_table_have_room_and_short_ones_stay_whole(tmp_path: Path) -> None:
+    rows = [["(defaults)", "1"], ["sampler=uniform search_algo=random", "2"]]
+    grid = Grid(["settings", "n"], rows, "", words=[0])
+    text = page(Document("t", "a", [Section("k", "T", [grid])]))
+    assert '<td class="words">(defaults)<' in text
+    assert '<td class="words long">sampler=uniform' in text
 
 
 def test_a_run_that_is_going_and_one_that_has_failed(tmp_path: Path) -> None:

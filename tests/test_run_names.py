@@ -56,6 +56,8 @@ def test_a_name_is_the_newest_of_that_name(
     assert resolve("123456") == resolve(new.name) == new
     with pytest.raises(UserError, match=r"did you mean 'baseline'\?\); `nasrun runs`"):
         resolve("baselin")
+    with pytest.raises(UserError, match="did you mean 'latest'"):
+        resolve("latst")
     with pytest.raises(UserError, match=r"has no front.json yet.*nasrun resume .*123456"):
         resolve("baseline", needed="front.json")
 

@@ -89,6 +89,8 @@ def split(
             raise UserError(f"{name} {value}: must be one of {', '.join(INFO_TOPICS)}")
     for name in unknown:
         if name not in own(task):
-            known = nearest(name, (*FLAGS, *WITH_VALUE, *INFO, *own(task)))
+            every = (*FLAGS, *WITH_VALUE, *INFO, *own(task))
+            long = [each[2:] for each in every if each.startswith("--")]
+            known = nearest(name.lstrip("-"), long, "--")
             raise UserError(f"unknown switch {name}{known or '; `nasrun --help` names them'}")
     return CommandLine(task, tuple(overrides), tuple(switches))

@@ -122,11 +122,13 @@ def show_group(place: str, config_dir: str | None, console: Console) -> None:
     about = first_line(f"nasrun.{group}") or (choice.comment if choice else "")
     heading(f"{place}=OPTION", about, console)
     default = choice.option if choice else None
-    for task in tasks() if group == RECIPES else ("",):
+    of_recipes = group == RECIPES
+    task_of = {o: task_of_recipe(o, config_dir) if of_recipes else "" for o in files}
+    for task in tasks() if of_recipes else ("",):
         rows = [
             (option, f"{described(path).summary}{' (default)' if option == default else ''}")
             for option, path in files.items()
-            if not task or task_of_recipe(option, config_dir) == task
+            if task_of[option] == task
         ]
         section(f"Recipes of nasrun {task}" if task else "Options", rows, console)
     console.print()

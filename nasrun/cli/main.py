@@ -20,7 +20,7 @@ from nasrun.cli import arguments, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, read, tasks
-from nasrun.errors import Interrupted, Mistakes, UserError, is_panic, nearest
+from nasrun.errors import Interrupted, Mistakes, UserError, is_panic, nearest, shortened
 from nasrun.run import signals
 from nasrun.run.layout import RECORD
 
@@ -62,15 +62,15 @@ def command(line: CommandLine) -> Callable[[], int]:
     if line.has(("--version",)):
         return show_version
     known = [*tasks(), *commands.names()]
+    words = f"tasks: {', '.join(tasks())}; commands: {', '.join(commands.names())}"
     if line.task not in (None, *known):
-        raise UserError(
-            f"unknown task {line.task!r}{nearest(str(line.task), known)}; tasks: {', '.join(known)}"
-        )
+        near = nearest(str(line.task), known)
+        raise UserError(f"unknown task {shortened(repr(line.task))}{near}; {words}")
     empty = line.task is None and not line.overrides and not line.switches
     if line.has(arguments.HELP) or empty:
         return partial(commands.find("help").run, line)
     if line.task is None and not line.has(arguments.WITHOUT_TASK):
-        raise UserError(f"no task given: nasrun TASK ..., tasks: {', '.join(known)}")
+        raise UserError(f"no task given: nasrun TASK ...; {words}")
     if line.task in commands.names():
         return partial(commands.find(line.task).run, line)
     return partial(hydra_main, line)
@@ -182,6 +182,8 @@ def ready_overrides(line: CommandLine) -> list[str]:
                 raise UserError("the task is a word of its own: nasrun TASK, not task=TASK")
             override = readable(override, several=several)
             parsed = parse(override)
+            if takes_run and override == "from=":
+                raise UserError("from= is empty: name a run, or leave it out")
             if takes_run and key == "from" and equals and value not in ("", "null"):
                 override = "from="
             if key in ("from", "outputs", "resume") and not parsed.is_sweep_override():

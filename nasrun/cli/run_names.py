@@ -128,7 +128,7 @@ def _unknown(word: str, found: Sequence[Entry], outputs: str | Path) -> str:
     names = sorted({name for entry in found for name in (entry.name, entry.path.name) if name})
     return (
         f"{word}: there is no such directory, and no run of that name below {outputs}"
-        f"{nearest(word, names)}; `nasrun runs` lists them"
+        f"{nearest(word, [LATEST, *names])}; `nasrun runs` lists them"
     )
 
 

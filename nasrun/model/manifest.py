@@ -40,6 +40,9 @@ MAX_MANIFEST_CHARACTERS = 2**24
 
 BYTES_PER_PARAMETER = 4
 
+MOST_TOLD = 400
+"""Characters of the reason why a file is refused; a stranger's text may stand in it."""
+
 Name = Annotated[str, StringConstraints(max_length=4096)]
 
 
@@ -98,7 +101,7 @@ class Manifest(BaseModel):
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000_000)]
     preprocessing: Preprocessing | None
     cost: Cost
-    measured: dict[Name, float]
+    measured: dict[Name, Annotated[float, Field(ge=0, le=1)]]
     origin: Origin
 
     @staticmethod
@@ -175,9 +178,11 @@ class Manifest(BaseModel):
             if len(text) > MAX_MANIFEST_CHARACTERS:
                 raise ValueError(f"{len(text):,} characters are too many")
             content = parse_json(text)
+            if not isinstance(content, dict) or "format" not in content:
+                raise ValueError("it is no mapping with a format")
             number = content.pop("format")
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise UserError(f"the manifest in {shown} is damaged: {error}") from error
+        except ValueError as error:
+            raise UserError(f"the manifest in {shown} is damaged: {told(error)}") from error
         if number != FORMAT:
             origin = content.get("origin")
             writer = origin.get("nasrun") if isinstance(origin, dict) else None
@@ -190,9 +195,11 @@ class Manifest(BaseModel):
             found: Manifest = checked(content, Manifest, "manifest")
             if found.preprocessing is not None:
                 found.preprocessing.check(found.channels, MapSize.of(found.size))
+            if min(found.cost.to_json().values()) < 0:
+                raise UserError(f"manifest.cost = {found.cost.to_json()}: must not be negative")
             return found
         except UserError as error:
-            raise UserError(f"{shown} is damaged: {error}") from error
+            raise UserError(f"{shown} is damaged: {told(error)}") from error
 
     def space(self) -> SearchSpace:
         """Build the search space; raises UserError if its class is not on the allow-list."""
@@ -222,6 +229,11 @@ class Manifest(BaseModel):
             return space.network(
                 architecture, self.problem, self.scale, auxiliary=self.auxiliary
             ).eval()
+
+
+def told(error: Exception) -> str:
+    """Return the message of an error in one line, without signs that could control a terminal."""
+    return printable(shortened(" ".join(str(error).split()), MOST_TOLD))
 
 
 def _escaped(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nasrun.dataset.preprocessing import AnyImage, name_of, separate
 from nasrun.errors import UserError
-from nasrun.model.manifest import Manifest
+from nasrun.model.manifest import Manifest, told
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.checkpoints import MAX_TENSOR_BYTES
 from nasrun.run.commands import command
@@ -131,6 +131,7 @@ class Model:
         """Return the probability of each class for each image, float32 [N, K], on the CPU.
 
         images: as of ``preprocess``. batch_size: images at a time.
+        Raises UserError where an answer is not finite.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: must be at least 1")
@@ -142,6 +143,11 @@ class Model:
             .cpu()
             for start in range(0, len(every), batch_size)
         ]
+        if not all(part.isfinite().all() for part in found):
+            raise UserError(
+                f"{printable(str(self.path))}: the network answers with numbers that are not "
+                "finite: its training has diverged, or the file is damaged"
+            )
         return torch.cat(found) if found else torch.empty(0, len(self.classes))
 
     def predict(
@@ -189,10 +195,11 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Model:
         network = manifest.build(space, len(data))
         network.load_state_dict(decode_tensors(data))
     except UserError as error:
-        raise UserError(f"{shown} cannot be loaded: {error}") from error
+        raise UserError(f"{shown} cannot be loaded: {told(error)}") from error
     except MISFIT_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{shown}: its weights are not those of its network ({reason})") from error
+        raise UserError(
+            f"{shown}: its weights are not those of its network ({told(error)})"
+        ) from error
     return Model(manifest, space, compute.place(network), compute, file)
 
 

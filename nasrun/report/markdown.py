@@ -75,8 +75,9 @@ def written(block: Block) -> Iterator[str]:
             yield table(block.columns, block.rows[:MAX_ROWS], block.words)
             if len(block.rows) > MAX_ROWS:
                 yield f"{len(block.rows) - MAX_ROWS:,} more rows are in the page."
-            if block.caption:
-                yield escaped(block.caption[0].upper() + block.caption[1:]) + "."
+            if block.caption:  # the name of a file stays as it is
+                said = block.caption
+                yield escaped(said[0].upper() + said[1:] + "." if " " in said else said)
         case Chart():
             yield f"Chart (in the page): {escaped(block.caption)}"
         case Picture():

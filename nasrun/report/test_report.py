@@ -12,6 +12,7 @@ import numpy as np
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.classification import Answers
 from nasrun.report.figures_test import plot_calibration, plot_confusion
+from nasrun.report.words import plural
 from nasrun.run.files import printable, write_csv
 from nasrun.run.layout import (
     CALIBRATION_PICTURE,
@@ -117,10 +118,13 @@ class Report:
         ]
         missed = [k for k, recall in enumerate(self.recalls) if recall.value < 1]
         worst = sorted(missed, key=lambda k: self.recalls[k].value)[:shown]
+        width = max((len(self._name(k)) for k in worst), default=0)
         for place, k in enumerate(worst):
             head = "worst classes" if place == 0 else ""
-            images = f"of {int(answers.counts[k]):,} images"
-            lines.append(f"{head:<21} {self._name(k):<12} {told(self.recalls[k])} {images}")
+            lines.append(
+                f"{head:<21} {self._name(k):<{width}} {told(self.recalls[k])} "
+                f"of {plural(int(answers.counts[k]), 'image')}"
+            )
         for place, (label, predicted, count) in enumerate(answers.confusions()[:shown]):
             head = "most confused" if place == 0 else ""
             share = 100 * count / int(answers.counts[label])

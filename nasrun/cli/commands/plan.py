@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
 from nasrun.config.groups import defaults, tasks
-from nasrun.errors import Interrupted, UserError
+from nasrun.errors import Interrupted, UserError, nearest, shortened
 from nasrun.run.files import copy_files, free_bytes, scratch_folder
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def run(line: CommandLine) -> int:
     """Plan the run that the other words stand for; the first may be a task."""
     task, *overrides = line.overrides or ("",)
     if task not in tasks():
+        if task and "=" not in task and not task.startswith(("+", "~")):
+            near = nearest(task, tasks())
+            raise UserError(f"unknown task {shortened(repr(task))}{near}; {', '.join(tasks())}")
         overrides, task = list(line.overrides), defaults()["task"]
     if line.has(arguments.MULTIRUN):
         raise UserError("plan is for one run: leave -m out, and take its time for each job")

@@ -35,6 +35,9 @@ SPENT = {
     "device_seconds": "seconds on the device",
 }
 
+SHARES = ("accuracy", "calibration_error", "confidence")
+"""Ends of the names of numbers that are told in per cent."""
+
 NOT_SHOWN = ("status", "task", "architecture", "spent", "seconds", "error", "kind", "overrides")
 
 
@@ -200,6 +203,7 @@ def compared(view: RunView) -> list[tuple[str, str, str]]:
 def costs(view: RunView) -> list[tuple[str, str]]:
     """Return the other numbers of the result, in words."""
     found: list[tuple[str, str]] = []
+    shown = ["params", "macs", "bitops", "latency_ms", "test_accuracy"]
     for name, words in (
         ("validation_accuracy", "validation accuracy of the retrained network"),
         ("shortlist_accuracy", "validation accuracy after the brief training of the shortlist"),
@@ -211,6 +215,7 @@ def costs(view: RunView) -> list[tuple[str, str]]:
         value = view.value(name)
         if value is not None:
             found.append((words, percent(value)))
+            shown.append(name)
     if (bits := view.value("bitops")) is not None:
         found.append(("bit-operations", millions(bits)))
     if (latency := view.value("latency_ms")) is not None:
@@ -224,16 +229,14 @@ def costs(view: RunView) -> list[tuple[str, str]]:
     if isinstance(spent, Mapping):
         for name, words in SPENT.items():
             count = number(spent.get(name))
-            if count is not None:
+            if count:  # a test scores and trains nothing
                 found.append((words, f"{count:,.0f}"))
     elif view.searched and view.run.task == "search":
         found.append(("architectures scored in the search", f"{len(view.searched):,}"))
     if view.run.task not in ("search", "retrain", "rank", "compare"):
-        shown = {words for words, _ in found}
         for name, value in view.result.items():
             plain = number(value)
-            if name not in NOT_SHOWN and name not in ("params", "macs", "test_accuracy"):
-                words = name.replace("_", " ")
-                if plain is not None and words not in shown:
-                    found.append((words, f"{plain:,.6g}"))
+            if plain is not None and name not in (*NOT_SHOWN, *shown):
+                words = percent(plain) if name.endswith(SHARES) else f"{plain:,.6g}"
+                found.append((name.replace("_", " "), words))
     return found

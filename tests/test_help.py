@@ -277,3 +277,17 @@ def test_docstrings_are_read_without_an_import() -> None:
     text = docstring("nasrun.search_space.nao_cell.NaoCell")  # re-exported by its package
     assert text.startswith("``nao_cell``: the space of NAO-V2")
     assert docstring("nasrun.no.Such") == docstring("no.Such") == docstring("") == ""
+
+
+def test_each_recipe_is_read_once_for_their_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def task_of(option: str, config_dir: str | None = None) -> str:
+        asked.append(option)
+        return "search"
+
+    monkeypatch.setattr("nasrun.cli.help_pages.task_of_recipe", task_of)
+    assert main(["help", "experiment"]) == 0
+    assert asked == RECIPES and RECIPES[-1] in capsys.readouterr().out

@@ -242,6 +242,7 @@ def test_a_budget_bounds_the_best_too() -> None:
     assert max(trial["score"] for trial in trials) <= found
 
 
+@pytest.mark.soak
 def test_regret_by_tau(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluator.score=dear", "compare.seeds=20", "compare.resamples=20"]
     alone = ["~compare.algorithms.evolution", "compare.taus=[0,0.5,1]"]

@@ -406,7 +406,7 @@ def test_a_state_of_another_controller_is_refused():
         Reinforce(controller(cells(1), hidden=8), LEARN).load_state_dict(state)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("space", ["nao_cell", "darts_cell"])
 def test_a_search_runs_and_says_what_the_controller_earned(space, tmp_path, capsys):
     run = tmp_path / "run"

@@ -52,6 +52,7 @@ def test_the_power_goes_from_the_smallest_to_the_largest_in_the_logarithm_of_siz
         assert power([path.choices]) == pytest.approx(4 - 3.75 * min(max(share, 0), 1))
 
 
+@pytest.mark.soak
 def test_the_learning_rate_of_a_step_is_that_of_its_path():
     """Known: without momentum and decay the update is lr times the gradient."""
     search_space = space()

@@ -321,6 +321,7 @@ def test_tied_truth_keeps_what_was_measured(
     assert all(0 <= float(row["score_2"]) <= 1 for row in rows)
 
 
+@pytest.mark.soak
 def test_one_tied_epoch_does_not_stop_the_report(
     macro: SearchSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:

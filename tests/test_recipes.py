@@ -58,7 +58,7 @@ COVERING = [
 """One recipe of each method that no other test here runs as a whole; make soak runs all."""
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("recipe", COVERING)
 def test_recipes_run_as_a_smoke(recipe, processes, tmp_path):
     """With two nodes in a cell; tests/soak/ runs every recipe as it is."""

@@ -126,6 +126,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert FOUND in said
 
 
+@pytest.mark.soak
 def test_without_any_whole_checkpoint_it_starts_again(
     place: Path, processes: Processes, undisturbed: Path
 ) -> None:

@@ -413,6 +413,7 @@ def test_laws_with_affine_norms_and_the_imagenet_stem(name):
     check_space(space, Problem(2, 67, 3), samples=1, only=[*laws, "small_images_are_refused"])
 
 
+@pytest.mark.soak
 def test_the_rows_of_one_operation_are_fitted_to_one_budget():
     """Table 3, "all choice_k": the next width is over the budget, and nothing fits far below."""
     setup = build_setup(compose(["task=retrain", "experiment=spos_all_choice"]))

@@ -131,6 +131,7 @@ def test_a_panel_for_each_rate(tmp_path: Path) -> None:
     assert spread.count("<!-- truth") == 1  # which all of them share
 
 
+@pytest.mark.soak
 def test_second_scores_have_pictures_of_their_own(tmp_path: Path) -> None:
     ranked(tmp_path / "0", "sampler.rate=0.1", also=ALSO)
     ranked(tmp_path / "1", "sampler.rate=0.5", also=ALSO)

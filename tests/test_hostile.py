@@ -78,17 +78,21 @@ Say = Callable[..., str]
 
 @pytest.fixture
 def refused(capfd: pytest.CaptureFixture[str]) -> Say:
-    """Has a command refused in one line, and returns the line."""
+    """Has a command refused, in a line for each mistake, and returns what is said."""
 
     def command(*words: object) -> str:
         capfd.readouterr()
         status = cli.main([str(word) for word in words])
         out, err = capfd.readouterr()
-        *notes, line = err.removesuffix("\n").split("\n")
+        lines = err.removesuffix("\n").split("\n")
+        said = [line for line in lines if not line.startswith("nasrun: note: ")]
         assert status == 2 and "Traceback" not in out and "\x1b" not in out
-        assert line.startswith("nasrun: error: ") and line.isprintable() and len(line) < 3000
-        assert all(note.startswith("nasrun: note: ") and note.isprintable() for note in notes)
-        return line
+        assert all(line.isprintable() for line in lines) and len("\n".join(said)) < 3000
+        assert said[0].startswith("nasrun: error: ")
+        if len(said) > 1:
+            assert said[0] == f"nasrun: error: {len(said) - 1} mistakes:"
+            assert all(line.startswith("  ") for line in said[1:])
+        return "\n".join(said)
 
     return command
 

@@ -303,7 +303,10 @@ def test_pictures_of_a_sweep_in_a_folder_full_of_links(
     targets = planted(folder, NAMES | PICTURES, tmp_path / "outside")
     line = ("rank", "-m", *MACRO, *RANK, "sampler=uniform,fair", "seed=0,1,2")
     done = processes.run(tmp_path, *line, "hydra.sweep.dir=sweep")
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0
+    # Where reports are written, what has their name and is none of ours is left alone.
+    assert done.err == "" or done.err.startswith("nasrun: no report was written: sweep/report.")
+    assert done.err.count("\n") <= 1
     assert untouched(targets)
     wanted = {"rankings", "spread", "also_scores", "also_truth", "proxies", "methods"}
     assert {f"{stem}.{suffix}" for stem in wanted for suffix in ("png", "svg")} <= replaced(

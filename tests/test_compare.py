@@ -66,7 +66,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, macro: SearchSpace) ->
 
 def compare(*words: str) -> int:
     """Of two words for one key the last counts."""
-    table = MACRO if "evaluator=supernet" not in words else MACRO[:2]
+    others = {"evaluator=supernet", "evaluator=size"} & set(words)  # have no settings of a table
+    table = MACRO[:2] if others else MACRO
     by_key = {word.split("=", 1)[0]: word for word in [*table, *SHORT, *words]}
     return main(["compare", *by_key.values()])
 

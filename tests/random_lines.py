@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from nasrun.building.allowed import find_class
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, quote
-from nasrun.config.groups import conf_dir, defaults, groups, read, task_of_recipe, tasks
+from nasrun.config.groups import conf_dir, defaults, groups, task_of_recipe, tasks
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 from nasrun.task.setup import Setup
 

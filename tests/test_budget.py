@@ -24,7 +24,8 @@ from nasrun.building.hints import checked
 from nasrun.cli.main import main
 from nasrun.config.build import build
 from nasrun.config.compose import compose
-from nasrun.config.groups import conf_dir, read
+from nasrun.config.groups import conf_dir
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 from nasrun.run.screen import Screen
 from nasrun.search_algo import pool as pool_module

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from nasrun.building.allowed import find_class, read_trust
@@ -24,16 +25,10 @@ from nasrun.config.compose import (
     without_null,
 )
 from nasrun.config.explain import explain
-from nasrun.config.groups import (
-    conf_dir,
-    defaults,
-    first_comment,
-    groups,
-    read,
-    task_of_recipe,
-    tasks,
-)
+from nasrun.config.fast_hydra import _own_loader, omegaconf_loader
+from nasrun.config.groups import conf_dir, defaults, first_comment, groups, task_of_recipe, tasks
 from nasrun.config.prune import leave_out
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 
 HOSTILE = [
@@ -617,3 +612,15 @@ def test_environment_is_left_alone() -> None:
     before = dict(os.environ)
     compose([])
     assert dict(os.environ) == before
+
+
+def test_libyaml_reads_every_file_as_the_loader_of_omegaconf_does() -> None:
+    files = sorted(conf_dir().rglob("*.yaml"))[::4]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    texts += ["a: 1e3\nb: 2001-01-01\nc: [yes, off, ~, .inf, 0x1f, 1_000]", "- {a: !!str 1}"]
+    assert len(texts) > 30
+    for text in texts:
+        slow = yaml.load(text, Loader=_own_loader())  # noqa: S506
+        assert yaml.load(text, Loader=omegaconf_loader()) == slow  # noqa: S506
+    with pytest.raises(yaml.YAMLError, match="duplicate key a"):
+        yaml.load("b: {a: 1, a: 2}", Loader=omegaconf_loader())  # noqa: S506

@@ -15,7 +15,8 @@ import pytest
 from nasrun.cli import new_package
 from nasrun.cli.main import main
 from nasrun.cli.new_package import KINDS, package_files
-from nasrun.config.groups import groups, read
+from nasrun.config.groups import groups
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 from nasrun.sampler.base import Sampler
 

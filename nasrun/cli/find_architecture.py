@@ -178,7 +178,8 @@ def guessed(value: Any, options: Sequence[str], request: Request, path: Path | N
 
 def plausible(value: Any, option: str, request: Request) -> bool:
     """Tell whether the space may read the value as its file stands; composing takes longer."""
-    from nasrun.config.groups import files_of, read
+    from nasrun.config.groups import files_of
+    from nasrun.config.yaml_files import read
 
     node = read(files_of("search_space", request.config_dir)[option])
     if "defaults" in node or any(word.startswith("effort=") for word in request.overrides):

@@ -19,7 +19,8 @@ from nasrun.building.allowed import read_trust
 from nasrun.cli import arguments, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
-from nasrun.config.groups import conf_dir, read, tasks
+from nasrun.config.groups import conf_dir, tasks
+from nasrun.config.yaml_files import read
 from nasrun.errors import Interrupted, Mistakes, UserError, is_panic, nearest, shortened
 from nasrun.run import signals
 from nasrun.run.layout import RECORD

@@ -9,10 +9,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
-from nasrun.config.comments import LOADER, described
+from nasrun.config.comments import described
 from nasrun.config.compose import flatten
-from nasrun.config.groups import YAMLError
 from nasrun.config.guard import LOADED
+from nasrun.config.yaml_files import PARSER, YAMLError
 
 RECIPES = ("experiment", "effort")
 """Groups whose files set values of other groups: a line then says so."""
@@ -64,7 +64,7 @@ def annotated(text: str, meanings: Mapping[str, str], package: str = "") -> str:
     package: the node of the configuration that the text shows; "": the whole.
     """
     try:
-        root = yaml.compose(text, Loader=LOADER)
+        root = yaml.compose(text, Loader=PARSER)
     except YAMLError:
         return text
     if not isinstance(root, yaml.MappingNode):
@@ -103,6 +103,6 @@ def _place(
 def _same(one: str, other: str) -> bool:
     """Tell whether two YAML texts have the same values."""
     try:
-        return bool(LOADER(one).get_single_data() == LOADER(other).get_single_data())
+        return bool(PARSER(one).get_single_data() == PARSER(other).get_single_data())
     except YAMLError:
         return False

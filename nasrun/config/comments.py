@@ -11,10 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from nasrun.config.groups import YAMLError
-
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The parser of libyaml where PyYAML has it: ten times as fast."""
+from nasrun.config.yaml_files import PARSER, YAMLError
 
 _TRAILING = re.compile(r"\s*#\s*(.*?)\s*$")
 _BEHIND_KEY = re.compile(r"\s*:\s*(?:[&!]\S+\s*)*#\s*(.*?)\s*$")
@@ -77,7 +74,7 @@ def described(path: Path) -> Described:
     """Read a YAML file with its comments; an unreadable one counts as empty."""
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=LOADER)
+        root = yaml.compose(text, Loader=PARSER)
     except (OSError, ValueError, YAMLError):
         return Described("", None, None, ())
     package = _PACKAGE.search(text)

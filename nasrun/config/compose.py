@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nasrun.config.efforts import efforts_of
-from nasrun.config.groups import conf_dir, groups, read
+from nasrun.config.groups import conf_dir, groups
 from nasrun.config.guard import guard_files
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError, nearest, shortened
 
 VERSION_BASE = "1.3"

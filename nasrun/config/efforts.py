@@ -15,15 +15,8 @@ from typing import Any, NamedTuple, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from nasrun.config.groups import (
-    YAMLError,
-    conf_dir,
-    defaults,
-    files_of,
-    groups,
-    option_of_recipe,
-    read,
-)
+from nasrun.config.groups import conf_dir, defaults, files_of, groups, option_of_recipe
+from nasrun.config.yaml_files import YAMLError, read
 
 Sections = dict[str, dict[str, Any]]
 

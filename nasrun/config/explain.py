@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from nasrun.building.field_words import in_our_words
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose, flatten, one_line, parse
-from nasrun.config.groups import YAMLError, defaults, groups, task_of_recipe
+from nasrun.config.groups import defaults, groups, task_of_recipe
 from nasrun.config.prune import leave_out
+from nasrun.config.yaml_files import YAMLError
 from nasrun.errors import Mistakes, SeveralMistakesError, UserError, nearest, shortened
 
 MAX_TRIED = 50

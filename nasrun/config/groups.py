@@ -6,14 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import yaml  # type: ignore[import-untyped]
 
 from nasrun.building.allowed import find_class
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
-
-YAMLError: type[Exception] = yaml.YAMLError
 
 
 @cache
@@ -110,12 +106,6 @@ def first_comment(path: Path) -> str:
         if line.startswith("#") and text and not text.startswith("@"):
             return text
     return ""
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file as it stands; {} if it is absent or empty."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return content if isinstance(content, dict) else {}
 
 
 def defaults() -> dict[str, str]:

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from nasrun.config.fast_hydra import make_hydra_fast
 from nasrun.config.groups import conf_dir
 from nasrun.errors import UserError, shortened
 
@@ -47,6 +48,7 @@ _NAME = re.compile(r"\w+", re.ASCII)
 
 def guard_files() -> None:
     """Have Hydra load all files through the check; to be called before it composes."""
+    make_hydra_fast()
     hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]
 
 

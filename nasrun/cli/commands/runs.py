@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from nasrun.cli.arguments import CommandLine
-from nasrun.config.groups import files_of, groups, read
+from nasrun.config.groups import files_of, groups
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 from nasrun.run.files import at_home
 

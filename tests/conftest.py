@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from processes import SEARCH, Processes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SOAK = "NASRUN_SOAK"
 """Environment variable: whether the long tests are run, and they alone."""
+
+settings.register_profile("same", derandomize=True)
+if not os.environ.get(SOAK):  # the same examples in every run; in the soak others each time
+    settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -57,7 +57,7 @@ def test_taus_are_kendalls() -> None:
     assert astuple(quick) == pytest.approx(astuple(slow), abs=1e-5)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(("n", "samples"), [(50, 120), (500, 50)])
 def test_the_interval_covers_the_truth(n: int, samples: int) -> None:
     rng = np.random.default_rng(n)
@@ -68,6 +68,7 @@ def test_the_interval_covers_the_truth(n: int, samples: int) -> None:
     assert 0.9 <= np.mean(covered) <= 0.98
 
 
+@pytest.mark.soak
 def test_the_interval_of_a_difference_covers_none() -> None:
     """Two methods that are equally good: their scores share the truth and something besides."""
     rng = np.random.default_rng(3)
@@ -229,6 +230,7 @@ def test_needed_by_hand() -> None:
     assert needed(10**6, Estimate(0.3, 0.3, 0.3), 0.1) == 10
 
 
+@pytest.mark.soak
 def test_needed_keeps_its_promise() -> None:
     """With as many as it asks for, about 80 % of the samples show the difference."""
     rng = np.random.default_rng(0)

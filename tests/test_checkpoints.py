@@ -157,6 +157,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.soak
 @settings(max_examples=120, deadline=None)
 @given(STEPS)
 def test_no_file_is_needed_by_all_checkpoints(steps: list[set[str]]) -> None:

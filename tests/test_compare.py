@@ -214,6 +214,7 @@ def test_stand_alone_scores_need_no_table(capsys: pytest.CaptureFixture[str]) ->
     assert "the best that any search found" in capsys.readouterr().out
 
 
+@pytest.mark.soak
 def test_an_algorithm_that_ends_early_and_one_with_fewer_seeds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

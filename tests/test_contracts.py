@@ -39,7 +39,7 @@ LAWS = {
 """The laws of spaces that share most of their code with spos_blocks; the soak has all of them."""
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", options("search_space"))
 def test_spaces(name: str) -> None:
     words = [f"search_space={name}", *CASE_OF_SPACE.get(name, [])]

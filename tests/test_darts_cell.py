@@ -97,7 +97,7 @@ def test_the_supernet_and_the_imagenet_network_have_the_published_sizes():
     assert round(cost.params / 1e6, 1) == 4.7
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_path_of_the_supernet_is_the_stand_alone_network(affine, training):
@@ -242,6 +242,7 @@ def test_partial_channels_by_hand():
     assert torch.equal(out[:, 1::2], F.max_pool2d(x[:, 2:], 2)) and out.shape == (3, 4, 3, 3)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", [8, 9])
 def test_a_supernet_of_partial_channels_is_smaller_and_learns(size):
     whole, part = space((3, 8)), space((3, 8), parts=4)

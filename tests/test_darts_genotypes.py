@@ -235,6 +235,7 @@ def test_words():
     assert empty[1] == "  node 0 = zeros"
 
 
+@pytest.mark.soak
 def test_a_genotype_in_a_file_is_retrained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = ["retrain", "search_space=darts_cell", "effort=smoke", "threads=1"]

@@ -91,6 +91,7 @@ def test_cifar10_augmented_batches(cifar10: Path) -> None:
     assert cut.min() >= 1 / 16 and cut.max() == 0.25
 
 
+@pytest.mark.soak
 def test_cifar10_test_file_is_not_opened_before_it_is_asked_for(
     cifar10: Path, tmp_path: Path
 ) -> None:

@@ -223,6 +223,7 @@ def test_without_a_split_a_run_trains_on_all_images(tmp_path):
     assert max(line["step"] for line in lines if line["stage"] == "supernet/round0") == 6
 
 
+@pytest.mark.soak
 def test_the_scales_of_all_norms_stay_one_and_their_shifts_move():
     """So that only the gate scales an edge: in operations and reductions, stem and head."""
     algo, training = started()
@@ -382,6 +383,7 @@ def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
     assert not run.exists()
 
 
+@pytest.mark.soak
 def test_a_supernet_of_learned_gates_is_not_trained_alone_nor_taken(tmp_path, capsys):
     words = ["search_space=dso_block", "search_algo=dso", "effort=smoke", "threads=1"]
     assert main(["supernet", *words, f"outputs={tmp_path}"]) == 2

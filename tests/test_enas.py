@@ -289,6 +289,7 @@ def train(
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
+@pytest.mark.soak
 def test_it_learns_after_every_epoch_on_held_out_images_and_leaves_the_network_alone(monkeypatch):
     algo, training = started()
     learner, seen, drawn = algo.learner, [], []

@@ -70,6 +70,7 @@ def test_batch_statistics_are_those_of_training_mode(trained):
         assert score == sum(correct) / 32
 
 
+@pytest.mark.soak
 def test_recalibrated_statistics_are_the_exact_average(trained):
     search_space, network, pool = trained
     path = pool[0]
@@ -149,6 +150,7 @@ def test_a_label_among_the_best_is_counted():
     assert found == [1 / 4, 1 / 4, 2 / 4, 3 / 4, 1.0]
 
 
+@pytest.mark.soak
 def test_ties_are_broken_by_the_label_among_the_best(trained):
     search_space, network, pool = trained
     made = evaluator(search_space, "batch", ties="top5")  # of four classes the best three

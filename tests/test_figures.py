@@ -175,6 +175,7 @@ def test_picks_too_near_to_another_have_no_number(tmp_path: Path) -> None:
     assert "retrained" not in said
 
 
+@pytest.mark.soak
 def test_equal_inputs_give_equal_bytes_whatever_the_users_style(tmp_path: Path) -> None:
     def plot(folder: Path) -> list[bytes]:
         files = plot_scatter(*points(30), folder / "a", tau=TAU)

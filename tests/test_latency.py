@@ -234,6 +234,7 @@ def test_bad_tables(
     assert not Path("run").exists()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

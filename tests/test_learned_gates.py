@@ -284,6 +284,7 @@ def test_logits_of_snas_start_as_in_its_released_code():
     assert logits.std().item() == pytest.approx(0.01, rel=0.5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "norm"), [("darts", 0.0), ("p_darts", 5.0), ("snas", 10.0)])
 def test_the_gradient_of_all_logits_together_is_clipped(name, norm):
     built = build_setup(compose(["task=search", f"search_algo={name}", "search_space=darts_cell"]))
@@ -323,6 +324,7 @@ def test_snas_learns_from_the_weights_own_step():
     assert not calls and not torch.equal(before, algo.learner.logits)
 
 
+@pytest.mark.soak
 def test_a_resource_term_makes_cheap_options_heavier():
     words = ("search_algo.adam.lr=0.1", "search_algo.resource.cost=macs")
     costs = {}
@@ -659,7 +661,7 @@ def test_retraining_is_that_of_each_released_code(name, batch, keep):
     assert (found.batch_size, found.drop_path_keep) == (batch, keep)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("name", ["darts", "snas", "proxyless", "dso"])
 def test_a_loss_that_is_no_number_stops_in_one_short_line_or_is_skipped(name, tmp_path, capsys):

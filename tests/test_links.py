@@ -236,6 +236,7 @@ def write_scores(path: Path) -> None:
             writer.writerow(["".join(map(str, architecture.choices)), 50 + number % 40])
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_in_a_directory_full_of_links(processes: Processes, tmp_path: Path) -> None:
     stop: Fault = ("signal_at", [15, "safe_point", "score*", 1])
     line = ("search", *CELLS, "hydra.run.dir=run")

@@ -71,6 +71,7 @@ def test_patterns_are_named_by_seed_and_step_and_differ_between_ghost_batches():
     assert len(gates_of(ghost_batch=None)(7)) == 1
 
 
+@pytest.mark.soak
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"batch=64 is larger than trainer\.batch_size=32"):
         PathDropout(rate=0.1, ghost_batch=64).ghost_batch_of(32)

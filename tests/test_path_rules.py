@@ -76,6 +76,7 @@ def test_the_learning_rate_of_a_step_is_that_of_its_path():
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_the_logged_rate_is_that_of_the_last_path():
     training, monitor = (
         started(rules(size_power=POWER), log_every=1, schedule=schedule(kind="polynomial", lr=0.1)),
@@ -135,7 +136,7 @@ def test_the_momentum_follows_one_decision_of_the_run():
     assert len(found) > 5
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("gradients", ["sum", "mean"])
 def test_in_distillation_the_others_learn_the_first(gradients):
     """Labels are smoothed, the outputs of the teacher are not."""

@@ -161,6 +161,7 @@ def test_what_a_run_in_an_odd_folder_shows_can_be_pasted(
     assert f"dataset.root={home}/x" in capsys.readouterr().err
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("several", [False, True])
 def test_a_recipe_may_name_the_home(
     several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +213,7 @@ def record_of(run: Path, overrides: list[str], config: dict[str, Any]) -> Earlie
     return EarlierRun.read(run, "architecture.json", None)
 
 
+@pytest.mark.soak
 def test_a_run_is_taken_over_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def error(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return lines[0]
 
 
+@pytest.mark.soak
 def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(macro)
     words = ["rank.epochs=[1]", "rank.architectures.count=12"]
@@ -129,7 +130,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         assert Path(f"run/{name}.svg").stat().st_size > 5000
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("sampler", ["uniform", "sandwich"])
 @pytest.mark.parametrize("train_on", ["pool", "space"])
 def test_the_paths_that_are_trained(
@@ -420,6 +421,7 @@ def test_samples(macro: SearchSpace) -> None:
     assert quantiles == sorted(quantiles)
 
 
+@pytest.mark.soak
 def test_what_the_table_lacks_is_left_out_and_counted(
     macro: SearchSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:

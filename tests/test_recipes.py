@@ -58,7 +58,7 @@ COVERING = [
 """One recipe of each method that no other test here runs as a whole; make soak runs all."""
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("recipe", COVERING)
 def test_recipes_run_as_a_smoke(recipe, processes, tmp_path):
     """With two nodes in a cell; tests/soak/ runs every recipe as it is."""
@@ -196,7 +196,7 @@ def test_retrain_takes_a_run_or_a_file(finished, processes, tmp_path):
     assert config["retrain"]["trainer"]["epochs"] == 2
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -267,6 +267,7 @@ class Published(SearchSpace):
         return self.accuracy[architecture]
 
 
+@pytest.mark.soak
 def test_a_cell_of_the_top_one_per_cent_of_nas_bench_201() -> None:
     """Over 100 seeds the median is 32 queries and the most 111; random search needs 100 on
     average."""

@@ -26,7 +26,7 @@ from resuming import (
 )
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("number", "method", "stage", "count"),
     [
@@ -80,6 +80,7 @@ def test_a_signal_as_a_run_begins_or_goes_on(
     assert FOUND in go_on(processes, tmp_path, undisturbed)
 
 
+@pytest.mark.soak
 def test_a_second_signal_stops_at_once(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def place(killed: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.soak
 def test_a_kill_leaves_a_lock_that_nobody_holds(
     place: Path, processes: Processes, undisturbed: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_run_is_never_overwritten(
         assert snapshot(tmp_path) == before
 
 
+@pytest.mark.soak
 def test_a_refused_sweep_leaves_the_results_of_finished_jobs(
     processes: Processes, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_who_may_write_that_a_job_has_failed(
     assert read_jobs(tmp_path)[0].error == "new"
 
 
+@pytest.mark.soak
 def test_a_retraining_is_new_although_its_search_was_not(
     finished: Path, processes: Processes
 ) -> None:
@@ -377,6 +379,7 @@ def test_a_run_in_use_is_left_alone(run: Path, processes: Processes) -> None:
 # Shared folders, and what a run goes on with.
 
 
+@pytest.mark.soak
 def test_a_store_keeps_its_place_and_strangers_choose_none(
     processes: Processes, tmp_path: Path
 ) -> None:

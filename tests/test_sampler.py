@@ -35,7 +35,7 @@ def p_value(observed, expected) -> float:
     return float(chisquare(observed, expected * sum(observed) / expected.sum()).pvalue)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("size", ["params", "macs"])
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.5, -1.0])
 def test_a_pool_is_sampled_in_proportion_to_size(size, exponent):

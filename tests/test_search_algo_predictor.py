@@ -116,6 +116,7 @@ def learned() -> tuple[Cell, list[Trial], PredictorTraining, Recorder]:
     return space, trials, fitted, recorder
 
 
+@pytest.mark.soak
 def test_predictor_learns_a_planted_score(learned: Any) -> None:
     space, _, fitted, recorder = learned
     history = recorder.metrics["predictor/round1"]

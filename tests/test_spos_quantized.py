@@ -392,7 +392,7 @@ def test_the_configuration_is_the_published_space():
             build({**node, **setting}, "search_space")
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("norms", ["shared", "per_option"])
 @pytest.mark.parametrize(
     ("depth", "stem", "tasks"),

@@ -189,6 +189,7 @@ def test_a_sweep_that_ends_well(
     assert [float(row["score_sd"]) for row in rows] == pytest.approx([math.sqrt(0.5)] * 2)
 
 
+@pytest.mark.soak
 def test_failing_jobs_do_not_stop_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +214,7 @@ def test_failing_jobs_do_not_stop_the_others(
     assert jobs[0].overrides == ("sampler=uniform", "seed=0")
 
 
+@pytest.mark.soak
 def test_all_jobs_fail_by_mistakes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +316,7 @@ def test_costs_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert "7  1,500±707" in cost and "test %" not in cost
 
 
+@pytest.mark.soak
 def test_jobs_have_directories_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

@@ -140,7 +140,7 @@ def needs(plugin: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason="pip install nasrun[sweeps]")
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -215,6 +215,7 @@ def test_a_sweeper_gets_what_validation_images_say(
     assert len(ended) == 2
 
 
+@pytest.mark.soak
 def test_a_number_is_returned_from_a_job_that_was_finished(folder: Path, ended: list[Path]) -> None:
     for _ in range(2):
         assert cli.main([*OPTIMISE, "resume=auto"]) == 0

@@ -82,6 +82,7 @@ def test_architectures_of_any_space_are_their_choices(tmp_path, written, between
     assert search_space.parse(search_space.write(architecture)) == architecture
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("column", ["ops", "arch_str"])
 def test_the_published_table_is_read_whole_by_either_column(column):
     tables.rows(tables.NB201)
@@ -236,7 +237,7 @@ def test_a_search_that_the_table_does_not_serve_says_so(tmp_path, monkeypatch, c
     assert "has no row for architecture" in capsys.readouterr().err
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("option", ["nas_bench_macro", "nas_bench_201"])
 @pytest.mark.parametrize(
     "rest",

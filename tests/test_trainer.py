@@ -121,7 +121,7 @@ def test_weights_that_coast_add_nothing_to_the_norm_that_is_clipped():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("idle_options", ["freeze", "coast"])
 def test_a_look_ahead_moves_all_weights_as_the_next_step_does(idle_options):
     search_space, rng = space(), np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from processes import Done
@@ -24,4 +25,4 @@ def check_smoke(done: Done, directory: Path, task: str) -> None:
     else:
         assert 0 <= result["test_accuracy"] <= 1
         assert "test accuracy" in done.out
-        assert f"nasrun retrain from=./{directory.name} seed=1\n" in done.out
+        assert re.search(rf"^nasrun retrain from=\S*{directory.name} seed=1$", done.out, re.M)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -82,8 +83,12 @@ def run(words: list[str], place: Path) -> int:
         note, _, rest = told.partition("\n")
         told = rest if note.startswith("nasrun: note: ") else told
         assert told.startswith("nasrun: error: ") and len(told) > 20, (words, told)
-        assert told.endswith("\n") and len(told.splitlines()) == 1, (words, told)
-        assert len(told) < LONGEST_LINE and "Traceback" not in told + screen.getvalue(), words
+        first, *others = told.splitlines()
+        several = re.fullmatch(r"nasrun: error: (\d+) mistakes:", first)
+        assert len(others) == (int(several[1]) if several else 0), (words, told)
+        assert all(line.startswith("  ") for line in others) and told.endswith("\n"), (words, told)
+        assert max(map(len, told.splitlines())) < LONGEST_LINE, (words, told)
+        assert "Traceback" not in told + screen.getvalue(), words
         assert "out of memory" not in told, (words, told)
         assert not warned, (words, warned[0].message)
     return status

@@ -181,7 +181,7 @@ def test_options_of_ones_own_have_pages(tmp_path: Path) -> None:
     [
         ("sampler=sandwhich", "did you mean 'sandwich'"),
         ("samplr", "did you mean 'sampler'"),
-        ("budget.mac.max", "did you mean 'budget.macs.max'"),
+        ("budget.mac.max", "the bound is budget.macs.max, in multiply-adds"),
         ("serch", "did you mean 'search'"),
         ("sandwhich", "did you mean 'sandwich'"),
         ("trainer@retrain", "did you mean 'trainer@retrain.trainer'"),

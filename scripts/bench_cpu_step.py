@@ -2,11 +2,11 @@
 
     python scripts/bench_cpu_step.py [--paths 20] [--repeats 3]
 
-Each row adds one thing to the row above: weight gradients of depthwise convolutions that are ours
-(depthwise.py); small 1×1 convolutions as matrix products, and no slices of everything
-(operation.Pointwise); one fused update for all weights (trainer/updates.py). All rows take the same
-random paths, one after the other in one run. Times are means over the paths of the process's own
-time.
+Each row adds to the row above: weight gradients of depthwise convolutions that are ours
+(depthwise.py); small 1×1 convolutions as matrix products, no slices of everything
+(operation.Pointwise), ReLU in place in NAS-Bench-Macro's layers; one fused update for all weights
+(trainer/updates.py). All rows take the same random paths, one after the other in one run. Times
+are means over the paths of the process's own time.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def measure(case: Case, paths: int, repeats: int) -> list[float]:
     )
     images, labels = x.contiguous(memory_format=torch.channels_last), torch.arange(case.batch) % 10
 
+    in_place = [m for m in supernet.modules() if isinstance(m, nn.ReLU) and m.inplace]
+
     def step(row: int, choices: tuple[int, ...]) -> None:
         gains: Callable[..., bool] = depthwise.gains if row >= 1 else lambda *_: False
         forward = operation.Pointwise.forward if row >= 2 else sliced
@@ -111,6 +113,8 @@ def measure(case: Case, paths: int, repeats: int) -> list[float]:
         of_path: list[list[float]] = [[] for _ in ROWS]
         for _ in range(repeats + 1):
             for row in range(len(ROWS)):
+                for relu in in_place:
+                    relu.inplace = row >= 2
                 begin = time.process_time()
                 step(row, choices)
                 of_path[row].append(1e3 * (time.process_time() - begin))

@@ -1,4 +1,4 @@
-"""Depthwise convolutions equal torch's; their weight gradient is as exact as torch's."""
+"""Depthwise and 1×1 convolutions equal torch's; their weight gradient is as exact as torch's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.search_space import depthwise as module
+from nasrun.search_space import operation
 from nasrun.search_space.depthwise import Depthwise, DepthwiseFunction, gains
+from nasrun.search_space.operation import Pointwise
 
 SHAPES = (
     *((1, 1, 1), (3, 2, 2), (1, 3, 3), (3, 4, 4), (1, 5, 3), (3, 2, 7)),
@@ -112,3 +114,34 @@ def test_sums_of_products_known_by_hand() -> None:
         patch = padded[: 2 * dilation + 1 : dilation, : 2 * dilation + 1 : dilation]
         assert convolve.weight.grad is not None
         assert torch.equal(convolve.weight.grad[0, 0], patch)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_pointwise_convolutions_are_products(
+    layout: torch.memory_format, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Pointwise(5, 7, stride).to(memory_format=layout)
+    x = torch.randn(4, 5, 6, 5).contiguous(memory_format=layout)
+    weights = torch.randn(4, 7, 6 // stride, -(-5 // stride))
+    product = gradients(layer, x, weights)
+    monkeypatch.setattr(operation, "SMALL_PRODUCT_VALUES", 0)
+    convolution = gradients(layer, x, weights)
+    for ours, theirs in zip(product, convolution, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_pointwise_convolutions_are_products_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(operation, "_product", lambda x, weight: taken.append(len(x)) or x)
+    layer = Pointwise(16, 16)
+    for batch in (1, 90, 110):  # 97 images of 8×8 are within the bound, 98 are not
+        layer(torch.randn(batch, 16, 8, 8))
+    with torch.no_grad():
+        layer(torch.randn(2, 16, 8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(2, 16, 8, 8))
+    layer.double()(torch.randn(2, 16, 8, 8).double())
+    assert taken == [1, 90]

@@ -27,6 +27,7 @@ class Updates:
         self.coast, self.nesterov = settings.idle_options == "coast", settings.nesterov
         self._zeros: dict[Tensor, Tensor] = {}  # gradients of idle weights
         self.parameters = list(network.parameters())
+        self._fused = all(parameter.is_cpu for parameter in self.parameters)
         decay_all = settings.decay_norm_and_bias
         self.groups = [
             [parameter for parameter in self.parameters if decay_all or parameter.dim() >= 2],
@@ -41,6 +42,7 @@ class Updates:
                 lr=settings.schedule.lr,
                 momentum=settings.momentum,
                 nesterov=settings.nesterov,
+                fused=self._fused,  # one pass over each weight in the place of four
             )
             for _ in range(momenta)
         ]
@@ -62,6 +64,10 @@ class Updates:
             active = [[p for p in group if p.grad is not None] for group in self.groups]
             for group, parameters in zip(optimiser.param_groups, active, strict=True):
                 group["params"], group["lr"] = parameters, lr
+                for parameter in parameters:
+                    if self._fused and group["momentum"] and parameter not in optimiser.state:
+                        # All have one, or none: it is 0 before the first step.
+                        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             optimiser.step()
         for group, parameters in zip(optimiser.param_groups, self.groups, strict=True):
             group["params"] = parameters

@@ -114,8 +114,8 @@ class MBConv(Option):
         hidden = self.expansion * layer.inputs
         depthwise = Depthwise(hidden, self.kernel, layer.stride)
         return nn.Sequential(
-            *(Pointwise(layer.inputs, hidden), nn.BatchNorm2d(hidden), nn.ReLU()),
-            *(depthwise, nn.BatchNorm2d(hidden), nn.ReLU()),
+            *(Pointwise(layer.inputs, hidden), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)),
+            *(depthwise, nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)),
             *(Pointwise(hidden, layer.outputs), nn.BatchNorm2d(layer.outputs)),
         )
 

@@ -49,13 +49,13 @@ class ChoiceLayer(nn.Module):
 def stem(plan: MacroPlan, problem: Problem) -> nn.Sequential:
     """3×3 convolution, batch norm, ReLU: [B, C, H, W] -> [B, stem, H, W]."""
     convolution = nn.Conv2d(problem.channels, plan.stem, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), nn.ReLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(plan.stem), nn.ReLU(inplace=True))
 
 
 def features(plan: MacroPlan) -> nn.Sequential:
     """1×1 convolution, batch norm, ReLU: [B, last outputs, H, W] -> [B, features, H, W]."""
     convolution = Pointwise(plan.layers[-1].outputs, plan.features)
-    return nn.Sequential(convolution, nn.BatchNorm2d(plan.features), nn.ReLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(plan.features), nn.ReLU(inplace=True))
 
 
 class Chain(Network):

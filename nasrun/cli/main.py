@@ -110,7 +110,7 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         outputs.current[:] = known  # a launcher may call this in another process, with copies
         ran = False
         try:
-            with job(composed) as go:
+            with signals.noted_in_job(), job(composed) as go:
                 ran = True
                 go()
             return objective(composed)

@@ -28,6 +28,7 @@ from rich.table import Table
 
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
+from nasrun.dataset.jitter import jitter, sample
 from nasrun.dataset.streamed import Transforms
 from nasrun.values import MapSize, Problem
 
@@ -99,7 +100,7 @@ def ways_to_decode(size: MapSize) -> Iterator[tuple[str, Callable[[Path], object
         yield "simplejpeg", lambda path: simplejpeg.decode_jpeg(path.read_bytes())
 
 
-def transforms(size: MapSize, **changes: float) -> Transforms:
+def transforms(size: MapSize, **changes: Any) -> Transforms:
     """The transforms of conf/dataset/imagenet.yaml."""
     return Transforms(size, 3, **{"crop_area": 0.08, "flip": True, **JITTER, **changes})
 
@@ -111,20 +112,32 @@ def ways_to_augment(size: MapSize) -> Iterator[tuple[str, Callable[[Any, Any], o
     for name, changes in {
         "as the loader does (v2 on pictures)": {},
         "without hue": {"hue": 0.0},
-        "without colour jitter": dict.fromkeys(JITTER, 0.0),
+        "jitter_on=device, or none": {"jitter_on": "device"},
     }.items():
         transform = transforms(size, **changes).training()
         yield name, lambda picture, _, transform=transform: transform(picture)
     shape = (size.height, size.width)
-    for name, jitter in {
+    for name, colours in {
         "v2 on tensors uint8": JITTER,
         "v2 on tensors uint8, without hue": {**JITTER, "hue": 0.0},
         "v2 on tensors uint8, without colour jitter": None,
     }.items():
         steps = [v2.RandomResizedCrop(shape, (0.08, 1.0)), v2.RandomHorizontalFlip()]
-        steps += [v2.ColorJitter(**jitter)] if jitter else []
+        steps += [v2.ColorJitter(**colours)] if colours else []
         augment = v2.Compose(steps)
         yield name, lambda _, pixels, augment=augment: augment(pixels)
+
+
+def jittered(size: MapSize, device: torch.device) -> float:
+    """Images a second that the device jitters, in batches of 64."""
+    images = torch.randint(0, 256, (64, *size.shape(3)), dtype=torch.uint8, device=device)
+    sampled = torch.stack([sample(tuple(JITTER.values())) for _ in images])
+    seconds = []
+    for _ in range(4):
+        began = time.monotonic()
+        jitter(images, sampled, tuple(JITTER.values())).sum().item()  # waits for the device
+        seconds.append(time.monotonic() - began)
+    return len(images) / min(seconds)
 
 
 def show(title: str, found: Mapping[str, list[float]], console: Console) -> None:
@@ -160,6 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -187,6 +201,9 @@ def main() -> None:
             whole.append(rate(paths, lambda path: training(loader.open(str(path)))))
         show("decoding", decoded, console)
         show("augmentation of decoded images", augmented, console)
+    console.print(
+        f"jitter_on=device on {wanted.device}: {jittered(size, wanted.device):,.0f} a second"
+    )
     together = statistics.median(whole)
     step = step_seconds(16, size) / 16
     console.print(

@@ -150,7 +150,7 @@ class KnownJobs:
 
 
 _jobs: dict[Path, KnownJobs] = {}
-"""What this process knows of sweeps, by their folder."""
+"""The jobs of sweeps as this process knows them, by the folder of the sweep."""
 
 
 def optimises() -> bool:

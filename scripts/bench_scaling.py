@@ -190,16 +190,16 @@ def training(most: int, scratch: Path) -> Iterator[Row]:
     small = ["effort=smoke", "threads=1", "search_algo=random", "sampler=uniform", "report=false"]
     small += ["dataset.train_images=256", "retrain.trainer.epochs=1", "trainer.epochs=1"]
     for what, values in {
-        "dataset.train_images": (256, 1024, 4096),
-        "search_algo.evaluations": (20, 80, 320),
-        "search_space.search.layers": (1, 4, 16),
+        "dataset.train_images": (256, 4096),
+        "search_algo.evaluations": (20, 320),
+        "search_space.search.layers": (1, 8),
     }.items():
         for value in values:
             words = [*small, f"{what}={value}"]
             cost = nasrun("search", *words, f"hydra.run.dir={scratch / 'run'}", place=scratch)
             yield Row(what, value, *cost)
             shutil.rmtree(scratch / "run")
-    for jobs in (1, 4, 16):
+    for jobs in (1, 4):
         words = [*small, "-m", f"seed=range({jobs})", f"hydra.sweep.dir={scratch / 'jobs'}"]
         yield Row("jobs of a sweep", jobs, *nasrun("search", *words, place=scratch))
         shutil.rmtree(scratch / "jobs")

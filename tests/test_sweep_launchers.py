@@ -160,12 +160,14 @@ def needs(plugin: str) -> pytest.MarkDecorator:
         "other_process",
         pytest.param("joblib", marks=needs("hydra_joblib_launcher")),
         pytest.param("submitit_local", marks=needs("hydra_submitit_launcher")),
+        pytest.param("ray", marks=needs("hydra_ray_launcher")),
     ],
 )
 def test_the_reason_of_a_failure_in_another_process_is_kept(
     folder: Path, launcher: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["resume=maybe,perhaps", "hydra.sweep.dir=s", f"hydra/launcher={launcher}"]
+    words += ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
     assert cli.main(["search", "-m", "effort=smoke", *words]) == 2
     shown = capfd.readouterr()
     for number, word in enumerate(("maybe", "perhaps")):

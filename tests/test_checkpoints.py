@@ -289,3 +289,17 @@ def test_a_disk_that_is_full_leaves_what_was_there(
             break
     # Two files of tensors, and the manifest; a directory need not be safe, but what follows it.
     assert failures == (5 if kind == "fsync" else 3)
+
+
+def test_a_long_search_has_a_checkpoint_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of 100,000 evaluations keeps more than other JSON files may have."""
+    long = Weights(7)
+    monkeypatch.setattr(long, "state_dict", lambda: {"text": "x" * (files.MAX_JSON_BYTES + 1)})
+    Checkpoints(tmp_path).write({"search": TrackedState(long)}, {}, {}, 1.0)
+    said: list[str] = []
+    assert [each.number for each in Checkpoints(tmp_path).read(said.append)] == [1]
+    monkeypatch.setattr("nasrun.run.checkpoints.available_bytes", lambda: 2**30)
+    assert not Checkpoints(tmp_path).read(said.append)
+    assert "are more than the" in said[0]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from helpers import as_job
 from hydra.core.hydra_config import HydraConfig
+from runs import make_sweep
 
 from nasrun import __version__
 from nasrun.cli import arguments
@@ -83,14 +84,17 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         ["search", "search_algo.initail=3"],
         ["search", "--cfg", "job"],
         ["retrain", "from=nowhere"],
+        ["report", "sweep"],
     ],
     ids=" ".join,
 )
 def test_no_torch_for_help_and_slips(arguments: list[str], tmp_path: Path) -> None:
+    slow = {"torch", "scipy", "matplotlib"} if "--cfg" in arguments else {"torch"}
     code = (
         "import sys; from nasrun.cli.main import main; main(sys.argv[1:]);"
-        "sys.exit(7 if 'torch' in sys.modules else 0)"
+        f"sys.exit(7 if {slow!r} & set(sys.modules) else 0)"
     )
+    make_sweep(tmp_path / "sweep", 0.5, 0.6)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, check=False
     )

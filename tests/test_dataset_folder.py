@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from test_dataset import CPU, configured, everything, load, same, train
+from torchvision.transforms.v2 import functional as F
 
-from nasrun.dataset import streamed
+from nasrun.dataset import jitter, streamed
 from nasrun.dataset.files import open_image
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit
@@ -205,6 +206,55 @@ def test_skipped_images_are_not_decoded(nested: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(streamed, "open_image", watched)
     train(split, 1, first_step=100_000, batch_size=20)
     assert len(opened) == 20
+
+
+def by_torchvision(image: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+    """A jittered image float32 [C, H, W] from 0 to 1, one change after the other."""
+    (brightness, contrast, saturation, hue), order = sampled.tolist()
+    for change in order:
+        image = (
+            lambda x: F.adjust_brightness(x, brightness),
+            lambda x: F.adjust_contrast(x, contrast),
+            lambda x: F.adjust_saturation(x, saturation),
+            lambda x: F.adjust_hue(x, hue),
+        )[int(change)](image)
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_on_the_device_is_torchvisions(channels: int) -> None:
+    torch.manual_seed(0)
+    strengths = (0.9, 0.9, 0.9, 0.5)
+    images = torch.randint(0, 256, (40, channels, 6, 5), dtype=torch.uint8)
+    images[0], images[1] = 0, 255  # without a hue
+    images[2, :, :3] = images[2, :1, :3]
+    sampled = torch.stack([jitter.sample(strengths) for _ in images])
+    found = jitter.jitter(images, sampled, strengths)
+    wanted = [by_torchvision(i / 255, s) for i, s in zip(images, sampled, strict=True)]
+    torch.testing.assert_close(found / 255, torch.stack(wanted), atol=2e-5, rtol=0)
+    assert len({tuple(order) for order in sampled[:, 1].tolist()}) > 12
+    factors = sampled[:, 0]
+    assert ((factors[:, :3] - 1).abs() <= 0.9).all() and (factors[:, 3].abs() <= 0.5).all()
+    assert torch.equal(jitter.jitter(images, sampled, (0, 0, 0, 0)), images.float())
+
+
+def test_jitter_on_the_device_changes_colours_alone(nested: Path) -> None:
+    """The crops and flips are those without jitter, whatever the workers and the first step."""
+    splits = {
+        (on, hue): load(
+            "image_folder",
+            **options(nested, resident_limit_mb=0, jitter_on=on, hue=hue, mean=[0.0], std=[1.0]),
+        ).train
+        for on, hue in (("workers", 0.0), ("device", 0.0), ("device", 0.5))
+    }
+    plain, same_too, turned = (train(split, 4, batch_size=20) for split in splits.values())
+    assert same(plain, same_too)
+    for (a, _), (b, _) in zip(plain, turned, strict=True):
+        assert not torch.allclose(a, b, atol=0.01)
+        torch.testing.assert_close(a.amax(1), b.amax(1))  # a turned hue keeps the value
+        torch.testing.assert_close(a.amin(1), b.amin(1))
+    split = splits["device", 0.5]
+    assert same(turned[2:], train(split, 2, 2, batch_size=20))
 
 
 def test_streaming_leaves_the_global_generator_alone(nested: Path) -> None:

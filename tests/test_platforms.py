@@ -13,6 +13,7 @@ import torch
 
 import nasrun
 from nasrun.errors import UserError
+from nasrun.run import threads
 from nasrun.run.compute import Compute, float64, is_out_of_memory
 
 POSIX_MODULES = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty")
@@ -133,3 +134,33 @@ def test_float64_is_the_same_number() -> None:
     assert float64(values).dtype == torch.float64
     assert float64(values).tolist() == values.tolist()
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
+
+
+# Busy processes.
+
+
+@pytest.mark.parametrize(
+    ("idle", "usable", "free"),
+    [(800, 8, 8), (399, 8, 4), (250, 8, 2), (0, 8, 1), (800, 2, 2), (399, 3, 3)],
+)
+def test_threads_are_the_cores_that_are_idle(
+    idle: int, usable: int, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight cores, 800 ticks; half a core more or less is rounded."""
+    looks = iter([(1000, 5000), (1000 + idle, 5800)])
+    monkeypatch.setattr(threads, "_ticks", lambda: next(looks))
+    monkeypatch.setattr(threads, "LOOK_SECONDS", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(usable), raising=False)
+    assert threads.free_cores() == free
+
+
+def test_ticks_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "stat"
+    monkeypatch.setattr(threads, "_COUNTS", place)
+    monkeypatch.setattr(threads, "LOOK_SECONDS", 0)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.6, 0, 0), raising=False)
+    for content in ("", "cpu", "cpu a b c", "cpu  1 2 3 40 5 6 7 8 9 10\ncpu0 1 1\n"):
+        place.write_text(content)
+        assert threads.busy_cores() == 1.6  # nothing has changed between two looks
+    assert threads._ticks() == (45, 72)

@@ -18,7 +18,15 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nasrun.errors import UserError
 from nasrun.report.image_sheet import image_sheet
-from nasrun.run.files import open_for_writing, read_bytes, read_object, write_atomic, write_json
+from nasrun.run.files import (
+    MAX_JSON_LEVELS,
+    open_for_writing,
+    parse_json,
+    read_bytes,
+    read_object,
+    write_atomic,
+    write_json,
+)
 from nasrun.run.layout import EVENTS_PREFIX
 from nasrun.run.loggers import LoggedRun, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
@@ -249,3 +257,15 @@ def test_a_log_that_has_become_shorter(tmp_path: Path) -> None:
     path.write_bytes(whole + b"more")
     assert missing(tmp_path, lengths) == {}
     assert whole_lines(tmp_path, lengths) == lengths
+
+
+@pytest.mark.parametrize("beside", ["", "[],{}," * 99], ids=["few", "many"])
+def test_levels_of_json(beside: str) -> None:
+    for deep, ok in ((MAX_JSON_LEVELS, True), (MAX_JSON_LEVELS + 1, False)):
+        text = "[" * (deep - 1) + f"[{beside}1]" + "]" * (deep - 1)
+        for data in (text, text.encode(), text.encode("utf-16")):
+            if ok:
+                assert parse_json(data) == json.loads(text)
+            else:
+                with pytest.raises(ValueError, match="more than 64 levels"):
+                    parse_json(data)

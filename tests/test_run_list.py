@@ -16,6 +16,7 @@ from rich.console import Console
 from runs import make_run, make_sweep
 
 from nasrun.cli.main import main
+from nasrun.report import run_files
 from nasrun.report.run_list import entries, is_sweep, short_name, together
 from nasrun.report.run_table import Filter, amount, duration, result_words, show
 from nasrun.run.lock import Lock, is_held
@@ -55,6 +56,18 @@ def test_every_run_is_listed_the_newest_last(outputs: Path) -> None:
     assert statuses(outputs)["000444"] == "stopped"
     jobs = entries(sweep, jobs=True)
     assert [(entry.word, entry.status) for entry in jobs] == [(n, "done") for n in "012"]
+
+
+def test_each_record_is_read_once(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter asks for overrides and settings of thousands of runs."""
+    read: list[str] = []
+    whole = run_files.read_bytes
+    monkeypatch.setattr(
+        run_files, "read_bytes", lambda path, limit: read.append(str(path)) or whole(path, limit)
+    )
+    assert [entry.word for entry in entries(outputs, Filter(["seed=2"], {}))] == ["x", "000444"]
+    assert len([path for path in read if path.endswith("run.json")]) == 6
+    assert len(read) == len(set(read))
 
 
 def test_a_look_at_a_lock_changes_nothing(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_summary_by_hand(six: Path) -> None:
     assert proportional["score_sd"] == pytest.approx(math.sqrt(0.005))
 
 
+def test_many_jobs_cost_no_more_each(six: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes through all jobs is done once, not for each job; the screen shows a part."""
+    calls: list[int] = []
+    whole = sweep.metric_names
+    monkeypatch.setattr(sweep, "metric_names", lambda jobs: calls.append(1) or whole(jobs))
+    jobs = sweep.read_jobs(six)
+    assert len(sweep.summary_rows(jobs)) == 2 and len(sweep.job_rows(jobs)) == 6
+    assert len(calls) == 2
+    monkeypatch.setattr(sweep, "MAX_SHOWN", 1)
+    shown = table(jobs)
+    assert "uniform" in shown and "proportional" not in shown.partition("1 of 6 jobs failed")[0]
+    assert "1 more combinations are in summary.csv" in shown
+
+
 def test_only_finite_numbers_at_the_top_are_metrics(six: Path) -> None:
     assert sweep.metric_names(sweep.read_jobs(six)) == ["score", "params"]
 

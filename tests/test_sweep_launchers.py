@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,12 +24,22 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
+from hydra.errors import MissingConfigException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
+from processes import TINY, outcome
+from resuming import FOUND
 
 from nasrun.cli import main as cli
+from nasrun.cli import sweep_job
+from nasrun.config.explain import PLUGINS as KNOWN
+from nasrun.config.explain import explain
+from nasrun.errors import Interrupted
 from nasrun.report import sweep
+from nasrun.run import signals
+
+ROOT = Path(__file__).parents[1]
 
 PLUGINS = find_spec("hydra_plugins") is not None
 """Whether any plugin of Hydra is installed."""
@@ -147,12 +160,14 @@ def needs(plugin: str) -> pytest.MarkDecorator:
         "other_process",
         pytest.param("joblib", marks=needs("hydra_joblib_launcher")),
         pytest.param("submitit_local", marks=needs("hydra_submitit_launcher")),
+        pytest.param("ray", marks=needs("hydra_ray_launcher")),
     ],
 )
 def test_the_reason_of_a_failure_in_another_process_is_kept(
     folder: Path, launcher: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["resume=maybe,perhaps", "hydra.sweep.dir=s", f"hydra/launcher={launcher}"]
+    words += ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
     assert cli.main(["search", "-m", "effort=smoke", *words]) == 2
     shown = capfd.readouterr()
     for number, word in enumerate(("maybe", "perhaps")):
@@ -164,6 +179,88 @@ def test_the_reason_of_a_failure_in_another_process_is_kept(
         if launcher == "other_process":
             assert f"nasrun: [{number + 1}/2] resume={word}: error: resume={word}" in shown.err
     assert "all 2 jobs failed" in shown.out
+
+
+@pytest.mark.parametrize("group", KNOWN)
+def test_what_is_not_installed_is_named(group: str) -> None:
+    for option, (package, extra) in KNOWN[group].items():
+        error = MissingConfigException("Could not find it", f"{group}/{option}")
+        told = f"{group}={option} needs the package {package}, which is not installed: "
+        assert str(explain(error, [], None)) == f"{told}pip install 'nasrun[{extra}]'"
+    error = MissingConfigException("Could not find it", f"{group}/basik")
+    assert "there is none of that name (did you mean 'basic'?)" in str(explain(error, [], None))
+
+
+def test_every_launcher_that_is_told_is_in_an_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for package, extra in (pair for options in KNOWN.values() for pair in options.values()):
+        assert any(package in line for line in project["optional-dependencies"][extra])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("launcher", list(KNOWN["hydra/launcher"]))
+def test_a_launcher_that_is_absent_is_one_line(
+    folder: Path, launcher: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package = KNOWN["hydra/launcher"][launcher][0]
+    if find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package.replace('-', '_')}"):
+        pytest.skip(f"{package} is installed")
+    assert cli.main(["search", "-m", f"hydra/launcher={launcher}", "seed=0,1"]) == 2
+    told = capfd.readouterr().err
+    assert f"needs the package {package}, which is not installed: pip install" in told
+    assert told.count("\n") == 1 and not list(folder.iterdir())
+
+
+# Jobs that are queued again.
+
+
+@pytest.mark.parametrize("number", signals.REQUEUE)
+def test_a_launcher_queues_its_job_again_after_the_checkpoint(number: int) -> None:
+    heard: list[int] = []
+    before = {n: signal.getsignal(n) for n in (number, signal.SIGTERM)}
+    try:
+        signal.signal(number, lambda n, frame: heard.append(n))
+        signal.signal(signal.SIGTERM, lambda n, frame: heard.append(n))
+        with pytest.raises(Interrupted) as raised, signals.noted_in_job():
+            signals.stop.deferred = True  # as in a step
+            os.kill(os.getpid(), number)
+            assert signals.stop.signal == number and not heard
+            os.kill(os.getpid(), signal.SIGTERM)  # which this launcher wants to pass over
+            assert heard == [signal.SIGTERM]
+            raise Interrupted(number, "saved")  # as at the next safe point
+        assert raised.value.signal == number and heard == [signal.SIGTERM, number]
+        os.kill(os.getpid(), number)
+        assert heard == [signal.SIGTERM, number, number]
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def test_in_the_process_of_the_command_line_nothing_is_taken_over() -> None:
+    with signals.noted(), signals.noted_in_job():
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+        signals.stop.signal = signal.SIGTERM
+    assert signals.stop.signal == signal.SIGTERM
+    signals.stop.signal = None
+
+
+@pytest.mark.soak
+@needs("hydra_submitit_launcher")
+def test_a_job_that_is_queued_again_goes_on(folder: Path, undisturbed: Path) -> None:
+    """submitit's local executor queues as Slurm does: SIGUSR2, and the same job once more."""
+    words = [*TINY, "hydra.sweep.dir=s", "seed=0", "hydra/launcher=submitit_local", "resume=auto"]
+    sweep = subprocess.Popen([sys.executable, "-m", "nasrun", "search", "-m", *words])
+    log = folder / "s" / "0" / "metrics.jsonl"
+    while not (log.exists() and log.stat().st_size):  # it has trained a step
+        assert sweep.poll() is None
+        time.sleep(0.01)
+    # To the process of the job, as Slurm does: submitit's own, which starts it, would die of it.
+    os.kill(json.loads((log.parent / "lock").read_text())["pid"], signal.SIGUSR2)
+    assert sweep.wait() == 0
+    run = folder / "s" / "0"
+    assert len(json.loads((run / "run.json").read_text())["resumed"]) == 1
+    assert FOUND in (run / "log.txt").read_text()
+    assert outcome(run) == outcome(undisturbed)
 
 
 # Numbers for sweepers that optimise.
@@ -248,6 +345,7 @@ def test_a_job_without_a_number_is_refused(
     assert Optimiser.told == [None, None]
 
 
+@pytest.mark.soak
 @needs("hydra_optuna_sweeper")
 def test_optuna_finds_the_best(folder: Path, ended: list[Path]) -> None:
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=s"]
@@ -297,6 +395,28 @@ def test_with_one_seed_more_it_is_the_same_sweep(folder: Path, ended: list[Path]
     assert [place.name for place in ended] == ["0", "1"]
     assert cli.main(["search", "-m", "resume=auto", "seed=0", "sampler=uniform"]) == 0
     assert len(list(directory.parent.iterdir())) == 2
+
+
+def test_each_job_is_read_once_and_finds_a_free_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three jobs has been removed: the third number is no free one."""
+    read: list[str] = []
+    whole = sweep_job.job_files
+    monkeypatch.setattr(sweep_job, "job_files", lambda path: read.append(path.name) or whole(path))
+    for number in (0, 2):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "job.json").write_text(f'{{"overrides": ["seed={number}"]}}')
+    for seed, place in ((7, "3"), (0, "0"), (8, "4"), (2, "2")):
+        chosen = sweep_job._chosen(folder / "2", [f"seed={seed}"])
+        assert chosen == folder / place
+        if not chosen.exists():
+            chosen.mkdir()
+            (chosen / "job.json").write_text(f'{{"overrides": ["seed={seed}"]}}')
+    assert read == ["0", "2", "3", "0", "4", "2"]  # once, and where it is found
+    (folder / "0" / "job.json").unlink()
+    (folder / "0").rmdir()
+    assert sweep_job._chosen(folder / "0", ["seed=0"]) == folder / "0"
 
 
 def test_without_resume_a_job_keeps_its_number(folder: Path, ended: list[Path]) -> None:

@@ -15,7 +15,15 @@ from rich.console import Console
 from scipy import stats
 
 from nasrun.cli.main import main
-from nasrun.report.sweep_methods import Methods, compare_all, plot, short, show
+from nasrun.report.sweep_methods import (
+    MAX_SHOWN,
+    Difference,
+    Methods,
+    compare_all,
+    plot,
+    short,
+    show,
+)
 
 SHARED = ["effort=smoke", "threads=1"]
 
@@ -210,3 +218,26 @@ def test_methods_of_unequal_cost_are_told(tmp_path):
     assert "UNEQUAL COST" in shown(of(spent_images=1200)) and line in shown(of(spent_images=1200))
     assert "UNEQUAL COST" not in shown(of())
     assert compare(sweep(tmp_path / "old", a=[1, 2, 3], b=[1, 2, 3])).unequal == ()
+
+
+def test_of_many_methods_the_best_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of a thousand methods would be too high to be written."""
+    values = {f"lr={number}": dict.fromkeys(range(3), number / 1000) for number in range(1000)}
+    difference = Difference(3, 0.1, 0.0, 0.2, 0.5, None)
+    methods = Methods(
+        "test_accuracy",
+        "lr=7",
+        values,
+        dict.fromkeys([n for n in values if n != "lr=7"], difference),
+    )
+    found: list[str] = []
+    monkeypatch.setattr(
+        "nasrun.report.sweep_methods.plot_spread", lambda groups, *_, **__: found.extend(groups)
+    )
+    plot(methods, tmp_path)
+    assert found == ["7", *(str(number) for number in range(1000 - MAX_SHOWN + 1, 1000))]
+    text = shown(methods)
+    assert f"{999 - MAX_SHOWN} more are in the report" in text
+    assert text.count("+10.00") == MAX_SHOWN

@@ -74,9 +74,8 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
         check_top_level(settings, name)
     with mistakes:
         reporting.check(settings)
-    import torch
-
     from nasrun.run.compute import Compute
+    from nasrun.run.threads import set_threads
     from nasrun.task.base import Task, find_task
 
     found = find_task(name)
@@ -99,8 +98,7 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
         task = cast(Task, build(settings[own], own, (found,))) if own else found()
     mistakes.report()
     assert setup is not None  # else its mistakes have been reported  # noqa: S101
-    if setup.threads is not None:
-        torch.set_num_threads(setup.threads)
+    set_threads(setup.threads)
     compute = Compute.choose(
         setup.device,
         precision=setup.precision,

@@ -95,8 +95,6 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
     from nasrun.config.efforts import register_efforts
     from nasrun.config.explain import CONFIGURATION_ERRORS, explain_all
     from nasrun.config.guard import guard_files
-    from nasrun.report.run_files import of_last_line, read_jobs
-    from nasrun.report.sweep import exit_status, summarise
 
     guard_files()
     given = line.overrides if ready else ready_overrides(line)
@@ -111,7 +109,7 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         outputs.current[:] = known  # a launcher may call this in another process, with copies
         ran = False
         try:
-            with job(composed) as go:
+            with signals.noted_in_job(), job(composed) as go:
                 ran = True
                 go()
             return objective(composed)
@@ -140,10 +138,8 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
         sweep = (
             outputs.current[0].directory if outputs.current and outputs.current[0].sweep else None
         )
-        jobs = of_last_line(read_jobs(sweep), sweep) if sweep else []
-        if sweep and jobs and all(found.error for found in jobs):
-            summarise(sweep)  # the sweeper has got no number from any job
-            return exit_status(jobs)
+        if sweep and (status := status_without_numbers(sweep)) is not None:
+            return status
         raise explain_all(
             error, overrides + task, config_dir, several=line.has(arguments.MULTIRUN)
         ) from error
@@ -157,10 +153,30 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
             outputs.current[0].remove_if_empty()
     if outputs.current and outputs.current[0].sweep:
         sweep = outputs.current[0].directory
-        return exit_status(of_last_line(read_jobs(sweep), sweep)) or int(bool(failures))
+        return status_of_sweep(sweep) or int(bool(failures))
     if failures:
         raise failures[0]
     return 0
+
+
+def status_of_sweep(sweep: Path) -> int:
+    """Return the exit status of the jobs that the command line was about."""
+    from nasrun.report.run_files import of_last_line, read_jobs
+    from nasrun.report.sweep import exit_status  # numpy and rich: only for sweeps
+
+    return exit_status(of_last_line(read_jobs(sweep), sweep))
+
+
+def status_without_numbers(sweep: Path) -> int | None:
+    """Summarise a sweep whose sweeper has got no number, as all jobs failed; None: some did not."""
+    from nasrun.report.run_files import of_last_line, read_jobs
+    from nasrun.report.sweep import exit_status, summarise
+
+    jobs = of_last_line(read_jobs(sweep), sweep)
+    if not jobs or not all(found.error for found in jobs):
+        return None
+    summarise(sweep)
+    return exit_status(jobs)
 
 
 def ready_overrides(line: CommandLine) -> list[str]:
@@ -208,12 +224,12 @@ def ready_overrides(line: CommandLine) -> list[str]:
 
 def place_of_auto(line: CommandLine, overrides: list[str]) -> list[str]:
     """Return the override of the directory with ``resume=auto``: equal lines, equal directories."""
-    from nasrun.cli.resume import run_name
-
     several = line.has(arguments.MULTIRUN)
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
     if "resume=auto" not in overrides or any(word.startswith(f"{key}=") for word in overrides):
         return []
+    from nasrun.cli.resume import run_name
+
     name = run_name(str(line.task), overrides, line.value(arguments.CONFIG_DIR), sweep=several)
     return [f"{key}=${{outputs}}/${{task}}/{'multirun_' if several else ''}{name}"]
 

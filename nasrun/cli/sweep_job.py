@@ -8,9 +8,11 @@ and from files.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +89,68 @@ def _alone(sweep: Path) -> Lock:
 def _chosen(given: Path, overrides: Sequence[str]) -> Path:
     """Choose the directory with the same overrides, else the given one, else the first free one."""
     wanted = identity(overrides)
-    folders = sorted(
-        (path for path in given.parent.iterdir() if path.name.isdecimal() and path.is_dir()),
-        key=lambda path: int(path.name),
-    )
-    taken = {path for path in folders if any(path.iterdir())}
-    for path in folders:
+    jobs = _jobs.setdefault(given.parent, KnownJobs(given.parent))
+    jobs.look()
+    if (found := jobs.find(wanted)) is not None:
+        return found
+    numbers = chain([int(given.name)], count(jobs.count))
+    return given.with_name(str(next(n for n in numbers if n not in jobs.taken)))
+
+
+class KnownJobs:
+    """The jobs in the folder of a sweep, each of whose overrides are read only once.
+
+    A sweep of n jobs lists its folder n times; if each job also read the overrides of all others,
+    ten thousand jobs would open a hundred million files.
+
+    taken: numbers of the folders that hold something. count: of all folders of jobs.
+    """
+
+    def __init__(self, sweep: Path) -> None:
+        self.sweep = sweep
+        self.taken: set[int] = set()
+        self.count = 0
+        self._of: dict[int, frozenset[str] | None] = {}
+        self._by: dict[frozenset[str], set[int]] = {}
+
+    def look(self) -> None:
+        """Find out which folders have come and gone since the last look."""
+        with os.scandir(self.sweep) as inside:
+            numbers = {int(entry.name) for entry in inside if entry.name.isdecimal()}
+        self.count = len(numbers)
+        for number in self.taken - numbers:
+            self._forget(number)
+        for number in sorted(numbers - self.taken):
+            self._read(number)
+
+    def find(self, wanted: frozenset[str]) -> Path | None:
+        """Return the folder of the first job with these overrides; None if there is none."""
+        for number in sorted(self._by.get(wanted, ())):
+            self._forget(number)  # another process may have begun another job there
+            self._read(number)
+            if self._of.get(number) == wanted:
+                return self.sweep / str(number)
+        return None
+
+    def _read(self, number: int) -> None:
+        path = self.sweep / str(number)
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        self.taken.add(number)
         with suppress(UserError):  # damaged: it holds no overrides
-            if path in taken and identity(job_files(path).overrides_of_job) == wanted:
-                return path
-    number = int(given.name)
-    while given.with_name(str(number)) in taken:
-        number = number + 1 if number > int(given.name) else len(folders)
-    return given.with_name(str(number))
+            found = identity(job_files(path).overrides_of_job)
+            self._of[number] = found
+            self._by.setdefault(found, set()).add(number)
+
+    def _forget(self, number: int) -> None:
+        self.taken.discard(number)
+        found = self._of.pop(number, None)
+        if found is not None:
+            self._by[found].discard(number)
+
+
+_jobs: dict[Path, KnownJobs] = {}
+"""The jobs of sweeps as this process knows them, by the folder of the sweep."""
 
 
 def optimises() -> bool:

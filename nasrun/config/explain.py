@@ -22,6 +22,18 @@ from nasrun.errors import Mistakes, SeveralMistakesError, UserError, nearest, sh
 MAX_TRIED = 50
 """Words of a command line that are tried one by one when it cannot be taken."""
 
+PLUGINS = {
+    "hydra/launcher": {
+        "joblib": ("hydra-joblib-launcher", "sweeps"),
+        "submitit_local": ("hydra-submitit-launcher", "sweeps"),
+        "submitit_slurm": ("hydra-submitit-launcher", "sweeps"),
+        "ray": ("hydra-ray-launcher", "ray"),
+        "ray_aws": ("hydra-ray-launcher", "ray"),
+    },
+    "hydra/sweeper": {"optuna": ("hydra-optuna-sweeper", "sweeps")},
+}
+"""Options of Hydra's groups that packages add: the package, and our extra that brings it."""
+
 OVERSIGHT_ERRORS = (AssertionError, AttributeError, LookupError, TypeError)
 """Python errors that Hydra raises for mistakes which it does not check for."""
 
@@ -140,12 +152,27 @@ def _missing(error: MissingConfigException, config_dir: str | None) -> str:
     known = groups(config_dir).get(group, [])
     if not group:
         return one_line(error)
+    if group in PLUGINS:
+        return _not_installed(group, option, known)
     found_in = re.match(r"In '([^']+)': ", str(error))
     place = "" if not found_in or found_in[1] == "config" else f" (in {found_in[1]})"
     return (
         f"{group}={option}: {group} has no such option{place}{nearest(option, known)}; "
         f"options: {', '.join(known) or 'none'}"
     )
+
+
+def _not_installed(group: str, option: str, own: Sequence[str]) -> str:
+    """Explain a launcher or sweeper that Hydra does not find. own: options of the user."""
+    if found := PLUGINS[group].get(option):
+        package, extra = found
+        return (
+            f"{group}={option} needs the package {package}, which is not installed: "
+            f"pip install 'nasrun[{extra}]'"
+        )
+    known = ["basic", *PLUGINS[group], *own]
+    hint = nearest(option, known)
+    return f"{group}={option}: there is none of that name{hint}; known: {', '.join(known)}"
 
 
 def _no_option(text: str, overrides: Sequence[str], config_dir: str | None) -> str:

@@ -26,6 +26,7 @@ from nasrun.dataset.options import (
     Fraction,
     HueJitter,
     Jitter,
+    JitterOn,
     Means,
     Padding,
     Share,
@@ -87,6 +88,7 @@ class ImageFolder(Dataset):
         contrast: Jitter,
         saturation: Jitter,
         hue: HueJitter,
+        jitter_on: JitterOn,
         mean: Means,
         std: Deviations,
     ) -> None:
@@ -124,6 +126,7 @@ class ImageFolder(Dataset):
             ),
             background=behind,
             fit=fit,
+            jitter_on=jitter_on,
         )
 
     def problem(self) -> Problem | None:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from nasrun.dataset.folders import Layout, SplitName
 from nasrun.dataset.image_folder import ImageFolder
-from nasrun.dataset.options import Area, Deviations, HueJitter, Jitter, Means, Share, Validation
+from nasrun.dataset.options import (
+    Area,
+    Deviations,
+    HueJitter,
+    Jitter,
+    JitterOn,
+    Means,
+    Share,
+    Validation,
+)
 from nasrun.limits import ImageSize, SomeImages, Workers
 from nasrun.values import Problem
 
@@ -39,6 +48,7 @@ class ImageNet(ImageFolder):
         contrast: Jitter,
         saturation: Jitter,
         hue: HueJitter,
+        jitter_on: JitterOn,
         mean: Means,
         std: Deviations,
     ) -> None:
@@ -65,6 +75,7 @@ class ImageNet(ImageFolder):
             contrast=contrast,
             saturation=saturation,
             hue=hue,
+            jitter_on=jitter_on,
             mean=mean,
             std=std,
         )

@@ -32,6 +32,10 @@ Jitter = Annotated[float, Field(ge=0, le=1)]
 HueJitter = Annotated[float, Field(ge=0, le=0.5)]
 """Strength: a shift is sampled from [-jitter, jitter] of the colour circle; 0: off."""
 
+JitterOn = Literal["workers", "device"]
+"""workers: Pillow jitters colours in the processes that decode; device: floats do, a batch at a
+time, on the device that trains."""
+
 Area = Annotated[float, Field(gt=0, le=1)]
 """A share of an image's area."""
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -20,8 +20,9 @@ from nasrun.dataset.augment import Normalise, cut_out
 from nasrun.dataset.balance import Balance, class_weights
 from nasrun.dataset.base import Batch, Split
 from nasrun.dataset.files import WHITE, Colour, open_image
+from nasrun.dataset.jitter import jitter, sample
 from nasrun.dataset.listing import ImageFiles
-from nasrun.dataset.options import Fit
+from nasrun.dataset.options import Fit, JitterOn
 from nasrun.dataset.order import training_order
 from nasrun.dataset.preprocessing import (
     MAX_SIDE,
@@ -47,7 +48,8 @@ class Transforms:
     """Transforms of a decoded image of any shape to uint8 [C, H, W].
 
     crop_area: the smallest share of the area that a training crop may take.
-    brightness, contrast, saturation, hue: strengths of the colour jitter.
+    brightness, contrast, saturation, hue: strengths of the colour jitter. jitter_on: where it is
+    done.
     background: colour behind transparent and beside padded images.
     """
 
@@ -61,14 +63,20 @@ class Transforms:
     hue: float
     background: Colour = WHITE
     fit: Fit = "crop"
+    jitter_on: JitterOn = "workers"
+
+    @property
+    def strengths(self) -> tuple[float, float, float, float]:
+        """Strengths of the colour jitter: brightness, contrast, saturation, hue."""
+        return self.brightness, self.contrast, self.saturation, self.hue
 
     @property
     def jitters(self) -> bool:
         """Tell whether colours are jittered."""
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
+        return any(self.strengths)
 
     def training(self) -> Any:
-        """Inception's random crop (Szegedy et al. 2015), flip, colour jitter."""
+        """Inception's random crop (Szegedy et al. 2015), flip, and the workers' colour jitter."""
         from torchvision.transforms import v2  # slow to import
 
         aspect = self.size.width / self.size.height
@@ -81,9 +89,8 @@ class Transforms:
             steps.insert(0, v2.Lambda(filled))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
-        if self.jitters:
-            jitter = (self.brightness, self.contrast, self.saturation, self.hue)
-            steps.append(v2.ColorJitter(*jitter))
+        if self.jitters and self.jitter_on == "workers":
+            steps.append(v2.ColorJitter(*self.strengths))
         return v2.Compose([*steps, v2.PILToTensor()])
 
     def evaluation(self, margin: float = STREAMED_MARGIN) -> Any:
@@ -117,18 +124,30 @@ class Transforms:
         return open_image(path, self.channels, background=self.background, side=self.source_side)
 
 
-class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
+Part = tuple[Tensor, int, Tensor | None]
+"""An image uint8 [C, H, W], its class, and how its device is to jitter it."""
+
+
+class _Images(data.Dataset[Part | UserError]):
     """Images by item, decoded and transformed in a worker process.
 
+    strengths: of the colour jitter that is left to the device, if any.
     A UserError is returned as a value: if a worker raised it, its message would be lost.
     """
 
-    def __init__(self, files: ImageFiles, transforms: Transforms, transform: Any) -> None:
+    def __init__(
+        self,
+        files: ImageFiles,
+        transforms: Transforms,
+        transform: Any,
+        strengths: Sequence[float] | None,
+    ) -> None:
         self.files = files
         self.transforms = transforms
         self.transform = transform
+        self.strengths = strengths
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int] | UserError:
+    def __getitem__(self, item: Item) -> Part | UserError:
         key, index = item
         try:
             image = self.transforms.open(self.files.paths[index])
@@ -138,17 +157,21 @@ class _Images(data.Dataset[tuple[Tensor, int] | UserError]):
         # does not depend on the worker; without workers its state is restored.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key)
-            return self.transform(image), int(self.files.labels[index])
+            pixels = self.transform(image)
+            sampled = None if self.strengths is None else sample(self.strengths)
+            return pixels, int(self.files.labels[index]), sampled
 
 
-def _collate(items: list[tuple[Tensor, int] | UserError]) -> Batch | UserError:
-    images, labels = [], []
+def _collate(items: list[Part | UserError]) -> tuple[Tensor, Tensor, Tensor | None] | UserError:
+    images, labels, sampled = [], [], []
     for item in items:
         if isinstance(item, UserError):
             return item
         images.append(item[0])
         labels.append(item[1])
-    return torch.stack(images), torch.tensor(labels)
+        if item[2] is not None:
+            sampled.append(item[2])
+    return torch.stack(images), torch.tensor(labels), torch.stack(sampled) if sampled else None
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -203,7 +226,9 @@ class StreamedSplit(Split):
             [(self._key(streams, step, epoch, at, index), index) for at, index in enumerate(order)]
             for step, epoch, order in ((s, e, order.tolist()) for s, e, order in orders)
         )
-        batches = self._batches(items, self.transforms.training())
+        left = self.transforms.jitters and self.transforms.jitter_on == "device"
+        strengths = self.transforms.strengths if left else None
+        batches = self._batches(items, self.transforms.training(), strengths)
         for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
             if cutout:
                 generator = streams.torch(f"{self.name}/cutout", step)
@@ -228,10 +253,16 @@ class StreamedSplit(Split):
         )
         return self._batches(items, self.transforms.evaluation())
 
-    def _batches(self, items: Iterable[list[Item]], transform: Any) -> Iterator[Batch]:
+    def _batches(
+        self,
+        items: Iterable[list[Item]],
+        transform: Any,
+        strengths: Sequence[float] | None = None,
+    ) -> Iterator[Batch]:
+        """Yield batches; strengths: of the colour jitter on the device, if there is one."""
         device = self.normalise.scale.device
         loader = data.DataLoader(
-            _Images(self.files, self.transforms, transform),
+            _Images(self.files, self.transforms, transform, strengths),
             batch_sampler=items,
             num_workers=self.workers,
             collate_fn=_collate,
@@ -242,5 +273,7 @@ class StreamedSplit(Split):
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch[:2])
+            if strengths is not None:
+                images = jitter(images, batch[2], strengths)
             yield self.normalise(images), labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nasrun.errors import UserError
 from nasrun.report.document import Document
@@ -27,7 +28,9 @@ from nasrun.report.sections import (
 from nasrun.report.sections.sweep import SweepView
 from nasrun.report.sections.view import RunView
 from nasrun.run.files import read_beginning, write_bytes
-from nasrun.search_space.base import SearchSpace
+
+if TYPE_CHECKING:
+    from nasrun.search_space.base import SearchSpace  # needs torch, which is slow to import
 
 
 def of_run(directory: Path, space: SearchSpace | None, *, going: bool = False) -> Document:

@@ -121,7 +121,10 @@ class RunDirectory:
     def overrides_of_job(self) -> list[str]:
         """The overrides of a job of a sweep, also if it has not begun; empty if unknown."""
         for name in (RECORD, RESULT, JOB):
-            found = self.read_object(name).get("overrides") if self.has(name) else None
+            if not self.has(name):
+                continue
+            content = self.record if name == RECORD else self.read_object(name)
+            found = content.get("overrides")
             if isinstance(found, list) and all(isinstance(word, str) for word in found):
                 return found
         return []

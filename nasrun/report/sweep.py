@@ -27,6 +27,10 @@ REMARKS = ("resume", "outputs", "notes")
 """Settings that say nothing of how a run computes."""
 
 
+MAX_SHOWN = 200
+"""Combinations on the screen; of more the first ones are shown, and the files hold all."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the table: its title, the factor to the title's unit, decimals."""
@@ -119,7 +123,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Make a row for each combination of overrides without the seed; n: jobs that ended well."""
-    rows = []
+    rows, names = [], metric_names(jobs)
     for label, members in combinations(jobs).items():
         done = [job for job in members if job.error is None]
         row: dict[str, Any] = {
@@ -127,7 +131,7 @@ def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "n": len(done),
             "failed": len(members) - len(done),
         }
-        for name in metric_names(jobs):
+        for name in names:
             values = [job.metrics[name] for job in done if name in job.metrics]
             row[f"{name}_mean"], row[f"{name}_sd"] = mean_and_sd(values)
         rows.append(row)
@@ -136,12 +140,13 @@ def summary_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def job_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Make a row for each job."""
+    names = metric_names(jobs)
     return [
         {
             "job": job.number,
             "overrides": " ".join(job.overrides),
             "status": "failed" if job.error else "done",
-            **{name: job.metrics.get(name) for name in metric_names(jobs)},
+            **{name: job.metrics.get(name) for name in names},
             "error": job.error,
         }
         for job in jobs
@@ -175,6 +180,7 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
 def _show_tables(rows: Sequence[dict[str, Any]], known: Sequence[str], console: Console) -> None:
     """Show a row for each combination: first the results, then what they have cost."""
     # Long overrides would leave no room for the numbers, so they are listed below the tables.
+    left, rows = len(rows) - MAX_SHOWN, rows[:MAX_SHOWN]
     labels = [row["overrides"] or "(all)" for row in rows]
     beside = console.width >= 85 + max(map(len, labels))
     for columns in (RESULTS, COSTS):
@@ -198,6 +204,8 @@ def _show_tables(rows: Sequence[dict[str, Any]], known: Sequence[str], console: 
     for number, label in enumerate(labels, 1):
         if not beside:
             console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
+    if left > 0:
+        console.print(f"{left:,} more combinations are in {SWEEP_SUMMARY}", highlight=False)
 
 
 def failure_lines(failed: Sequence[Job]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import scipy
@@ -54,6 +56,10 @@ COST_TOLERANCE = 0.05
 
 MIN_SEEDS = 3
 """Seeds that a method must have in common with the control to be tested."""
+
+
+MAX_SHOWN = 60
+"""Methods in a picture, and differences on the screen; more are in the report."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def show(methods: Methods, console: Console) -> None:
     def shown(value: float) -> str:
         return f"{measure.factor * value:+.{measure.digits}f}"
 
-    for label, difference in methods.differences.items():
+    for label, difference in islice(methods.differences.items(), MAX_SHOWN):
         needed = difference.pairs_needed
         table.add_row(
             escape(label),
@@ -197,6 +203,8 @@ def show(methods: Methods, console: Console) -> None:
             "-" if needed is None else str(needed),
         )
     console.print(table)
+    if (left := len(methods.differences) - MAX_SHOWN) > 0:
+        console.print(f"{left:,} more are in the report", highlight=False)
     few = min(difference.n for difference in methods.differences.values())
     what = f"{measure.unit} of {measure.name}" if measure.factor == 100 else measure.name
     words = f"{what}, paired by seed; p: permutation test, by Holm for all together"
@@ -219,13 +227,20 @@ def show(methods: Methods, console: Console) -> None:
 
 
 def plot(methods: Methods, directory: Path) -> list[Path]:
-    """Plot methods.png and .svg: the values of every method."""
+    """Plot methods.png and .svg: the values of every method; of many those of the best means.
+
+    The control is always among them.
+    """
     measure = MEASURES[methods.measure]
     names, key = short(list(methods.values))
+    best = sorted(
+        (label for label, values in methods.values.items() if values),
+        key=lambda label: (label != methods.control, -fmean(methods.values[label].values())),
+    )[:MAX_SHOWN]
     groups = {
         name: [measure.factor * value for value in values.values()]
-        for name, values in zip(names, methods.values.values(), strict=True)
-        if values
+        for name, (label, values) in zip(names, methods.values.items(), strict=True)
+        if label in best
     }
     x = f"{measure.name} (%)" if measure.factor == 100 else measure.name
     return plot_spread(groups, directory / SWEEP_METHODS_PICTURE, x=x, y=key)

@@ -22,6 +22,9 @@ from nasrun.run.layout import SWEEP_PROXIES_PICTURE
 SIZES = {"params_alone": "parameters alone", "macs_alone": "multiply-adds alone"}
 """Rankings by size, which a supernet must beat."""
 
+MAX_PLOTTED = 70
+"""Proxies in the picture, the best of more: seven markers and ten colours tell so many apart."""
+
 
 @dataclass(frozen=True)
 class Proxy:
@@ -135,8 +138,10 @@ def plot(proxies: Proxies, directory: Path) -> list[Path]:
     """Plot proxies.png and .svg: tau-b against time, size alone, ceiling, and the front."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    best = sorted(proxies.proxies, key=lambda proxy: -proxy.tau.value)[:MAX_PLOTTED]
+    shown = [proxy for proxy in proxies.proxies if proxy in best]
     with house_style():
-        lines = 2 + (len(proxies.proxies) + 1) // 2
+        lines = 2 + (len(shown) + 1) // 2
         figure = new_figure(COLUMN_INCHES, 2.4 + 0.15 * lines)
         axes = figure.add_subplot()
         if proxies.size is not None:
@@ -156,10 +161,7 @@ def plot(proxies: Proxies, directory: Path) -> list[Path]:
             drawstyle="steps-post",
             label="best for its time",
         )
-        # Seven markers and ten colours: 70 proxies before two look the same.
-        for proxy, marker, color in zip(
-            proxies.proxies, cycle(MARKERS), cycle(range(10)), strict=False
-        ):
+        for proxy, marker, color in zip(shown, cycle(MARKERS), cycle(range(10)), strict=False):
             tau = proxy.tau
             if np.isfinite([tau.low, tau.high]).all():
                 axes.vlines(proxy.seconds, tau.low, tau.high, color=f"C{color}", linewidth=1)

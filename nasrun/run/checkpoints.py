@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nasrun.errors import UserError
 from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, write_bytes
+from nasrun.run.memory import available_bytes
 from nasrun.run.state import State, Stateful, decode_tensors, encode_tensors, pack, unpack
 
 FORMAT = 1
@@ -34,6 +35,9 @@ MAX_CHECKPOINTS = 4
 
 MAX_STATES = 32
 """Upper bound of the states in a checkpoint; no run has as many."""
+
+MAX_MANIFEST_BYTES = 2**30
+"""Upper bound of the JSON part of a checkpoint, where the memory allows it; see below."""
 
 MAX_TENSOR_BYTES = 2**34
 """Upper bound of the size of all tensor files of a checkpoint; larger ones are not read."""
@@ -147,7 +151,7 @@ class Checkpoints:
 
     def _read(self, number: int, path: Path) -> Checkpoint:
         try:
-            value = parse_json(read_bytes(path, MAX_JSON_BYTES))
+            value = parse_json(read_bytes(path, _max_manifest_bytes()))
             body, digest = value["checkpoint"], value["digest"]
             if not isinstance(body, str) or digest != _digest(body.encode()):
                 raise DamageError("its digest does not fit its content")
@@ -276,6 +280,15 @@ class Checkpoints:
             folder = path.is_dir() and not path.is_symlink()  # a run makes no folders here
             if ((ours and path.name not in names) or unfinished) and not folder:
                 path.unlink(missing_ok=True)
+
+
+def _max_manifest_bytes() -> int:
+    """Return the size of a manifest that is still read.
+
+    Parsed, it takes twenty times the memory. It holds all trials of a search, a KiB for each: at
+    least 60,000 of them, at most a million.
+    """
+    return max(MAX_JSON_BYTES, min(MAX_MANIFEST_BYTES, available_bytes() // 20))
 
 
 def state_bytes(state: Any) -> int:

@@ -99,7 +99,7 @@ class Setup:
     device: str
     precision: Precision
     deterministic: bool
-    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None
     batch_size: BatchSize
     on_nonfinite: OnNonfinite
     checkpoint: CheckpointEvery

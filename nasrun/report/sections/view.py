@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasrun.errors import UserError
 from nasrun.report.run_files import RunDirectory
 from nasrun.report.run_lines import Curves, TrialLine
 from nasrun.report.words import number
 from nasrun.run.commands import command
-from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture
+
+if TYPE_CHECKING:
+    from nasrun.search_space.base import SearchSpace  # needs torch, which is slow to import
 
 MAX_WORDS = 1200
 """Characters of an architecture in words; more make no sense beside a point of a chart."""

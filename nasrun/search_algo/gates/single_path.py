@@ -105,8 +105,8 @@ class KernelChoices:
         counts as 0 where ``kept`` is 0.
         Source: Single-Path NAS, Eq. 3 to 5.
         """
-        of_rings, of_groups = thresholds.split((self.rings - 1, self.groups), 1)
-        keep_rings, keep_groups = kept.split((self.rings - 1, self.groups), 1)
+        of_rings, of_groups = thresholds[:, : self.rings - 1], thresholds[:, self.rings - 1 :]
+        keep_rings, keep_groups = kept[:, : self.rings - 1], kept[:, self.rings - 1 :]
         norms = (squares.sum(2) + SMALLEST_SQUARE).sqrt()
         rings = indicator(norms[:, 1:] - of_rings) * keep_rings
         used = (torch.cat([torch.ones_like(self.always), rings], 1) * self.has_ring).cumprod(1)
@@ -169,10 +169,12 @@ class NormGates(ArchitectureLearner):
             kept = (random < self.algo.keep).to(kept)
         shares = self._shares(kept)
         leaf = shares.detach().requires_grad_()
-        leaf.register_hook(partial(self._pass_on, shares))
-        counts = [len(decision.options) for decision in self.space.decisions]
-        rows = [row.unbind() for row in leaf.unbind()]
-        return [dict(enumerate(row[:count])) for row, count in zip(rows, counts, strict=True)]
+        leaf.register_hook(partial(self._pass_on, shares))  # type: ignore[no-untyped-call]
+        gates: Gates = [
+            dict(enumerate(row.unbind()[: len(decision.options)]))
+            for row, decision in zip(leaf.unbind(), self.space.decisions, strict=True)
+        ]
+        return [gates]
 
     def _pass_on(self, shares: Tensor, gradient: Tensor) -> None:
         """Pass the gradient of the gates on to thresholds and weights, in the same backward."""
@@ -259,5 +261,7 @@ class SinglePath(LearnedAlgo):
     def make_learner(self, context: GateContext, candidates: Candidates) -> NormGates:
         cost = ExpectedCost.measured(self.resource.cost, candidates)
         if cost is not None and cost.smallest <= 0:
-            raise UserError(f"search_algo.resource.cost={self.resource.cost}: a network costs nothing")
+            raise UserError(
+                f"search_algo.resource.cost={self.resource.cost}: a network costs nothing"
+            )
         return NormGates(self, context, cost)

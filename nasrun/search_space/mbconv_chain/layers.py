@@ -32,7 +32,9 @@ class ChannelShuffle(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        batch, channels, height, width = x.shape
+        apart = x.view(batch, self.groups, channels // self.groups, height, width)
+        return apart.transpose(1, 2).reshape(x.shape)
 
 
 class SqueezeExcite(nn.Module):

@@ -164,7 +164,7 @@ class MbconvChain(AdditiveSpace):
         """The stages of the chain, with the shape of each output."""
         plan = self._plan(problem, scale)
         stem = with_shape("stem conv 3×3", plan.stem, plan.layers[0].size, plan.stem_stride)
-        labels, counts = [image_node(problem), stem], []
+        labels, counts = [image_node(problem), stem], list[int]()
         for stage in self.stages:
             before = len(labels) if counts else 0
             for index, options in stage.present(architecture.choices).items():

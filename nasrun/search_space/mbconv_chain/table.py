@@ -192,7 +192,7 @@ class Table:
     @property
     def strides(self) -> list[int]:
         """The strides of the stem and of each stage."""
-        strides = [2, *(stage.stride for stage in self.stages)]
+        strides: list[int] = [2, *(stage.stride for stage in self.stages)]
         if self.stem == "cifar":
             for place in [index for index, stride in enumerate(strides) if stride == 2][:2]:
                 strides[place] = 1

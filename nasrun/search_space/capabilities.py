@@ -72,7 +72,7 @@ class WidthRatios(Protocol):
 
 @runtime_checkable
 class SuperKernels(Protocol):
-    """Spaces whose layers may hold their operations as parts of one kernel (for Single-Path NAS).
+    """Spaces whose options in a layer may be parts of one kernel (for Single-Path NAS).
 
     Their supernets have ``norms()``: the squared norm of each part of the kernel of a decision, by
     index: [rings, groups of channels].
@@ -80,8 +80,11 @@ class SuperKernels(Protocol):
 
     @property
     def kernel_parts(self) -> Mapping[int, Sequence[tuple[int, int] | None]]:
-        """Decisions on parts of a kernel, by index -> the largest ring and the last group of
-        channels of each option; None: the option passes its input on. Empty: there is none."""
+        """Decisions on parts of a kernel, by index -> the part that each option has.
+
+        A part is the largest ring and the last group of channels; None: the option passes its
+        input on. Empty: there is no such decision.
+        """
 
 
 def has_deeper_cells(space: type) -> bool:

@@ -181,7 +181,8 @@ class NormGates(ArchitectureLearner):
         roots, gradients = [shares], [gradient]
         if self.cost is not None and self._cost_due and not self._cost_added:
             unit = UNITS[self.algo.resource.cost][0]
-            term = self.algo.resource.weight * (self.cost.expected_of(shares) / unit).log()
+            with torch.enable_grad():  # off in a hook
+                term = self.algo.resource.weight * (self.cost.expected_of(shares) / unit).log()
             roots, gradients = [shares, term], [gradient, torch.ones_like(term)]
             self._cost_added = True
         torch.autograd.backward(roots, gradients, retain_graph=True)

@@ -115,9 +115,9 @@ def stem(plan: ChainPlan) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """1×1 convolution, pooling, linear layer without bias, dropout, linear: [B, C, H, W] -> [B, K].
+    """1×1 convolution, pooling, maybe a linear layer, linear: [B, C, H, W] -> [B, K].
 
-    The first linear layer is there where the plan has ``mix`` channels (MobileNetV3).
+    The first linear layer has no bias; it is there where the plan has ``mix`` (MobileNetV3).
     """
 
     def __init__(self, plan: ChainPlan, noise: Noise) -> None:

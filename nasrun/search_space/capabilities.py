@@ -62,6 +62,27 @@ class TwoInputNodes(Protocol):
 
 
 @runtime_checkable
+class LimitedEdges(Protocol):
+    """Spaces of cells whose nodes keep some of their edges (for DARTS-PT).
+
+    open_edges: number of edges that end in each node of an architecture.
+    closed_option: the option of a decision by which nothing flows on its edge.
+    """
+
+    open_edges: int
+    closed_option: int
+
+
+@runtime_checkable
+class ClosedInMixtures(Protocol):
+    """Spaces with options that an architecture may have and a mixture has not."""
+
+    @property
+    def mixed_options(self) -> Sequence[Sequence[int]]:
+        """The options of each decision that mixtures open."""
+
+
+@runtime_checkable
 class WidthRatios(Protocol):
     """Spaces with decisions on the width of a block (for the warm-up of widths)."""
 

@@ -815,6 +815,20 @@ class Drifts(Judge):
         return replace(trial, score=trial.score / self.calls)
 
 
+class Favours(Judge):
+    """Together the first one has a better score."""
+
+    def bind(self, space, splits, compute, streams):
+        scorer = super().bind(space, splits, compute, streams)
+
+        def together(architectures, *rest):
+            first, *others = scorer.score(architectures, *rest)
+            return architectures, [replace(first, score=first.score / 2 + 0.5), *others]
+
+        scorer.together = together
+        return scorer
+
+
 class FewerImages(Judge):
     """Every other architecture is scored on fewer images."""
 
@@ -860,6 +874,7 @@ BROKEN_EVALUATORS = [
     (SaysOtherSeeds, "trials_say_how_they_came_about"),
     (PerCent, "scores_are_shares"),
     (Drifts, "scores_do_not_depend_on_the_others"),
+    (Favours, "scores_together_are_scores_alone"),
     (FewerImages, "all_are_scored_on_the_same_images"),
     (NeedsNoSupernet, "all_are_scored_on_the_same_images"),
     (KeepsTraining, "the_supernet_is_left_as_it_was"),

@@ -9,9 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.chain import Piece
 from nasrun.search_space.dso_block.roles import Role
+from nasrun.search_space.gates import Gates
 from nasrun.search_space.layer import Layer
 from nasrun.values import Architecture, Problem
+
+
+@runtime_checkable
+class ChainSupernet(Protocol):
+    """Supernets whose paths are chains, so that equal first pieces may be computed once.
+
+    No batch norm is in two pieces of one chain. ``SearchSpace.layers`` lists a layer for each
+    piece, in their order: from them follows how much work is shared, and in how much memory.
+    """
+
+    def pieces(self, gates: Gates) -> Sequence[Piece]:
+        """Return the pieces of a single path; one after the other they are ``forward``."""
 
 
 @runtime_checkable

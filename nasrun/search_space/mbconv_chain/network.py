@@ -214,7 +214,8 @@ def lone_layer(plan: LayerPlan, option: Option) -> Layer:
     name += f" {plan.activation}"
     if option is not None:
         squeezed = plan.squeezed(option)
-        name += "" if squeezed is None else f" {plan.style.squeeze}-{squeezed}"
+        hard = "hard_" if plan.style.squeeze == "mobilenet_v3" else ""
+        name += "" if squeezed is None else f" {hard}se{squeezed}"
         name += " expanded" if option.expansion == 1 and plan.style.expand_always else ""
     return Layer(name, plan.size.shape(plan.inputs), partial(LoneLayer, plan, option))
 

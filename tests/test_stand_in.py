@@ -113,9 +113,11 @@ WAITS = {
     "darts_imagenet": (0, 2, 1),
     "dso": (1, 2, 1),  # at each pruning the host asks what is left
     "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
+    "fbnet": (0, 2, 1),
     "p_darts_cifar10": (1, 2, 1),  # between two stages the host asks for the strongest
     "pc_darts_cifar10": (0, 2, 1),
     "proxyless_cifar10": (2, 2, 1),  # once more where it first asks
+    "single_path_cifar10": (0, 2, 1),
     "small_dso_fashion_mnist": (1, 2, 1),
     "snas_cifar10": (0, 2, 1),
 }

@@ -264,6 +264,23 @@ def test_the_factor_of_fbnet_is_a_power_of_the_logarithm():
     assert factor.factor_of(torch.tensor(30.0)).item() == pytest.approx(0.2 * math.log(30) ** 0.6)
 
 
+@pytest.mark.parametrize("of_sample", [True, False])
+def test_the_factor_moves_the_logits_by_the_weights_of_the_step_or_by_their_expectation(of_sample):
+    factor = CostFactor(cost="params", reference=math.e, factor=0.2, power=0.6, of_sample=of_sample)
+    candidates = Candidates(BENCH, measure_of=lambda name: lambda one: 3e3 + 1e3 * sum(one.choices))
+    algo = LearnedGates(adam=ADAM, rest_epochs=0, spread=0.3, relaxation="gumbel", cost=factor)
+    gates = algo.make_learner(context(BENCH), candidates)
+    sample = gates.sample(0, "gumbel_gates", 0)
+    weights = gates.relaxed(0, "gumbel_gates", 0) if of_sample else gates.weights()
+    thousands = 3 + (weights * torch.arange(5.0)).sum()
+    loss = 2.0 * 0.2 * thousands.log() ** 0.6
+    (expected,) = torch.autograd.grad(loss, gates.logits)
+    nothing = torch.zeros_like(sample.leaf)  # by the cross entropy
+    gates.take_step(0, sample, nothing, torch.tensor([2.0, 0.5]))
+    mean = gates.optimiser.state[gates.logits]["exp_avg"]
+    assert torch.allclose(mean / (1 - ADAM.beta1), expected, atol=1e-6) and expected.any()
+
+
 # Perturbations.
 
 

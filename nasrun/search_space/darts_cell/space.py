@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations, product
 from math import comb, prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,14 +18,13 @@ from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
 from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES, SKIP
 from nasrun.search_space.darts_cell.plan import list_layers, plan_network
 from nasrun.search_space.darts_cell.wiring import (
-    CELLS,
-    INPUTS,
+    choices_of_genotype,
     edges_before,
     edges_of,
-    read_genotype,
     write_genotype,
 )
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, genotype_of, read_genotype
 from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
@@ -298,8 +297,19 @@ class DartsCell(AdditiveSpace):
     def write(self, architecture: Architecture) -> str:
         return write_genotype(architecture.choices, self.nodes)
 
+    def read(self, value: Any) -> Architecture:
+        """Read what other spaces read, and a dictionary with the fields of a genotype."""
+        if isinstance(value, Mapping) and "normal" in value:
+            return self.of_genotype(genotype_of(value))
+        return super().read(value)
+
     def parse(self, text: str) -> Architecture:
         """``Genotype(...)``, or all choices as numbers. Raises UserError for anything else."""
         if "Genotype" not in text:
             return super().parse(text)
-        return self.check(Architecture(self.name, tuple(read_genotype(text, self.nodes))))
+        return self.of_genotype(read_genotype(text))
+
+    def of_genotype(self, genotype: Genotype) -> Architecture:
+        """Return the architecture of a genotype; raises UserError if it is none of this space."""
+        choices = choices_of_genotype(genotype, self.nodes)
+        return self.check(Architecture(self.name, tuple(choices)))

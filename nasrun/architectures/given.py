@@ -40,7 +40,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an architecture stands. path: of the file. name: of one of several in it, or None."""
+    """The place of an architecture. path: of its file. name: of one of several in it, or None."""
 
     path: Path
     name: str | None = None

@@ -1,4 +1,4 @@
-"""Published architectures by name, each a file of ``named/`` with its numbers and its source."""
+"""Published architectures by name, each a file of ``named/`` with numbers and source."""
 
 from __future__ import annotations
 

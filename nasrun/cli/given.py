@@ -1,4 +1,4 @@
-"""``architecture=WORD``: the search space of a given architecture, where the line names none."""
+"""``architecture=WORD``: the search space of an architecture, where the line names none."""
 
 from __future__ import annotations
 

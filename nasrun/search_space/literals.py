@@ -42,7 +42,7 @@ class Call:
     arguments: list[Any] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
-    """Where the values of the fields begin in the text."""
+    """The places in the text where the values of the fields begin."""
 
     def __str__(self) -> str:
         fields = [f"{key}={value}" for key, value in self.fields.items()]

@@ -1,4 +1,4 @@
-"""The stand-alone networks of ``general_cell``, and its supernet, which trains one path a step."""
+"""The stand-alone networks of ``general_cell``, and its supernet, which trains paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit a library's model to a problem: channels of the images, small images, named randomness."""
+"""Fit a library's model to a problem: channels, small images, named randomness."""
 
 from __future__ import annotations
 

@@ -19,10 +19,6 @@ from nasrun.values import MapSize, Problem
 
 ALL = all_published()
 
-DIFFERS: dict[tuple[str, str], str] = {}
-"""Published numbers that are not those of the network as it was released, and why."""
-
-
 def amounts(said: str) -> dict[str, tuple[float, float]]:
     """Published numbers with half of their last digit: ``4.7 M, 574 M`` -> params, then macs."""
     found = {}
@@ -31,6 +27,7 @@ def amounts(said: str) -> dict[str, tuple[float, float]]:
     return found
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("one", ALL, ids=names())
 def test_published_networks_have_their_numbers(one) -> None:
     for network in one.networks:
@@ -44,9 +41,11 @@ def test_published_networks_have_their_numbers(one) -> None:
         problem = Problem(channels, MapSize(height, width), network.classes)
         cost = space.cost(architecture, problem, "final")
         assert (cost.params, cost.macs) == (network.params, network.macs)
-        for name, (said, error) in amounts(network.said).items():
-            if (one.name, name) not in DIFFERS:
-                assert abs(getattr(network, name) / 1e6 - said) <= error * 1.001, (name, said)
+        gaps = [
+            abs(getattr(network, name) / 1e6 - said) > error * 1.001
+            for name, (said, error) in amounts(network.said).items()
+        ]
+        assert any(gaps) == bool(network.differs), network
 
 
 def test_files_are_complete_and_names_differ() -> None:

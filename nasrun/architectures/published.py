@@ -22,6 +22,7 @@ class Network:
 
     shape: of the images, [C, H, W]. settings: of the search space, without ``search_space.``.
     params, macs: as nasrun counts them. said: the numbers as they were published, for people.
+    differs: why they are not those that nasrun counts; "": they are, as far as they were rounded.
     """
 
     shape: tuple[int, int, int]
@@ -30,6 +31,7 @@ class Network:
     params: int
     macs: int
     said: str = ""
+    differs: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Published:
                 params=one["params"],
                 macs=one["macs"],
                 said=one.get("said", ""),
+                differs=one.get("differs", ""),
             )
             for one in value["networks"]
         )

@@ -70,6 +70,20 @@ class WidthRatios(Protocol):
         """Decisions on a width, by index -> the ratio of each option, wider ones being larger."""
 
 
+@runtime_checkable
+class SuperKernels(Protocol):
+    """Spaces whose layers may hold their operations as parts of one kernel (for Single-Path NAS).
+
+    Their supernets have ``norms()``: the squared norm of each part of the kernel of a decision, by
+    index: [rings, groups of channels].
+    """
+
+    @property
+    def kernel_parts(self) -> Mapping[int, Sequence[tuple[int, int] | None]]:
+        """Decisions on parts of a kernel, by index -> the largest ring and the last group of
+        channels of each option; None: the option passes its input on. Empty: there is none."""
+
+
 def has_deeper_cells(space: type) -> bool:
     """Return whether a class of search spaces meets ``DeeperCells``."""
     return _has_all(space, "normal_skips", "of_cells")
@@ -83,6 +97,11 @@ def has_operation_levels(space: type) -> bool:
 def has_width_ratios(space: type) -> bool:
     """Return whether a class of search spaces meets ``WidthRatios``."""
     return _has_all(space, "width_ratios")
+
+
+def has_super_kernels(space: type) -> bool:
+    """Return whether a class of search spaces meets ``SuperKernels``."""
+    return _has_all(space, "kernel_parts")
 
 
 def has_edges_by_node(space: type) -> bool:

@@ -62,7 +62,8 @@ def list_of_published() -> list[str]:
             size = MapSize(height, width).words
             counts = f"{network.params / 1e6:.2f} M", f"{network.macs / 1e6:.0f} M"
             first = (one.name, one.space) if index == 0 else ("", "")
-            rows.append((*first, f"{channels}×{size}", *counts, network.said))
+            said = f"{network.said} *" if network.differs else network.said
+            rows.append((*first, f"{channels}×{size}", *counts, said))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -74,6 +75,7 @@ def list_of_published() -> list[str]:
     return [
         *lines,
         "",
+        "* counted in another way; the file of each name says how, and its source",
         "nasrun show NAME                                  its cells, layers and picture",
         "nasrun retrain architecture=NAME dataset=cifar10  trains it from scratch",
     ]

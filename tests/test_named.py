@@ -19,6 +19,7 @@ from nasrun.values import MapSize, Problem
 
 ALL = all_published()
 
+
 def amounts(said: str) -> dict[str, tuple[float, float]]:
     """Published numbers with half of their last digit: ``4.7 M, 574 M`` -> params, then macs."""
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -72,10 +73,14 @@ def settings_for(given: Given, overrides: Sequence[str], config_dir: str | None)
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def side_of_images(plain: dict[str, str], config_dir: str | None) -> int | None:
-    """Return the side of the images, as far as the overrides and the data set's file tell it."""
+SIDE_AS_READ = 32
+"""Side of the largest images whose data set's file does not tell it: those of CIFAR."""
+
+
+def side_of_images(plain: dict[str, str], config_dir: str | None) -> int:
+    """Return the side of the images, in pixels; of rectangles the longer one."""
     option = plain.get("dataset", defaults()["dataset"])
     files = files_of("dataset", config_dir)
     own = read(files[option]).get("image_size") if option in files else None
-    size = str(plain.get("dataset.image_size", own))
-    return int(size) if size.isdecimal() else None
+    sides = re.findall("[0-9]{1,9}", str(plain.get("dataset.image_size", own)))
+    return max(map(int, sides), default=SIDE_AS_READ)

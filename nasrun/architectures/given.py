@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasrun.architectures.published import FOLDER, Published, find_published, names
+from nasrun.architectures.published import FOLDER, Published, find_published, near_name
 from nasrun.errors import UserError, nearest, shortened
 from nasrun.run.files import at_home, printable, read_json_or_text
 from nasrun.search_space.genotype import Found, Genotype, find_genotypes, genotype_of
@@ -59,7 +59,7 @@ def find_place(word: str) -> Place:
         return Place(at_home(file).resolve(), name)
     raise UserError(
         f"architecture={printable(shortened(word, 100))}: there is no such file, and no published "
-        f"architecture of that name{nearest(path.name, [*names(), *_beside(path)])}; "
+        f"architecture of that name{nearest(path.name, _beside(path)) or near_name(path.name)}; "
         "`nasrun show --list` lists them"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,13 @@ def find_published(name: str) -> Published | None:
     """Return the architecture of this name, however it is spelt; None if there is none."""
     wanted = _plain(name)
     return next((one for one in all_published() if _plain(one.name) == wanted), None)
+
+
+def near_name(word: str) -> str:
+    """Return `` (did you mean 'DARTS_V2'?)``, or an empty string if no name is near."""
+    known = {_plain(name): name for name in names()}
+    close = get_close_matches(_plain(word), known, n=1)
+    return f" (did you mean {known[close[0]]!r}?)" if close else ""
 
 
 def _plain(name: str) -> str:

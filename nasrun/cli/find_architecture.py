@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasrun.architectures.given import Given, Place, find_place, given, read_given
-from nasrun.architectures.published import names
+from nasrun.architectures.published import near_name
 from nasrun.building.allowed import find_class
 from nasrun.cli.given import settings_for
 from nasrun.errors import UserError, nearest, shortened
@@ -140,7 +140,7 @@ def of_text(request: Request, no_run: str) -> Found:
     try:
         return of_given(given(request.what), request, None)
     except UnreadError as error:
-        near = beside(request.what) or nearest(request.what, names())
+        near = beside(request.what) or near_name(request.what)
         raise UserError(f"{no_run}{near}; {error}") from None
 
 

@@ -17,7 +17,6 @@ from nasrun.cli.arguments import CommandLine
 from nasrun.cli.find_architecture import OWN_SETTINGS, Found, Request, exists, find
 from nasrun.errors import UserError, nearest, shortened
 from nasrun.run.files import at_home, printable, write_bytes
-from nasrun.values import MapSize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,19 +54,17 @@ def run(line: CommandLine) -> int:
 
 def list_of_published() -> list[str]:
     """Return the lines of the list of published architectures, in at most 80 columns."""
-    rows = [("name", "search space", "images", "params", "macs", "published")]
+    rows = [("name", "pixels", "params", "macs", "published", "search space")]
     for one in all_published():
         for index, network in enumerate(one.networks):
-            channels, height, width = network.shape
-            size = MapSize(height, width).words
             counts = f"{network.params / 1e6:.2f} M", f"{network.macs / 1e6:.0f} M"
-            first = (one.name, one.space) if index == 0 else ("", "")
+            name, space = (one.name, one.space) if index == 0 else ("", "")
             said = f"{network.said} *" if network.differs else network.said
-            rows.append((*first, f"{channels}×{size}", *counts, said))
+            rows.append((name, str(max(network.shape[1:])), *counts, said, space))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            f"{cell:>{width}}" if place in (3, 4) else f"{cell:{width}}"
+            f"{cell:>{width}}" if place in (1, 2, 3) else f"{cell:{width}}"
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

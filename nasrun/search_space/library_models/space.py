@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache, partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nasrun.errors import UserError, shortened
 from nasrun.search_space.base import Network, Scale, SearchSpace, Supernet
@@ -208,8 +209,19 @@ def built(library: Library, model: str, problem: Problem) -> nn.Module:
     try:
         return library.build(model, problem)
     except RuntimeError:  # some models compute with tensors while they are built
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), _MetaWeights():
             return library.build(model, problem).to("meta")
+
+
+class _MetaWeights(TorchFunctionMode):
+    """Makes weights on the meta device, so that they take no memory, and all else on the CPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.empty, torch.zeros, torch.ones):
+            return func(*args, **{**(kwargs or {}), "device": "meta"})
+        return func(*args, **(kwargs or {}))
 
 
 @lru_cache(maxsize=64)

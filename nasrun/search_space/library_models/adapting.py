@@ -132,6 +132,13 @@ class StreamDepth(nn.Module):
         return self.noise.thinned(x, 1.0 - self.p, (first, *[1] * (x.dim() - 1)))
 
 
+def change_nothing_in_place(network: nn.Module) -> None:
+    """Let activations return new tensors: one that changes its input cannot be recorded."""
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False
+
+
 def name_randomness(network: nn.Module, noise: Noise) -> None:
     """Let all dropout of a network take its random numbers from the noise of the step."""
     for path, module in list(network.named_modules()):

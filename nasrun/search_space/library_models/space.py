@@ -17,6 +17,7 @@ from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.library_models.adapting import (
     USUAL_SIDE,
     Halving,
+    change_nothing_in_place,
     find_halvings,
     halvings_to_remove,
     name_randomness,
@@ -94,6 +95,7 @@ class LibrarySpace(SearchSpace):
         """Build the fitted model, randomly initialised."""
         module = built(self.library, self.model, problem)
         read_channels(module, problem.channels)
+        change_nothing_in_place(module)
         if self.stem == "fit" and not self.library.has_fixed_size(self.model):
             count = halvings_to_remove(problem.size)
             remove_halvings(module, _halvings(type(self), self.model) if count else (), count)

@@ -136,7 +136,7 @@ def change_nothing_in_place(network: nn.Module) -> None:
     """Let activations return new tensors: one that changes its input cannot be recorded."""
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
 
 
 def name_randomness(network: nn.Module, noise: Noise) -> None:

@@ -28,7 +28,7 @@ def amounts(said: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("one", ALL, ids=names())
 def test_published_networks_have_their_numbers(one) -> None:
     for network in one.networks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,6 +14,17 @@ from nasrun.search_space.base import SearchSpace
 from nasrun.values import Architecture, Problem
 
 CIFAR = Problem(3, 32, 10)
+
+ONE_NETWORK = ("timm", "torchvision")
+"""Search spaces of one network, in which nothing can be searched."""
+
+
+def search_spaces() -> list[str]:
+    """All search spaces whose libraries are installed."""
+    from nasrun.config.groups import groups
+
+    there = find_spec("timm") is not None
+    return [name for name in groups()["search_space"] if there or name != "timm"]
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:

@@ -113,6 +113,7 @@ def test_runs_and_files(folder: Path) -> None:
         assert after(line)[:4] == [f"from={word}" for word in ("latest", "baseline", new, old)]
     assert after("nasrun resume ")[:4] == ["latest", "baseline", new, old]
     assert after("nasrun retrain architecture=a") == ["architecture=arch.json"]
+    assert after("nasrun retrain architecture=NAS") == ["architecture=NASNet-A"]
     assert after("nasrun search dataset.root=my") == ["dataset.root=my images/"]
     assert after("nasrun search dataset.root=my\\ im") == ["dataset.root=my images/"]
     assert after("nasrun -cd ou") == ["outputs/"]

@@ -27,6 +27,7 @@ def built(group: str, *words: str) -> Any:
 CASE_OF_SPACE = {
     "nao_cell": ["search_space.nodes=2"],
     "darts_cell": ["search_space.nodes=2"],
+    "general_cell": ["search_space.nodes=2"],
     "mbconv_mobilenet_v2": ["search_space.operations=[k3_e3,k5_e6]"],
 }
 """Settings of the spaces whose laws take long; the soak has them at full size."""
@@ -46,6 +47,8 @@ LAWS = {
 @pytest.mark.few(3)
 @pytest.mark.parametrize("name", options("search_space"))
 def test_spaces(name: str) -> None:
+    if name == "timm":
+        pytest.importorskip("timm")
     words = [f"search_space={name}", *CASE_OF_SPACE.get(name, [])]
     check_space_of(built("search_space", *words), LAWS.get(name, ()))
 

@@ -179,8 +179,8 @@ def test_genotypes_are_read_and_written():
         ("reduce_concat=range(2, 6)", "reduce_concat=[4, 5, 6]", r"reduce_concat = \[4, 5, 6\]"),
         ("reduce_concat=range(2, 6)", "reduce_concat=range(0, 999999999)", "reduce_concat = range"),
         ("reduce_concat=range(2, 6)", "reduce_concat=range(x, 2, 6)", "reduce_concat = range"),
-        (", reduce_concat=range(2, 6)", "", "is no genotype; one is written"),
-        ("normal_concat", "concat", "is no genotype"),
+        (", reduce_concat=range(2, 6)", "", r"reduce_concat = range\(3, 6\)"),  # the loose ends
+        ("normal_concat", "concat", "a genotype has no field 'concat'"),
         ("Genotype(", "__import__('os') or Genotype(", "is no genotype"),
         ("))", ")); x = 1", "is no genotype"),
         ("Genotype", "genotype", "list of integers"),
@@ -201,7 +201,7 @@ def test_hostile_genotypes_are_refused_at_once():
         "Genotype(normal=[" + "(" * 50_000,
         "Genotype" + " " * 50_000,
     ):
-        with pytest.raises(UserError, match="is no genotype"):
+        with pytest.raises(UserError, match=r"is no (genotype|entry)"):
             SPACE.parse(text)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import few_images
+from networks import search_spaces
 from PIL import Image
 from processes import tensors
 from test_dataset import everything
@@ -24,7 +25,6 @@ from test_dataset import load as load_images
 import nasrun
 from nasrun.building.build import build
 from nasrun.config.compose import compose
-from nasrun.config.groups import groups
 from nasrun.errors import UserError
 from nasrun.model.manifest import MANIFEST_KEY, Manifest, Origin
 from nasrun.run.state import encode_tensors, metadata_of, pack
@@ -61,7 +61,7 @@ def write(path: Path, network: torch.nn.Module, metadata: dict[str, str] | None)
 
 @pytest.mark.few(3)
 @pytest.mark.parametrize("auxiliary", [False, True])
-@pytest.mark.parametrize("option", groups()["search_space"])
+@pytest.mark.parametrize("option", search_spaces())
 def test_a_network_of_every_space_comes_back(option: str, auxiliary: bool, tmp_path: Path) -> None:
     node = compose(["task=search", f"search_space={option}", "effort=smoke"])["search_space"]
     try:

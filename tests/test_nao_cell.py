@@ -10,6 +10,7 @@ import torch
 from networks import (
     CIFAR,
     assert_layers_make_up_networks,
+    counted,
     random_architectures,
 )
 
@@ -24,13 +25,16 @@ from nasrun.values import Architecture, Problem
 NAONET_V2 = "1 1 0 1 2 4 0 0 0 0 2 1 0 0 0 2 0 3 0 0 | 0 2 0 2 2 2 1 0 0 0 0 1 0 0 0 3 0 0 0 1"
 
 
-def space(operations="small", nodes=5, stem="small", search=(1, 4), final=(2, 6)) -> NaoCell:
+def space(
+    operations="small", nodes=5, stem="small", search=(1, 4), final=(2, 6), calibration="needed"
+) -> NaoCell:
     return NaoCell(
         operations=operations,
         nodes=nodes,
         stem=stem,
         search=CellScale(layers=search[0], channels=search[1]),
         final=CellScale(layers=final[0], channels=final[1]),
+        calibration=calibration,
     )
 
 
@@ -41,6 +45,26 @@ def paper() -> NaoCell:
 def test_naonet_v2_has_the_published_size():
     cost = paper().cost(paper().read(NAONET_V2), CIFAR, "final")
     assert cost.params == 4_387_654  # 4.39 M at C=36, N=6, without the auxiliary head
+
+
+def test_all_inputs_of_cells_may_be_calibrated():
+    """On ImageNet the stem's output has the right shape for the first two cells."""
+    large = Problem(3, 224, 1000)
+    needed, always = (
+        space(stem="imagenet", final=(4, 52), calibration=kind).cost(
+            paper().read(NAONET_V2), large, "final"
+        )
+        for kind in ("needed", "always")
+    )
+    assert always.params - needed.params == 2 * (52 * 52 + 2 * 52)
+    assert always.macs - needed.macs == 2 * 52 * 52 * 28 * 28
+    small, problem = space(stem="imagenet", calibration="always"), Problem(3, 65, 7)
+    architecture = small.read(NAONET_V2)
+    cost = small.cost(architecture, problem, "final")
+    assert counted(small.network(architecture, problem, "final"), problem) == (
+        cost.params,
+        cost.macs,
+    )
 
 
 def test_the_supernet_has_the_published_size():

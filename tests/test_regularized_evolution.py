@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import space_of
+from networks import ONE_NETWORK, search_spaces
 from scipy import stats
 from tables import NB201, rows
 from test_evolution import Planted, flat, started, told
@@ -16,7 +17,6 @@ from test_nas_bench_201 import space as nb201
 from test_search_algo import Cell, Plain, canonical_pool, conf, saved, start
 
 from nasrun.config.build import build
-from nasrun.config.groups import groups
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo import regularized_evolution
@@ -193,7 +193,7 @@ def test_a_member_without_a_score_is_refused() -> None:
 
 
 @pytest.mark.few(2)
-@pytest.mark.parametrize("name", groups()["search_space"])
+@pytest.mark.parametrize("name", [n for n in search_spaces() if n not in ONE_NETWORK])
 def test_every_space_is_searched(name: str) -> None:
     """All that is asked for is of the space, and of different networks."""
     space = space_of(name)

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import space_of
-from networks import CIFAR, random_architectures
+from networks import CIFAR, random_architectures, search_spaces
 from rich.console import Console
 
 from nasrun.cli.main import main
 from nasrun.config.compose import compose
-from nasrun.config.groups import groups
 from nasrun.report.figures_architecture import FORMATS
 from nasrun.report.graph_layers import layered
 from nasrun.report.graph_text import lines_of
@@ -26,7 +25,7 @@ from nasrun.search_space.layer import sum_costs
 from nasrun.values import Architecture, Problem
 from tests.test_graph_layout import check_layout
 
-SPACES = groups()["search_space"]
+SPACES = search_spaces()
 GENOTYPE = (
     "DARTS_V2 = Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
     "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), "

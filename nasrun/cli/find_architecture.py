@@ -1,16 +1,22 @@
 """Find the architecture that a word names, its search space, and the shape of its images.
 
-The word names a run (its winner, or a point of its front), a file, or is the architecture itself.
+The word names a run (its winner, or a point of its front), a file, one of several in a file, a
+published architecture, or is the architecture itself.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasrun.architectures.given import Given, Place, find_place, given, read_given
+from nasrun.architectures.published import near_name
+from nasrun.building.allowed import find_class
+from nasrun.cli.given import settings_for
 from nasrun.errors import UserError, nearest, shortened
 from nasrun.run.files import at_home, printable, read_json_or_text
 from nasrun.run.layout import ARCHITECTURE, FRONT, RECORD
@@ -29,7 +35,7 @@ Configuration = Mapping[str, Any]
 class Request:
     """The words of the command line, sorted.
 
-    what: a run, a file, or an architecture as its space writes it.
+    what: a run, a file, a published architecture, or one as its space writes it.
     own: values of ``OWN_SETTINGS``. overrides: all other settings.
     """
 
@@ -74,10 +80,10 @@ def find(request: Request) -> Found:
     if exists(path) and not path.is_dir():
         if pick is not None:
             raise UserError(f"pick={pick} is a place in the front of a run, and {path} is a file")
-        value = read_json_or_text(path.resolve())
         if path.name == ARCHITECTURE and (path.parent / RECORD).is_file():
+            value = read_json_or_text(path.resolve())
             return built(value, run_configuration(path.parent, request), path)
-        return of_value(value, request, path)
+        return of_given(read_given(Place(path.resolve())), request, path)
     try:
         needed = FRONT if pick is not None else ARCHITECTURE
         outputs = request.own.get("outputs", OUTPUTS)
@@ -121,11 +127,37 @@ def run_configuration(directory: Path, request: Request) -> Configuration:
 
 
 def of_text(request: Request, no_run: str) -> Found:
-    """Read the word as an architecture. no_run: why it names no run, for the message."""
+    """Read the word as a published architecture, as FILE:NAME, or as an architecture.
+
+    no_run: why it names no run, for the message.
+    """
+    place: Place | None = None
+    if "Genotype(" not in request.what:
+        with suppress(UserError):
+            place = find_place(request.what)
+    if place is not None:
+        return of_given(read_given(place), request, place.path)
     try:
-        return of_value(request.what, request, None)
+        return of_given(given(request.what), request, None)
     except UnreadError as error:
-        raise UserError(f"{no_run}{beside(request.what)}; {error}") from None
+        near = beside(request.what) or near_name(request.what)
+        raise UserError(f"{no_run}{near}; {error}") from None
+
+
+def of_given(found: Given, request: Request, path: Path | None) -> Found:
+    """Find the space of an architecture that may tell settings of it."""
+    from nasrun.config.groups import groups
+
+    if found.note:
+        sys.stderr.write(f"nasrun: note: {found.note}\n")
+    named = any(override.startswith("search_space=") for override in request.overrides)
+    options = groups(request.config_dir)["search_space"]
+    if named or found.settings.get("search_space") not in options:
+        return of_value(found.value, request, path)
+    words = settings_for(found, request.overrides, request.config_dir)
+    own = {override.partition("=")[0] for override in request.overrides}
+    words = [word for word in words if word.partition("=")[0] not in own]
+    return built(found.value, composed([*words, *request.overrides], request.config_dir), path)
 
 
 def of_value(value: Any, request: Request, path: Path | None) -> Found:
@@ -141,8 +173,6 @@ def of_value(value: Any, request: Request, path: Path | None) -> Found:
             f"{path}: there is no search space {shortened(named, 40)!r}"
             f"{nearest(named, options)}; name its option with search_space=NAME"
         )
-    if named is None and "Genotype(" in str(value):
-        named = "darts_cell"
     if named is not None:
         words = [f"search_space={named}", *request.overrides]
         return built(value, composed(words, request.config_dir), path)
@@ -182,6 +212,9 @@ def plausible(value: Any, option: str, request: Request) -> bool:
     from nasrun.config.yaml_files import read
 
     node = read(files_of("search_space", request.config_dir)[option])
+    with suppress(UserError):
+        if getattr(find_class(node.get("_target_"), "search_space"), "fixed", False):
+            return False  # its architecture is its name, and building it takes seconds
     if "defaults" in node or any(word.startswith("effort=") for word in request.overrides):
         return True
     try:

@@ -212,6 +212,10 @@ def ready_overrides(line: CommandLine) -> list[str]:
         rest = [word for word in overrides if not word.startswith("from=")]
         mistakes.errors += complaints([*rest, f"task={line.task}"], config_dir, several=several)
         mistakes.report()
+    if any(word.startswith("architecture=") for word in overrides):
+        from nasrun.cli.given import with_given
+
+        overrides = with_given(overrides, config_dir)
     if "from=" not in overrides:
         return overrides
     from nasrun.cli.from_run import earlier_run, with_earlier

@@ -77,6 +77,8 @@ class SearchSpace(ABC):
     gate_kinds: frozenset[GateKind]
     binary: ClassVar[bool] = False
     """Whether every decision is between off and on."""
+    fixed: ClassVar[bool] = False
+    """Whether there is one architecture, so that nothing is searched."""
 
     @cached_property
     @abstractmethod

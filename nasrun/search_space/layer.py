@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasrun.values import Cost
 
@@ -24,12 +25,15 @@ class Layer:
     shape: shape of its input, [channels, height, width].
     build: makes the module, randomly initialised.
     bit_product: bits of its weights × bits of its input; 0 in full precision.
+    attention: whether it holds more products than those of convolutions and linear layers, which
+    are counted as well: those of queries, keys and values.
     """
 
     name: str
     shape: tuple[int, int, int]
     build: Callable[[], nn.Module] = field(compare=False)
     bit_product: int = 0
+    attention: bool = False
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
@@ -65,14 +69,38 @@ def count_layers(layers: Sequence[Layer]) -> Cost:
 
 def count_layer(layer: Layer) -> Cost:
     """Count a layer on the meta device, without memory and without random numbers."""
-    with torch.device("meta"), torch.inference_mode():
+    counted = _Products() if layer.attention else _MultiplyAdds()
+    # torch.inference_mode would hide the products inside of its composite functions.
+    with torch.device("meta"), torch.no_grad() if layer.attention else torch.inference_mode():
         module = layer.build().eval()
-        with _MultiplyAdds() as counted:
+        with counted:
             module(torch.empty(1, *layer.shape))
     params = sum(parameter.numel() for parameter in module.parameters())
     bitops = counted.macs * layer.bit_product if layer.bit_product else None
     _COUNTED[layer.name] = Cost(params, counted.macs, bitops)
     return _COUNTED[layer.name]
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiply-adds of all that torch itself counts, while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    @property
+    def macs(self) -> int:
+        """The multiply-adds: half of torch's operations."""
+        return self.flops // 2
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils.flop_counter import flop_registry  # slow to import
+
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 class _MultiplyAdds(TorchFunctionMode):

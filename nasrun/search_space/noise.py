@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -57,25 +59,30 @@ class Noise:
         keep = 1.0 - self._drop_path * depth
         if self._generator is None or keep >= 1.0:
             return x
-        shape = (x.shape[0], 1, 1, 1)
-        mask = torch.rand(shape, generator=self._generator, device=x.device) < keep
-        return x * (mask.to(x.dtype) / keep)
+        return self._masked(x, keep, (x.shape[0], 1, 1, 1))
 
     def dropout(self, x: Tensor) -> Tensor:
         """Set elements of x [B, F] to 0 with probability 1 - keep, and rescale the others."""
-        return self._thinned(x, self._dropout_keep)
+        return self.thinned(x, self._dropout_keep)
 
     def skip(self, x: Tensor) -> Tensor:
         """Set elements of x [B, C, H, W] to 0 with probability ``skip_dropout`` (P-DARTS, §3.3)."""
-        return self._thinned(x, 1.0 - self.skip_dropout)
+        return self.thinned(x, 1.0 - self.skip_dropout)
 
     def white(self, like: Tensor) -> Tensor:
         """Sample standard normal noise of the shape of ``like``; at rest it is always the same."""
         generator = self._generator or torch.Generator(like.device).manual_seed(0)
         return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-    def _thinned(self, x: Tensor, keep: float) -> Tensor:
+    def thinned(self, x: Tensor, keep: float, shape: Sequence[int] | None = None) -> Tensor:
+        """Set elements of x to 0 with probability 1 - keep, and rescale the others.
+
+        shape: of the mask, with 1 along the axes that share it; None: that of x.
+        """
         if self._generator is None or keep >= 1.0:
             return x
-        mask = torch.rand(x.shape, generator=self._generator, device=x.device) < keep
+        return self._masked(x, keep, x.shape if shape is None else shape)
+
+    def _masked(self, x: Tensor, keep: float, shape: Sequence[int]) -> Tensor:
+        mask = torch.rand(tuple(shape), generator=self._generator, device=x.device) < keep
         return x * (mask.to(x.dtype) / keep)

@@ -36,11 +36,16 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell: its two inputs (cells k-2 and k-1), its inner channels and its output size."""
+    """One cell: its two inputs (cells k-2 and k-1), its inner channels and its output size.
+
+    calibrate_always: whether inputs that have the right shape pass a 1×1 convolution, too; only
+    ``nao_cell`` asks.
+    """
 
     reduction: bool
     inputs: tuple[FeatureMap, FeatureMap]
     channels: int
+    calibrate_always: bool = False
 
     @property
     def size_in(self) -> MapSize:
@@ -80,13 +85,14 @@ def stack_cells(
     states: tuple[int, int],
     *,
     margin: int = 1,
+    calibrate_always: bool = False,
 ) -> NetworkPlan:
     """Plan ``cells`` cells, with channels doubled and sides halved at each reduction.
 
     channels: C of the first stage.
     reductions: indices of the reduction cells; the auxiliary head reads the last one.
     states: number of states of C channels in the output of a normal and of a reduction cell.
-    margin: smallest side of the last feature map, in pixels.
+    margin: smallest side of the last feature map, in pixels. calibrate_always: see CellPlan.
     Raises UserError for images too small for that.
     """
     halvings = (3 if kind == "imagenet" else 0) + len(reductions)
@@ -107,7 +113,7 @@ def stack_cells(
     for index in range(cells):
         reduction = index in reductions
         channels *= 2 if reduction else 1
-        cell = CellPlan(reduction, (outputs[-2], outputs[-1]), channels)
+        cell = CellPlan(reduction, (outputs[-2], outputs[-1]), channels, calibrate_always)
         plans.append(cell)
         outputs.append(FeatureMap(channels * states[reduction], cell.size_out))
     last = max(reductions)

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nasrun.architectures.given import find_place, read_given
+from nasrun.building.allowed import find_class
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy_by_class
@@ -53,8 +55,12 @@ class RetrainTask(Task):
         """Return the file with the architecture; raises UserError unless exactly one is given."""
         directory, file, pick = (settings.get(key) for key in ("from", "architecture", "pick"))
         trial = settings.get("trial")
+        if directory is None and file is None and has_one(settings):
+            return None
         if (directory is None) == (file is None):
-            raise UserError("retrain needs either from=RUN_DIR or architecture=FILE")
+            raise UserError(
+                "retrain needs either from=RUN_DIR or architecture=FILE (or a published one's name)"
+            )
         if pick is not None and directory is None:
             raise UserError("pick is a place in the front of a search: it needs from=RUN_DIR")
         if trial is not None and (directory is None or pick is not None):
@@ -63,12 +69,14 @@ class RetrainTask(Task):
             )
         hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
         if directory is None:
-            path = at_home(str(file)).resolve()  # the user's own file may be a link
-        elif trial is not None:
+            place = find_place(str(file))
+            read_given(place)
+            return place.path
+        if trial is not None:
             path = at_home(str(directory)) / TRIALS
             RunDirectory(path.parent).architecture_of(trial)
             return path
-        elif pick is None:
+        if pick is None:
             path = at_home(str(directory)) / ARCHITECTURE
         else:
             path = at_home(str(directory)) / FRONT
@@ -92,18 +100,23 @@ class RetrainTask(Task):
     def run(self, setup: Setup, run: Run, source: Path | None) -> dict[str, Any]:
         """Train the architecture of ``source``, and measure it on the test images.
 
+        Without a source it is the only one of the search space.
+
         source: an architecture.json; or the front of a search, or its trials, of which the setting
         ``pick`` or ``trial`` chooses an architecture; or a file with an architecture as its space
-        writes it.
+        writes it, or with several, of which the setting ``architecture`` names one.
         """
-        assert source is not None  # see the methods above  # noqa: S101
         try:
-            if source.name == FRONT:
+            if source is None:
+                (value,) = (one.to_json() for one in setup.search_space.every())
+            elif source.name == FRONT:
                 value = RunDirectory(source.parent).architecture_at(run.config.get("pick"))
             elif source.name == TRIALS:
                 value = RunDirectory(source.parent).architecture_of(run.config.get("trial"))
-            else:
+            elif source.name == ARCHITECTURE:
                 value = read_json_or_text(source)
+            else:
+                value = read_given(find_place(str(run.config["architecture"]))).value
             architecture = setup.search_space.read(value)
         except UserError as error:
             raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
@@ -115,6 +128,13 @@ class RetrainTask(Task):
         result = run.finish(retrain_architecture(setup, run, splits, architecture))
         say_winner(setup, run, splits, architecture, result)
         return result
+
+
+def has_one(settings: Mapping[str, Any]) -> bool:
+    """Tell whether the search space that is configured has one architecture."""
+    node = settings.get("search_space")
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return bool(getattr(find_class(target, "search_space"), "fixed", False))
 
 
 def retrained_objective(settings: Mapping[str, Any]) -> str | None:

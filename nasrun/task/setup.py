@@ -194,6 +194,11 @@ class Setup:
         """
         algo = self.search_algo
         name = type(algo).__name__
+        if self.search_space.fixed:
+            raise UserError(
+                f"{self.search_space.name} is one network, so there is nothing to search: "
+                "nasrun retrain with the same search_space trains it"
+            )
         algo.check(self.search_space)
         if not algo.learns_gates:
             self.check_gates()

@@ -1,12 +1,17 @@
-"""Show an architecture: its graph in words, the cost of each layer, a picture (out=FILE)."""
+"""Show an architecture: its graph in words, the cost of each layer, a picture (out=FILE).
+
+With ``--list`` it lists the published architectures that are known by name.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nasrun.architectures.published import all_published
 from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.find_architecture import OWN_SETTINGS, Found, Request, exists, find
@@ -19,8 +24,8 @@ if TYPE_CHECKING:
     from nasrun.search_space.base import Scale
     from nasrun.search_space.graph import Graph
 
-USAGE = "RUN|FILE|ARCHITECTURE [KEY=VALUE]"
-SWITCHES = ()
+USAGE = "RUN|FILE|NAME|ARCHITECTURE [KEY=VALUE]"
+SWITCHES = ("--list",)
 
 SETTING = re.compile(r"[+~]*[\w@/.]+=")
 
@@ -29,6 +34,10 @@ def run(line: CommandLine) -> int:
     """Print the architecture, and write its picture if ``out`` is given."""
     from rich.console import Console
 
+    if line.has(SWITCHES):
+        for text in list_of_published():
+            sys.stdout.write(f"{text}\n")
+        return 0
     request = read_request(line)
     scale = read_scale(request.own.get("scale"))
     out = read_out(request.own.get("out"))
@@ -43,6 +52,32 @@ def run(line: CommandLine) -> int:
     return 0
 
 
+def list_of_published() -> list[str]:
+    """Return the lines of the list of published architectures, in at most 80 columns."""
+    rows = [("name", "pixels", "params", "macs", "published", "search space")]
+    for one in all_published():
+        for index, network in enumerate(one.networks):
+            counts = f"{network.params / 1e6:.2f} M", f"{network.macs / 1e6:.0f} M"
+            name, space = (one.name, one.space) if index == 0 else ("", "")
+            said = f"{network.said} *" if network.differs else network.said
+            rows.append((name, str(max(network.shape[1:])), *counts, said, space))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            f"{cell:>{width}}" if place in (1, 2, 3) else f"{cell:{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [
+        *lines,
+        "",
+        "* counted in another way; the file of each name says how, and its source",
+        "nasrun show NAME                                  its cells, layers and picture",
+        "nasrun retrain architecture=NAME dataset=cifar10  trains it from scratch",
+    ]
+
+
 def read_request(line: CommandLine) -> Request:
     """Sort the words; raises UserError unless exactly one of them is no setting."""
     for word in line.switches:
@@ -52,7 +87,10 @@ def read_request(line: CommandLine) -> Request:
     settings = [word for word in line.overrides if is_setting(word)]
     words = [word for word in line.overrides if not is_setting(word)]
     if len(words) != 1:
-        usage = "nasrun show RUN, or FILE, or 'ARCHITECTURE' [out=FILE] [search_space=NAME]"
+        usage = (
+            "nasrun show RUN, or FILE, or NAME (see --list), or 'ARCHITECTURE' [out=FILE] "
+            "[search_space=NAME]"
+        )
         also = f", not {len(words)}: {' '.join(map(shortened, words))}" if words else ""
         raise UserError(f"show takes one architecture{also}; {usage}")
     own = dict(word.partition("=")[::2] for word in settings)

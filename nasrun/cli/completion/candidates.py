@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from nasrun.architectures.published import names
 from nasrun.cli import arguments, commands
 from nasrun.cli.completion.places import KINDS_OF_PATHS, folders, paths, runs
 from nasrun.config.comments import described
@@ -133,7 +134,7 @@ def _of_task(
         for word in (*runs(value, _value_of("outputs", words)), *folders(value)):
             yield Candidate(f"{before}{word}", final=not word.endswith("/"))
     elif key.rpartition(".")[2] in KINDS_OF_PATHS:
-        for word in paths(value):
+        for word in (*paths(value), *(names() if key == "architecture" else ())):
             yield Candidate(f"{before}{word}", final=not word.endswith("/"))
     else:
         for word in _values(key, found.settings.get(key)):

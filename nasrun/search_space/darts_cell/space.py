@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations, product
-from math import prod
-from typing import Annotated, Literal
+from math import comb, prod
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,14 +25,13 @@ from nasrun.search_space.darts_cell.operations import (
 )
 from nasrun.search_space.darts_cell.plan import list_layers, plan_network
 from nasrun.search_space.darts_cell.wiring import (
-    CELLS,
-    INPUTS,
+    choices_of_genotype,
     edges_before,
     edges_of,
-    read_genotype,
     write_genotype,
 )
 from nasrun.search_space.gates import GateKind
+from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, genotype_of, read_genotype
 from nasrun.search_space.graph import Graph, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
@@ -340,12 +339,22 @@ class DartsCell(AdditiveSpace):
     def write(self, architecture: Architecture) -> str:
         return write_genotype(self._numbers_of(architecture.choices), self.nodes)
 
+    def read(self, value: Any) -> Architecture:
+        """Read what other spaces read, and a dictionary with the fields of a genotype."""
+        if isinstance(value, Mapping) and "normal" in value:
+            return self.of_genotype(genotype_of(value))
+        return super().read(value)
+
     def parse(self, text: str) -> Architecture:
         """``Genotype(...)``, or all choices as numbers. Raises UserError for anything else."""
         if "Genotype" not in text:
             return super().parse(text)
+        return self.of_genotype(read_genotype(text))
+
+    def of_genotype(self, genotype: Genotype) -> Architecture:
+        """Return the architecture of a genotype; raises UserError if it is none of this space."""
         choices = []
-        found = read_genotype(text, self.nodes)
+        found = choices_of_genotype(genotype, self.nodes)
         for decision, row, number in zip(self.decisions, self.numbers, found, strict=True):
             if number not in row:
                 raise UserError(

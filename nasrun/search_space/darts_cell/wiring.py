@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell.operations import EVERY_NAME as OPERATION_NAMES
 from nasrun.search_space.darts_cell.operations import NONE
-
-INPUTS = 2
-"""Number of inputs of a cell: states 0 and 1 are cells k-2 and k-1; node i is state i + 2."""
-
-CELLS = ("normal", "reduce")
-
-ENTRY = re.compile(r"""\(\s*(['"])(\w{1,80})\1\s*,\s*([0-9]{1,9})\s*\)""")
-"""An entry ('sep_conv_3x3', 1): the operation, and the state that it reads."""
-
-CONCAT = r"(?:range\([^()\]]*\)|\[[^\]]*\])"
-GENOTYPE = re.compile(
-    r"(?:\w+\s*=\s*)?Genotype\(\s*"
-    + r"\s*,\s*".join(
-        rf"{cell}\s*=\s*\[(?P<{cell}>[^\]]*)\]\s*,\s*{cell}_concat\s*=\s*(?P<{cell}_concat>{CONCAT})"
-        for cell in CELLS
-    )
-    + r"\s*,?\s*\)"
-)
+from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, GenotypeCell
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
@@ -52,62 +34,52 @@ def write_genotype(choices: Sequence[int], nodes: int) -> str:
     return f"Genotype({', '.join(fields)})"
 
 
-def read_genotype(text: str, nodes: int) -> list[int]:
-    """Read the choices of both cells from a genotype; nothing is evaluated.
+def choices_of_genotype(genotype: Genotype, nodes: int) -> list[int]:
+    """Return the choices of both cells of a genotype.
 
-    Raises UserError if the text is no genotype of cells with ``nodes`` nodes.
+    Raises UserError unless its cells have ``nodes`` nodes with two operations on different states,
+    and put out all of them.
     """
-    found = GENOTYPE.fullmatch(text.strip())
-    if found is None:
-        raise UserError(
-            f"{text.strip()[:80]!r} is no genotype; one is written Genotype(normal=[(OPERATION, "
-            f"INPUT), ...], normal_concat=range({INPUTS}, {nodes + INPUTS}), reduce=[...], "
-            f"reduce_concat=range({INPUTS}, {nodes + INPUTS}))"
-        )
-    choices = []
-    for cell in CELLS:
-        _check_concat(found[f"{cell}_concat"], cell, nodes)
-        choices += _read_cell(found[cell], cell, nodes)
+    choices: list[int] = []
+    for name, cell in zip(CELLS, genotype.cells, strict=True):
+        choices += _choices_of_cell(cell, name, nodes)
     return choices
 
 
-def _check_concat(text: str, cell: str, nodes: int) -> None:
-    """Raise UserError unless the cell's output is made of all nodes."""
-    numbers = [int(number) for number in re.findall("[0-9]{1,9}", text)]
-    nothing_else = not re.sub("[0-9]{1,9}", "", text.removeprefix("range")).strip("[](), ")
-    if text.startswith("range"):
-        numbers = list(range(*numbers)) if len(numbers) == 2 and numbers[1] < 1000 else []
-    if not nothing_else or sorted(numbers) != list(range(INPUTS, nodes + INPUTS)):
-        raise UserError(
-            f"{cell}_concat = {text[:80]}: the output of a cell is made of all of its nodes, "
-            f"range({INPUTS}, {nodes + INPUTS})"
-        )
+ELSEWHERE = "search_space=general_cell has such cells"
 
 
-def _read_cell(text: str, cell: str, nodes: int) -> list[int]:
-    entries = [(match[2], int(match[3])) for match in ENTRY.finditer(text)]
-    if rest := ENTRY.sub("", text).replace(",", "").strip():
-        raise UserError(f"{cell}: {rest[:80]!r} is no entry (OPERATION, INPUT) of a genotype")
-    if len(entries) != 2 * nodes:
+def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int) -> list[int]:
+    count = sum(map(len, cell.nodes))
+    if count != 2 * nodes or len(cell.nodes) != nodes:
         raise UserError(
-            f"{cell} has {len(entries)} entries; two for each of {nodes} nodes are {2 * nodes}"
+            f"{name} has {count} entries; two for each of {nodes} nodes are {2 * nodes}; set "
+            f"search_space.nodes={len(cell.nodes)}, or {ELSEWHERE}"
         )
     choices = [NONE] * len(edges_of(nodes))
-    for place, (name, state) in enumerate(entries):
-        node = place // 2
-        where = f"{cell}, entry {place + 1} ({name!r}, {state})"
-        if name not in OPERATION_NAMES[1:]:
+    for index, node in enumerate(cell.nodes):
+        for entry in node:
+            where = entry.words(name)
+            if entry.operation not in OPERATION_NAMES[1:]:
+                raise UserError(
+                    f"{where}: there is no operation {entry.operation!r} for an edge; there are "
+                    f"{', '.join(OPERATION_NAMES[1:])}; search_space=general_cell has more"
+                )
+            edge = edges_before(index) + entry.state
+            if choices[edge] != NONE:
+                raise UserError(
+                    f"{where}: node {index} reads {entry.state} twice; its two inputs differ; "
+                    f"{ELSEWHERE}"
+                )
+            choices[edge] = OPERATION_NAMES.index(entry.operation)
+        if len(node) != 2:
             raise UserError(
-                f"{where}: there is no operation {name!r} for an edge; there are "
-                f"{', '.join(OPERATION_NAMES[1:])}"
+                f"{name}: node {index} has {len(node)} entries, and nodes of darts_cell have two; "
+                f"{ELSEWHERE}"
             )
-        if state >= node + INPUTS:
-            raise UserError(
-                f"{where}: node {node} cannot read {state}: before it are 0 to "
-                f"{node + INPUTS - 1} (cells k-2 and k-1, then the nodes before it)"
-            )
-        edge = edges_before(node) + state
-        if choices[edge] != NONE:
-            raise UserError(f"{where}: node {node} reads {state} twice; its two inputs differ")
-        choices[edge] = OPERATION_NAMES.index(name)
+    if not cell.puts_out_all:
+        raise UserError(
+            f"{name}_concat = {cell.output}: the output of a cell is made of all of its nodes, "
+            f"range({INPUTS}, {nodes + INPUTS}); {ELSEWHERE}"
+        )
     return choices

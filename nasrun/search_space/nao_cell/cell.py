@@ -41,7 +41,7 @@ def calibrations(plan: CellPlan) -> list[nn.Module]:
         ReluReduce(source.channels, plan.channels)
         if source.size != plan.size_in
         else ReluConvNorm(source.channels, plan.channels)
-        if source.channels != plan.channels
+        if source.channels != plan.channels or plan.calibrate_always
         else nn.Identity()
         for source in plan.inputs
     ]

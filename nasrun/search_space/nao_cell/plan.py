@@ -21,16 +21,32 @@ from nasrun.values import MapSize, Problem
 
 @lru_cache(maxsize=256)
 def plan_network(
-    problem: Problem, *, layers: int, channels: int, stem: StemKind, concat: tuple[int, int]
+    problem: Problem,
+    *,
+    layers: int,
+    channels: int,
+    stem: StemKind,
+    concat: tuple[int, int],
+    calibrate_always: bool = False,
 ) -> NetworkPlan:
     """Plan 3·layers + 2 cells with reductions at layers and 2·layers + 1.
 
     layers: N, normal cells of a stage; channels: C of the first stage;
     concat: number of states in the output of a normal and of a reduction cell.
+    calibrate_always: whether inputs of the right shape pass a 1×1 convolution, too (DARTS' code).
     Source: the search network of NAO-V2's released code. Raises UserError for images too small.
     """
     reductions = (layers, 2 * layers + 1)
-    return stack_cells(problem, stem, channels, 3 * layers + 2, reductions, concat, margin=2)
+    return stack_cells(
+        problem,
+        stem,
+        channels,
+        3 * layers + 2,
+        reductions,
+        concat,
+        margin=2,
+        calibrate_always=calibrate_always,
+    )
 
 
 def list_layers(
@@ -61,7 +77,7 @@ def calibration_layers(plan: CellPlan) -> list[Layer]:
         if source.size != plan.size_in
         else _relu_conv_norm(source.channels, plan.channels, source.size)
         for source in plan.inputs
-        if source.size != plan.size_in or source.channels != plan.channels
+        if source.size != plan.size_in or source.channels != plan.channels or plan.calibrate_always
     ]
 
 

@@ -64,6 +64,8 @@ MAX_OPERATIONS = 50_000
 
 OperationSet = Literal["small", "middle", "large"]
 
+Calibration = Literal["needed", "always"]
+
 
 class CellScale(BaseModel):
     """The scale of a network.
@@ -82,6 +84,9 @@ class NaoCell(SearchSpace):
 
     The choices of an architecture are the 40 integers of a released architecture string: four a
     node (x input, x operation, y input, y operation), normal cell first.
+
+    calibration: ``needed``: an input of the right shape enters a cell as it is. ``always``: it
+    passes ReLU, 1×1 convolution and batch norm, as in the networks of DARTS' released code.
     """
 
     gate_kinds: frozenset[GateKind] = frozenset({"path"})
@@ -94,11 +99,13 @@ class NaoCell(SearchSpace):
         stem: StemKind,
         search: CellScale,
         final: CellScale,
+        calibration: Calibration = "needed",
     ) -> None:
         self.name = f"nao_cell/{operations}/{nodes}"
         self.operations = OPERATION_SETS[operations]
         self.nodes = nodes
         self.stem: StemKind = stem
+        self.calibration: Calibration = calibration
         self.scales: dict[Scale, CellScale] = {"search": search, "final": final}
         # In the supernet branch i of a cell may read from i + 2 places.
         in_a_cell = {"search": nodes * (nodes + 3) * len(self.operations), "final": 2 * nodes}
@@ -133,7 +140,12 @@ class NaoCell(SearchSpace):
     def _plan(self, problem: Problem, scale: Scale, concat: tuple[int, int]) -> NetworkPlan:
         size = self.scales[scale]
         return plan_network(
-            problem, layers=size.layers, channels=size.channels, stem=self.stem, concat=concat
+            problem,
+            layers=size.layers,
+            channels=size.channels,
+            stem=self.stem,
+            concat=concat,
+            calibrate_always=self.calibration == "always",
         )
 
     def _plan_of(self, architecture: Architecture, problem: Problem, scale: Scale) -> NetworkPlan:

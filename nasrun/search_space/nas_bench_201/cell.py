@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from nasrun.search_space.literals import LiteralError, read_literal, skip_space
 from nasrun.search_space.operation import OPERATIONS, Operation
 
 NODE_COUNT = 4
@@ -40,12 +41,37 @@ def write_string(choices: Sequence[int]) -> str:
 
 
 def read_string(text: str) -> list[int] | None:
-    """Read the choices from a string of ``write_string``; None if it has another form."""
+    """Read the choices from a string of ``write_string``; None if it has another form.
+
+    It may stand in quotes or in ``Structure(4 nodes with ...)``; or be a tuple for each node,
+    ``((('nor_conv_3x3', 0),), (('none', 0), ('skip_connect', 1)), ...)`` (AutoDL-Projects).
+    """
+    text = _plain_string(text)
     names = re.findall(r"(\w+)~", text)
     if len(names) != len(EDGES) or not EDGE_OPERATIONS.keys() >= set(names):
         return None
     choices = [OPERATION_NAMES.index(name) for name in names]
     return choices if write_string(choices) == text else None
+
+
+def _plain_string(text: str) -> str:
+    """Return the string of ``write_string`` that stands in another notation."""
+    whole = re.fullmatch(r"_?Structure\(\s*[0-9]{1,2} nodes with (\|[^()]{1,400}\|)\s*\)", text)
+    if whole is not None:
+        return whole[1]
+    try:
+        value, end = read_literal(text)
+    except LiteralError:
+        return text
+    if skip_space(text, end) != len(text):
+        return text
+    if isinstance(value, str):
+        return value
+    try:
+        nodes = ("".join(f"{name}~{source}|" for name, source in node) for node in value)
+        return "+".join(f"|{terms}" for terms in nodes)
+    except (TypeError, ValueError):  # no pairs in it
+        return text
 
 
 class Term(NamedTuple):

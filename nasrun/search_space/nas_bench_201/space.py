@@ -153,9 +153,10 @@ class NasBench201(AdditiveSpace):
     def parse(self, text: str) -> Architecture:
         """Read six digits, or ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``.
 
+        The string may stand in quotes, in ``Structure(4 nodes with ...)`` or as tuples.
         Raises UserError for anything else.
         """
-        if "~" not in text:
+        if not {"~", "'", '"'} & set(text):
             return super().parse(" ".join(text.strip()))
         choices = read_string(text.strip())
         if choices is None:

@@ -723,6 +723,7 @@ def part(given, **changed):
             "compares two options",
         ),
         ({"order": 2, "stop": part(NO_STOP, rule="agreement")}, r"set search_algo\.order=1"),
+        ({"regulariser": part(NO_REGULARISER, kl=1.0)}, "has no Dirichlet distribution"),
         ({"selection": part(LARGEST, rule="perturbation")}, r"search_algo\.selection\.epochs=0"),
     ],
 )
@@ -735,7 +736,7 @@ def test_settings_that_contradict_each_other_are_refused(changed, message):
 @pytest.mark.parametrize(
     ("space", "word", "message"),
     [
-        ("spos_blocks", "regulariser.auxiliary_skip=1", "has no option that is one: set it to 0"),
+        ("spos_blocks", "regulariser.auxiliary_skip=1", "has no option that is one: leave it out"),
         ("nas_bench_201", "regulariser.skip_dropout=0.2", "or take search_space=darts_cell"),
         ("spos_blocks", "rest=until_ready", "do not differ in them: set search_algo.rest=epochs"),
         ("nao_cell", "order=2", "opens one option of a decision at a time: take search_space="),

@@ -25,6 +25,7 @@ def built(group: str, *words: str) -> Any:
 
 
 CASE_OF_SPACE = {
+    "pnas_cell": ["search_space.blocks=2"],
     "nao_cell": ["search_space.nodes=2"],
     "darts_cell": ["search_space.nodes=2"],
 }
@@ -98,6 +99,7 @@ CASE_OF_ALGO = {
     "dso": ["search_space=dso_block", "search_algo.lr=1.5"],
     "enas": ["search_space=nao_cell", "search_space.nodes=1"],
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
+    "pnas": ["search_space=pnas_cell", "search_space.operations=small"],
     "p_darts": [
         *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
         *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),
@@ -109,8 +111,18 @@ DSO-NAS removes edges, and ENAS samples inputs by attention; P-DARTS and NAO are
 """
 
 
+SLOW_ALGOS = {"bayesian"}
+"""Algorithms whose laws only the soak checks: each of their states builds a model of Optuna's."""
+
+
 @pytest.mark.few(4)
-@pytest.mark.parametrize("name", options("search_algo"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW_ALGOS))
+        for name in options("search_algo")
+    ],
+)
 def test_algos(name: str) -> None:
     from helpers import few_images
 

@@ -14,7 +14,7 @@ from nasrun.config.build import build
 from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.enas.controller import plan_of
-from nasrun.search_algo.gates.darts import Darts
+from nasrun.search_algo.gates.learned_gates import LearnedGates
 from nasrun.search_algo.gates.p_darts import PDarts, StagedSupernet
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_algo.random_search import RandomSearch
@@ -121,7 +121,7 @@ def test_settings_are_never_changed() -> None:
 
 
 def test_gates_cannot_be_asked_for_before_there_is_a_learner() -> None:
-    search = start(Darts(order=1, edges=False, **SETTINGS), Plain(3, 2))
+    search = start(LearnedGates(**SETTINGS), Plain(3, 2))
     with pytest.raises(RuntimeError, match="bind_learner makes it"):
         search.ask()
 

@@ -28,6 +28,7 @@ CASE_OF_SPACE = {
     "pnas_cell": ["search_space.blocks=2"],
     "nao_cell": ["search_space.nodes=2"],
     "darts_cell": ["search_space.nodes=2"],
+    "mbconv_mobilenet_v2": ["search_space.operations=[k3_e3,k5_e6]"],
 }
 """Settings of the spaces whose laws take long; the soak has them at full size."""
 
@@ -35,9 +36,12 @@ CASE_OF_SPACE = {
 LAWS_OF_SHAPES = ["costs_are_counted", "no_cost_exceeds_the_bound", "a_path_is_its_network"]
 LAWS = {
     name: [*LAWS_OF_SHAPES, "only_the_path_is_trained"]
-    for name in ("spos_blocks_channels", "spos_channels", "spos_quantized")
+    for name in (
+        *("spos_blocks_channels", "spos_channels", "spos_quantized"),
+        *("mbconv_proxyless", "mbconv_proxyless_cpu", "mbconv_proxyless_gpu"),
+    )
 }
-"""The laws of spaces that share most of their code with spos_blocks; the soak has all of them."""
+"""The laws of spaces that share most of their code with others; the soak has all of them."""
 
 
 @pytest.mark.few(4)
@@ -100,6 +104,7 @@ CASE_OF_ALGO = {
     "enas": ["search_space=nao_cell", "search_space.nodes=1"],
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
     "pnas": ["search_space=pnas_cell", "search_space.operations=small"],
+    "single_path": ["search_space=mbconv_single_path"],
     "p_darts": [
         *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
         *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),

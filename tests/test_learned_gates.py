@@ -14,12 +14,14 @@ from nasrun.cli.main import main
 from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.run.monitor import NullMonitor
-from nasrun.search_algo.gates.darts import Darts, DartsGates, second_order
+from nasrun.search_algo.gates.bilevel import second_order
+from nasrun.search_algo.gates.binary import BinaryGates
+from nasrun.search_algo.gates.learned_gates import LearnedGates
+from nasrun.search_algo.gates.mixed_gates import MixedGates
 from nasrun.search_algo.gates.p_darts import PDarts, ProgressiveGates, StagedSupernet
-from nasrun.search_algo.gates.proxyless import BinaryGates, CostFactor, Proxyless
-from nasrun.search_algo.gates.resource import ExpectedCost, ResourceTerm
-from nasrun.search_algo.gates.snas import Snas, SnasGates
+from nasrun.search_algo.gates.resource import CostFactor, ExpectedCost
 from nasrun.search_algo.gates.soft_gates import GateAdam
+from nasrun.search_algo.gates.temperature import Temperature
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.edge import Edge
 from nasrun.search_space.darts_cell.operations import SKIP
@@ -54,12 +56,12 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
     """The algorithm as a smoke run has it, and its training: 4 steps an epoch."""
     overrides = [f"search_space={space}", f"search_algo={algo}", "effort=smoke", *words]
     built = build_setup(compose(["task=search", *overrides]))
-    settings, one = built.search_algo, built.search_space
-    settings.check(one)
-    found = settings.bind(Candidates(one), Streams(0), DEVICE)
+    algo_settings, one = built.search_algo, built.search_space
+    algo_settings.check(one)
+    found = algo_settings.bind(Candidates(one), Streams(0), DEVICE)
     found.bind_learner(context(one, epochs))
     with Streams(0).default("init"):
-        supernet = settings.supernet(one, TASK, auxiliary=False)
+        supernet = algo_settings.supernet(one, TASK, auxiliary=False)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
     rules = StepRules(learner=found.learner)
     return found, how.bind(supernet, splits().train, CPU, Streams(0), rules=rules)
@@ -69,20 +71,18 @@ def train(algo, training, monitor=None, **changed) -> None:
     training.train_round(monitor or NullMonitor(), "supernet", algo.learner.gates, **changed)
 
 
-def darts_gates(space, *, order: int = 1, spread: float, edges: bool = False) -> DartsGates:
-    return DartsGates(context(space), ADAM, order=order, rest_epochs=0, spread=spread, edges=edges)
+def settings(**changed) -> LearnedGates:
+    return LearnedGates(**{"adam": ADAM, "rest_epochs": 0, "spread": 0.0, **changed})
 
 
-def snas() -> Snas:
-    return Snas(
-        adam=ADAM,
-        rest_epochs=0,
-        centre=0.0,
-        spread=0.0,
-        temperature_start=1.0,
-        temperature_end=0.03,
-        resource=ResourceTerm(cost="none", weight=0.0),
-    )
+def gates_of(space, epochs: int = 2, **changed) -> MixedGates:
+    one = settings(**changed)
+    return one.make_learner(context(space, epochs), Candidates(space))
+
+
+def snas_gates(space) -> MixedGates:
+    falls = Temperature(start=1.0, end=0.03, fall="linear", rate=0.0)
+    return gates_of(space, 500, relaxation="gumbel", levels=1, temperature=falls)
 
 
 class Toy(Supernet):
@@ -112,10 +112,10 @@ def test_the_second_order_gradient_is_that_of_automatic_differentiation(momentum
     images, held_out = next(batches), next(Images(32, seed=1).train_batches(16, streams=Streams(6)))
     weights = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
 
-    gates = darts_gates(space_of("nas_bench_201"), order=2, spread=0.1)
+    gates = gates_of(space_of("nas_bench_201"), order=2, spread=0.1)
     gates.opened = torch.ones(2, 2, dtype=torch.bool)
     before = [p.detach().clone() for p in training.network.parameters()]
-    found, _ = second_order(training, images, held_out, weights, gates)
+    found, _ = second_order(training, images, held_out, weights, gates.gates_by)
     assert all(
         torch.equal(a, b) for a, b in zip(before, training.network.parameters(), strict=True)
     )
@@ -159,7 +159,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
     one = space_of(space)
     with Streams(0).default("init"):
         supernet = one.supernet(TASK).eval()
-    gates = darts_gates(one, spread=0.0)
+    gates = gates_of(one, spread=0.0)
     path = one.sample(Streams(0).numpy("x")).choices
     with torch.no_grad():
         gates.logits.zero_()
@@ -172,7 +172,7 @@ def test_all_weight_on_one_option_is_the_single_path(space):
 
 def test_shares_add_up_and_closed_options_have_none():
     one = space_of("darts_cell")
-    gates = darts_gates(one, spread=1.0, edges=True)
+    gates = gates_of(one, spread=1.0, edges=True)
     gates.opened[3, 2:5] = False
     weights = gates.weights()
     assert one.edges_by_node == one.groups
@@ -187,7 +187,7 @@ def test_shares_add_up_and_closed_options_have_none():
 
 def test_edges_of_nas_bench_201_share_the_weight_of_their_node():
     one = space_of("nas_bench_201")
-    gates = darts_gates(one, spread=1.0, edges=True)
+    gates = gates_of(one, spread=1.0, edges=True)
     nodes = [[0], [1, 2], [3, 4, 5]]  # 1←0; 2←0, 2←1; 3←0, 3←1, 3←2
     shares = gates.weights().sum(1)
     for node in nodes:
@@ -201,7 +201,7 @@ def test_edges_of_nas_bench_201_share_the_weight_of_their_node():
 
 @pytest.mark.parametrize("name", ["darts_cell", "nas_bench_macro"])
 def test_gates_that_are_all_alike_are_warned_of(name):
-    gates = darts_gates(space_of(name), spread=1e-3)
+    gates = gates_of(space_of(name), spread=1e-3)
     assert gates.warning() is not None
     with torch.no_grad():
         gates.logits[:, 1] += 0.5
@@ -264,7 +264,7 @@ def test_gates_rest_while_the_weights_learn_alone():
 
 def test_snas_draws_softer_or_harder_choices_as_the_temperature_falls():
     one = space_of("nas_bench_201")
-    gates = SnasGates(snas(), context(one, epochs=500))
+    gates = snas_gates(one)
     assert gates.temperature(0) == 1.0 and gates.temperature(1999) == pytest.approx(0.03)
     assert gates.temperature(1000) == pytest.approx((1 + 0.03) / 2, rel=1e-3)
 
@@ -290,7 +290,7 @@ def test_the_gradient_of_all_logits_together_is_clipped(name, norm):
     assert built.search_algo.adam.clip == norm
     one = space_of("nas_bench_201")
     adam = ADAM.model_copy(update={"clip": norm})
-    gates = DartsGates(context(one), adam, order=1, rest_epochs=0, spread=1.0, edges=True)
+    gates = gates_of(one, adam=adam, spread=1.0, edges=True)
     weights = gates.weights()
     gates.update(weights, torch.arange(30.0).view(6, 5) * 1e3)
     means = [gates.optimiser.state[logits]["exp_avg"] for logits in gates.learned]
@@ -301,7 +301,7 @@ def test_the_gradient_of_all_logits_together_is_clipped(name, norm):
 def test_snas_chooses_options_by_their_shares():
     """The Gumbel trick: the heaviest of the relaxed choices is option k with probability p_k."""
     one = space_of("nas_bench_201")
-    gates = SnasGates(snas(), context(one, epochs=500))
+    gates = snas_gates(one)
     shares = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
     with torch.no_grad():
         gates.logits.copy_(shares.log().expand(6, 5))
@@ -365,10 +365,12 @@ def test_expected_costs_are_the_means_over_all_architectures():
 
 
 def binary(**changed) -> BinaryGates:
-    factor = CostFactor(cost="none", reference=30, factor=0.2, power=0.3)
     adam = GateAdam(lr=0.1, beta1=0.0, beta2=0.999, weight_decay=0)
-    settings = {"adam": adam, "rest_epochs": 0, "spread": 0.0, "every": 1, "cost": factor} | changed
-    return BinaryGates(Proxyless(**settings), context(space_of("nas_bench_201"), epochs=500))
+    gates = gates_of(
+        space_of("nas_bench_201"), 500, **{"relaxation": "binary", "adam": adam, **changed}
+    )
+    assert isinstance(gates, BinaryGates)
+    return gates
 
 
 def test_proxyless_trains_paths_by_their_shares():
@@ -538,11 +540,10 @@ def test_p_darts_thins_the_skips_of_stride_1_alone():
 
 def test_skip_dropout_falls_as_in_the_released_code_of_p_darts():
     words = ("search_algo.rest_epochs=10", "search_algo.skip_dropout=[0.1,0.4,0.7]")
-    settings = ("task=search", "search_algo=p_darts", "search_space=darts_cell", *words)
+    line = ("task=search", "search_algo=p_darts", "search_space=darts_cell", *words)
     one = space_of("darts_cell")
-    gates = ProgressiveGates(
-        build_setup(compose(list(settings))).search_algo, context(one, 75), one
-    )
+    algo = build_setup(compose(list(line))).search_algo
+    gates = ProgressiveGates(algo, context(one, 75), Candidates(one), one)
     for stage, rate in enumerate((0.1, 0.4, 0.7)):
         for epoch in range(25):
             resting = rate * (25 - epoch - 1) / 25
@@ -607,9 +608,12 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
         (["search_algo=p_darts", "search_algo.options=[3,5,8]"], "must fall from stage to stage"),
         (["search_algo=p_darts", "search_algo.rest_epochs=1"], "leaves nothing of a stage"),
         (["search_algo=darts", "search_algo.order=3"], "search_algo.order = 3: "),
-        (["search_algo=darts", "budget.macs.max=1e9"], "budget (macs): search_algo Darts ends"),
+        (
+            ["search_algo=darts", "budget.macs.max=1e9"],
+            "budget (macs): learned gates end",
+        ),
         (["search_algo=darts", "evaluator=size"], "take evaluator=kl or supernet"),
-        (["search_algo=snas", "search_algo.temperature_end=0"], "temperature_end = 0: "),
+        (["search_algo=snas", "search_algo.temperature.end=0"], "temperature.end = 0: "),
     ],
 )
 def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
@@ -645,7 +649,7 @@ def test_settings_that_would_do_nothing_are_refused(words, message, tmp_path, ca
 
 def test_darts_is_what_pc_darts_is_made_of():
     built = build_setup(compose(["task=search", "experiment=pc_darts_cifar10"]))
-    assert isinstance(built.search_algo, Darts) and built.search_algo.edges
+    assert isinstance(built.search_algo, LearnedGates) and built.search_algo.edges
     assert built.search_space.partial_channels == 4  # type: ignore[attr-defined]
 
 

@@ -111,14 +111,15 @@ def test_dso_clips_each_element():
 
 
 def test_proxyless_and_its_winner_are_trained_as_released():
-    """By hand: 40 and 120 epochs of a cosine, all weights decay; NAS-Bench-Macro is not clipped."""
+    """By hand: 40 and 120 epochs of a cosine, all weights decay; then 300 without clipping."""
     built = parts("experiment=proxyless_cifar10")
     trainer, retrain = built.trainer, built.retrain.trainer
     rate = trainer.schedule.learning_rate
     assert rate(0, 160, 1) == rate(40, 160, 1) == 0.025  # one step an epoch
     assert rate(100, 160, 1) == pytest.approx(0.0125) and rate(39, 160, 1) < 1e-4
     assert trainer.decay_norm_and_bias and trainer.label_smoothing == 0.1
-    assert retrain.decay_norm_and_bias and retrain.clip == 0
+    assert (retrain.epochs, retrain.schedule.lr, retrain.label_smoothing) == (300, 0.05, 0.1)
+    assert not retrain.decay_norm_and_bias and retrain.clip == 0
 
 
 def test_dso_is_retrained_as_released():

@@ -24,7 +24,8 @@ from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.base import Sampler
 from nasrun.search_algo.base import Round, Search, SearchAlgo
-from nasrun.search_algo.gates.darts import Darts, DartsGates
+from nasrun.search_algo.gates.mixed_gates import MixedGates
+from nasrun.search_algo.gates.settings import GateSettings
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.graph import Graph
 from nasrun.streams import Streams
@@ -711,32 +712,29 @@ ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedGuess(Darts):
+class LearnedGuess(GateSettings):
     """DARTS, whose learner a subclass may change."""
 
-    order: int = 1
     adam: GateAdam = ADAM
     rest_epochs: float = 0.0
     spread: float = 0.1
-    edges: bool = False
 
     def make_learner(self, context, candidates):
-        settings = {"rest_epochs": self.rest_epochs, "spread": self.spread, "edges": self.edges}
-        return self.learner(context, self.adam, order=self.order, **settings)
+        return self.learner(self, context)
 
-    def learner(self, context, adam, **settings):
-        return DartsGates(context, adam, **settings)
+    def learner(self, algo, context):
+        return MixedGates(algo, context)
 
 
 class SeedlessGates(LearnedGuess):
-    def learner(self, context, adam, **settings):
-        return DartsGates(replace(context, streams=Streams(0)), adam, **settings)
+    def learner(self, algo, context):
+        return MixedGates(algo, replace(context, streams=Streams(0)))
 
 
 class ForgetsTheAverages(LearnedGuess):
     """A learner that goes on has lost the averages of its optimiser."""
 
-    class learner(DartsGates):  # noqa: N801
+    class learner(MixedGates):  # noqa: N801
         def load_state_dict(self, state):
             super().load_state_dict(state)
             self.optimiser.state.clear()
@@ -817,6 +815,20 @@ class Drifts(Judge):
         return replace(trial, score=trial.score / self.calls)
 
 
+class Favours(Judge):
+    """Together the first one has a better score."""
+
+    def bind(self, space, splits, compute, streams):
+        scorer = super().bind(space, splits, compute, streams)
+
+        def together(architectures, *rest):
+            first, *others = scorer.score(architectures, *rest)
+            return architectures, [replace(first, score=first.score / 2 + 0.5), *others]
+
+        scorer.together = together
+        return scorer
+
+
 class FewerImages(Judge):
     """Every other architecture is scored on fewer images."""
 
@@ -862,6 +874,7 @@ BROKEN_EVALUATORS = [
     (SaysOtherSeeds, "trials_say_how_they_came_about"),
     (PerCent, "scores_are_shares"),
     (Drifts, "scores_do_not_depend_on_the_others"),
+    (Favours, "scores_together_are_scores_alone"),
     (FewerImages, "all_are_scored_on_the_same_images"),
     (NeedsNoSupernet, "all_are_scored_on_the_same_images"),
     (KeepsTraining, "the_supernet_is_left_as_it_was"),

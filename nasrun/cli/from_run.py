@@ -23,7 +23,7 @@ from nasrun.task.base import Task, find_task
 SETTINGS_NOT_TAKEN = (
     *("task", "from", "architecture", "pick", "trial", "outputs", "resume", "name", "notes"),
     "report",
-    *("rank.truth_store", "budget.latency.store"),
+    *("rank.truth_store", "budget.latency.store", "evaluator.store", "rank.also.store"),
 )
 """Settings of the earlier run that are not taken over: they say what it did and where."""
 

@@ -41,7 +41,7 @@ def keep_near(
     """
     said = []
     for node, leaf, key in _nodes(settings, stores):
-        if key in given:
+        if key in given or node[leaf] is None:
             continue
         allowed = [place / stores[key] for place in (directory, *directory.resolve().parents[:4])]
         wanted = str(node[leaf])

@@ -27,6 +27,40 @@ def accuracy(
     return top_accuracies(predict, batches, compute, monitor, [])[0]
 
 
+class Tally:
+    """Counts of images whose label is among the best logits, on the run's device.
+
+    places: numbers of the largest logits of an image, at most K.
+    by_class: int64 [2, K], to which the correct images and all images of each class are added.
+    """
+
+    def __init__(
+        self, compute: Compute, places: Sequence[int] = (), by_class: Tensor | None = None
+    ) -> None:
+        self.places, self.by_class, self.count = places, by_class, 0
+        self._correct = torch.zeros(1 + len(places), dtype=torch.int64, device=compute.device)
+        self._finite = torch.ones((), dtype=torch.bool, device=compute.device)
+
+    @torch.inference_mode()
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch of logits [B, K] and int64 labels [B]."""
+        right = logits.argmax(1) == labels
+        self._correct[0] += right.sum()
+        if self.by_class is not None:
+            self.by_class[0].index_add_(0, labels, right.long())
+            self.by_class[1].index_add_(0, labels, torch.ones_like(labels))
+        for index, number in enumerate(self.places, 1):
+            best = logits.topk(number, dim=1).indices
+            self._correct[index] += (best == labels[:, None]).sum()
+        self._finite &= logits.isfinite().all()
+        self.count += len(labels)
+
+    def shares(self) -> list[float]:
+        """Return the share of the best logit, and those of ``places``; NaN, see ``accuracy``."""
+        finite, *correct = torch.cat([self._finite.long()[None], self._correct]).tolist()  # waits
+        return [number / self.count if finite else math.nan for number in correct]
+
+
 @torch.inference_mode()
 def top_accuracies(
     predict: Callable[[Tensor], Tensor],
@@ -38,28 +72,15 @@ def top_accuracies(
 ) -> list[float]:
     """Return ``accuracy``, and for each of ``places`` the share of labels among so many best.
 
-    places: numbers of the largest logits of an image, at most K.
-    by_class: int64 [2, K], to which the correct images and all images of each class are added.
+    places, by_class: see ``Tally``.
     """
-    correct = torch.zeros(1 + len(places), dtype=torch.int64, device=compute.device)
-    finite = torch.ones((), dtype=torch.bool, device=compute.device)
-    count = 0
+    tally = Tally(compute, places, by_class)
     for images, labels in batches:
         monitor.poll()
         with compute.autocast():
             logits = predict(compute.images(images))
-        right = logits.argmax(1) == labels
-        correct[0] += right.sum()
-        if by_class is not None:
-            by_class[0].index_add_(0, labels, right.long())
-            by_class[1].index_add_(0, labels, torch.ones_like(labels))
-        for index, number in enumerate(places, 1):
-            best = logits.topk(number, dim=1).indices
-            correct[index] += (best == labels[:, None]).sum()
-        finite &= logits.isfinite().all()
-        count += len(labels)
-    all_finite, *numbers = torch.cat([finite.long()[None], correct]).tolist()  # waits only once
-    return [number / count if all_finite else math.nan for number in numbers]
+        tally.add(logits, labels)
+    return tally.shares()  # the device is waited for only once
 
 
 def accuracy_by_class(

@@ -62,6 +62,20 @@ class Scorer(ABC):
         monitor: shows long work (training), and keeps its state so that it can be continued.
         """
 
+    def together(
+        self,
+        architectures: Sequence[Architecture],
+        supernet: Supernet | None,
+        monitor: Monitor,
+        gates_of: GatesOf = choices_of,
+    ) -> tuple[Sequence[Architecture], Iterator[Trial]]:
+        """Return the architectures in an order of the scorer's own, and their trials in that order.
+
+        The trials are those of ``score``. A scorer that computes once what several architectures
+        have in common does it here.
+        """
+        return architectures, self.score(architectures, supernet, monitor, gates_of)
+
     @property
     def published_scores(self) -> Mapping[Architecture, Sequence[float]] | None:
         """Known scores of each architecture by training seed; None: there are none."""

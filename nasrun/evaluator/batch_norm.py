@@ -80,34 +80,73 @@ class CumulativeStatistics:
             norm.momentum = momentum
 
 
-@contextmanager
-def recalibrated_statistics(
-    network: nn.Module, batches: Iterable[Batch], compute: Compute
-) -> Iterator[Callable[[Predict], None]]:
-    """Yield a function that estimates the statistics of the path that ``predict`` runs.
+class Preparation:
+    """Prepares batch norms for scoring; in this base class there is nothing to be done."""
+
+    def __call__(self, predict: Predict) -> None:
+        """Prepare the path that ``predict`` runs."""
+
+    def images(self) -> Iterator[Tensor]:
+        """Yield the batches of images on which ``part`` prepares the first part of a path."""
+        yield from ()
+
+    def part(self, run: Predict, inputs: Iterable[Tensor]) -> list[Tensor]:
+        """Prepare a part of a path, and return its outputs, the inputs of the next part.
+
+        Parts of a path have no batch norm in common. inputs: outputs of the part before.
+        """
+        return []
+
+
+class Recalibration(Preparation):
+    """Estimates the statistics of the batch norms that calibration images pass through.
 
     Statistics are the mean over the calibration batches, all of equal weight (cumulative
     average), not the exponential average of training, which forgets all but the last batches.
+    They are those of one path or part at a time, and of the last one at the end.
     """
-    norms = _norms(network)
-    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    statistics = CumulativeStatistics(norms)
 
-    @torch.inference_mode()
-    def recalibrate(predict: Predict) -> None:
-        for norm in norms:
+    def __init__(
+        self, norms: Sequence[nn.BatchNorm2d], batches: Iterable[Batch], compute: Compute
+    ) -> None:
+        self.norms, self.batches, self.compute = norms, batches, compute
+        self.statistics = CumulativeStatistics(norms)
+
+    def __call__(self, predict: Predict) -> None:
+        for _ in self._outputs(predict, self.images()):
+            pass
+
+    def images(self) -> Iterator[Tensor]:
+        for images, _ in self.batches:
+            yield self.compute.images(images)
+
+    def part(self, run: Predict, inputs: Iterable[Tensor]) -> list[Tensor]:
+        return list(self._outputs(run, inputs))
+
+    def _outputs(self, run: Predict, inputs: Iterable[Tensor]) -> Iterator[Tensor]:
+        for norm in self.norms:
             norm.training = True
-        statistics.begin()
-        for images, _ in batches:
-            with compute.autocast():
-                predict(compute.images(images))
-        for norm in norms:
+        self.statistics.begin()
+        for each in inputs:
+            with torch.inference_mode(), self.compute.autocast():
+                out = run(each)
+            yield out
+        for norm in self.norms:
             norm.training = False
 
+
+@contextmanager
+def recalibrated_statistics(
+    network: nn.Module, batches: Iterable[Batch], compute: Compute
+) -> Iterator[Recalibration]:
+    """Yield the recalibration of a network's paths; its own statistics come back in the end."""
+    norms = _norms(network)
+    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    recalibration = Recalibration(norms, batches, compute)
     try:
-        yield recalibrate
+        yield recalibration
     finally:
-        statistics.end()
+        recalibration.statistics.end()
         for norm, buffers in zip(norms, saved, strict=True):
             for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])
@@ -139,17 +178,17 @@ def estimate_statistics(
 @contextmanager
 def batch_norm_protocol(
     protocol: Protocol, network: nn.Module, batches: Iterable[Batch], compute: Compute
-) -> Iterator[Callable[[Predict], None]]:
+) -> Iterator[Preparation]:
     """Yield a function to be called with a path's ``predict`` before the path is scored.
 
     batches: the calibration batches, always the same.
     """
     network.eval()
     if protocol == "recalibrated":
-        with recalibrated_statistics(network, batches, compute) as recalibrate:
-            yield recalibrate
+        with recalibrated_statistics(network, batches, compute) as recalibration:
+            yield recalibration
     elif protocol == "batch":
         with batch_statistics(network):
-            yield lambda predict: None
+            yield Preparation()
     else:
-        yield lambda predict: None
+        yield Preparation()

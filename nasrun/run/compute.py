@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasrun.errors import UserError, is_panic
+from nasrun.run.memory import available_bytes
 
 Precision = Literal["auto", "fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
@@ -97,6 +98,12 @@ class Compute:
         if self.bf16:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
+
+    def free_bytes(self) -> int:
+        """Return the bytes of memory that are free on the device."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return available_bytes()
 
     def describe(self) -> str:
         """Describe the device in words, e.g. ``NVIDIA H200, bf16``."""

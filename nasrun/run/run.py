@@ -380,3 +380,9 @@ class RunStage:
         self.screen.advance(steps, metrics)
         if metrics:
             self.run.logs.metrics(self.name, self.screen.done, metrics)
+
+    def ahead(self, steps: int) -> None:
+        """Tell how many steps are done that are counted later, each in its turn."""
+        if steps != self.screen.ahead:
+            self.screen.ahead = steps
+            self.screen.advance(0, {})

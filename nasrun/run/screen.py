@@ -60,7 +60,10 @@ class ScreenStage:
     """One stage on the screen, from where it begins or goes on to where it ends or pauses.
 
     outer: the stage within one step of which this one runs; None: it stands alone.
+    ahead: steps that are done and counted later, each in its turn.
     """
+
+    ahead = 0
 
     def __init__(self, screen: Screen, clock: StageClock, outer: ScreenStage | None) -> None:
         self.screen, self.clock, self.outer = screen, clock, outer
@@ -75,7 +78,7 @@ class ScreenStage:
         now = time.monotonic()
         if self._first and not metrics:
             self.clock.tell_before(self.done, now)
-        self.clock.reach(self.done, now)
+        self.clock.reach(self.done + self.ahead, now)
         self._first = False
         if self.outer is not None and self.clock.total:
             self.outer.clock.reach_within(self.done / self.clock.total, now)
@@ -176,7 +179,7 @@ class Screen:
             return
         self._printed = now
         clock = stage.clock
-        words = f"  {clock.name}  {stage.done}/{clock.total}  {clock.seconds(now):.0f} s"
+        words = f"  {clock.name}  {clock.done}/{clock.total}  {clock.seconds(now):.0f} s"
         if (left := clock.left(now)) is not None:
             words += f", about {left:.0f} s left"
         words += f"  {in_words(stage.metrics)}"

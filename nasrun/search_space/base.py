@@ -27,7 +27,7 @@ SizeName = Literal["params", "macs", "bitops"]
 Measure = Callable[[Architecture], float]
 """A number of an architecture: a size, a latency in ms."""
 
-PARAMETER_FREE = re.compile(r"none|zero|identity|skip_connect|(avg|max)_pool_\d+x\d+")
+PARAMETER_FREE = re.compile(r"none|noise|zero|identity|skip_connect|(avg|max)_pool_\d+x\d+")
 """Names of the operations without parameters.
 
 An operation that changes the shape of its input, e.g. an identity of stride 2, does have some.

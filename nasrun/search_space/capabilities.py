@@ -9,9 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.chain import Piece
 from nasrun.search_space.dso_block.roles import Role
+from nasrun.search_space.gates import Gates
 from nasrun.search_space.layer import Layer
 from nasrun.values import Architecture, Decision, Problem
+
+
+@runtime_checkable
+class ChainSupernet(Protocol):
+    """Supernets whose paths are chains, so that equal first pieces may be computed once.
+
+    No batch norm is in two pieces of one chain. ``SearchSpace.layers`` lists a layer for each
+    piece, in their order: from them follows how much work is shared, and in how much memory.
+    """
+
+    def pieces(self, gates: Gates) -> Sequence[Piece]:
+        """Return the pieces of a single path; one after the other they are ``forward``."""
 
 
 @runtime_checkable
@@ -105,12 +119,50 @@ class TwoInputNodes(Protocol):
 
 
 @runtime_checkable
+class LimitedEdges(Protocol):
+    """Spaces of cells whose nodes keep some of their edges (for DARTS-PT).
+
+    open_edges: number of edges that end in each node of an architecture.
+    closed_option: the option of a decision by which nothing flows on its edge.
+    """
+
+    open_edges: int
+    closed_option: int
+
+
+@runtime_checkable
+class ClosedInMixtures(Protocol):
+    """Spaces with options that an architecture may have and a mixture has not."""
+
+    @property
+    def mixed_options(self) -> Sequence[Sequence[int]]:
+        """The options of each decision that mixtures open."""
+
+
+@runtime_checkable
 class WidthRatios(Protocol):
     """Spaces with decisions on the width of a block (for the warm-up of widths)."""
 
     @property
     def width_ratios(self) -> Mapping[int, Sequence[float]]:
         """Decisions on a width, by index -> the ratio of each option, wider ones being larger."""
+
+
+@runtime_checkable
+class SuperKernels(Protocol):
+    """Spaces whose options in a layer may be parts of one kernel (for Single-Path NAS).
+
+    Their supernets have ``norms()``: the squared norm of each part of the kernel of a decision, by
+    index: [rings, groups of channels].
+    """
+
+    @property
+    def kernel_parts(self) -> Mapping[int, Sequence[tuple[int, int] | None]]:
+        """Decisions on parts of a kernel, by index -> the part that each option has.
+
+        A part is the largest ring and the last group of channels; None: the option passes its
+        input on. Empty: there is no such decision.
+        """
 
 
 def has_deeper_cells(space: type) -> bool:
@@ -131,6 +183,11 @@ def has_operation_levels(space: type) -> bool:
 def has_width_ratios(space: type) -> bool:
     """Return whether a class of search spaces meets ``WidthRatios``."""
     return _has_all(space, "width_ratios")
+
+
+def has_super_kernels(space: type) -> bool:
+    """Return whether a class of search spaces meets ``SuperKernels``."""
+    return _has_all(space, "kernel_parts")
 
 
 def has_edges_by_node(space: type) -> bool:

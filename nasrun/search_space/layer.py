@@ -86,7 +86,7 @@ class _MultiplyAdds(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         # Skip functions that keep the shape, since they are slow on meta tensors.
-        if func in (F.batch_norm, F.relu, F.relu6):
+        if func in (F.batch_norm, F.relu, F.relu6, F.hardswish, F.hardsigmoid):
             return args[0]
         out = func(*args, **(kwargs or {}))
         if func in (torch.conv2d, F.linear):

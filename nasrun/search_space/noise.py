@@ -69,6 +69,11 @@ class Noise:
         """Set elements of x [B, C, H, W] to 0 with probability ``skip_dropout`` (P-DARTS, §3.3)."""
         return self._thinned(x, 1.0 - self.skip_dropout)
 
+    def white(self, like: Tensor) -> Tensor:
+        """Sample standard normal noise of the shape of ``like``; at rest it is always the same."""
+        generator = self._generator or torch.Generator(like.device).manual_seed(0)
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
     def _thinned(self, x: Tensor, keep: float) -> Tensor:
         if self._generator is None or keep >= 1.0:
             return x

@@ -49,6 +49,7 @@ class Task(ABC):
         ),
         *("checkpoint.*", "dataset.root", "dataset.download", "dataset.workers"),
         *("budget.latency.store", "*.log_every", "*.report_every"),
+        *("evaluator.share", "evaluator.store", "rank.also.share", "rank.also.store"),
         *("trainer.epochs", "retrain.trainer.epochs"),
     )
     """Patterns of the settings that may change when a run is continued: device and precision, logs,
@@ -56,6 +57,8 @@ class Task(ABC):
 
     stores: ClassVar[Mapping[str, str]] = {
         "budget.latency.store": "latency",
+        "evaluator.store": "scores",
+        "rank.also.store": "scores",
         "logger.folder": "mlruns",
     }
     """Settings that name folders shared by runs -> default names of these folders."""

@@ -298,7 +298,8 @@ def score(
     with run.stage(group, len(architectures)) as stage:
         stage.advance(len(trials))
         left = architectures[len(trials) :]
-        for _ in score_all(scorer, left, trials, run, supernet=supernet.network, epoch=epoch):
+        network = supernet.network
+        for _ in score_all(scorer, left, trials, run, stage, supernet=network, epoch=epoch):
             stage.advance(1)
 
 

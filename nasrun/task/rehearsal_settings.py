@@ -37,6 +37,8 @@ LEFT_OUT: Mapping[str, Any] = {
     "rank.every": 0,
     "checkpoint.minutes": None,
     "checkpoint.steps": None,
+    "evaluator.store": None,
+    "rank.also.store": None,
 }
 """Settings of a rehearsal that measure or save along the way."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import GatesOf, Scorer, choices_of
-from nasrun.run.run import Run
+from nasrun.run.run import Run, RunStage
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.values import Architecture, Trial
 
@@ -37,6 +38,21 @@ class SameImages:
                 )
 
 
+EARLY = "/early"
+"""End of the name of a group's early trials in a checkpoint."""
+
+
+class Trials(list[Trial]):
+    """The trials of a group, in order.
+
+    early: those that are there before their turn, as a scorer may prefer another order.
+    """
+
+    def __init__(self, trials: Iterable[Trial] = (), early: Iterable[Trial] = ()) -> None:
+        super().__init__(trials)
+        self.early = {trial.architecture: trial for trial in early}
+
+
 class Scores:
     """Trials by the name of their group (a round, an epoch, the shortlist), in order.
 
@@ -45,59 +61,90 @@ class Scores:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.groups: dict[str, list[Trial]] = {}
+        self.groups: dict[str, Trials] = {}
 
-    def trials_of(self, group: str) -> list[Trial]:
+    def trials_of(self, group: str) -> Trials:
         """Return the list of trials of a group, to which trials may be added."""
-        return self.groups.setdefault(group, [])
+        return self.groups.setdefault(group, Trials())
 
     @property
-    def mark(self) -> tuple[int, ...]:
-        """The number of trials of each group: equal marks mean equal states."""
-        return tuple(map(len, self.groups.values()))
+    def mark(self) -> tuple[tuple[int, int], ...]:
+        """The numbers of trials of each group: equal marks mean equal states."""
+        return tuple((len(trials), len(trials.early)) for trials in self.groups.values())
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            group: [trial.to_json() for trial in trials] for group, trials in self.groups.items()
-        }
+        groups: dict[str, Iterable[Trial]] = {}
+        for group, trials in self.groups.items():
+            groups[group] = trials
+            if trials.early:
+                groups[f"{group}{EARLY}"] = trials.early.values()
+        return {group: [trial.to_json() for trial in trials] for group, trials in groups.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``; raises UserError if it belongs to another search space."""
-        self.groups = {
+        found = {
             str(group): [Trial.from_json(trial) for trial in trials]
             for group, trials in state.items()
         }
-        for trials in self.groups.values():
+        for trials in found.values():
             for trial in trials:
                 self.space.check(trial.architecture)
+        self.groups = {
+            group: Trials(trials, found.get(f"{group}{EARLY}", ()))
+            for group, trials in found.items()
+            if not group.endswith(EARLY)
+        }
 
 
 def score_all(
     scorer: Scorer,
     architectures: Sequence[Architecture],
-    trials: list[Trial],
+    trials: Trials,
     run: Run,
+    stage: RunStage | None = None,
     *,
     supernet: Supernet | None = None,
     gates_of: GatesOf = choices_of,
     notes_of: Callable[[Trial], dict[str, Any]] = lambda _: {},
     **context: Any,
 ) -> Iterator[Trial]:
-    """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
+    """Score architectures, log each trial, add it to ``trials``, and yield it, in their order.
 
-    When the caller asks for the next trial, the run may write a checkpoint or stop. A score that is
-    not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst.
+    After each score, and when the caller asks for the next trial, the run may write a checkpoint or
+    stop. A score that is not finite stops the search or, with ``on_nonfinite=skip``, counts as the
+    worst.
 
+    stage: is told how many have a score before their turn.
     notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
-    scored = scorer.score(architectures, supernet, run, gates_of)
-    for trial in run.measured(scored, architectures):
-        if not math.isfinite(trial.score):
-            trial = _worst(trial, run)
+    early = trials.early
+    left = [one for one in dict.fromkeys(architectures) if one not in early]
+    in_order, found = scorer.together(left, supernet, run, gates_of)
+    found = run.measured(found, in_order)
+    turns = Counter(architectures)
+    for architecture in architectures:
+        while architecture not in early:
+            trial = next(found)
+            early[trial.architecture] = trial if math.isfinite(trial.score) else _worst(trial, run)
+            if trial.architecture != architecture:
+                _tell_ahead(stage, trials)
+                run.safe_point()
+        trial = early[architecture]
+        turns[architecture] -= 1
+        if not turns[architecture]:
+            del early[architecture]
+        _tell_ahead(stage, trials)
         trials.append(trial)
         run.record([trial], **context, **notes_of(trial))
         yield trial
         run.safe_point()
+    early.clear()
+
+
+def _tell_ahead(stage: RunStage | None, trials: Trials) -> None:
+    """Tell the stage how many architectures have a score before their turn."""
+    if stage is not None:
+        stage.ahead(len(trials.early))
 
 
 def _worst(trial: Trial, run: Run) -> Trial:

@@ -121,6 +121,7 @@ def score_round(
                 architectures,
                 trials,
                 run,
+                stage,
                 supernet=supernet.network,
                 gates_of=search.gates,
                 notes_of=partial(notes_of, search),

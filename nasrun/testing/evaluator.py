@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -23,6 +24,9 @@ from nasrun.streams import Streams
 from nasrun.testing.algo_case import CPU
 from nasrun.testing.law import require
 from nasrun.values import Architecture, Trial
+
+TWINS = 3
+"""Architectures that differ in one group of decisions."""
 
 TRIES = 100
 """Samples for each architecture that is wanted, until it is another one."""
@@ -147,6 +151,22 @@ def scores_do_not_depend_on_the_others(case: EvaluatorCase) -> None:
     require(_scores(other) == scores[-1:], "another scorer has other scores")
 
 
+def scores_together_are_scores_alone(case: EvaluatorCase) -> None:
+    """Scored together, architectures have the trials that they have one by one, in any order."""
+    chosen = [*case.architectures]
+    if case.supernet is not None:  # some that differ in little may share their work
+        chosen += [*islice(case.space.variants(chosen[0], case.space.groups[-1]), TWINS)]
+        rng = Streams(case.seed, "testing/").numpy("repair")
+        chosen = list(dict.fromkeys(case.space.repair(one, rng) for one in chosen))
+    alone = dict(zip(chosen, case.score(chosen), strict=True))
+    in_order, found = case.scorer.together(chosen, case.supernet, NullMonitor())
+    require(set(in_order) == set(chosen), "together, others are scored")
+    trials = list(found)
+    require([trial.architecture for trial in trials] == list(in_order), "trials of others")
+    for trial in trials:
+        require(trial == alone[trial.architecture], f"together {trial.score}, not that of alone")
+
+
 def all_are_scored_on_the_same_images(case: EvaluatorCase) -> None:
     """A supernet runs each architecture on the same images; only what needs one runs it."""
     seen: list[bytes] = []
@@ -222,6 +242,7 @@ EVALUATOR_LAWS = (
     trials_say_how_they_came_about,
     scores_are_shares,
     scores_do_not_depend_on_the_others,
+    scores_together_are_scores_alone,
     all_are_scored_on_the_same_images,
     the_supernet_is_left_as_it_was,
     gates_of_says_what_is_run,

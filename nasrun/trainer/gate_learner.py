@@ -141,6 +141,9 @@ class GateLearner(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
 
+    def see_gradients(self) -> None:  # noqa: B027 - few look
+        """Look at the gradients of the weights' step, before the weights change."""
+
     def learn_after(self, step: int) -> None:  # noqa: B027 - most learn before
         """Learn after the weights' step; gates that require gradients have them now."""
 

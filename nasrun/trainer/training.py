@@ -153,6 +153,8 @@ class Training(Generic[NetworkT]):
         self._skipped_in_a_row = 0
         if self.rules.watch and gates:
             self.rules.watch.stepped(self.global_step, gates)
+        if self.rules.learner:
+            self.rules.learner.see_gradients()
         momentum = self.rules.momentum(gates) if self.rules.momentum and gates else 0
         self.updates.update(self._learning_rate(self.step, gates), momentum)
         return measured

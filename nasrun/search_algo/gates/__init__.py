@@ -1,1 +1,1 @@
-"""Algorithms that learn mixtures: DARTS, PC-DARTS, P-DARTS, SNAS and ProxylessNAS."""
+"""Algorithms that learn mixtures by gradient descent: DARTS and its heirs, made of parts."""

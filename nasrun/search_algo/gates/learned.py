@@ -32,6 +32,10 @@ class ArchitectureLearner(GateLearner):
         """See ``Search.block_history``."""
         return None
 
+    def note(self) -> str | None:
+        """Return a line about how the learning ended, else None."""
+        return None
+
 
 class LearnedAlgo(SearchAlgo):
     """Settings of an algorithm that learns gates, for one round of supernet training."""
@@ -48,8 +52,8 @@ class LearnedAlgo(SearchAlgo):
         if candidates.bounds:
             names = ", ".join(bound.name for bound in candidates.bounds)
             raise UserError(
-                f"budget ({names}): search_algo {type(self).__name__} ends with one architecture, "
-                "whatever it costs: leave the budget out, or take search_algo=evolution or random"
+                f"budget ({names}): learned gates end with one architecture, whatever it costs: "
+                "leave the budget out, or take search_algo=evolution or random"
             )
         return LearnedSearch(self, candidates, streams)
 
@@ -81,6 +85,8 @@ class LearnedSearch(Search):
         if self.trial is not None:
             return []
         architecture = self.learner.derive()
+        if note := self.learner.note():
+            self.monitor.say(note)
         if warning := self.learner.warning():
             self.monitor.say(warning, "yellow")
         return [architecture]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,17 +12,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from nasrun.budget.candidates import Candidates
 from nasrun.dataset.base import Batch
 from nasrun.errors import MissingCapabilityError, UserError
-from nasrun.limits import Epochs
-from nasrun.search_algo.gates.darts import DartsGates
-from nasrun.search_algo.gates.learned import LearnedAlgo
-from nasrun.search_algo.gates.soft_gates import GateAdam
+from nasrun.search_algo.gates.mixed_gates import MixedGates
+from nasrun.search_algo.gates.regulariser import skip_dropout_rate
+from nasrun.search_algo.gates.settings import GateSettings
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.capabilities import DeeperCells, has_deeper_cells
 from nasrun.trainer.gate_learner import GateContext, Gradients
 from nasrun.values import Architecture, Problem
-
-SKIP_DECAY_PER_EPOCH = 0.2
-"""Decay rate of skip dropout per epoch in which the gates learn (released code)."""
 
 
 class StagedSupernet(Supernet):
@@ -47,19 +42,14 @@ class StagedSupernet(Supernet):
         return logits
 
 
-class ProgressiveGates(DartsGates):
+class ProgressiveGates(MixedGates):
     """Learns in stages of equal length; each begins anew with the heaviest options so far."""
 
-    def __init__(self, algo: PDarts, context: GateContext, space: DeeperCells) -> None:
-        super().__init__(
-            context,
-            algo.adam,
-            order=1,
-            rest_epochs=algo.rest_epochs,
-            spread=algo.spread,
-            edges=False,
-        )
-        self.algo, self.skips = algo, space.normal_skips
+    def __init__(
+        self, algo: PDarts, context: GateContext, candidates: Candidates, space: DeeperCells
+    ) -> None:
+        super().__init__(algo, context, **algo.costs(candidates))
+        self.staged, self.skips = algo, space.normal_skips
         self.stage = 0
         self.steps_of_stage = -(-context.steps // len(algo.options))
         if self.first >= self.steps_of_stage:
@@ -70,13 +60,14 @@ class ProgressiveGates(DartsGates):
         self._close_lightest(algo.options[0])
 
     def is_resting(self, step: int) -> bool:
-        return step % self.steps_of_stage < self.first
+        rests = self.stopped is not None or not self.ready
+        return rests or step % self.steps_of_stage < self.first
 
     def learn_before(self, step: int, batch: Batch, training: Gradients) -> None:
         stage, done = divmod(step, self.steps_of_stage)
         if stage > self.stage:
             self.stage = stage
-            self._close_lightest(self.algo.options[stage])
+            self._close_lightest(self.staged.options[stage])
             generator = self.context.streams.torch("init", stage)
             noise = torch.randn(self.logits.shape, generator=generator)
             with torch.no_grad():
@@ -89,16 +80,14 @@ class ProgressiveGates(DartsGates):
         super().learn_before(step, batch, training)
 
     def skip_dropout(self, stage: int, done: int) -> float:
-        """Return the rate of skip dropout after ``done`` steps of a stage.
-
-        With the rate p and e epochs done of E, it is p·(E - e - 1) / E while the gates rest. When
-        they begin to learn it is p again, and falls by exp(-0.2) an epoch. Source: released code.
-        """
-        rate, per_epoch = self.algo.skip_dropout[stage], self.context.steps_per_epoch
-        if done < self.first:
-            epochs = self.steps_of_stage / per_epoch
-            return rate * max(epochs - done / per_epoch - 1.0, 0.0) / epochs
-        return rate * math.exp(-SKIP_DECAY_PER_EPOCH * ((done - self.first) / per_epoch))
+        """Return the rate of skip dropout after ``done`` steps of a stage."""
+        return skip_dropout_rate(
+            self.staged.skip_dropout[stage],
+            done,
+            resting=self.first,
+            steps=self.steps_of_stage,
+            steps_per_epoch=self.context.steps_per_epoch,
+        )
 
     def _close_lightest(self, count: int) -> None:
         """Close all but the heaviest options of every decision."""
@@ -112,7 +101,7 @@ class ProgressiveGates(DartsGates):
             found = self.space.strongest(weights)
             skips = [edge for edge, option in self.skips.items() if found.choices[edge] == option]
             left = [edge for edge in skips if weights[edge][self.skips[edge]] >= 0]
-            if len(skips) <= self.algo.skips or not left:
+            if len(skips) <= self.staged.skips or not left:
                 return found
             lightest = min(left, key=lambda edge: weights[edge][self.skips[edge]])
             weights[lightest][self.skips[lightest]] = -1.0
@@ -126,16 +115,16 @@ class ProgressiveGates(DartsGates):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PDarts(LearnedAlgo):
+class PDarts(GateSettings):
     """P-DARTS (Chen et al., ICCV 2019, arXiv 1904.12760), on spaces with ``DeeperCells``.
 
     cells: number of cells of the supernet in each stage.
     options: number of options of each edge in each stage; the heaviest of the previous stage stay.
     skip_dropout: probability that an element of a skip connection of stride 1 is dropped, in each
-    stage; how it falls: ``ProgressiveGates.skip_dropout``.
-    adam, spread: see ``SoftGates``.
+    stage; how it falls: ``skip_dropout_rate``.
     rest_epochs: epochs at the start of every stage in which only the weights learn.
     skips: upper bound of the skip connections of the final normal cell.
+    Other settings: see ``GateSettings``.
 
     trainer.epochs counts the epochs of all stages together.
     """
@@ -143,12 +132,15 @@ class PDarts(LearnedAlgo):
     cells: Annotated[list[Annotated[int, Field(ge=3, le=100)]], Field(min_length=1)]
     options: list[PositiveInt]
     skip_dropout: list[Annotated[float, Field(ge=0, lt=1)]]
-    adam: GateAdam
-    rest_epochs: Epochs
-    spread: Annotated[float, Field(ge=0, le=10)]
     skips: NonNegativeInt
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.relaxation == "binary" or self.selection.rule != "largest":
+            raise UserError(
+                "search_algo=p_darts has no place for relaxation=binary and selection.rule="
+                "perturbation: take another relaxation, and selection.rule=largest"
+            )
         cells, options, skip_dropout = self.cells, self.options, self.skip_dropout
         if not len(cells) == len(options) == len(skip_dropout):
             raise UserError(
@@ -162,6 +154,7 @@ class PDarts(LearnedAlgo):
 
     def check(self, space: SearchSpace) -> None:
         self._deeper(space)
+        super().check(space)
 
     def _deeper(self, space: SearchSpace) -> DeeperCells:
         """Return the space; raises UserError if it does not have ``DeeperCells``."""
@@ -178,4 +171,4 @@ class PDarts(LearnedAlgo):
         return StagedSupernet([stage.supernet(problem, auxiliary=auxiliary) for stage in stages])
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> ProgressiveGates:
-        return ProgressiveGates(self, context, self._deeper(context.space))
+        return ProgressiveGates(self, context, candidates, self._deeper(context.space))

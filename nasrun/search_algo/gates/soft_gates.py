@@ -1,4 +1,4 @@
-"""Learned mixtures: every option has a logit, and the gates are weights made from these."""
+"""Logits of options: their optimiser, the shares that they stand for, their state."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from nasrun.dataset.base import Batch
 from nasrun.limits import Strength
 from nasrun.run.state import load_optimiser_state, optimiser_state
 from nasrun.search_algo.gates.learned import ArchitectureLearner
+from nasrun.search_algo.gates.relaxation import Relaxation, Softmax
+from nasrun.search_space.capabilities import ClosedInMixtures
 from nasrun.search_space.gates import Gates
 from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans
 from nasrun.values import Architecture
@@ -48,6 +50,7 @@ class SoftGates(ArchitectureLearner):
 
     Closed options count as minus infinity.
 
+    relaxation: how logits become weights.
     adam: the optimiser of the logits.
     rest_epochs: epochs at the start in which only the weights learn.
     centre, spread: mean and standard deviation of the logits at the start.
@@ -64,9 +67,11 @@ class SoftGates(ArchitectureLearner):
         spread: float,
         centre: float = 0.0,
         edges: bool = False,
+        relaxation: Relaxation | None = None,
     ) -> None:
         self.context, self.space = context, context.space
         self.spread, self.edges = spread, edges
+        self.relaxation = relaxation or Softmax()
         device = context.compute.device
         counts = [len(decision.options) for decision in self.space.decisions]
         self.options = max(counts)
@@ -78,6 +83,9 @@ class SoftGates(ArchitectureLearner):
         places = torch.arange(self.options)[None]
         # Kept on the CPU, since it is read in every step, without waiting for a GPU.
         self.opened = places < torch.tensor(counts)[:, None]
+        if isinstance(self.space, ClosedInMixtures):
+            mixed = [torch.isin(places[0], torch.tensor(one)) for one in self.space.mixed_options]
+            self.opened &= torch.stack(mixed)
         # On the device once: an index that comes from the host is copied in every step.
         by_node = self.space.edges_by_node if edges else ()
         self.by_node = [torch.tensor(group, device=device) for group in by_node]
@@ -102,8 +110,11 @@ class SoftGates(ArchitectureLearner):
         return logits.masked_fill(~self.opened.to(logits.device), -torch.inf)
 
     def weights(self) -> Tensor:
-        """Return the share of every option of every decision, [D, K]; 0 for closed options."""
-        shares = self.mask_closed(self.logits).softmax(1)
+        """Return the expected weight of every option, [D, K], without noise; closed: 0."""
+        return self.with_edges(self.relaxation.shares(self.mask_closed(self.logits)))
+
+    def with_edges(self, shares: Tensor) -> Tensor:
+        """Multiply weights [D, K] by those of the edges, if ``edges`` is on."""
         if not self.edges:
             return shares
         among = torch.empty_like(self.edge_logits)
@@ -112,12 +123,16 @@ class SoftGates(ArchitectureLearner):
             among = among.index_put((index,), self.edge_logits[index].softmax(0))
         return shares * among[:, None]
 
-    def gates_by(self, weights: Tensor) -> Gates:
-        """Return gates that open all options that are not closed, with the weights [D, K]."""
+    def gates_by(self, weights: Tensor, opened: Tensor | None = None) -> Gates:
+        """Return gates that open all options that are not closed, with the weights [D, K].
+
+        opened: [D, K] on the CPU, whether each option is open; None: as now.
+        """
         rows = [row.unbind() for row in weights.unbind()]
+        places = (self.opened if opened is None else opened).tolist()
         return [
-            {option: row[option] for option, on in enumerate(opened) if on}
-            for row, opened in zip(rows, self.opened.tolist(), strict=True)
+            {option: row[option] for option, on in enumerate(open_) if on}
+            for row, open_ in zip(rows, places, strict=True)
         ]
 
     def gates(self, step: int) -> list[Gates]:
@@ -164,7 +179,7 @@ class SoftGates(ArchitectureLearner):
         return self._entropy(self.logits.detach()).item()
 
     def _entropy(self, logits: Tensor) -> Tensor:
-        shares = self.mask_closed(logits).softmax(1)
+        shares = self.relaxation.probabilities(self.mask_closed(logits))
         entropy: Tensor = torch.special.entr(shares).sum(1).mean()
         return entropy
 

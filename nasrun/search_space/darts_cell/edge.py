@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from nasrun.search_space.darts_cell.operations import (
     EDGE_OPERATIONS,
+    EVERY_NAME,
     NONE,
-    OPERATION_NAMES,
     POOLS,
+    SubsampledInput,
 )
 from nasrun.search_space.gates import Gate, Weight, gate_without, mixed
 from nasrun.search_space.noise import Noise
@@ -35,7 +36,7 @@ class Edge(nn.Module):
         super().__init__()
         self.options = nn.ModuleDict()
         for option in options:
-            module = EDGE_OPERATIONS[OPERATION_NAMES[option]].module(channels, stride)
+            module = EDGE_OPERATIONS[EVERY_NAME[option]].module(channels, stride)
             if norm_pools and option in POOLS:
                 module = nn.Sequential(module, nn.BatchNorm2d(channels, affine=False))
             if option != NONE:
@@ -57,6 +58,8 @@ class Edge(nn.Module):
             out: Tensor = operation(x)
             if isinstance(operation, nn.Identity):
                 return noise.skip(out)
+            if isinstance(operation, SubsampledInput):
+                return noise.white(out)
             # DARTS drops in all cells as often as in the last one, whose depth is 1.
             return noise.drop_path(out, 1.0)
 

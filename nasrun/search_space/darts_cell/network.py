@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge
-from nasrun.search_space.darts_cell.operations import OPERATION_NAMES, calibrations
+from nasrun.search_space.darts_cell.operations import calibrations
 from nasrun.search_space.darts_cell.wiring import edges_of
 from nasrun.search_space.gates import Gates
 from nasrun.search_space.noise import Noise
@@ -112,9 +112,10 @@ class DartsNetwork(DartsStack):
 
 
 class DartsSupernet(DartsStack, Supernet):
-    """All operations on every edge: images and the gates of both cells -> logits [B, K].
+    """All operations of every edge: images and the gates of both cells -> logits [B, K].
 
-    The weights have the names that they have in a stand-alone network.
+    The weights have the names that they have in a stand-alone network: each operation has its
+    number among all, whatever its number among the options of its edge.
     """
 
     def __init__(
@@ -125,9 +126,11 @@ class DartsSupernet(DartsStack, Supernet):
         auxiliary: bool,
         affine: bool,
         partial_channels: int,
+        numbers: Sequence[Sequence[int]],
     ) -> None:
-        """Build all operations on every edge.
+        """Build all operations of every edge.
 
+        numbers: those of the operations that are the options of each edge, of both cells.
         affine: whether the batch norms of the cells scale and shift.
         partial_channels: K; one K-th of the channels goes through the operations.
         """
@@ -137,20 +140,29 @@ class DartsSupernet(DartsStack, Supernet):
                 return Edge(channels, stride, options, norm_pools=True)
             return PartialEdge(channels, stride, options, divisor=partial_channels)
 
-        every = [range(len(OPERATION_NAMES))] * len(edges_of(nodes))
-        cells = [Cell(cell, nodes, every, make_edge) for cell in plan.cells]
+        half = len(numbers) // 2
+        of_kind = numbers[:half], numbers[half:]
+        cells = [Cell(cell, nodes, of_kind[cell.reduction], make_edge) for cell in plan.cells]
         if not affine:
             for cell in cells:
                 remove_affine(cell)
         super().__init__(plan, cells, auxiliary=auxiliary)
+        self.numbers = numbers
+        self._as_they_are = all(list(row) == list(range(len(row))) for row in numbers)
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             edges = cell.edges
             start = len(edges) if reduction else 0  # type: ignore[arg-type]
             for index, edge in enumerate(edges):  # type: ignore[arg-type]
-                for option, module in edge.options.items():
-                    yield module, [(start + index, int(option))]
+                for number, module in edge.options.items():
+                    option = list(self.numbers[start + index]).index(int(number))
+                    yield module, [(start + index, option)]
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        if not self._as_they_are:
+            gates = [
+                row[gate] if isinstance(gate, int) else {row[o]: w for o, w in gate.items()}
+                for row, gate in zip(self.numbers, gates, strict=True)
+            ]
         return self.run(x, gates)

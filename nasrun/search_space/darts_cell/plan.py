@@ -7,8 +7,8 @@ from functools import lru_cache, partial
 
 from nasrun.search_space.darts_cell.operations import (
     EDGE_OPERATIONS,
+    EVERY_NAME,
     NONE,
-    OPERATION_NAMES,
 )
 from nasrun.search_space.darts_cell.wiring import edges_of
 from nasrun.search_space.layer import Layer
@@ -49,7 +49,7 @@ def list_layers(plan: NetworkPlan, choices: Sequence[int], nodes: int) -> list[L
             if choice != NONE:
                 size = cell.size_in if state < 2 else cell.size_out
                 stride = 2 if cell.reduction and state < 2 else 1
-                layers.append(_operation(OPERATION_NAMES[choice], cell.channels, size, stride))
+                layers.append(_operation(EVERY_NAME[choice], cell.channels, size, stride))
     return [*layers, head_layer("darts_cell", plan)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import combinations, product
-from math import comb, prod
+from math import prod
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,7 +15,14 @@ from nasrun.errors import UserError
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
-from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES, SKIP
+from nasrun.search_space.darts_cell.operations import (
+    EVERY_NAME,
+    NONE,
+    NONE_IN_MIXTURES,
+    SKIP,
+    OperationSet,
+    options_of_edges,
+)
 from nasrun.search_space.darts_cell.plan import list_layers, plan_network
 from nasrun.search_space.darts_cell.wiring import (
     CELLS,
@@ -54,10 +61,13 @@ class DartsCell(AdditiveSpace):
     nodes: nodes of a cell. affine: whether the batch norms of the supernet's cells scale and shift;
     in stand-alone networks they do. stem: ``small`` for images of CIFAR's size, or ``imagenet``.
     partial_channels: K of PC-DARTS; in the supernet 1/K of the channels go through the operations
-    of an edge, 1: all. With C = 36 and 20 cells ``Cost.params`` are the published numbers.
+    of an edge, 1: all. operations: of the edges; those of RobustDARTS' S1 to S4 are fewer.
+    With C = 36 and 20 cells ``Cost.params`` are the published numbers.
     """
 
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+    open_edges = OPEN_EDGES
+    closed_option = NONE
 
     def __init__(
         self,
@@ -68,14 +78,17 @@ class DartsCell(AdditiveSpace):
         partial_channels: Annotated[int, Field(gt=0, le=64)],
         search: DartsScale,
         final: DartsScale,
+        operations: OperationSet = "all",
     ) -> None:
         if search.channels % partial_channels:
             raise UserError(
                 f"search_space.partial_channels={partial_channels} does not divide "
                 f"search_space.search.channels={search.channels}"
             )
-        self.name = f"darts_cell/{nodes}"
+        self.name = f"darts_cell/{nodes}" + (f"/{operations}" if operations != "all" else "")
         self.nodes = nodes
+        self.operations: OperationSet = operations
+        self.options = options_of_edges(operations, len(edges_of(nodes)))
         self.stem: StemKind = stem
         self.affine = affine
         self.partial_channels = partial_channels
@@ -84,11 +97,27 @@ class DartsCell(AdditiveSpace):
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         inputs = self._states()
-        return tuple(
-            Decision(f"{cell}/node{node}/{inputs[state]}/op", OPERATION_NAMES)
+        names = [
+            f"{cell}/node{node}/{inputs[state]}/op"
             for cell in CELLS
             for node, state in edges_of(self.nodes)
-        )
+        ]
+        return tuple(map(Decision, names, self.options))
+
+    @cached_property
+    def numbers(self) -> tuple[tuple[int, ...], ...]:
+        """The number of each option of each edge among all operations."""
+        return tuple(tuple(map(EVERY_NAME.index, names)) for names in self.options)
+
+    def _numbers_of(self, choices: Sequence[int]) -> tuple[int, ...]:
+        """Return the numbers of the chosen operations among all."""
+        return tuple(row[choice] for row, choice in zip(self.numbers, choices, strict=True))
+
+    @property
+    def mixed_options(self) -> list[range]:
+        """The options that mixtures open: all, but for ``none`` in S1, S2 and S4."""
+        first = NONE if self.operations in NONE_IN_MIXTURES else NONE + 1
+        return [range(first, len(names)) for names in self.options]
 
     def _states(self) -> list[str]:
         return ["cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes))]
@@ -114,26 +143,30 @@ class DartsCell(AdditiveSpace):
 
     @property
     def size(self) -> int:
-        pairs = prod(comb(node + INPUTS, OPEN_EDGES) for node in range(self.nodes))
-        return int((pairs * (len(OPERATION_NAMES) - 1) ** (OPEN_EDGES * self.nodes)) ** len(CELLS))
+        def ways(group: tuple[int, ...]) -> int:
+            counts = [len(self.options[edge]) - 1 for edge in group]
+            return sum(prod(chosen) for chosen in combinations(counts, OPEN_EDGES))
+
+        return prod(ways(group) for group in self.groups)
 
     def every(self) -> Iterator[Architecture]:
-        for nodes in product(*(list(self._ways(len(group))) for group in self.groups)):
+        for nodes in product(*(list(self._ways(group)) for group in self.groups)):
             yield Architecture(self.name, tuple(choice for node in nodes for choice in node))
 
-    def _ways(self, edges: int) -> Iterator[tuple[int, ...]]:
-        """Yield all choices for a node with ``edges`` edges."""
-        for chosen in combinations(range(edges), OPEN_EDGES):
-            for options in product(range(1, len(OPERATION_NAMES)), repeat=OPEN_EDGES):
-                choices = [NONE] * edges
-                for edge, option in zip(chosen, options, strict=True):
+    def _ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield all choices for the edges ``group`` of a node."""
+        for chosen in combinations(range(len(group)), OPEN_EDGES):
+            options = (range(1, len(self.options[group[edge]])) for edge in chosen)
+            for opened in product(*options):
+                choices = [NONE] * len(group)
+                for edge, option in zip(chosen, opened, strict=True):
                     choices[edge] = option
                 yield tuple(choices)
 
     def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
         """Yield ``start`` with all choices of a node; ``group`` is one of ``groups``."""
         before, after = start.choices[: group[0]], start.choices[group[-1] + 1 :]
-        for choices in self._ways(len(group)):
+        for choices in self._ways(group):
             yield Architecture(self.name, (*before, *choices, *after))
 
     def sample(self, rng: np.random.Generator) -> Architecture:
@@ -154,7 +187,7 @@ class DartsCell(AdditiveSpace):
             elif len(opened) < OPEN_EDGES:
                 closed = [edge for edge in group if choices[edge] == NONE]
                 for edge in rng.permutation(closed)[: OPEN_EDGES - len(opened)].tolist():
-                    choices[edge] = int(rng.integers(1, len(OPERATION_NAMES)))
+                    choices[edge] = int(rng.integers(1, len(self.options[edge])))
         return Architecture(self.name, tuple(choices))
 
     def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
@@ -163,8 +196,10 @@ class DartsCell(AdditiveSpace):
         An edge weighs as much as its heaviest operation, ``none`` aside.
         """
         choices = [NONE] * len(self.decisions)
-        operations = range(NONE + 1, len(OPERATION_NAMES))
-        heaviest = [max(operations, key=row.__getitem__) for row in weights]
+        heaviest = [
+            max(range(NONE + 1, len(names)), key=row.__getitem__)
+            for names, row in zip(self.options, weights, strict=True)
+        ]
         for group in self.groups:
             by_weight = sorted(group, key=lambda edge: -weights[edge][heaviest[edge]])
             for edge in by_weight[:OPEN_EDGES]:
@@ -173,7 +208,8 @@ class DartsCell(AdditiveSpace):
 
     def operations_of(self, architecture: Architecture) -> list[str]:
         """List the operations on open edges."""
-        return [OPERATION_NAMES[choice] for choice in architecture.choices if choice != NONE]
+        numbers = self._numbers_of(architecture.choices)
+        return [EVERY_NAME[number] for number in numbers if number != NONE]
 
     def check(self, architecture: Architecture) -> Architecture:
         """Check as all spaces do; raises UserError also unless each node has two open edges."""
@@ -203,12 +239,14 @@ class DartsCell(AdditiveSpace):
             partial_channels=self.partial_channels,
             search=DartsScale(cells=cells, channels=self.scales["search"].channels),
             final=self.scales["final"],
+            operations=self.operations,
         )
 
     @property
     def normal_skips(self) -> dict[int, int]:
         """Decisions of the normal cell -> their option that is a skip connection."""
-        return dict.fromkeys(range(len(self.decisions) // 2), SKIP)
+        normal = enumerate(self.numbers[: len(self.numbers) // 2])
+        return {edge: row.index(SKIP) for edge, row in normal if SKIP in row}
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> DartsSupernet:
         return DartsSupernet(
@@ -217,6 +255,7 @@ class DartsCell(AdditiveSpace):
             auxiliary=auxiliary,
             affine=self.affine,
             partial_channels=self.partial_channels,
+            numbers=self.numbers,
         )
 
     def network(
@@ -225,7 +264,7 @@ class DartsCell(AdditiveSpace):
         """Build the network of any edges, also of choices that are no genotype."""
         choices = super().check(architecture).choices
         plan = self._plan(problem, scale)
-        return DartsNetwork(plan, choices, self.nodes, auxiliary=auxiliary)
+        return DartsNetwork(plan, self._numbers_of(choices), self.nodes, auxiliary=auxiliary)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
         """Add up the two most expensive edges of every node, by parameters and by multiply-adds."""
@@ -238,7 +277,7 @@ class DartsCell(AdditiveSpace):
                 costs = (
                     [
                         getattr(terms.difference(edge, (option,)), size)
-                        for option in range(len(OPERATION_NAMES))
+                        for option in range(len(self.options[edge]))
                     ]
                     for edge in group
                 )
@@ -255,19 +294,21 @@ class DartsCell(AdditiveSpace):
         Names contain the operation, its channels, the input's side and, of operations on edges, the
         stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations belong to no layer.
         """
-        return list_layers(self._plan(problem, scale), architecture.choices, self.nodes)
+        numbers = self._numbers_of(architecture.choices)
+        return list_layers(self._plan(problem, scale), numbers, self.nodes)
 
     def describe(self, architecture: Architecture) -> list[str]:
         lines = []
-        states, half = self._states(), len(architecture.choices) // 2
+        numbers = self._numbers_of(architecture.choices)
+        states, half = self._states(), len(numbers) // 2
         for title, choices in (
-            ("normal cell", architecture.choices[:half]),
-            ("reduction cell", architecture.choices[half:]),
+            ("normal cell", numbers[:half]),
+            ("reduction cell", numbers[half:]),
         ):
             lines.append(title)
             for node in range(self.nodes):
                 terms = [
-                    f"{OPERATION_NAMES[choice]}({states[state]})"
+                    f"{EVERY_NAME[choice]}({states[state]})"
                     for (target, state), choice in zip(edges_of(self.nodes), choices, strict=True)
                     if target == node and choice != NONE
                 ]
@@ -279,15 +320,16 @@ class DartsCell(AdditiveSpace):
         self, architecture: Architecture, problem: Problem, scale: Scale = "final"
     ) -> dict[str, Graph]:
         """Both cells, each operation on its edge."""
-        states, half = self._states(), len(architecture.choices) // 2
+        numbers = self._numbers_of(architecture.choices)
+        states, half = self._states(), len(numbers) // 2
         nodes = (*states, "output")
         found = {}
         for cell, choices in (
-            ("normal cell", architecture.choices[:half]),
-            ("reduction cell", architecture.choices[half:]),
+            ("normal cell", numbers[:half]),
+            ("reduction cell", numbers[half:]),
         ):
             edges = [
-                (state, node + INPUTS, words(OPERATION_NAMES[choice]))
+                (state, node + INPUTS, words(EVERY_NAME[choice]))
                 for (node, state), choice in zip(edges_of(self.nodes), choices, strict=True)
                 if choice != NONE
             ]
@@ -296,10 +338,19 @@ class DartsCell(AdditiveSpace):
         return found
 
     def write(self, architecture: Architecture) -> str:
-        return write_genotype(architecture.choices, self.nodes)
+        return write_genotype(self._numbers_of(architecture.choices), self.nodes)
 
     def parse(self, text: str) -> Architecture:
         """``Genotype(...)``, or all choices as numbers. Raises UserError for anything else."""
         if "Genotype" not in text:
             return super().parse(text)
-        return self.check(Architecture(self.name, tuple(read_genotype(text, self.nodes))))
+        choices = []
+        found = read_genotype(text, self.nodes)
+        for decision, row, number in zip(self.decisions, self.numbers, found, strict=True):
+            if number not in row:
+                raise UserError(
+                    f"{decision.name}: {self.name} has no {EVERY_NAME[number]} on this edge; it "
+                    f"has {', '.join(decision.options[1:])}"
+                )
+            choices.append(row.index(number))
+        return self.check(Architecture(self.name, tuple(choices)))

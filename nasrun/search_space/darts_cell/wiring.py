@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from nasrun.errors import UserError
-from nasrun.search_space.darts_cell.operations import NONE, OPERATION_NAMES
+from nasrun.search_space.darts_cell.operations import EVERY_NAME as OPERATION_NAMES
+from nasrun.search_space.darts_cell.operations import NONE
 
 INPUTS = 2
 """Number of inputs of a cell: states 0 and 1 are cells k-2 and k-1; node i is state i + 2."""

@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.chain import Piece
 from nasrun.search_space.gates import Gate, Gates, mixed
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_macro.layers import LAYER_OPTIONS, LayerPlan, MacroPlan
@@ -82,6 +83,10 @@ class Chain(Network):
         x = self.stem(x)
         for index, (layer, gate) in enumerate(zip(self.layers, gates, strict=True)):
             x = layer(x, gate, self.noise, (index + 1) / len(self.layers))
+        return self.head(x)
+
+    def head(self, x: Tensor) -> Tensor:
+        """[B, last outputs, H, W] -> [B, K]."""
         pooled = self.features(x).mean((2, 3))
         logits: Tensor = self.classifier(self.noise.dropout(pooled))
         return logits
@@ -115,6 +120,15 @@ class MacroSupernet(Chain, Supernet):
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
+
+    def pieces(self, gates: Gates) -> list[Piece]:
+        """Return stem, open options and head (see ``ChainSupernet``)."""
+        depth = len(self.layers)
+        layers = [
+            Piece(gate, partial(layer, gate=gate, noise=self.noise, depth=(index + 1) / depth))
+            for index, (layer, gate) in enumerate(zip(self.layers, gates, strict=True))
+        ]
+        return [Piece("stem", self.stem), *layers, Piece("head", self.head)]
 
 
 class LoneLayer(ChoiceLayer):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
+from nasrun.search_space.chain import Piece
 from nasrun.search_space.gates import Gate, Gates, mixed, single_path
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.noise import Noise
@@ -140,6 +142,20 @@ class Chain(Network):
         logits: Tensor = self.head(x)
         return logits
 
+    def chain(self, gates: Gates, *mids: Sequence[int]) -> list[Piece]:
+        """Return stem, open operations and head, the pieces of ``logits``."""
+        blocks = [
+            Piece(tuple(chosen), partial(_run_block, block, chosen))
+            for block, *chosen in zip(self.blocks, gates, *mids, strict=True)
+        ]
+        return [Piece("stem", self.stem), *blocks, Piece("head", self.head)]
+
+
+def _run_block(block: nn.Module, chosen: Sequence[Any], x: Tensor) -> Tensor:
+    """Run a block: chosen: its gate, and its channels inside if it is sliced."""
+    out: Tensor = block(x, *chosen)
+    return out
+
 
 def _operations(
     blocks: Iterable[nn.Module], apart: int
@@ -179,6 +195,10 @@ class BlocksSupernet(Chain, Supernet):
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
 
+    def pieces(self, gates: Gates) -> list[Piece]:
+        """Return stem, open operations and head (see ``ChainSupernet``)."""
+        return self.chain(gates)
+
 
 class SlicedSupernet(Chain, Supernet):
     """Blocks of the largest width; a path uses the first channels of their weights.
@@ -215,10 +235,17 @@ class SlicedSupernet(Chain, Supernet):
             yield from _operations(self.blocks, 2)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
+        return self.logits(x, *self._chosen(gates))
+
+    def pieces(self, gates: Gates) -> list[Piece]:
+        """Return stem, open operations and head (see ``ChainSupernet``)."""
+        return self.chain(*self._chosen(gates))
+
+    def _chosen(self, gates: Gates) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the operation of each block and its channels inside."""
         path = single_path(gates)
         ops, ratios = (path[::2], path[1::2]) if self.ops is None else (self.ops, path)
-        mids = [options[ratio] for options, ratio in zip(self.mids, ratios, strict=True)]
-        return self.logits(x, ops, mids)
+        return ops, [options[ratio] for options, ratio in zip(self.mids, ratios, strict=True)]
 
 
 def list_layers(plan: SposPlan, choices: Sequence[Choice]) -> list[Layer]:

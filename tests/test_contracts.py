@@ -100,6 +100,8 @@ def test_samplers(name: str, space: str) -> None:
 
 
 CASE_OF_ALGO = {
+    # Its cost has to be above a million bit-operations.
+    "dnas": ["search_space=spos_quantized", "search_space.final.width=1"],
     "dso": ["search_space=dso_block", "search_algo.lr=1.5"],
     "enas": ["search_space=nao_cell", "search_space.nodes=1"],
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],

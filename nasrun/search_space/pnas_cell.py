@@ -29,7 +29,7 @@ TOKENS = 4
 
 
 class PnasCell(SearchSpace):
-    """``pnas_cell``: cells of one to ``blocks`` blocks (Liu et al., ECCV 2018, arXiv 1712.00559).
+    """``pnas_cell``: cells of one block to several (Liu et al., ECCV 2018, arXiv 1712.00559).
 
     A block is the sum of two operations, each on an output of the two cells before or on an earlier
     block; all blocks that no other reads are concatenated. Normal and reduction cells are alike but

@@ -1,4 +1,4 @@
-"""Reinforcement learning behind ask/tell: a policy over architectures learns from their scores."""
+"""Reinforcement learning behind ask/tell: a policy learns which architectures score well."""
 
 from nasrun.search_algo.reinforce.search import Reinforce
 

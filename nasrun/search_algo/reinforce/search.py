@@ -1,4 +1,4 @@
-"""The search of NASNet and MnasNet: a controller asks for architectures and learns from scores.
+"""The search of NASNet and MnasNet: a controller samples networks and learns from scores.
 
 It works on scores of any evaluator: of a supernet that a sampler has trained, of networks trained
 alone, as in the papers, or of a table. Source: Zoph and Le 2017, arXiv 1611.01578; Zoph et al.

@@ -33,7 +33,7 @@ def assemble(
     merge: Callable[[list[T]], T],
     passes: Callable[[int], bool] = lambda operation: True,
 ) -> T | None:
-    """Return the value of the last node, from the value of the first; None if nothing leads there.
+    """Return the value of the last node from that of the first; None if nothing leads there.
 
     A node merges the operations on all earlier nodes that have a value (Liu et al. 2018, Eq. 2).
     Only edges on a way from the first node to the last are computed. The same function makes

@@ -46,6 +46,7 @@ def test_it_finds_more_than_random_search() -> None:
     assert stats.binomtest(wins, 10, alternative="greater").pvalue < 0.02
 
 
+@pytest.mark.soak  # the import of Optuna takes a second
 @pytest.mark.parametrize("model", ["tpe", "gp"])
 def test_all_of_a_small_space_is_found(model: str) -> None:
     """Proposals that are known are not scored again; where there is nothing else, chance helps."""
@@ -61,6 +62,7 @@ def test_all_of_a_small_space_is_found(model: str) -> None:
     assert len(search.observed) > 5
 
 
+@pytest.mark.soak
 def test_what_is_forbidden_is_told_to_the_model_alone() -> None:
     pytest.importorskip("optuna")
     space = Planted(0)
@@ -70,6 +72,7 @@ def test_what_is_forbidden_is_told_to_the_model_alone() -> None:
     assert any(score == 0 for _, score in search.observed)
 
 
+@pytest.mark.soak
 def test_joint_estimators_differ_and_a_state_goes_on() -> None:
     pytest.importorskip("optuna")
     few = [bayesian(multivariate=on, evaluations=14) for on in (False, True)]

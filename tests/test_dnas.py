@@ -28,6 +28,7 @@ def test_the_parts_are_those_of_the_paper() -> None:
     assert found == pytest.approx(0.1 * math.log(2200) ** 0.9, rel=1e-4)
 
 
+@pytest.mark.soak
 def test_the_expected_bit_operations_of_one_network_are_its_own() -> None:
     space = space_of("spos_quantized")
     expected = ExpectedCost(space, space.sizer("bitops", PROBLEM, "final"))
@@ -48,6 +49,7 @@ class Flat:
         return torch.tensor([1.0, 0.5])
 
 
+@pytest.mark.soak
 def test_where_the_loss_says_nothing_few_bits_win() -> None:
     words = ["search_space=spos_quantized", "search_algo=dnas", "search_algo.adam.lr=0.3"]
     words += ["search_space.final.width=1", "search_algo.rest_epochs=0"]

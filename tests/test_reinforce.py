@@ -197,7 +197,7 @@ def test_a_policy_that_has_made_up_its_mind_gives_way_to_random_ones() -> None:
     assert search.exhausted and search.best(1)[0].score == 0.04
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["nao_cell", "darts_cell", "dso_block", "spos_blocks"])
 def test_architectures_are_of_the_space(name: str) -> None:
     space = space_of(name)

@@ -127,6 +127,8 @@ def test_equal_networks_have_one_form() -> None:
     assert ours.operations_of(one) == ["max_pool_3x3"]
     nothing = Architecture(ours.name, (CONV, 0, 0, 0, 0, 0, 1, 1, 1))
     assert not any(ours.canonical(nothing).choices)
+    assert ours.graphs(nothing, PROBLEM)["cell"].edges == [(0, 1, "zeros")]
+    assert ours.describe(nothing) == ["cell: nothing"]
     with Streams(0).default("init"):
         logits = ours.network(nothing, PROBLEM, "search").eval()(torch.rand(2, 3, 8, 8))
     assert torch.equal(logits[0], logits[1])  # a cell of zeros

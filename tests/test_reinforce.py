@@ -190,6 +190,7 @@ def test_it_finds_more_than_random_search(rule: str) -> None:
     assert stats.binomtest(wins, 6, alternative="greater").pvalue < 0.05
 
 
+@pytest.mark.soak
 def test_a_policy_that_has_made_up_its_mind_gives_way_to_random_ones() -> None:
     """With a rate that makes it sample the same for ever, all of a small space is scored."""
     search = start(algo(evaluations=30, batch=4, learning={"lr": 1.0}), Plain(2, 3))

@@ -232,6 +232,8 @@ class HierCell(SearchSpace):
         self, architecture: Architecture, problem: Problem, scale: Scale = "final"
     ) -> dict[str, Graph]:
         """The cell and the motifs that it uses, each edge with its operation."""
+        if not any(self.canonical(architecture).choices):
+            return {"cell": Graph(("input", "output"), [(0, 1, "zeros")])}
         counts = dict.fromkeys(self._edges(architecture), self.motif_nodes)
         counts["cell"] = self.cell_nodes
         return {

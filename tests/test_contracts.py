@@ -25,6 +25,7 @@ def built(group: str, *words: str) -> Any:
 
 
 CASE_OF_SPACE = {
+    "pnas_cell": ["search_space.blocks=2"],
     "nao_cell": ["search_space.nodes=2"],
     "darts_cell": ["search_space.nodes=2"],
     "general_cell": ["search_space.nodes=2"],
@@ -102,9 +103,12 @@ def test_samplers(name: str, space: str) -> None:
 
 
 CASE_OF_ALGO = {
+    # Its cost has to be above a million bit-operations.
+    "dnas": ["search_space=spos_quantized", "search_space.final.width=1"],
     "dso": ["search_space=dso_block", "search_algo.lr=1.5"],
     "enas": ["search_space=nao_cell", "search_space.nodes=1"],
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
+    "pnas": ["search_space=pnas_cell", "search_space.operations=small"],
     "single_path": ["search_space=mbconv_single_path"],
     "pc_darts": ["search_space=nas_bench_201"],
     "p_darts": [
@@ -118,8 +122,18 @@ DSO-NAS removes edges, and ENAS samples inputs by attention; P-DARTS and NAO are
 """
 
 
+SLOW_ALGOS = {"bayesian"}
+"""Algorithms whose laws only the soak checks: each of their states builds a model of Optuna's."""
+
+
 @pytest.mark.few(4)
-@pytest.mark.parametrize("name", options("search_algo"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW_ALGOS))
+        for name in options("search_algo")
+    ],
+)
 def test_algos(name: str) -> None:
     from helpers import few_images
 

@@ -35,6 +35,7 @@ from nasrun.values import Architecture, MapSize, Problem
 SIX = ("w1a2", "w2a2", "w1a4", "w2a4", "w3a4", "w4a4")
 IMAGENET = Problem(3, 224, 1000)
 TINY = Problem(3, 16, 5)
+MIXTURES = ["gates_are_those_of_the_claims", "mixtures_are_sums"]
 
 
 def space(
@@ -428,3 +429,23 @@ def test_layers_have_the_bits_of_their_layers(monkeypatch):
 def test_laws_with_other_norms_and_depths(norms, affine, depth):
     laws = ["a_path_is_its_network", "only_the_path_is_trained", "costs_add_up"]
     check_space(space(norms=norms, affine=affine, depth=depth), TINY, samples=1, only=laws)
+
+
+def test_a_mixture_is_the_weighted_sum_of_a_layer_with_each_of_its_bits():
+    """By hand at one layer; of one option with weight 1 it is the path, bit by bit."""
+    supernet = space(norms="per_option", width=0.03125).supernet(TINY).eval()
+    images, options = torch.rand(2, 3, 16, 16), supernet.options
+    path = [3] * 16
+    with torch.no_grad():
+        assert torch.equal(supernet(images, [{3: 1.0}] * 16), supernet(images, path))
+        block = supernet.blocks[0]
+        x = torch.rand(2, 2, 16, 16)
+        of_bits = [block.second(block.second_input(x, bits.activations), bits) for bits in options]
+        gate = dict(zip(options, (0.1, 0.2, 0.3, 0.15, 0.05, 0.2), strict=True))
+        found = built.Quantised(block.second_input, x).through(block.second, gate)
+        expected = sum(weight * out for weight, out in zip(gate.values(), of_bits, strict=True))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_every_option_of_a_mixture_learns():
+    check_space(space(bits=("w2a2", "w4a4")), TINY, samples=1, only=MIXTURES)

@@ -5,7 +5,7 @@ They are protocols: a space has a capability if it has the members, without inhe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from nasrun.search_space.base import SearchSpace
@@ -13,7 +13,7 @@ from nasrun.search_space.chain import Piece
 from nasrun.search_space.dso_block.roles import Role
 from nasrun.search_space.gates import Gates
 from nasrun.search_space.layer import Layer
-from nasrun.values import Architecture, Problem
+from nasrun.values import Architecture, Decision, Problem
 
 
 @runtime_checkable
@@ -41,6 +41,29 @@ class DeeperCells(Protocol):
 
 
 @runtime_checkable
+class GrowingCells(Protocol):
+    """Spaces of cells of one block to several, each block with the same decisions (for PNAS).
+
+    most_blocks: blocks of the largest cells.
+    """
+
+    most_blocks: int
+
+    @property
+    def block_decisions(self) -> Sequence[Decision]:
+        """The decisions of the last block of the largest cells; earlier ones have fewer options."""
+
+    def blocks(self, architecture: Architecture) -> Sequence[Sequence[int]]:
+        """Return the choices of each block of the cell."""
+
+    def first_cells(self) -> Iterator[Architecture]:
+        """Yield all cells of one block, each network once."""
+
+    def grown(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield all cells that have one block more than this one."""
+
+
+@runtime_checkable
 class OperationLevels(Protocol):
     """Spaces of blocks whose edges are on or off and whose operations have costs (for DSO-NAS).
 
@@ -57,6 +80,26 @@ class OperationLevels(Protocol):
 
     def layers_of_blocks(self, problem: Problem) -> list[list[Mapping[str, Layer]]]:
         """List for each section the blocks that follow it, as their operations by name."""
+
+
+Places = int | Sequence["Places"]
+"""A decision by index, or several places, each with its own."""
+
+
+@runtime_checkable
+class PlacesInLevels(Protocol):
+    """Spaces whose decisions lie in levels, motifs and nodes (for hierarchical evolution).
+
+    A mutation chooses a level, in it a motif, in that a node, and an edge into it.
+    """
+
+    @property
+    def places(self) -> Places:
+        """The decisions as nested sequences, the levels outermost."""
+
+    @property
+    def trivial(self) -> Architecture:
+        """The architecture from which random ones are made by many mutations."""
 
 
 @runtime_checkable
@@ -125,6 +168,11 @@ class SuperKernels(Protocol):
 def has_deeper_cells(space: type) -> bool:
     """Return whether a class of search spaces meets ``DeeperCells``."""
     return _has_all(space, "normal_skips", "of_cells")
+
+
+def has_growing_cells(space: type) -> bool:
+    """Return whether a class of search spaces meets ``GrowingCells``."""
+    return _has_all(space, "first_cells", "grown", "blocks", "block_decisions")
 
 
 def has_operation_levels(space: type) -> bool:

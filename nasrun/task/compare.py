@@ -87,7 +87,9 @@ class CompareTask(Task):
             if algo.learns_gates:
                 raise UserError(
                     f"compare.algorithms.{name}: {type(algo).__name__} learns while a supernet "
-                    f"trains, and compare trains none; leave it out: ~compare.algorithms.{name}"
+                    f"trains, and compare trains none; leave it out: ~compare.algorithms.{name}. "
+                    "Such methods are compared, a table in the place of the winner's training, by "
+                    "nasrun search -m experiment=shootout_supernets_nas_bench_201"
                 )
             algo.check(space)
 

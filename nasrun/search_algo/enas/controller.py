@@ -64,7 +64,7 @@ class Sample(NamedTuple):
 
     choices: [N, D], int64.
     log_prob: log-probability of each architecture [N], in nats; with a gradient.
-    entropy: entropy of each decision given the previous ones, summed [N], in nats; no gradient.
+    entropy: entropy of each decision given the previous ones, summed [N], in nats; with a gradient.
     """
 
     choices: Tensor
@@ -186,7 +186,7 @@ class Controller(nn.Module):
             choice = choose(step, log_probs)
             chosen[step.decision] = choice
             log_prob = log_prob + log_probs.gather(1, choice[:, None])[:, 0]
-            entropy = entropy - (log_probs.exp() * log_probs).sum(1).detach()
+            entropy = entropy - (log_probs.exp() * log_probs).sum(1)
             if step.act == "input":
                 x = torch.stack(values, dim=1)[torch.arange(count), choice]
             else:

@@ -16,11 +16,12 @@ from nasrun.limits import Strength
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.values import Architecture
 
-CostName = Literal["none", "params", "macs", "latency_ms"]
+CostName = Literal["none", "params", "macs", "bitops", "latency_ms"]
 
 UNITS: Mapping[CostName, tuple[float, str]] = {
     "params": (1e3, "thousand parameters"),
     "macs": (1e6, "million multiply-adds"),
+    "bitops": (1e6, "million bit-operations"),
     "latency_ms": (1.0, "milliseconds"),
 }
 """The units in which logarithms of costs are taken, and their names.
@@ -79,8 +80,8 @@ class CostFactor(BaseModel):
     The strength depends on the unit in which the logarithms are taken, which ``UNITS`` fixes.
 
     cost: a cost of the final network; none: the factor is 1.
-    reference: milliseconds of latency, million multiply-adds, or thousand parameters; above 1,
-    since the logarithm of 1 is 0.
+    reference: milliseconds of latency, million multiply-adds or bit-operations, or thousand
+    parameters; above 1, since the logarithm of 1 is 0.
     of_sample: whether the cost is that of the weights sampled in the step; otherwise of the shares.
     Source: ProxylessNAS' released code, "mul#log", on milliseconds. FBNet (Wu et al., CVPR 2019),
     Eq. 2, has factor·(log cost)^power of the sampled weights: reference = e = 2.718281828.

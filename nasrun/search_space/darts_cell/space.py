@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations, product
-from math import comb, prod
+from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np

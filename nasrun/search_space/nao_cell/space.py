@@ -43,6 +43,17 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
         "avg_pool_3x3",
         "max_pool_3x3",
     ),
+    # PNAS' eight, in the order of its paper; its dilated convolution may be no separable one
+    "pnas": (
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "sep_conv_7x7",
+        "conv_1x7_7x1",
+        "identity",
+        "avg_pool_3x3",
+        "max_pool_3x3",
+        "dil_sep_conv_3x3",
+    ),
     # In the released code a network that is trained alone may have these, a supernet not.
     "large": (
         "identity",
@@ -62,7 +73,7 @@ OPERATION_SETS: Mapping[str, tuple[str, ...]] = {
 MAX_OPERATIONS = 50_000
 """Upper bound of the operations of a network; the paper's supernet has 2,200."""
 
-OperationSet = Literal["small", "middle", "large"]
+OperationSet = Literal["small", "middle", "large", "pnas"]
 
 Calibration = Literal["needed", "always"]
 
@@ -154,8 +165,12 @@ class NaoCell(SearchSpace):
             problem, scale, (len(unused_states(normal)), len(unused_states(reduction)))
         )
 
+    def plan_of_supernet(self, problem: Problem) -> NetworkPlan:
+        """Plan the supernet, whose cells all have C outputs; raises UserError for small images."""
+        return self._plan(problem, "search", (1, 1))
+
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> NaoSupernet:
-        plan = self._plan(problem, "search", (1, 1))
+        plan = self.plan_of_supernet(problem)
         return NaoSupernet(plan, self.nodes, self.operations, auxiliary=auxiliary)
 
     def network(

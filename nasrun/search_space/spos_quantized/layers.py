@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nasrun.errors import UserError
 from nasrun.search_space.stages import reduced, require_size
@@ -16,6 +16,8 @@ StemKind = Literal["imagenet", "cifar"]
 
 BLOCKS_OF_DEPTH: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Blocks of each stage, for each depth (He et al. 2016, arXiv 1512.03385, Table 1)."""
+
+T = TypeVar("T")
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 """Channels of each stage at width 1."""
@@ -116,6 +118,6 @@ def _plan_block(inputs: int, outputs: int, stride: int, size: MapSize) -> BlockP
     return BlockPlan(first, second, ConvPlan(inputs, outputs, 1, stride, size) if changes else None)
 
 
-def pairs(bits: Sequence[Bits]) -> Iterator[tuple[Bits, Bits]]:
-    """Yield the bits of the two convolutions of each block."""
+def pairs(bits: Sequence[T]) -> Iterator[tuple[T, T]]:
+    """Yield what belongs to the two convolutions of each block, e.g. their bits."""
     return zip(bits[::2], bits[1::2], strict=True)

@@ -6,7 +6,7 @@ each layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.gates import Gates, single_path
+from nasrun.search_space.gates import Gate, Gates, Weight, mixed
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import remove_affine
@@ -36,6 +36,9 @@ Norms = Literal["shared", "per_option"]
 """Whether the options of a layer share a batch norm or have one each."""
 
 SHARED = "shared"
+
+BitsGate = Bits | Mapping[Bits, Weight]
+"""The bits of a layer, or several options, each with the weight of its output (DNAS)."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,37 @@ class Block(nn.Module):
         if not settings.affine:
             remove_affine(self)
 
-    def forward(self, x: Tensor, first: Bits, second: Bits, noise: Noise, depth: float) -> Tensor:
-        quantised = self.first_input(x, first.activations)
-        inner = self.second_input(self.first(quantised, first), second.activations)
-        out = noise.drop_path(self.second(inner, second), depth)
-        shortcut = x if self.shortcut is None else self.shortcut(quantised, first)
+    def forward(
+        self, x: Tensor, first: BitsGate, second: BitsGate, noise: Noise, depth: float
+    ) -> Tensor:
+        quantised = Quantised(self.first_input, x)
+        inner = Quantised(self.second_input, quantised.through(self.first, first))
+        out = noise.drop_path(inner.through(self.second, second), depth)
+        shortcut = x if self.shortcut is None else quantised.through(self.shortcut, first)
         return F.relu(shortcut + out)
+
+
+class Quantised:
+    """An input of layers, [B, C, H, W], quantised once for each number of bits they ask for."""
+
+    def __init__(self, pact: Pact, x: Tensor) -> None:
+        self.pact, self.x = pact, x
+        self.known: dict[int, Tensor] = {}
+
+    def through(self, layer: QuantisedConv, gate: BitsGate) -> Tensor:
+        """Return the output of a layer: of its bits, or the weighted sum of several options."""
+        if isinstance(gate, Bits):
+            return self._of(layer, gate)
+        options = list(gate)
+        weights = dict(enumerate(gate.values()))
+        return mixed(weights, lambda index: self._of(layer, options[index]))
+
+    def _of(self, layer: QuantisedConv, bits: Bits) -> Tensor:
+        count = bits.activations
+        if count not in self.known:
+            self.known[count] = self.pact(self.x, count)
+        out: Tensor = layer(self.known[count], bits)
+        return out
 
 
 def stem(plan: ResNetPlan) -> nn.Sequential:
@@ -165,8 +193,8 @@ class ResNet(Network):
         )
         self.classifier = nn.Linear(plan.features, problem.classes)
 
-    def logits(self, x: Tensor, bits: Sequence[Bits]) -> Tensor:
-        """x [B, C, H, W] -> [B, K]. bits: bits of each layer."""
+    def logits(self, x: Tensor, bits: Sequence[BitsGate]) -> Tensor:
+        """x [B, C, H, W] -> [B, K]. bits: of each layer, or a mixture of options."""
         x = self.stem(x)
         for index, (block, (first, second)) in enumerate(
             zip(self.blocks, pairs(bits), strict=True)
@@ -202,7 +230,12 @@ class QuantizedSupernet(ResNet, Supernet):
         self.options = tuple(options)
 
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
-        return self.logits(x, [self.options[choice] for choice in single_path(gates)])
+        return self.logits(x, [self._bits_of(gate) for gate in gates])
+
+    def _bits_of(self, gate: Gate) -> BitsGate:
+        if isinstance(gate, int):
+            return self.options[gate]
+        return {self.options[option]: weight for option, weight in gate.items()}
 
 
 Role = Literal["first", "second", "shortcut"]

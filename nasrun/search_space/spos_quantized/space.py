@@ -46,8 +46,11 @@ class SposQuantized(AdditiveSpace):
 
     There is a decision for each 3×3 convolution of the blocks. The 1×1 convolution of a shortcut
     has the bits of its block's first one, whose input it shares. The stem and the linear layer stay
-    in full precision. Arithmetic of few bits is simulated on floats, so latencies measured here do
-    not hold for hardware with such arithmetic; use a table of latencies from there.
+    in full precision. A mixture is the weighted sum of a layer's outputs with several bits, all
+    from the same weights (DNAS: Wu et al. 2018, arXiv 1812.00090).
+
+    Arithmetic of few bits is simulated on floats, so latencies measured here do not hold for
+    hardware with such arithmetic; use a table of latencies from there.
 
     Options differ only in ``Cost.bitops``: a stand-alone network has one clipping value per
     decision, whatever its bits. On 3×224×224 images of 1000 classes, with the ImageNet stem and
@@ -56,7 +59,7 @@ class SposQuantized(AdditiveSpace):
     """
 
     name = "spos_quantized"
-    gate_kinds: frozenset[GateKind] = frozenset({"path"})
+    gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
     def __init__(
         self,

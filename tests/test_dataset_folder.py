@@ -16,6 +16,7 @@ from nasrun.dataset.files import open_image
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit
 from nasrun.errors import UserError
+from nasrun.run.ranks import Ranks
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -205,6 +206,31 @@ def test_skipped_images_are_not_decoded(nested: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(streamed, "open_image", watched)
     train(split, 1, first_step=100_000, batch_size=20)
     assert len(opened) == 20
+
+
+def test_ranks_decode_their_own_images_which_make_up_the_batches(
+    nested: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = load("image_folder", **jittered(nested)).train
+    whole = train(split, 3, batch_size=20, cutout=3)
+    opened: list[str] = []
+
+    def watched(path: str, channels: int, **settings: Any) -> Image.Image:
+        opened.append(path)
+        return open_image(path, channels, **settings)
+
+    monkeypatch.setattr(streamed, "open_image", watched)
+    parts = []
+    for number in range(3):
+        rank = Ranks()
+        rank.rank, rank.size = number, 3
+        batches = train(split.of_rank(rank), 3, batch_size=20, cutout=3)
+        own = [slice(rows.start, rows.stop) for rows in (rank.rows(len(y)) for _, y in batches)]
+        parts.append([(x[one], y[one]) for (x, y), one in zip(batches, own, strict=True)])
+    steps = zip(*parts, strict=True)
+    together = [tuple(map(torch.cat, zip(*of_step, strict=True))) for of_step in steps]
+    assert same(together, whole)
+    assert len(opened) == sum(len(y) for _, y in whole)
 
 
 def test_streaming_leaves_the_global_generator_alone(nested: Path) -> None:

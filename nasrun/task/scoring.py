@@ -12,6 +12,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import GatesOf, Scorer, choices_of
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.task.spread import spread
 from nasrun.values import Architecture, Trial
 
 
@@ -86,11 +87,16 @@ def score_all(
     """Score architectures one by one, log each trial, add it to ``trials``, and yield it.
 
     When the caller asks for the next trial, the run may write a checkpoint or stop. A score that is
-    not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst.
+    not finite stops the search or, with ``on_nonfinite=skip``, counts as the worst. Several ranks
+    share the work.
 
     notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
-    scored = scorer.score(architectures, supernet, run, gates_of)
+    scored = spread(
+        run.compute.ranks,
+        architectures,
+        lambda own: scorer.score(own, supernet, run, gates_of),
+    )
     for trial in run.measured(scored, architectures):
         if not math.isfinite(trial.score):
             trial = _worst(trial, run)

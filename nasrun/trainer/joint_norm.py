@@ -70,7 +70,7 @@ class _JointNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the output, and the mean [C], the variance [C] and the count [] of all ranks."""
         own, channels = _others(x), x.shape[1]
-        variance, mean = torch.var_mean(x.float(), own, correction=0)
+        variance, mean = torch.var_mean(_wide(x), own, correction=0)
         # A row for each rank: no large numbers are subtracted, as from a sum of squares.
         rows = mean.new_zeros(ranks.size, 2 * channels + 1)
         count = mean.new_tensor([x.numel() / channels])
@@ -92,8 +92,8 @@ class _JointNorm(torch.autograd.Function):
         x, weight, mean, scale, total = ctx.saved_tensors
         own = _others(x)
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        centred = (x.float() - mean.view(shape)) * scale.view(shape)
-        gradient = gradient.float()
+        centred = (_wide(x) - mean.view(shape)) * scale.view(shape)
+        gradient = _wide(gradient)
         sums = torch.stack([gradient.sum(own), (gradient * centred).sum(own)])
         by_bias, by_weight = sums.clone()
         ctx.ranks.add_up([sums])
@@ -108,3 +108,8 @@ class _JointNorm(torch.autograd.Function):
 def _others(x: Tensor) -> list[int]:
     """Return all dimensions but that of the channels."""
     return [0, *range(2, x.dim())]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return numbers in which sums over many images are exact enough."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nasrun.errors import Interrupted, UserError, shortened
 from nasrun.run import signals
 
 if TYPE_CHECKING:
-    from torch import Tensor, distributed
+    from torch import Tensor
 
 PATIENCE = timedelta(minutes=30)
 """Longest wait for another rank, which may write files or learn in between.
@@ -41,7 +42,20 @@ GRACE_SECONDS = 1.0
 _NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets beside WORLD_SIZE."""
 
+_PLACE_IN_CODE = re.compile(r"\[\S+:\d+\] ")
+"""Beginning of torch's messages, which means nothing to users."""
+
 Value = TypeVar("Value")
+
+
+class Store(Protocol):
+    """The names and texts that all ranks can read, which the starter of the ranks holds."""
+
+    def check(self, names: list[str]) -> bool:
+        """Tell whether all of the names have texts."""
+
+    def set(self, name: str, text: str) -> None:
+        """Give a name its text."""
 
 
 class LostRankError(UserError):
@@ -149,7 +163,7 @@ class JoinedRanks(Ranks):
     of its own. All ranks must call the same methods in the same order.
     """
 
-    def __init__(self, rank: int, size: int, store: distributed.Store) -> None:
+    def __init__(self, rank: int, size: int, store: Store) -> None:
         self.rank, self.size = rank, size
         self._store = store
 
@@ -205,9 +219,9 @@ class JoinedRanks(Ranks):
         except RuntimeError as error:
             if not self.writes and signals.stop.signal is not None and self.first_has_ended():
                 raise Interrupted(signals.stop.signal) from error
+            reason = shortened(_PLACE_IN_CODE.sub("", " ".join(str(error).split())), 120)
             raise LostRankError(
-                f"another of the {self.size} ranks has ended or does not answer "
-                f"({shortened(' '.join(str(error).split()), 120)})"
+                f"another of the {self.size} ranks has ended or does not answer ({reason})"
             ) from error
 
     def first_has_ended(self, within: float = 0.0) -> bool:
@@ -241,10 +255,10 @@ def join(own: Place) -> None:
     # One machine: without this, gloo asks for the address of the host's name, which may have none.
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    store = distributed.PrefixStore(
-        f"nasrun/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
-    )
+    found = distributed.rendezvous("env://", timeout=PATIENCE)  # type: ignore[attr-defined]
+    store, rank, size = next(found)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = distributed.PrefixStore(f"nasrun/{attempt}", store)  # type: ignore[attr-defined]
     own_devices = torch.cuda.is_available() and torch.cuda.device_count() >= size
     backend = "cpu:gloo,cuda:nccl" if own_devices else "gloo"
     try:
@@ -307,7 +321,9 @@ def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     """Copy the numbers of ``flat`` back into the tensors."""
     import torch
 
-    parts = flat.split([tensor.numel() for tensor in tensors])
+    start = 0
     with torch.no_grad():
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
+        for tensor in tensors:
+            end = start + tensor.numel()
+            tensor.copy_(flat[start:end].view(tensor.shape))
+            start = end

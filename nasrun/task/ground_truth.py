@@ -95,8 +95,8 @@ class GroundTruth:
         stored = self.store.read(self.space, self.splits.problem)
         wanted = [stored.get((architecture, seed)) for architecture in architectures]
         # Other runs may add to the store just now, so the first rank tells what is known.
-        found = ranks.agree([trial and trial.to_json() for trial in wanted])
-        known = [trial and Trial.from_json(trial) for trial in found]
+        found = ranks.agree([None if trial is None else trial.to_json() for trial in wanted])
+        known = [None if trial is None else Trial.from_json(trial) for trial in found]
         streams = Streams(seed).sub("ground_truth")
         scorer = self.evaluator.bind(self.space, self.splits, self.run.compute, streams)
         missing = [one for one, trial in zip(architectures, known, strict=True) if trial is None]

@@ -27,7 +27,7 @@ def spread(
     own = score(architectures[ranks.rank :: ranks.size])
     for _ in range(0, len(architectures), ranks.size):
         trial = next(own, None)
-        for found in ranks.gather(trial and trial.to_json()):
+        for found in ranks.gather(None if trial is None else trial.to_json()):
             if found is not None:
                 yield Trial.from_json(found)
     next(own, None)  # puts back what was changed for the scores

@@ -45,7 +45,7 @@ def joint_statistics(ranks: Ranks) -> Iterator[None]:
                 running_var.lerp_(unbiased.to(running_var), momentum)
         return output  # type: ignore[no-any-return]
 
-    F.batch_norm = batch_norm
+    F.batch_norm = batch_norm  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -76,7 +76,7 @@ class _JointNorm(torch.autograd.Function):
         count = mean.new_tensor([x.numel() / channels])
         rows[ranks.rank] = torch.cat([mean, variance, count])
         ranks.add_up([rows])
-        means, variances, counts = rows.split([channels, channels, 1], dim=1)
+        means, variances, counts = rows[:, :channels], rows[:, channels:-1], rows[:, -1:]
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         variance = (counts * (variances + (means - mean) ** 2)).sum(0) / total
@@ -87,7 +87,7 @@ class _JointNorm(torch.autograd.Function):
         return output, mean, variance, total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, total = ctx.saved_tensors
         own = _others(x)

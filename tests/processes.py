@@ -54,19 +54,38 @@ class Processes:
 
     def run(self, place: Path, *words: str, faults: Sequence[Fault] = ()) -> Done:
         """nasrun's ``words`` in the directory ``place``."""
+        (done,) = self._order(place, {"words": words, "faults": faults})
+        return done
+
+    def ranks(
+        self,
+        place: Path,
+        *words: str,
+        size: int = 2,
+        call: str | None = None,
+        faults: Sequence[Fault] = (),
+        faulty: int = 0,
+    ) -> list[Done]:
+        """nasrun's ``words``, or the function ``call`` (``module:name``), by several ranks.
+
+        faults: of the rank ``faulty`` alone.
+        """
+        return self._order(
+            place,
+            {"words": words, "call": call, "ranks": size, "faults": faults, "faulty": faulty},
+        )
+
+    def _order(self, place: Path, order: dict[str, Any]) -> list[Done]:
         place.mkdir(parents=True, exist_ok=True)
         out, err = (place.parent / f"{place.name}.{stream}.txt" for stream in ("out", "err"))
-        order = {
-            "place": str(place),
-            "words": words,
-            "faults": faults,
-            "out": str(out),
-            "err": str(err),
-        }
+        order = {"place": str(place), "out": str(out), "err": str(err), **order}
         assert self.server.stdin
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
-        return Done(int(self._answer()), out.read_text(), err.read_text())
+        return [
+            Done(int(status), *(Path(f"{path}{rank or ''}").read_text() for path in (out, err)))
+            for rank, status in enumerate(self._answer().split())
+        ]
 
     def _answer(self) -> str:
         assert self.server.stdout

@@ -17,6 +17,7 @@ from nasrun.dataset.files import open_image
 from nasrun.dataset.resident import ResidentSplit
 from nasrun.dataset.streamed import StreamedSplit
 from nasrun.errors import UserError
+from nasrun.run.ranks import Ranks
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -255,6 +256,31 @@ def test_jitter_on_the_device_changes_colours_alone(nested: Path) -> None:
         torch.testing.assert_close(a.amin(1), b.amin(1))
     split = splits["device", 0.5]
     assert same(turned[2:], train(split, 2, 2, batch_size=20))
+
+
+def test_ranks_decode_their_own_images_which_make_up_the_batches(
+    nested: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = load("image_folder", **jittered(nested)).train
+    whole = train(split, 3, batch_size=20, cutout=3)
+    opened: list[str] = []
+
+    def watched(path: str, channels: int, **settings: Any) -> Image.Image:
+        opened.append(path)
+        return open_image(path, channels, **settings)
+
+    monkeypatch.setattr(streamed, "open_image", watched)
+    parts = []
+    for number in range(3):
+        rank = Ranks()
+        rank.rank, rank.size = number, 3
+        batches = train(split.of_rank(rank), 3, batch_size=20, cutout=3)
+        own = [slice(rows.start, rows.stop) for rows in (rank.rows(len(y)) for _, y in batches)]
+        parts.append([(x[one], y[one]) for (x, y), one in zip(batches, own, strict=True)])
+    steps = zip(*parts, strict=True)
+    together = [tuple(map(torch.cat, zip(*of_step, strict=True))) for of_step in steps]
+    assert same(together, whole)
+    assert len(opened) == sum(len(y) for _, y in whole)
 
 
 def test_streaming_leaves_the_global_generator_alone(nested: Path) -> None:

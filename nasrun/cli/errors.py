@@ -18,9 +18,11 @@ from nasrun.errors import (
     UserError,
     shortened,
 )
+from nasrun.run import ranks
 from nasrun.run.commands import command
 from nasrun.run.files import printable
 from nasrun.run.layout import RECORD, SWEEP_RECORD
+from nasrun.run.ranks import LostRankError
 
 DEBUG_VARIABLE = "NASRUN_DEBUG"
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,8 +38,9 @@ def interrupted(error: Interrupted | KeyboardInterrupt) -> int:
     if place is not None:
         work = "all work is saved, " if saved else ""
         text += f"; {work}go on with: {command('resume', place)}"
-    with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"nasrun: {text}\n")
+    if ranks.place().rank == 0:
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"nasrun: {text}\n")
     return 128 + number
 
 
@@ -64,6 +67,8 @@ def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, i
         joint = "" if str(error).endswith(" or") else ":"
         error = UserError(f"{error}{joint} take {error.group}={' or '.join(options)}")
     error = trouble_with_output(error) or shortage_of_memory(error) or error
+    if isinstance(error, LostRankError) and (place := _output()) and (place / RECORD).exists():
+        error = UserError(f"{error}; go on from the last checkpoint: {command('resume', place)}")
     # The message may repeat text from a file of a stranger.
     text = printable(shortened(" ".join(str(error).split()), 2000))
     if isinstance(error, UserError):

@@ -105,6 +105,7 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
         deterministic=setup.deterministic,
         batch_size=setup.batch_size,
         on_nonfinite=setup.on_nonfinite,
+        sync_batch_norm=setup.sync_batch_norm,
     )
     return Prepared(name, settings, source, setup, task, compute)
 
@@ -141,12 +142,13 @@ def launched(
 
     def go() -> dict[str, Any]:
         result = ready.task.run(ready.setup, run, ready.source)
-        reporting.after_run(
-            ready.settings,
-            directory,
-            ready.setup.search_space,
-            lambda words: run.say(words, "yellow"),
-        )
+        if run.writes:
+            reporting.after_run(
+                ready.settings,
+                directory,
+                ready.setup.search_space,
+                lambda words: run.say(words, "yellow"),
+            )
         run.say_end([*tasks(), *commands.names()])
         return result
 

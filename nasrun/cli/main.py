@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasrun import __version__
 from nasrun.building.allowed import read_trust
-from nasrun.cli import arguments, commands, outputs
+from nasrun.cli import arguments, by_ranks, commands, outputs
 from nasrun.cli.arguments import CommandLine
 from nasrun.cli.errors import interrupted, show_traceback, verdict
 from nasrun.config.groups import conf_dir, tasks
 from nasrun.config.yaml_files import read
 from nasrun.errors import Interrupted, Mistakes, UserError, is_panic, nearest, shortened
-from nasrun.run import signals
+from nasrun.run import ranks, signals
 from nasrun.run.layout import RECORD
 
 if TYPE_CHECKING:
@@ -35,12 +35,16 @@ SIGPIPE = 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: the process's own); returns the exit status."""
     line: CommandLine | None = None
+    failed = True
     read_trust()
     try:
-        with signals.noted():
+        with signals.noted(), ExitStack() as inside:
+            if ranks.place().rank:
+                inside.enter_context(ranks.silent())
             line = arguments.split(sys.argv[1:] if argv is None else argv, commands.switches)
-            status = command(line)()
+            status = command(line)() if by_ranks.take_part(line) else 0
         sys.stdout.flush()
+        failed = False
         return status
     except (Interrupted, KeyboardInterrupt) as error:
         show_traceback()
@@ -54,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         show_traceback()
         message, status = verdict(error, line.value(arguments.CONFIG_DIR) if line else None)
-        sys.stderr.write(f"nasrun: {message}\n")
+        if (voice := ranks.voice(error)) is not None:
+            sys.stderr.write(f"nasrun: {voice}{message}\n")
         return status
+    finally:
+        ranks.leave(failed=failed)
 
 
 def command(line: CommandLine) -> Callable[[], int]:
@@ -100,6 +107,7 @@ def hydra_main(line: CommandLine, *, ready: bool = False) -> int:
     given = line.overrides if ready else ready_overrides(line)
     overrides = [without_null(override) for override in given]
     overrides += place_of_auto(line, overrides)
+    overrides += by_ranks.common_place(overrides)
     failures: list[BaseException] = []
     known, config_dir = outputs.current, line.value(arguments.CONFIG_DIR)
     register_efforts(overrides, config_dir)
@@ -255,7 +263,7 @@ def job(composed: DictConfig) -> Iterator[Callable[[], object]]:
     if settings.get("resume") not in ("never", "auto"):
         raise UserError(f"resume={settings.get('resume')}: must be never or auto")
     sweep_job.check_objective(settings)
-    directory = job_directory(composed)
+    directory = Path(ranks.current.agree(str(job_directory(composed))))
     if job_name() and directory.is_symlink():
         raise UserError(f"{directory} is refused: it is a link, and a sweep has none of its own")
     with Lock(directory) as lock:

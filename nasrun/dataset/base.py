@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.run.monitor import Monitor
+from nasrun.run.ranks import Ranks
 from nasrun.streams import Streams
 from nasrun.values import Problem
 
@@ -56,6 +57,13 @@ class Split(ABC):
         Every epoch is a new permutation. The batch of a step depends on the seed of ``streams``
         and on the step alone. cutout: side of the square set to 0, in pixels; 0: none.
         """
+
+    def of_rank(self, ranks: Ranks) -> Split:
+        """Return a split whose training batches need to have one rank's images (``Ranks.rows``).
+
+        The others are in their places, but may be anything: here they are as they were.
+        """
+        return self
 
     @abstractmethod
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:

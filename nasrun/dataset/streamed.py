@@ -7,7 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from nasrun.dataset.preprocessing import (
     padded,
 )
 from nasrun.errors import UserError
+from nasrun.run.ranks import Ranks
 from nasrun.run.signals import SIGNALS
 from nasrun.streams import Streams
 from nasrun.values import MapSize
@@ -39,8 +40,8 @@ from nasrun.values import MapSize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Item = tuple[int, int]
-"""(Seed of the image's augmentation, index of the image)."""
+Item = tuple[int, int] | None
+"""(Seed of the image's augmentation, index of the image); None: an image that is not needed."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,10 @@ class _Images(data.Dataset[Part | UserError]):
         self.strengths = strengths
 
     def __getitem__(self, item: Item) -> Part | UserError:
+        if item is None:
+            size = self.transforms.size
+            black = torch.zeros(size.shape(self.transforms.channels), dtype=torch.uint8)
+            return black, 0, None if self.strengths is None else sample(self.strengths)
         key, index = item
         try:
             image = self.transforms.open(self.files.paths[index])
@@ -188,6 +193,7 @@ class StreamedSplit(Split):
     name: names the random streams, so that two splits of a run are augmented differently.
     workers: decoding processes; 0: decode in this process. The batches do not depend on it.
     balance: what is done about uneven classes.
+    ranks: the rank whose images of a training batch are decoded; the others are black.
     """
 
     name: str
@@ -196,6 +202,10 @@ class StreamedSplit(Split):
     normalise: Normalise
     workers: int
     balance: Balance = "none"
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def of_rank(self, ranks: Ranks) -> StreamedSplit:
+        return replace(self, ranks=ranks)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -222,9 +232,14 @@ class StreamedSplit(Split):
     ) -> Iterator[Batch]:
         balanced = self.files.labels if self.balance == "sampling" else None
         orders = training_order(self, self.name, batch_size, streams, first_step, balanced)
-        items = (
-            [(self._key(streams, step, epoch, at, index), index) for at, index in enumerate(order)]
-            for step, epoch, order in ((s, e, order.tolist()) for s, e, order in orders)
+        items: Iterable[list[Item]] = (
+            [
+                (self._key(streams, step, epoch, at, index), index) if at in own else None
+                for at, index in enumerate(order)
+            ]
+            for step, epoch, order, own in (
+                (s, e, order.tolist(), self.ranks.rows(len(order))) for s, e, order in orders
+            )
         )
         left = self.transforms.jitters and self.transforms.jitter_on == "device"
         strengths = self.transforms.strengths if left else None

@@ -71,7 +71,7 @@ class StandaloneScorer(Scorer):
                 network = self.space.network(
                     architecture, self.splits.problem, "search", auxiliary=self.trainer.auxiliary
                 )
-            training = self.trainer.bind(network, self.splits.train, self.compute, streams)
+            training = self.trainer.bind(network, self.splits.train, self.compute.alone, streams)
             monitor.keep("standalone", training, label=name)
             if not training.done:
                 training.train_round(monitor, name)

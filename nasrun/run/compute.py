@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -13,7 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasrun.errors import UserError, is_panic
+from nasrun.run import ranks
 from nasrun.run.memory import available_bytes
+from nasrun.run.ranks import Ranks
 
 Precision = Literal["auto", "fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
@@ -40,6 +42,9 @@ class Compute:
     batch_size: images of a training batch that pass through the network at once (full: all of
     them; auto: as many as the memory takes).
     on_nonfinite: stop at, or skip, a training step whose loss is NaN or infinite.
+    sync_batch_norm: whether batch norm takes its statistics over the images of all ranks while a
+    network trains.
+    ranks: the processes that train together.
     """
 
     device: torch.device
@@ -47,6 +52,8 @@ class Compute:
     channels_last: bool
     batch_size: BatchSize = "full"
     on_nonfinite: OnNonfinite = "stop"
+    sync_batch_norm: bool = True
+    ranks: Ranks = field(default_factory=Ranks, compare=False)
 
     @staticmethod
     def choose(
@@ -56,13 +63,16 @@ class Compute:
         deterministic: bool,
         batch_size: BatchSize = "full",
         on_nonfinite: OnNonfinite = "stop",
+        sync_batch_norm: bool = True,
     ) -> Compute:
-        """Choose the device and set torch up for it.
+        """Choose the device and set torch up for it; of several ranks each gets a device.
 
         device: auto (CUDA where there is one), cpu, cuda, cuda:N, or mps (Apple's GPU).
         Raises UserError if the device is absent or unknown.
         """
         chosen = device_of(device)
+        if ranks.current.size > 1:
+            chosen = _of_rank(chosen, ranks.current)
         on_gpu = chosen.type == "cuda"
         if on_gpu:
             torch.backends.cudnn.benchmark = not deterministic
@@ -78,7 +88,14 @@ class Compute:
             channels_last=chosen.type != "mps",
             batch_size=batch_size,
             on_nonfinite=on_nonfinite,
+            sync_batch_norm=sync_batch_norm,
+            ranks=ranks.current,
         )
+
+    @property
+    def alone(self) -> Compute:
+        """The same device for work that one rank does by itself."""
+        return replace(self, ranks=Ranks()) if self.ranks.size > 1 else self
 
     def place(self, network: _Network) -> _Network:
         """Move the network to the device and into the memory layout of the run."""
@@ -113,7 +130,8 @@ class Compute:
             name = "Apple GPU (mps)"
         else:
             name = f"CPU, {torch.get_num_threads()} threads"
-        return f"{name}, {'bf16' if self.bf16 else 'fp32'}"
+        several = f"{self.ranks.size} ranks, each " if self.ranks.size > 1 else ""
+        return f"{several}{name}, {'bf16' if self.bf16 else 'fp32'}"
 
 
 def device_of(device: str) -> torch.device:
@@ -143,6 +161,23 @@ def device_of(device: str) -> torch.device:
             f"device={device}: torch finds no such Apple GPU here; choose device=auto or device=cpu"
         )
     return chosen
+
+
+def _of_rank(device: torch.device, own: Ranks) -> torch.device:
+    """Return the device of one of several ranks; raises UserError if all would share a named one.
+
+    With more ranks than devices several ranks share one.
+    """
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise UserError(
+            f"device={device} is one device for all {own.size} ranks: set device=cuda, and each "
+            "gets its own, or device=cpu"
+        )
+    device = torch.device("cuda", own.rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def float64(tensor: Tensor) -> Tensor:

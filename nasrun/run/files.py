@@ -1,4 +1,7 @@
-"""Write files whole or not at all, and read them as data, within bounds of size."""
+"""Write files whole or not at all, and read them as data, within bounds of size.
+
+Of several ranks (``ranks.py``) the first one writes; in the others all that writes does nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nasrun.errors import UserError
+from nasrun.run import ranks
 
 MAX_JSON_BYTES = 64 * 2**20
 """Size of a JSON file that is still read; files of a run are far smaller.
@@ -42,6 +46,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     On return the file and its name are on the disk, so a power cut does not undo them.
     """
+    if not ranks.current.writes:
+        return
     beside = path.with_name(f".{path.name}.writing")
     try:
         with open_for_writing(beside) as file:
@@ -66,6 +72,8 @@ def append(path: Path, data: bytes) -> None:
     Several processes may append side by side. The file is made where it is absent.
     Raises UserError if ``path`` is a hard or soft link, or no regular file.
     """
+    if not ranks.current.writes:
+        return
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CAUTION
     handle = _open(path, flags)
     try:
@@ -80,7 +88,8 @@ def make_folder(path: Path) -> None:
     """Make a folder inside a run directory; raises UserError if a link has its name."""
     if path.is_symlink():
         raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
-    path.mkdir(parents=True, exist_ok=True)
+    if ranks.current.writes:
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -90,6 +99,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     if os.path.lexists(folder):
         raise UserError(f"{folder} is there already, and nothing is overwritten")
+    if not ranks.current.writes:
+        return
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
     beside.mkdir()
     try:
@@ -122,6 +133,8 @@ def open_for_writing(path: Path, *, keep: int | None = 0) -> BinaryIO:
     Raises UserError if ``path`` is a hard or soft link, or no regular file: a run directory may
     come from a stranger, and nothing outside it may be written.
     """
+    if not ranks.current.writes:
+        return Path(os.devnull).open("r+b")
     flags = os.O_RDWR | os.O_CREAT | _CAUTION
     file = os.fdopen(_open(path, flags), "r+b")
     try:

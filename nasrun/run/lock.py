@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from nasrun.errors import UserError
+from nasrun.run import ranks
 from nasrun.run.files import open_for_writing, open_to_look, printable
 from nasrun.run.layout import LOCK
 
@@ -43,7 +44,10 @@ class Lock:
         """Take the lock; raises InUseError, naming the holder, where another process has it.
 
         Afterwards ``stale`` names the process that died without releasing it, if one did.
+        Of several ranks the first one takes it for all.
         """
+        if not ranks.current.writes:
+            return self
         while self._file is None:
             file = open_for_writing(self.path, keep=None)
             try:

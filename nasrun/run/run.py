@@ -35,7 +35,7 @@ from nasrun.run.layout import (
     RESULT,
     ResumedRun,
 )
-from nasrun.run.loggers import LoggedRun, LoggerSettings, TensorBoard
+from nasrun.run.loggers import LoggedRun, LoggerSettings, NoLogger, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
 from nasrun.run.spent import Spent
@@ -67,7 +67,8 @@ class CheckpointEvery(BaseModel):
 class Run:
     """A run and its directory, whose files are listed in layout.py.
 
-    Nothing is written before ``begin``.
+    Nothing is written before ``begin``, and nothing but by the first of several ranks. The others
+    read the same directory, and stop when the first one has.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Run:
         self.end: RunEnd | None = None  # what is shown last
         self.data: dict[str, Any] | None = None  # what the dataset's folders hold, for run.json
         self.changed = changed
-        self.logger = logger or TensorBoard()
+        self.logger = (logger or TensorBoard()) if self.writes else NoLogger()
         self.every = checkpoint
         self.stop = signals.stop
         self.spent = Spent(compute.device)
@@ -116,6 +117,11 @@ class Run:
         self._steps = 0  # safe points since the last checkpoint
         self._finished = False
         self._recorded = False  # whether run.json has an entry of this process
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.compute.ranks.writes
 
     @property
     def seconds(self) -> float:
@@ -143,6 +149,7 @@ class Run:
                 self.save_architecture(architecture)
         else:
             lengths = self._go_back()
+        self.compute.ranks.wait()  # all have read what is there before the first one writes
         name = " ".join([self.task, *self.overrides])
         logged = LoggedRun(self.directory, name, lengths, self.say)
         self._logs = Logs(self.directory, lengths, self.logger.open(logged))
@@ -202,6 +209,8 @@ class Run:
 
         By then all states have been restored, so changed settings are known to fit.
         """
+        if not self.writes:
+            return
         words = command(self.task, *self.overrides)
         go_on = self._earlier is not None
         self.screen.log.open(self.directory, f"resumed: {words}" if go_on else words, go_on=go_on)
@@ -306,14 +315,19 @@ class Run:
         self.poll()
 
     def poll(self) -> None:
-        """Raise Interrupted if told to stop, after a checkpoint if any work was done since."""
-        if self.stop.signal is not None:
+        """Raise Interrupted if told to stop, after a checkpoint if any work was done since.
+
+        Of several ranks the first one stops and saves; the others stop when it has.
+        """
+        if self.stop.signal is not None and (self.writes or self.compute.ranks.first_has_ended()):
             if self._steps:
                 self.checkpoint()
             raise Interrupted(self.stop.signal, str(self.directory))
 
     def checkpoint(self) -> None:
         """Write all tracked states now."""
+        if not self.writes:
+            return
         began = time.monotonic()
         if not self._recorded:
             self._write_record()
@@ -360,7 +374,8 @@ class Run:
         """Write result.json: the run is done. Its last checkpoint stays for further training."""
         self.checkpoint()
         self.screen.rest()
-        self._checkpoints.keep_only(self._checkpoints.kept[-1:])
+        if self.writes:
+            self._checkpoints.keep_only(self._checkpoints.kept[-1:])
         cost = {"spent": self.spent.to_json(), "seconds": round(self.seconds, 1)}
         result = {"status": "done", "task": self.task, **result, **cost}
         write_json(self.directory / RESULT, result)

@@ -23,6 +23,11 @@ def has_teacher(sampler: type) -> bool:
     return bool(getattr(sampler, "has_teacher", False))
 
 
+def takes_slices(sampler: type) -> bool:
+    """Return whether a class of samplers can give each slice of a batch a path of its own."""
+    return bool(getattr(sampler, "takes_slices", False))
+
+
 class Sampler(ABC):
     """A rule that samples the gates of every step anew."""
 
@@ -31,6 +36,8 @@ class Sampler(ABC):
     """Whether the sampler can train only a pool of architectures, not the whole space."""
     has_teacher: bool = False
     """Whether a step has several paths on the same images, the largest architecture first."""
+    takes_slices: bool = False
+    """Whether each slice of a batch may have a path of its own (``path_rules.slices``)."""
 
     def check(self, space: SearchSpace) -> None:  # noqa: B027 - most samplers take any space
         """Raise UserError if the rule has no meaning in ``space``."""
@@ -62,7 +69,12 @@ class Sampler(ABC):
 
 
 class PathSampler(Sampler):
-    """Samples one architecture a step. Stateless: its stream is named by (seed, step)."""
+    """Samples one architecture a step, or one for each slice of its batch.
+
+    Stateless: its stream is named by (seed, step).
+    """
+
+    takes_slices = True
 
     def bind(
         self,
@@ -77,7 +89,8 @@ class PathSampler(Sampler):
         sample = self.distribution(space, problem, pool)
 
         def gates(step: int) -> list[Gates]:
-            return [sample(streams.numpy("sampler", step)).choices]
+            rng = streams.numpy("sampler", step)
+            return [sample(rng).choices for _ in range(ghost_batches)]
 
         return gates
 

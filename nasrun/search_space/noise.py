@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of a batch of ``count`` that are at hand, from ``first`` to before ``last``."""
+
+    first: int
+    last: int
+    count: int
 
 
 class Noise:
@@ -29,23 +39,27 @@ class Noise:
         progress: float,
         drop_path_keep: float,
         dropout_keep: float,
+        rows: Rows | None = None,
     ) -> None:
         """Make the noise of a step.
 
         progress: (step + 1) / steps in (0, 1]; drop-path grows linearly with it from 0.
+        rows: the images that are at hand, if others compute the rest of the batch; they get the
+        noise that they have in the whole batch.
         """
         self._generator: torch.Generator | None = generator
+        self._rows: Rows | None = rows
         self._drop_path = progress * (1.0 - drop_path_keep)
         self._dropout_keep = dropout_keep
 
-    def begin_gates_step(self, generator: torch.Generator) -> None:
+    def begin_gates_step(self, generator: torch.Generator, rows: Rows | None = None) -> None:
         """Make the noise of a step of learned gates: skip dropout alone (P-DARTS' code)."""
         self.stop()
-        self._generator = generator
+        self._generator, self._rows = generator, rows
 
     def stop(self) -> None:
         """Switch all noise off, as in evaluation."""
-        self._generator = None
+        self._generator = self._rows = None
         self._drop_path = 0.0
         self._dropout_keep = 1.0
 
@@ -84,5 +98,13 @@ class Noise:
         return self._masked(x, keep, x.shape if shape is None else shape)
 
     def _masked(self, x: Tensor, keep: float, shape: Sequence[int]) -> Tensor:
-        mask = torch.rand(tuple(shape), generator=self._generator, device=x.device) < keep
+        mask = self._uniform(shape, x.device) < keep
         return x * (mask.to(x.dtype) / keep)
+
+    def _uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Sample numbers in [0, 1) for the images at hand; shape: [B, ...]."""
+        if self._rows is None:
+            return torch.rand(tuple(shape), generator=self._generator, device=device)
+        whole = (self._rows.count, *shape[1:])
+        sample = torch.rand(whole, generator=self._generator, device=device)
+        return sample[self._rows.first : self._rows.last]

@@ -45,6 +45,7 @@ class Task(ABC):
             "threads",
             "batch_size",
             "on_nonfinite",
+            "sync_batch_norm",
             "report",
         ),
         *("checkpoint.*", "dataset.root", "dataset.download", "dataset.workers"),

@@ -18,6 +18,7 @@ from nasrun.run.run import Run
 from nasrun.run.unlogged_monitor import UnloggedMonitor
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.streams import Streams
+from nasrun.task.spread import spread
 from nasrun.values import Architecture, Trial
 
 TrueScores = npt.NDArray[np.float64]
@@ -90,16 +91,19 @@ class GroundTruth:
 
     def _of_seed(self, architectures: Sequence[Architecture], seed: int) -> Iterator[Trial]:
         monitor = UnloggedMonitor(self.run)
-        known = self.store.read(self.space, self.splits.problem)
+        ranks = self.run.compute.ranks
+        stored = self.store.read(self.space, self.splits.problem)
+        wanted = [stored.get((architecture, seed)) for architecture in architectures]
+        # Other runs may add to the store just now, so the first rank tells what is known.
+        found = ranks.agree([None if trial is None else trial.to_json() for trial in wanted])
+        known = [None if trial is None else Trial.from_json(trial) for trial in found]
         streams = Streams(seed).sub("ground_truth")
         scorer = self.evaluator.bind(self.space, self.splits, self.run.compute, streams)
-        missing = [
-            architecture for architecture in architectures if (architecture, seed) not in known
-        ]
-        trained = self.run.measured(scorer.score(missing, None, monitor), missing)
+        missing = [one for one, trial in zip(architectures, known, strict=True) if trial is None]
+        scores = spread(ranks, missing, lambda own: scorer.score(own, None, monitor))
+        trained = self.run.measured(scores, missing)
         with self.run.screen.stage(f"truth/seed{seed}", len(architectures)) as stage:
-            for architecture in architectures:
-                trial = known.get((architecture, seed))
+            for trial in known:
                 if trial is None:
                     trial = next(trained)
                     self.store.add(trial)

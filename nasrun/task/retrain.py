@@ -154,7 +154,8 @@ def retrain_architecture(
     trainer, space = setup.retrain.trainer, setup.search_space
     if setup.retrain.truth is not None:
         return looked_up(setup, run, splits, architecture)
-    if panels := space.graphs(architecture, splits.problem):
+    panels = space.graphs(architecture, splits.problem)
+    if panels and run.writes:
         save_graphs(panels, run.directory)
         picture = run.directory / f"{ARCHITECTURE_PICTURE}.png"
         run.logs.image("architecture", read_bytes(picture, MAX_PICTURE_BYTES))

@@ -13,6 +13,7 @@ from nasrun.errors import UserError
 from nasrun.evaluator.base import GatesOf, Scorer, choices_of
 from nasrun.run.run import Run, RunStage
 from nasrun.search_space.base import SearchSpace, Supernet
+from nasrun.task.spread import spread
 from nasrun.values import Architecture, Trial
 
 
@@ -112,14 +113,14 @@ def score_all(
 
     After each score, and when the caller asks for the next trial, the run may write a checkpoint or
     stop. A score that is not finite stops the search or, with ``on_nonfinite=skip``, counts as the
-    worst.
+    worst. Several ranks share the work.
 
     stage: is told how many have a score before their turn.
     notes_of, context: are added to each trial in trials.jsonl, e.g. its parents, and the round.
     """
     early = trials.early
     left = [one for one in dict.fromkeys(architectures) if one not in early]
-    in_order, found = scorer.together(left, supernet, run, gates_of)
+    in_order, found = _scores(scorer, left, supernet, run, gates_of)
     found = run.measured(found, in_order)
     turns = Counter(architectures)
     for architecture in architectures:
@@ -139,6 +140,22 @@ def score_all(
         yield trial
         run.safe_point()
     early.clear()
+
+
+def _scores(
+    scorer: Scorer,
+    architectures: Sequence[Architecture],
+    supernet: Supernet | None,
+    run: Run,
+    gates_of: GatesOf,
+) -> tuple[Sequence[Architecture], Iterator[Trial]]:
+    """Return the architectures in the order in which they are scored, and their trials."""
+    ranks = run.compute.ranks
+    if ranks.size == 1:
+        return scorer.together(architectures, supernet, run, gates_of)
+    return architectures, spread(
+        ranks, architectures, lambda own: scorer.score(own, supernet, run, gates_of)
+    )
 
 
 def _tell_ahead(stage: RunStage | None, trials: Trials) -> None:

@@ -16,6 +16,7 @@ from nasrun.run.layout import CHECKPOINTS, LATENCIES, SUPERNET
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.search_algo.base import Round, Search
+from nasrun.search_algo.first_rank import FirstRankSearch
 from nasrun.task.base import Task
 from nasrun.task.health import warn_of_collapse
 from nasrun.task.retrain import retrain_architecture, retrained_objective, say_winner
@@ -57,10 +58,13 @@ class SearchTask(Task):
         latencies = setup.budget.latency.bind(
             space, splits.problem, run.compute, run.screen, run.directory / LATENCIES
         )
-        candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
+        with run.compute.ranks.first_alone():  # it measures latencies, which the others read
+            candidates = setup.budget.bind(space, splits.problem, latencies, run.screen)
         search = setup.search_algo.bind(
             candidates, run.streams.sub("search_algo"), run.compute.device
         )
+        if run.compute.ranks.size > 1 and not setup.search_algo.learns_gates:
+            search = FirstRankSearch(search, run.compute.ranks)
         scorer = setup.evaluator.bind(space, splits, run.compute, run.streams)
         needed = setup.evaluator.needs_supernet
         supernet = SupernetStage(setup, run, splits, search=search, weights=source, needed=needed)
@@ -94,7 +98,8 @@ class SearchTask(Task):
         result["parameter_free"] = space.free_share(winner.architecture)
         warn_of_collapse(run, result["parameter_free"], "the winner")
         result |= retrain_architecture(setup, run, splits, winner.architecture)
-        result |= latencies.of_winner(winner.architecture)
+        if run.writes:
+            result |= latencies.of_winner(winner.architecture)
         result = run.finish(result)
         supernet.say_health()
         say_winner(setup, run, splits, winner.architecture, result)

@@ -18,7 +18,7 @@ from nasrun.run.compute import BatchSize, OnNonfinite, Precision
 from nasrun.run.loggers import LoggerSettings
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery, Run
-from nasrun.sampler.base import Sampler, has_teacher, takes_pool
+from nasrun.sampler.base import Sampler, has_teacher, takes_pool, takes_slices
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
 from nasrun.search_space.base import Scale, SearchSpace
@@ -116,6 +116,7 @@ class Setup:
     retrain: Retrain
     health: Health | None = None
     logger: LoggerSettings | None = None
+    sync_batch_norm: bool = True
 
     def load(self, run: Run) -> Splits:
         """Load the images, and show and record what their folders hold.
@@ -123,7 +124,8 @@ class Setup:
         Raises UserError if the dataset cannot provide them.
         """
         streams = Streams(self.split_seed).sub("dataset")
-        splits = self.dataset.load_with_survey(streams, run.compute.device, run)
+        with run.compute.ranks.first_alone():  # it downloads what is absent
+            splits = self.dataset.load_with_survey(streams, run.compute.device, run)
         if splits.survey is not None:
             for line in splits.survey.lines():
                 run.say(line)
@@ -144,6 +146,7 @@ class Setup:
         self.sampler.check(self.search_space)
         self.warm_up.check(self.search_space)
         self._check_size_power()
+        _ = self.ghost_batch
         if self.path_rules.distillation and not self.sampler.has_teacher:
             raise MissingCapabilityError(
                 f"path_rules.distillation=true: sampler {type(self.sampler).__name__} has no steps "
@@ -151,6 +154,29 @@ class Setup:
                 group="sampler",
                 has=has_teacher,
             )
+
+    @property
+    def ghost_batch(self) -> int | None:
+        """The images of a step that each of its paths trains; None: every path trains all.
+
+        Raises UserError if the sampler or the size of the batch does not suit such slices.
+        """
+        batch_size, slices = self.trainer.batch_size, self.path_rules.slices
+        if slices == 1:
+            return self.sampler.ghost_batch_of(batch_size)
+        if not self.sampler.takes_slices:
+            raise MissingCapabilityError(
+                f"path_rules.slices={slices}: sampler {type(self.sampler).__name__} sets the gates "
+                "of a step by a rule of its own",
+                group="sampler",
+                has=takes_slices,
+            )
+        if batch_size % slices or batch_size < 2 * slices:
+            raise UserError(
+                f"path_rules.slices={slices}: trainer.batch_size={batch_size} has no {slices} "
+                "equal slices of two images at least"
+            )
+        return batch_size // slices
 
     def _check_size_power(self) -> None:
         kind = self.trainer.schedule.kind
@@ -174,7 +200,7 @@ class Setup:
         steps: of the whole training.
         """
         batch_size = self.trainer.batch_size
-        ghost_batch = self.sampler.ghost_batch_of(batch_size) or batch_size
+        ghost_batch = self.ghost_batch or batch_size
         gates = self.sampler.bind(
             self.search_space,
             problem,
@@ -229,6 +255,11 @@ class Setup:
             raise UserError(
                 f"path_rules.distillation=true: search_algo {name} trains a single path or mixture "
                 "a step, so none can teach another; set it to false"
+            )
+        if self.path_rules.slices > 1:
+            raise UserError(
+                f"path_rules.slices={self.path_rules.slices}: search_algo {name} sets the gates of "
+                "a step for all of its images; set it to 1"
             )
         self._check_size_power()
 

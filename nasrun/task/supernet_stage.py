@@ -152,7 +152,7 @@ class SupernetStage:
         steps = rounds * trainer.epochs * epoch
         ghost_batch = learner = None
         if search is None or not setup.search_algo.learns_gates:
-            ghost_batch = setup.sampler.ghost_batch_of(trainer.batch_size)
+            ghost_batch = setup.ghost_batch
         else:
             learner = search.bind_learner(
                 GateContext(

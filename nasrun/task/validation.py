@@ -74,7 +74,8 @@ class Validation:
             return
         batches = self.split.eval_batches(training.settings.batch_size)
         found = accuracy(training.network, batches, self.run.compute, self.run)
-        found = 0.0 if math.isnan(found) else found
+        # On devices that round differently the ranks would stop after different epochs.
+        found = self.run.compute.ranks.agree(0.0 if math.isnan(found) else found)
         if found > self.measured.get(self.best_epoch, -1.0):
             for name, value in training.network.state_dict().items():
                 self.weights[name].copy_(value)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,15 @@ from nasrun.errors import UserError
 from nasrun.run.compute import Compute, is_out_of_memory
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates
+from nasrun.search_space.noise import Rows
 from nasrun.streams import Streams
+from nasrun.trainer.by_use import MeansByUse
+from nasrun.trainer.joint_norm import joint_statistics
 from nasrun.trainer.nonfinite import Buffers
+from nasrun.trainer.parts import Part, Paths, add_gradients, check_parts, leaves_of, part_of
 from nasrun.trainer.settings import TrainerSettings
 from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.updates import Updates
-
-Paths = Sequence[tuple[Gates, ...]]
-"""The arguments of each forward pass of a step besides the images."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class BatchGradients:
 
     images_at_once: images that go through the network together; None: the whole batch. If memory
     is short and ``batch_size=auto``, it is halved until they fit.
+    Of several ranks each computes its part of the images, and all get the sum (``parts.py``).
     """
 
     def __init__(
@@ -56,7 +58,10 @@ class BatchGradients:
         rules: StepRules,
         class_weights: Tensor | None = None,
     ) -> None:
-        """Make the gradients of a training; class_weights: of the loss, [K], None: all are 1."""
+        """Make the gradients of a training; class_weights: of the loss, [K], None: all are 1.
+
+        Raises UserError if several ranks cannot share the batches.
+        """
         self.settings, self.network, self.updates = settings, network, updates
         self.compute, self.streams, self.rules = compute, streams, rules
         self.class_weights = None if class_weights is None else class_weights.to(compute.device)
@@ -65,9 +70,11 @@ class BatchGradients:
         guarded = compute.on_nonfinite == "skip" or given == "auto"
         self._buffers = Buffers(network) if guarded else None
         self._images_passed = 0
+        self._joint = compute.sync_batch_norm and compute.ranks.size > 1
+        check_parts(compute, settings.batch_size, rules.ghost_batch, joint=self._joint)
 
     def pop_images_passed(self) -> int:
-        """Return how many images passed forward and backward since the last call.
+        """Return how many images passed forward and backward since the last call, on all ranks.
 
         An image counts once for each path; passes that found no memory are left out.
         """
@@ -84,7 +91,8 @@ class BatchGradients:
     ) -> Tensor:
         """Add the gradients of the loss over all paths and microbatches to ``grad``.
 
-        The loss is a mean over the images, and a sum or mean over the paths (``StepRules``).
+        The loss is a mean over the images, and a sum or mean over the paths (``StepRules``). Of
+        several ranks, or with means by use, no gradients may be there before.
 
         images: [B, C, H, W]. labels: [B]. gates: one for each path; None: the network needs no
         gates.
@@ -98,40 +106,66 @@ class BatchGradients:
         if self._buffers:
             self._buffers.save()
         images = self.compute.images(images)
+        ranks, ghost_batch = self.compute.ranks, self.rules.ghost_batch
         while True:
+            means = None
+            if inputs is None and self.rules.gradients == "by_use":
+                means = MeansByUse(self.updates.parameters)
             try:
+                part = part_of(images, labels, paths, self.images_at_once, ghost_batch, ranks)
                 if inputs is None:
-                    self._begin_noise(position)
+                    self._begin_noise(position, part)
                 else:
-                    self._begin_gates_noise(position)
-                measured = torch.zeros(2, device=self.compute.device)
-                passed = 0
-                for microbatch, answers, trained in microbatches(
-                    images, labels, paths, self.images_at_once, self.rules.ghost_batch
-                ):
-                    images_share = len(microbatch) / len(images)
-                    share = images_share / len(trained)
-                    factor = share if self.rules.gradients == "mean" else images_share
-                    targets = answers
-                    for path in trained:
-                        with self.compute.autocast():
-                            logits = self.network(microbatch, *path)
-                        loss = self._loss(logits, targets)
-                        torch.autograd.backward(loss * factor, inputs=inputs)
-                        if self.rules.distillation and targets is answers:
-                            targets = logits.detach().float().softmax(1)
-                        correct = (logits.detach().argmax(1) == answers).float().mean()
-                        measured += torch.stack([loss.detach(), correct]) * share
-                    passed += len(microbatch) * len(trained)
-                self._images_passed += passed
-                return measured
+                    self._begin_gates_noise(position, part)
+                with self._statistics(part):
+                    measured = self._passes(part, inputs, means)
+                break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Done outside the handler, whose traceback would keep memory; so would these tensors.
-            loss = logits = targets = labels
+            # Done outside the handler, whose traceback would keep memory.
             self.discard(inputs)
             self._halve_images_at_once(len(images), position)
+        self._images_passed += len(images) * (len(paths) if ghost_batch is None else 1)
+        if ranks.size > 1:
+            own = [*self.updates.parameters, *leaves_of(gates or ())] if inputs is None else inputs
+            add_gradients(ranks, own, measured)
+        if means is not None:
+            means.divide(ranks)
+        return measured
+
+    def _passes(
+        self, part: Part, inputs: Sequence[Tensor] | None, means: MeansByUse | None
+    ) -> Tensor:
+        """Pass the images of this rank forward and backward.
+
+        Returns the sum (loss, accuracy) [2], each image and path by its share of the whole step.
+        """
+        measured = torch.zeros(2, device=self.compute.device)
+        for microbatch, answers, trained in part.microbatches:
+            images_share = len(microbatch) / part.whole
+            share = images_share / len(trained)
+            factor = images_share if self.rules.gradients == "sum" else share
+            targets = answers
+            for path in trained:
+                with self.compute.autocast():
+                    logits = self.network(microbatch, *path)
+                loss = self._loss(logits, targets)
+                torch.autograd.backward(loss * factor, inputs=inputs)
+                if means is not None:
+                    means.passed(share)
+                if self.rules.distillation and targets is answers:
+                    targets = logits.detach().float().softmax(1)
+                correct = (logits.detach().argmax(1) == answers).float().mean()
+                measured += torch.stack([loss.detach(), correct]) * share
+        if means is not None:
+            means.put_back()
+        return measured
+
+    def _statistics(self, part: Part) -> AbstractContextManager[None]:
+        """Return the context in which batch norm looks at the images of all ranks, if it does."""
+        together = self._joint and part.rows is not None
+        return joint_statistics(self.compute.ranks) if together else nullcontext()
 
     def are_finite(self, measured: Tensor) -> bool:
         """Tell whether the loss in ``measured`` and all gradients are finite."""
@@ -151,17 +185,34 @@ class BatchGradients:
         if self._buffers:
             self._buffers.restore()
 
-    def _begin_noise(self, position: StepPosition) -> None:
+    def _begin_noise(self, position: StepPosition, part: Part) -> None:
         self.network.noise.begin_step(
-            self.streams.torch("noise", position.global_step, device=self.compute.device),
+            self._generator("noise", position),
             progress=position.progress,
             drop_path_keep=self.settings.drop_path_keep,
             dropout_keep=self.settings.dropout_keep,
+            rows=self._rows(part),
         )
 
-    def _begin_gates_noise(self, position: StepPosition) -> None:
-        step, device = position.global_step, self.compute.device
-        self.network.noise.begin_gates_step(self.streams.torch("gates_noise", step, device=device))
+    def _begin_gates_noise(self, position: StepPosition, part: Part) -> None:
+        generator = self._generator("gates_noise", position)
+        self.network.noise.begin_gates_step(generator, rows=self._rows(part))
+
+    @property
+    def _noise_of_rank(self) -> bool:
+        """Whether the ranks sample noise by themselves.
+
+        Otherwise each samples it for the whole batch, as one process would, and takes its rows.
+        """
+        whole = self.rules.ghost_batch is None and self.images_at_once is None
+        return self.compute.ranks.size > 1 and not whole
+
+    def _generator(self, stream: str, position: StepPosition) -> torch.Generator:
+        rank = [self.compute.ranks.rank] if self._noise_of_rank else []
+        return self.streams.torch(stream, position.global_step, *rank, device=self.compute.device)
+
+    def _rows(self, part: Part) -> Rows | None:
+        return None if part.rows is None or self._noise_of_rank else Rows(*part.rows, part.whole)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy with label smoothing, auxiliary loss included, nats."""
@@ -186,7 +237,7 @@ class BatchGradients:
         where = f"{position.name}: out of memory on {self.compute.device} at step {position.step}"
         if self.rules.ghost_batch is not None:
             raise UserError(
-                f"{where}: ghost batches are not split: lower sampler.ghost_batch, take a larger "
+                f"{where}: ghost batches are not split: make them smaller, take a larger "
                 "device, or a smaller network"
             )
         now = min(self.images_at_once or batch, batch)
@@ -202,34 +253,3 @@ class BatchGradients:
             torch.cuda.empty_cache()
         elif self.compute.device.type == "mps":
             torch.mps.empty_cache()
-
-
-def microbatches(
-    images: Tensor,
-    labels: Tensor,
-    paths: Paths,
-    images_at_once: int | None,
-    ghost_batch: int | None,
-) -> Iterator[tuple[Tensor, Tensor, Paths]]:
-    """Yield images and labels that go through the network together, and the paths they take.
-
-    images_at_once: upper bound of the images; None: all. Ghost batches, of size ``ghost_batch``,
-    have a path each, or share the only path. No microbatch has a single image, since batch norm
-    needs two.
-    """
-    if ghost_batch is None:
-        count = -(-len(images) // (images_at_once or len(images)))
-        count = max(min(count, len(images) // 2), 1)
-        for microbatch, answers in zip(
-            images.tensor_split(count), labels.tensor_split(count), strict=True
-        ):
-            yield microbatch, answers, paths
-        return
-    # The last batch of an epoch may be smaller, and so may its last ghost batch. If that has a
-    # single image, the image joins the ghost batch before.
-    starts = list(range(0, len(images), ghost_batch))
-    if len(images) - starts[-1] == 1 and len(starts) > 1:
-        starts.pop()
-    for index, (start, stop) in enumerate(pairwise([*starts, len(images)])):
-        path = paths[index] if len(paths) > 1 else paths[0]
-        yield images[start:stop], labels[start:stop], [path]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 
 from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace, SizeName
@@ -16,6 +16,9 @@ from nasrun.streams import Streams
 from nasrun.trainer.gate_learner import GateLearner
 from nasrun.trainer.option_stats import StepWatch
 from nasrun.values import Architecture, Problem
+
+GradientRule = Literal["sum", "mean", "by_use"]
+"""How the gradients of a step's paths become one (see ``PathRules``)."""
 
 
 class SizePower(BaseModel):
@@ -37,7 +40,7 @@ class StepRules:
     """The rules that a training step follows for its paths.
 
     distillation: the first path learns the labels, the others its soft outputs (Sandwich).
-    gradients: how the gradients of a step's paths on the same images become one.
+    gradients: how the gradients of a step's paths become one.
     power: gives the exponent of the polynomial schedule for the paths of a step; None: the
     schedule's own.
     momentum: gives the index of the momentum buffer that an update uses; None: there is only one.
@@ -49,7 +52,7 @@ class StepRules:
     """
 
     distillation: bool = False
-    gradients: Literal["sum", "mean"] = "sum"
+    gradients: GradientRule = "sum"
     power: Callable[[Sequence[Gates]], float] | None = None
     momentum: Callable[[Sequence[Gates]], int] | None = None
     momenta: int = 1
@@ -62,25 +65,35 @@ class PathRules:
     """Settings of the rules; ``bind`` turns them into the rules of a step in a search space.
 
     gradients: ``sum``: the gradients of a step's paths add up (FairNAS, BigNAS); ``mean``: their
-    mean. One path a step, or a path for each ghost batch: no difference.
+    mean; ``by_use``: the mean over the paths that have used a weight, for each weight. One path a
+    step: no difference. A path for each ghost batch: ``sum`` is the mean over all of its images.
     distillation: in-place distillation (Yu and Huang 2019, BigNAS 2020).
     size_power: the complexity-aware learning rate of DYNAS (CVPR 2025), from 4 to 1/4 by
     parameters. separate_momentum: whether each option of one decision has its own momentum; the
     decision is sampled once per run (DYNAS: the operation on one random edge).
+    slices: slices of a step's images, each with a path of its own and its own batch norm statistics
+    (ghost batches); of as many ranks each trains one of the paths.
     """
 
     def __init__(
         self,
         *,
-        gradients: Literal["sum", "mean"],
+        gradients: GradientRule,
         distillation: bool,
         size_power: SizePower | None,
         separate_momentum: bool,
+        slices: PositiveInt = 1,
     ) -> None:
+        if slices > 1 and separate_momentum:
+            raise UserError(
+                "path_rules.separate_momentum=true: the paths of several slices would share one "
+                "update, which has one momentum; set path_rules.slices=1"
+            )
         self.gradients = gradients
         self.distillation = distillation
         self.size_power = size_power
         self.separate_momentum = separate_momentum
+        self.slices = slices
 
     def bind(
         self,

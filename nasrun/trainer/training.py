@@ -104,7 +104,8 @@ class Training(Generic[NetworkT]):
         self._monitor, self._name, self._gates = monitor, name, gates
         learner = self.rules.learner
         end = self.steps_per_round if epochs is None else epochs * self.steps_per_epoch
-        batches = self.split.train_batches(
+        split = self.split if self.rules.ghost_batch else self.split.of_rank(self.compute.ranks)
+        batches = split.train_batches(
             self.settings.batch_size,
             streams=self.streams,
             first_step=self.global_step,
@@ -131,6 +132,7 @@ class Training(Generic[NetworkT]):
                 if last:
                     break  # the round is complete only after the lines below
                 monitor.safe_point()
+        self.compute.ranks.copy_first(list(self.network.buffers()))
         self.rest()
         if self.step == self.steps_per_round:
             self.rounds_done, self.step = self.rounds_done + 1, 0

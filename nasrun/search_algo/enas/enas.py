@@ -126,6 +126,7 @@ class ControllerGates(GateLearner):
                     self._score(architecture, first + place, network)
                     for place, architecture in enumerate(architectures)
                 ]
+                scores = self.context.compute.ranks.agree(scores)  # else the controllers part
                 self._measured.append(self.reinforce.update(sample, scores))
         network.train()
 

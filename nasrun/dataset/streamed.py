@@ -203,7 +203,7 @@ class StreamedSplit(Split):
             [(self._key(streams, step, epoch, at, index), index) for at, index in enumerate(order)]
             for step, epoch, order in ((s, e, order.tolist()) for s, e, order in orders)
         )
-        batches = self._batches(items, self.transforms.training())
+        batches = map(self.prepare, self._batches(items, self.transforms.training()))
         for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
             if cutout:
                 generator = streams.torch(f"{self.name}/cutout", step)
@@ -221,6 +221,9 @@ class StreamedSplit(Split):
         return streams.key(f"{self.name}/augment", *which)
 
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        return map(self.prepare, self.pixel_batches(batch_size, count))
+
+    def pixel_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
         items = (
             [(0, index) for index in indices[start : start + batch_size]]
@@ -242,5 +245,9 @@ class StreamedSplit(Split):
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-            yield self.normalise(images), labels
+            yield batch
+
+    def prepare(self, batch: Batch) -> Batch:
+        device = self.normalise.scale.device
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+        return self.normalise(images), labels

@@ -41,6 +41,7 @@ class Updates:
                 lr=settings.schedule.lr,
                 momentum=settings.momentum,
                 nesterov=settings.nesterov,
+                foreach=True,  # the same bits with fewer calls: they are many, and small
             )
             for _ in range(momenta)
         ]
@@ -82,7 +83,7 @@ class Updates:
         yield
         for parameter in idle:
             parameter.grad = None
-        if idle and self.nesterov:  # on CUDA torch then adds to the gradients in their place
+        if idle and self.nesterov:  # torch then adds to the gradients in their place
             torch._foreach_zero_([self._zeros[parameter] for parameter in idle])
 
     def _trained(self, parameter: Tensor) -> bool:

@@ -107,6 +107,8 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
         deterministic=setup.deterministic,
         batch_size=setup.batch_size,
         on_nonfinite=setup.on_nonfinite,
+        compiling=setup.compile,
+        repeats=found.repeats_shapes,
     )
     return Prepared(name, settings, source, setup, task, compute)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -14,18 +16,21 @@ from torch import Tensor, nn
 
 from nasrun.errors import UserError, is_panic
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Compile = Literal["none", "blocks", "auto"]
 OnNonfinite = Literal["stop", "skip"]
 BatchSize = Literal["full", "auto"] | Annotated[int, Field(ge=2)]
 NO_MEMORY = (
     *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
     *("defaultcpuallocator", "std::bad_alloc", "bad allocation", "alloc_failed"),
     *("could not create a primitive", "could not create a memory", "could not allocate"),
-    *("failed to allocate", "unable to allocate"),
+    *("failed to allocate", "unable to allocate", "allocation_failed"),
+    *("unable to find an engine to execute", "unable to find a valid cudnn algorithm"),
 )
 """Words of RuntimeErrors about short memory, in small letters.
 
-torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN have their own.
+torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN have their own. Where
+no way to convolve is left whose workspace fits, torch says that it finds no engine or algorithm.
 """
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -35,10 +40,13 @@ _Network = TypeVar("_Network", bound=nn.Module)
 class Compute:
     """The device of a run, and how networks are computed on it.
 
-    bf16: whether networks run in bf16 autocast. channels_last: whether they have that layout.
+    bf16: whether networks run in bf16 autocast; gates learn in fp32 nevertheless. tf32: whether a
+    GPU rounds the factors of fp32 products to 10 bits after the point. channels_last: whether
+    networks have that layout.
     batch_size: images of a training batch that pass through the network at once (full: all of
     them; auto: as many as the memory takes).
     on_nonfinite: stop at, or skip, a training step whose loss is NaN or infinite.
+    compiled: whether the blocks of networks in training are compiled (``trainer.regions``).
     """
 
     device: torch.device
@@ -46,6 +54,8 @@ class Compute:
     channels_last: bool
     batch_size: BatchSize = "full"
     on_nonfinite: OnNonfinite = "stop"
+    tf32: bool = False
+    compiled: bool = False
 
     @staticmethod
     def choose(
@@ -55,16 +65,26 @@ class Compute:
         deterministic: bool,
         batch_size: BatchSize = "full",
         on_nonfinite: OnNonfinite = "stop",
+        compiling: Compile = "none",
+        repeats: bool = False,
     ) -> Compute:
         """Choose the device and set torch up for it.
 
         device: auto (CUDA where there is one), cpu, cuda, cuda:N, or mps (Apple's GPU).
-        Raises UserError if the device is absent or unknown.
+        repeats: whether the same shapes come again and again, so that a search for the fastest
+        convolution of each pays.
+        Raises UserError if the device is absent or unknown, or cannot do what is asked.
         """
         chosen = device_of(device)
         on_gpu = chosen.type == "cuda"
+        if precision == "tf32" and not on_gpu:
+            raise UserError(
+                f"precision=tf32 is a format of NVIDIA's GPUs, and the device is {chosen.type}: "
+                "choose fp32"
+            )
         if on_gpu:
-            torch.backends.cudnn.benchmark = not deterministic
+            torch.backends.cudnn.benchmark = repeats and not deterministic
+            _allow_tf32(precision == "tf32")
         if deterministic:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -77,6 +97,8 @@ class Compute:
             channels_last=chosen.type != "mps",
             batch_size=batch_size,
             on_nonfinite=on_nonfinite,
+            tf32=precision == "tf32",
+            compiled=_is_compiled(compiling, chosen),
         )
 
     def place(self, network: _Network) -> _Network:
@@ -92,9 +114,9 @@ class Compute:
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context in which networks run."""
-        if self.bf16:
+    def autocast(self, *, exact: bool = False) -> AbstractContextManager[object]:
+        """The context in which networks run; exact: in fp32, whatever the precision of the run."""
+        if self.bf16 and not exact:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -106,7 +128,7 @@ class Compute:
             name = "Apple GPU (mps)"
         else:
             name = f"CPU, {torch.get_num_threads()} threads"
-        return f"{name}, {'bf16' if self.bf16 else 'fp32'}"
+        return f"{name}, {'bf16' if self.bf16 else 'tf32' if self.tf32 else 'fp32'}"
 
 
 def device_of(device: str) -> torch.device:
@@ -136,6 +158,34 @@ def device_of(device: str) -> torch.device:
             f"device={device}: torch finds no such Apple GPU here; choose device=auto or device=cpu"
         )
     return chosen
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Let fp32 products on a GPU round their factors to tf32, or not.
+
+    Without this, torch rounds those of convolutions and no others.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _is_compiled(wanted: Compile, device: torch.device) -> bool:
+    """Tell whether blocks are compiled; auto: on CUDA, if its compiler is there.
+
+    Raises UserError if they are to be compiled and cannot be.
+    """
+    if wanted == "none" or (wanted == "auto" and device.type != "cuda"):
+        return False
+    lacks = ""
+    if device.type == "cuda":
+        lacks = "" if find_spec("triton") else "the package triton"
+    elif device.type != "cpu":
+        lacks = f"a compiler for {device.type}"
+    elif not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        lacks = "a C++ compiler (g++ or clang++)"
+    if lacks and wanted == "blocks":
+        raise UserError(f"compile=blocks needs {lacks}, which is not here: set compile=none")
+    return not lacks
 
 
 def float64(tensor: Tensor) -> Tensor:

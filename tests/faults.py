@@ -151,13 +151,18 @@ def no_space(count: int) -> None:
     os.fsync = fsync
 
 
-def on_stand_in() -> None:
-    """No fault: there is a device ``sim``, the stand-in accelerator, until the process ends."""
+def on_stand_in(own: str | None = None) -> None:
+    """No fault: there is a device ``sim``, the stand-in accelerator, until the process ends.
+
+    own: file for the names of the operations it has done that the CPU does not have.
+    """
     from stand_in import stand_in
 
     device_of, sim = nasrun.run.compute.device_of, stand_in()
-    sim.__enter__()
+    ledger = sim.__enter__()
     ENDINGS.append(lambda: sim.__exit__(None, None, None))
+    if own is not None:
+        ENDINGS.append(lambda: Path(own).write_text(" ".join(ledger.own), encoding="utf-8"))
     nasrun.run.compute.device_of = lambda name: (  # type: ignore[attr-defined]
         torch.device("sim:0") if name == "sim" else device_of(name)
     )

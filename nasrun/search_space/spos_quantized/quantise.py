@@ -21,7 +21,7 @@ MIN_DIVISOR = 1e-6
 def full_precision(x: Tensor) -> Iterator[Tensor]:
     """Yield ``x`` in fp32; within, operations on its device compute in fp32."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         yield x
         return
     with torch.autocast(kind, enabled=False):

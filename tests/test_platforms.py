@@ -156,15 +156,18 @@ def test_fp32_on_a_gpu_is_fp32_unless_tf32_is_asked_for(monkeypatch: pytest.Monk
         Compute.choose("cpu", precision="tf32", deterministic=False)
 
 
-def test_blocks_are_compiled_only_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_compiled_only_where_a_compiler_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def compiled(wanted: str) -> bool:
         settings: Any = {"precision": "fp32", "deterministic": False, "compiling": wanted}
         return Compute.choose("cpu", **settings).compiled
 
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name == "g++" else None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "g++").touch()
     assert [compiled(wanted) for wanted in ("none", "auto", "blocks")] == [False, False, True]
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "g++").unlink()
     assert not compiled("auto")
     with pytest.raises(UserError, match=r"^compile=blocks needs a C\+\+ compiler .*compile=none$"):
         compiled("blocks")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -181,11 +181,16 @@ def _is_compiled(wanted: Compile, device: torch.device) -> bool:
         lacks = "" if find_spec("triton") else "the package triton"
     elif device.type != "cpu":
         lacks = f"a compiler for {device.type}"
-    elif not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+    elif not any(map(_is_program, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
         lacks = "a C++ compiler (g++ or clang++)"
     if lacks and wanted == "blocks":
         raise UserError(f"compile=blocks needs {lacks}, which is not here: set compile=none")
     return not lacks
+
+
+def _is_program(name: str) -> bool:
+    """Tell whether the name is a program on PATH, or a path to one."""
+    return any((Path(folder) / name).is_file() for folder in os.get_exec_path())
 
 
 def float64(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compiled regions: the blocks of a network, each turned into fewer and larger kernels by torch.
+"""Compiled regions: blocks of a network that torch turns into fewer and larger kernels.
 
 A path runs hundreds of small kernels, so on a GPU their launches bound the speed of small images.
 A supernet cannot be compiled as a whole, since each step runs another path; its blocks can, once

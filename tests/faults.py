@@ -15,9 +15,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from events import Events
 
+import nasrun.run.compute
 import nasrun.run.run
+import nasrun.search_space.depthwise
 from nasrun.run.run import Run
 from nasrun.trainer.training import Training
 
@@ -148,6 +151,28 @@ def no_space(count: int) -> None:
     os.fsync = fsync
 
 
+def on_stand_in(own: str | None = None) -> None:
+    """No fault: there is a device ``sim``, the stand-in accelerator, until the process ends.
+
+    own: file for the names of the operations it has done that the CPU does not have.
+    """
+    from stand_in import stand_in
+
+    device_of, sim = nasrun.run.compute.device_of, stand_in()
+    ledger = sim.__enter__()
+    ENDINGS.append(lambda: sim.__exit__(None, None, None))
+    if own is not None:
+        ENDINGS.append(lambda: Path(own).write_text(" ".join(ledger.own), encoding="utf-8"))
+    nasrun.run.compute.device_of = lambda name: (  # type: ignore[attr-defined]
+        torch.device("sim:0") if name == "sim" else device_of(name)
+    )
+
+
+def depthwise_as_on_a_gpu() -> None:
+    """No fault: the weight gradient of depthwise convolutions is torch's, in its order of sums."""
+    nasrun.search_space.depthwise.gains = lambda *shape: False  # type: ignore[attr-defined]
+
+
 def kill_at_event(number: int) -> None:
     """A kill at an event of the run (events.py), counted from 1."""
     Events(kill_at=number)
@@ -163,6 +188,7 @@ FAULTS: dict[str, Callable[..., None]] = {
     fault.__name__: fault
     for fault in (
         *(signal_at, fail_at, signals_in_a_step, kill_around, kill_at_event, count_events),
-        *(clock, largest_file, read_only, no_space),
+        *(clock, largest_file, read_only, no_space, on_stand_in),
+        depthwise_as_on_a_gpu,
     )
 }

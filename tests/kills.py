@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from processes import Processes
+from processes import Fault, Processes
 
 from nasrun.config.compose import compose
 from nasrun.config.groups import conf_dir, task_of_recipe
@@ -102,20 +102,27 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 
 
 def soak(
-    processes: Processes, run: str, kills: int, seed: object, place: Path, *further: str
+    processes: Processes,
+    run: str,
+    kills: int,
+    seed: object,
+    place: Path,
+    *further: str,
+    faults: Sequence[Fault] = (),
 ) -> Counts:
     """Have a run killed ``kills`` times or more, finish it, and compare; ``place`` is empty.
 
-    further: overrides. Stops at the first run that differs, and leaves it in ``place``.
+    further: overrides. faults: of all its processes. Stops at the first run that differs, and
+    leaves it in ``place``.
     """
     chance = random.Random(f"{seed} {run}")  # noqa: S311 - places of kills, not secrets
     # A checkpoint by the clock would make the events others from process to process.
     further = ("checkpoint.minutes=null", *further)
     line, alone, killed = words(run, further), place / "alone", place / "killed"
     if run in FIRST:
-        first = processes.run(place / "first", *words(FIRST[run], further))
+        first = processes.run(place / "first", *words(FIRST[run], further), faults=faults)
         assert first.status == 0, first.err
-    counter = [("count_events", [str(place / "events.txt")])]
+    counter = [*faults, ("count_events", [str(place / "events.txt")])]
     done = processes.run(alone, *line, faults=counter)
     assert done.status == 0, done.err
     events = int((place / "events.txt").read_text())
@@ -129,7 +136,8 @@ def soak(
             counts.resumes += line[0] == "resume"
             placed = here < KILLS_OF_A_RUN and counts.kills < kills
             at = chance.randint(1, left)
-            done = processes.run(killed, *line, faults=[("kill_at_event", [at])] if placed else [])
+            kill: list[Fault] = [("kill_at_event", [at])] if placed else []
+            done = processes.run(killed, *line, faults=[*faults, *kill])
             if done.status != -signal.SIGKILL:
                 break
             counts.kills += 1

@@ -73,11 +73,15 @@ class MixedDevicesError(RuntimeError):
 
 @dataclass
 class Ledger:
-    """The counts of what the host asked of the device, by line, e.g. ``trainer/step.py:112``."""
+    """The counts of what the host asked of the device, by line, e.g. ``trainer/step.py:112``.
+
+    own: names of operations that the CPU does not have.
+    """
 
     kernels: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
     copies: Counter[str] = field(default_factory=Counter)
+    own: set[str] = field(default_factory=set)
 
     @property
     def waited(self) -> int:
@@ -184,7 +188,9 @@ def dispatch(function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
         found = real[0].clone(memory_format=plain.get("memory_format") or torch.preserve_format)
         found = found.to(plain.get("dtype") or found.dtype)
     else:
-        found = function(*real, **plain)
+        if name in LACKING:
+            LEDGER.own.add(name)
+        found = LACKING.get(name, function)(*real, **plain)
     changed = [
         given
         for given, declared in zip(arguments, function._schema.arguments, strict=False)
@@ -209,6 +215,60 @@ def _refuse_mixtures(
                 raise MixedDevicesError(
                     f"{name} on {device} with a generator of {own} at {line_of_nasrun()}"
                 )
+
+
+def lstm_cell(
+    inputs: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    bias: Tensor | None = None,
+    hidden_bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do an LSTM's step from its gates before activation, [B, 4 H] each, and its cell [B, H].
+
+    Devices other than the CPU have one operation for it. Returns hidden, cell, activated gates.
+    """
+    gates = inputs + hidden
+    for each in (bias, hidden_bias):
+        gates = gates if each is None else gates + each
+    opens, forgets, writes, shows = gates.chunk(4, 1)
+    opens, forgets, shows = opens.sigmoid(), forgets.sigmoid(), shows.sigmoid()
+    writes = writes.tanh()
+    after = forgets * cell + opens * writes
+    return shows * after.tanh(), after, torch.cat([opens, forgets, writes, shows], 1)
+
+
+def lstm_cell_backward(
+    of_hidden: Tensor | None,
+    of_cell: Tensor | None,
+    before: Tensor,
+    after: Tensor,
+    activated: Tensor,
+    has_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of the gates before activation, the cell and the bias."""
+    opens, forgets, writes, shows = activated.chunk(4, 1)
+    seen = after.tanh()
+    along = torch.zeros_like(after) if of_cell is None else of_cell
+    of_shown = torch.zeros_like(after) if of_hidden is None else of_hidden
+    along = along + of_shown * shows * (1 - seen**2)
+    gates = torch.cat(
+        [
+            along * writes * opens * (1 - opens),
+            along * before * forgets * (1 - forgets),
+            along * opens * (1 - writes**2),
+            of_shown * seen * shows * (1 - shows),
+        ],
+        1,
+    )
+    return gates, along * forgets, gates.sum(0) if has_bias else None
+
+
+LACKING: dict[str, Callable[..., Any]] = {
+    "aten._thnn_fused_lstm_cell": lstm_cell,
+    "aten._thnn_fused_lstm_cell_backward_impl": lstm_cell_backward,
+}
+"""Operations of other devices that the CPU does not have."""
 
 
 class _Factories(TorchDispatchMode):

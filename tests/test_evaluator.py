@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from helpers import CPU, TASK, Images, few_images, space, space_of, splits, trainer
+from test_dataset import load
+from test_dataset_folder import draw, options
 from torch import nn
 
+from nasrun.dataset.streamed import Transforms
 from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy, top_accuracies
 from nasrun.evaluator.batch_norm import CumulativeStatistics, estimate_statistics
+from nasrun.evaluator.batches import fixed_batches
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
@@ -113,6 +117,36 @@ def test_the_protocols_differ_and_are_written_into_the_trial(trained):
         scores(evaluator(search_space, protocol, images=16), pool[:1], network)
         handle.remove()
     assert not torch.equal(logits[0], logits[-1])
+
+
+def test_files_are_decoded_once_and_give_the_same_bits(tmp_path, monkeypatch):
+    """Nine images in batches of four: the last one alone joins the batch before."""
+    found = load("image_folder", **options(draw(tmp_path, 8)), resident_limit_mb=0)
+    split, opened = found.train, []
+    original = Transforms.open
+    monkeypatch.setattr(
+        Transforms, "open", lambda self, path: opened.append(path) or original(self, path)
+    )
+    expected = [torch.cat(parts) for parts in zip(*split.eval_batches(4, 9), strict=True)]
+
+    def passes() -> int:
+        """Go over the images twice; returns how many files were opened."""
+        opened.clear()
+        made = fixed_batches(split, found.problem, 4, 9)
+        for _ in range(2):
+            given = list(made)
+            assert [len(labels) for _, labels in given] == [4, 5]
+            for whole, parts in zip(expected, zip(*given, strict=True), strict=True):
+                assert torch.equal(torch.cat(parts), whole)
+        return len(opened)
+
+    assert passes() == 9  # few enough to stay normalised
+    monkeypatch.setattr("nasrun.evaluator.batches.MAX_READY_BYTES", 0)
+    assert passes() == 9  # kept as bytes
+    monkeypatch.setattr("nasrun.evaluator.batches.available_bytes", lambda: 0)
+    assert passes() == 9  # kept on the device, which here is the CPU
+    monkeypatch.setattr("nasrun.evaluator.batches.free_memory", lambda device: 0)
+    assert passes() == 18
 
 
 def test_a_scorer_of_another_protocol_shares_the_batches(trained):

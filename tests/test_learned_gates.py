@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,6 +99,28 @@ class Toy(Supernet):
         a, b = gates
         first = sum(w * torch.tanh(self.layers[o](flat)) for o, w in a.items())
         return sum(w * torch.sin(self.layers[2 + o](flat)) for o, w in b.items()) * (1 + first)
+
+
+@pytest.mark.parametrize("own_step", [True, False])
+def test_gates_learn_in_fp32_where_weights_learn_in_bf16(own_step):
+    """In steps of their own, and where they learn with the weights (SNAS)."""
+    images, labels = next(Images(64).train_batches(16, streams=Streams(5)))
+    shares = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
+
+    def learned(bf16: bool, gates_learn: bool = True) -> list[torch.Tensor]:
+        training = trainer().bind(Toy(), Images(64), replace(CPU, bf16=bf16), Streams(0))
+        leaf = shares.clone().requires_grad_(gates_learn)
+        gates = [{0: row[0], 1: row[1]} for row in leaf]
+        if own_step and gates_learn:
+            training.gradients(images, labels, gates, [leaf])
+            return [leaf.grad]
+        training.batch_gradients.add(images, labels, [gates], training.position)
+        weights = [layer.weight.grad for layer in training.network.layers]
+        return [leaf.grad, *weights] if gates_learn else weights
+
+    assert all(torch.equal(a, b) for a, b in zip(learned(False), learned(True), strict=True))
+    plain = zip(learned(False, False), learned(True, False), strict=True)
+    assert not any(torch.equal(a, b) for a, b in plain)
 
 
 @pytest.mark.parametrize(("momentum", "steps"), [(0.0, 0), (0.9, 3)])

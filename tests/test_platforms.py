@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +128,50 @@ def test_mps_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="device=mps: torch finds no such Apple GPU here") as raised:
         chosen("mps")
     assert "\n" not in str(raised.value)
+
+
+def flags_of_cuda() -> tuple[bool, bool, bool]:
+    """Whether matrix products and convolutions may be tf32, and whether cuDNN tries its ways."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+
+
+def test_fp32_on_a_gpu_is_fp32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    found = {}
+    for precision in ("tf32", "fp32", "bf16"):
+        settings: Any = {"precision": precision, "deterministic": False, "repeats": True}
+        compute = Compute.choose("cuda", **settings)
+        found[compute.describe()] = flags_of_cuda()
+    assert found == {
+        "a GPU, tf32": (True, True, True),
+        "a GPU, fp32": (False, False, True),
+        "a GPU, bf16": (False, False, True),
+    }
+    Compute.choose("cuda", precision="fp32", deterministic=False)
+    assert flags_of_cuda() == (False, False, False)  # shapes that come once are not searched
+    with pytest.raises(UserError, match=r"^precision=tf32 .*: choose fp32$"):
+        Compute.choose("cpu", precision="tf32", deterministic=False)
+
+
+def test_blocks_are_compiled_only_where_a_compiler_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(wanted: str) -> bool:
+        settings: Any = {"precision": "fp32", "deterministic": False, "compiling": wanted}
+        return Compute.choose("cpu", **settings).compiled
+
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "g++").touch()
+    assert [compiled(wanted) for wanted in ("none", "auto", "blocks")] == [False, False, True]
+    (tmp_path / "g++").unlink()
+    assert not compiled("auto")
+    with pytest.raises(UserError, match=r"^compile=blocks needs a C\+\+ compiler .*compile=none$"):
+        compiled("blocks")
 
 
 def test_float64_is_the_same_number() -> None:

@@ -296,6 +296,25 @@ def test_many_bits_come_near_the_network_in_full_precision():
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.1
 
 
+@pytest.mark.parametrize("bits", ["w8a8", "w7a2"])
+def test_quantised_layers_compute_in_fp32_under_autocast(bits):
+    """Equal bits with and without; values of 7 and 8 bits have no place in bf16."""
+    torch.manual_seed(0)
+    found = []
+    layer = convolution_layer(
+        ConvPlan(4, 8, 3, 1, MapSize(5, 5)), *parse_bits([bits]), "first", 2.0
+    )
+    module, x = layer.build(), torch.randn(2, 4, 5, 5).bfloat16()
+    for autocast in (False, True):
+        given = x.clone() if autocast else x.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = module(given)
+        out.square().sum().backward()
+        found.append([out, *(parameter.grad.clone() for parameter in module.parameters())])
+        module.zero_grad()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_training_lowers_the_loss(autocast):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from kills import RECIPES
+from kills import RECIPES, differences, soak, words
+from processes import Fault, Processes
+from smokes import check_smoke
 from stand_in import Ledger, MixedDevicesError, apart
+from test_dataset_folder import draw
 from waiting import waits_of
 
+from nasrun.config.groups import task_of_recipe
 from nasrun.streams import Streams
 
 DEVICE = "sim:0"
@@ -106,6 +111,56 @@ def test_a_network_learns_on_it_what_it_learns_on_the_cpu():
 
     same = apart(both)
     assert len(same) == 8 and all(same)
+
+
+ON_IT: list[Fault] = [("on_stand_in", [])]
+
+
+def assert_same_as_on_the_cpu(processes: Processes, place: Path, task: str, *line: str) -> None:
+    """The run has no device mistake, and leaves the bytes that it leaves on the CPU.
+
+    An LSTM (of NAO's predictor) is another operation on a device, with other last bits.
+    """
+    alike: list[Fault] = [("depthwise_as_on_a_gpu", [])]
+    on_cpu = processes.run(place / "cpu", *line, "device=cpu", faults=alike)
+    assert on_cpu.status == 0, on_cpu.err
+    own = place / "own.txt"
+    faults: list[Fault] = [("on_stand_in", [str(own)])]
+    on_it = processes.run(place / "sim", *line, "device=sim", faults=faults)
+    check_smoke(on_it, place / "sim/run", task)
+    if not own.read_text():
+        assert list(differences(place / "cpu/run", place / "sim/run")) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_run_on_it_as_on_the_cpu(recipe, processes, tmp_path):
+    """Every stage of a smoke: training, its own stages, predictors, scores, retraining, results."""
+    assert_same_as_on_the_cpu(processes, tmp_path, task_of_recipe(recipe), *words(recipe))
+
+
+@pytest.mark.soak
+def test_streamed_images_of_a_folder_come_to_it(processes, tmp_path):
+    root = draw(tmp_path / "photos", 20)
+    images = ["dataset=image_folder", f"dataset.root={root}", "dataset.resident_limit_mb=0"]
+    images += ["dataset.image_size=16", "dataset.workers=1"]
+    small = ["search_space=nas_bench_macro", "sampler=uniform", "search_algo=random"]
+    line = ["search", *small, *images, "effort=smoke", "threads=1", "hydra.run.dir=run"]
+    assert_same_as_on_the_cpu(processes, tmp_path, "search", *line)
+
+
+@pytest.mark.soak
+def test_latencies_are_measured_on_it(processes, tmp_path):
+    line = words("spos_cifar10", ["~budget.macs", "+budget.latency_ms.max=1e6"])
+    done = processes.run(tmp_path, *line, "device=sim", faults=ON_IT)
+    check_smoke(done, tmp_path / "run", "search")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("run", ["p_darts_cifar10", "balanced_nao_cifar10", "rank_macro_small"])
+def test_runs_on_it_are_killed_and_resumed_to_the_same_bits(run, processes, tmp_path):
+    counts = soak(processes, run, 3, 0, tmp_path, "device=sim", faults=ON_IT)
+    assert counts.resumes and not counts.differences, counts.differences
 
 
 WAITS = {

@@ -53,12 +53,9 @@ def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(ne
     paths = [search_space.sample(rng).choices for _ in range(3)]
 
     def started(seed):
-        training = trainer(
+        return trainer(
             idle_options="coast", nesterov=nesterov, decay_norm_and_bias=decay_all, clip=0.0
         ).bind(supernet(search_space, seed), Images(64), CPU, Streams(0))
-        for group in training.updates.optimisers[0].param_groups:
-            group["foreach"] = nesterov  # as torch does on CUDA, there changing gradients in place
-        return training
 
     training = started(0)
     training.network.train()
@@ -71,6 +68,7 @@ def test_options_that_coast_follow_torchs_own_optimiser_with_zeroed_gradients(ne
         lr=0.1,
         momentum=0.9,
         nesterov=nesterov,
+        foreach=False,
     )
     images, labels = next(Images(64).train_batches(16, streams=Streams(0)))
     moved_while_idle = 0

@@ -202,10 +202,12 @@ class Latencies:
         """Return the device that is measured."""
         if self.settings.device == "auto":
             return self.compute
+        on_gpu = self.settings.device.startswith("cuda")
         return Compute.choose(
             self.settings.device,
-            precision="auto",
+            precision="tf32" if on_gpu and self.compute.tf32 else "auto",
             deterministic=torch.are_deterministic_algorithms_enabled(),
+            repeats=True,
         )
 
     def _network(self, architecture: Architecture) -> Layer:

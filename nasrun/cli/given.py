@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from nasrun.architectures.given import Given, find_place, read_given
 from nasrun.config.compose import parse
-from nasrun.config.groups import defaults, files_of, groups, option_of_recipe, read
+from nasrun.config.groups import defaults, files_of, groups, option_of_recipe
+from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
 
 SETTING = "architecture"

@@ -106,6 +106,8 @@ def prepare(settings: Mapping[str, Any], *, continued: Path | None = None) -> Pr
         batch_size=setup.batch_size,
         on_nonfinite=setup.on_nonfinite,
         sync_batch_norm=setup.sync_batch_norm,
+        compiling=setup.compile,
+        repeats=found.repeats_shapes,
     )
     return Prepared(name, settings, source, setup, task, compute)
 

@@ -69,6 +69,17 @@ class Split(ABC):
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         """Yield the first ``count`` images (None: all), not augmented, in order."""
 
+    def pixel_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch] | None:
+        """Return ``eval_batches`` as they are before ``prepare``, on the CPU: uint8 [B, C, H, W].
+
+        None: the split has all its images in memory, so that none is read twice.
+        """
+        return None
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Bring a batch of pixels to the device of the run, and normalise it there."""
+        raise NotImplementedError("a split with pixel_batches prepares them")
+
 
 class Survey(Protocol):
     """Knows what the folders of a dataset hold, and tells the user."""

@@ -243,7 +243,10 @@ class StreamedSplit(Split):
         )
         left = self.transforms.jitters and self.transforms.jitter_on == "device"
         strengths = self.transforms.strengths if left else None
-        batches = self._batches(items, self.transforms.training(), strengths)
+        read = self._batches(items, self.transforms.training(), strengths)
+        batches = (
+            self._placed(images, labels, sampled, strengths) for images, labels, sampled in read
+        )
         for step, (images, labels) in zip(itertools.count(first_step), batches, strict=False):
             if cutout:
                 generator = streams.torch(f"{self.name}/cutout", step)
@@ -261,20 +264,27 @@ class StreamedSplit(Split):
         return streams.key(f"{self.name}/augment", *which)
 
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
+        return map(self.prepare, self.pixel_batches(batch_size, count))
+
+    def pixel_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
-        items = (
+        items: Iterable[list[Item]] = (
             [(0, index) for index in indices[start : start + batch_size]]
             for start in range(0, len(indices), batch_size)
         )
-        return self._batches(items, self.transforms.evaluation())
+        read = self._batches(items, self.transforms.evaluation())
+        return ((images, labels) for images, labels, _ in read)
 
     def _batches(
         self,
         items: Iterable[list[Item]],
         transform: Any,
         strengths: Sequence[float] | None = None,
-    ) -> Iterator[Batch]:
-        """Yield batches; strengths: of the colour jitter on the device, if there is one."""
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield pixels, labels, and how the device is to jitter the images, if it is.
+
+        strengths: of the colour jitter on the device, if there is one.
+        """
         device = self.normalise.scale.device
         loader = data.DataLoader(
             _Images(self.files, self.transforms, transform, strengths),
@@ -288,7 +298,21 @@ class StreamedSplit(Split):
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch[:2])
-            if strengths is not None:
-                images = jitter(images, batch[2], strengths)
-            yield self.normalise(images), labels
+            yield batch
+
+    def prepare(self, batch: Batch) -> Batch:
+        return self._placed(*batch)
+
+    def _placed(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        sampled: Tensor | None = None,
+        strengths: Sequence[float] | None = None,
+    ) -> Batch:
+        """Move a batch to the device, jitter it there where that is asked for, and normalise it."""
+        device = self.normalise.scale.device
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
+        if strengths is not None and sampled is not None:
+            images = jitter(images, sampled, strengths)
+        return self.normalise(images), labels

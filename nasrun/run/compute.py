@@ -6,6 +6,8 @@ import errno
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -17,18 +19,21 @@ from nasrun.run import ranks
 from nasrun.run.memory import available_bytes
 from nasrun.run.ranks import Ranks
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Compile = Literal["none", "blocks", "auto"]
 OnNonfinite = Literal["stop", "skip"]
 BatchSize = Literal["full", "auto"] | Annotated[int, Field(ge=2)]
 NO_MEMORY = (
     *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
     *("defaultcpuallocator", "std::bad_alloc", "bad allocation", "alloc_failed"),
     *("could not create a primitive", "could not create a memory", "could not allocate"),
-    *("failed to allocate", "unable to allocate"),
+    *("failed to allocate", "unable to allocate", "allocation_failed"),
+    *("unable to find an engine to execute", "unable to find a valid cudnn algorithm"),
 )
 """Words of RuntimeErrors about short memory, in small letters.
 
-torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN have their own.
+torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN have their own. Where
+no way to convolve is left whose workspace fits, torch says that it finds no engine or algorithm.
 """
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -38,13 +43,16 @@ _Network = TypeVar("_Network", bound=nn.Module)
 class Compute:
     """The device of a run, and how networks are computed on it.
 
-    bf16: whether networks run in bf16 autocast. channels_last: whether they have that layout.
+    bf16: whether networks run in bf16 autocast; gates learn in fp32 nevertheless. tf32: whether a
+    GPU rounds the factors of fp32 products to 10 bits after the point. channels_last: whether
+    networks have that layout.
     batch_size: images of a training batch that pass through the network at once (full: all of
     them; auto: as many as the memory takes).
     on_nonfinite: stop at, or skip, a training step whose loss is NaN or infinite.
     sync_batch_norm: whether batch norm takes its statistics over the images of all ranks while a
     network trains.
     ranks: the processes that train together.
+    compiled: whether the blocks of networks in training are compiled (``trainer.regions``).
     """
 
     device: torch.device
@@ -54,6 +62,8 @@ class Compute:
     on_nonfinite: OnNonfinite = "stop"
     sync_batch_norm: bool = True
     ranks: Ranks = field(default_factory=Ranks, compare=False)
+    tf32: bool = False
+    compiled: bool = False
 
     @staticmethod
     def choose(
@@ -64,18 +74,28 @@ class Compute:
         batch_size: BatchSize = "full",
         on_nonfinite: OnNonfinite = "stop",
         sync_batch_norm: bool = True,
+        compiling: Compile = "none",
+        repeats: bool = False,
     ) -> Compute:
         """Choose the device and set torch up for it; of several ranks each gets a device.
 
         device: auto (CUDA where there is one), cpu, cuda, cuda:N, or mps (Apple's GPU).
-        Raises UserError if the device is absent or unknown.
+        repeats: whether the same shapes come again and again, so that a search for the fastest
+        convolution of each pays.
+        Raises UserError if the device is absent or unknown, or cannot do what is asked.
         """
         chosen = device_of(device)
         if ranks.current.size > 1:
             chosen = _of_rank(chosen, ranks.current)
         on_gpu = chosen.type == "cuda"
+        if precision == "tf32" and not on_gpu:
+            raise UserError(
+                f"precision=tf32 is a format of NVIDIA's GPUs, and the device is {chosen.type}: "
+                "choose fp32"
+            )
         if on_gpu:
-            torch.backends.cudnn.benchmark = not deterministic
+            torch.backends.cudnn.benchmark = repeats and not deterministic
+            _allow_tf32(precision == "tf32")
         if deterministic:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -90,6 +110,8 @@ class Compute:
             on_nonfinite=on_nonfinite,
             sync_batch_norm=sync_batch_norm,
             ranks=ranks.current,
+            tf32=precision == "tf32",
+            compiled=_is_compiled(compiling, chosen),
         )
 
     @property
@@ -110,9 +132,9 @@ class Compute:
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context in which networks run."""
-        if self.bf16:
+    def autocast(self, *, exact: bool = False) -> AbstractContextManager[object]:
+        """The context in which networks run; exact: in fp32, whatever the precision of the run."""
+        if self.bf16 and not exact:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -131,7 +153,7 @@ class Compute:
         else:
             name = f"CPU, {torch.get_num_threads()} threads"
         several = f"{self.ranks.size} ranks, each " if self.ranks.size > 1 else ""
-        return f"{several}{name}, {'bf16' if self.bf16 else 'fp32'}"
+        return f"{several}{name}, {'bf16' if self.bf16 else 'tf32' if self.tf32 else 'fp32'}"
 
 
 def device_of(device: str) -> torch.device:
@@ -178,6 +200,39 @@ def _of_rank(device: torch.device, own: Ranks) -> torch.device:
     device = torch.device("cuda", own.rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Let fp32 products on a GPU round their factors to tf32, or not.
+
+    Without this, torch rounds those of convolutions and no others.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _is_compiled(wanted: Compile, device: torch.device) -> bool:
+    """Tell whether blocks are compiled; auto: on CUDA, if its compiler is there.
+
+    Raises UserError if they are to be compiled and cannot be.
+    """
+    if wanted == "none" or (wanted == "auto" and device.type != "cuda"):
+        return False
+    lacks = ""
+    if device.type == "cuda":
+        lacks = "" if find_spec("triton") else "the package triton"
+    elif device.type != "cpu":
+        lacks = f"a compiler for {device.type}"
+    elif not any(map(_is_program, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        lacks = "a C++ compiler (g++ or clang++)"
+    if lacks and wanted == "blocks":
+        raise UserError(f"compile=blocks needs {lacks}, which is not here: set compile=none")
+    return not lacks
+
+
+def _is_program(name: str) -> bool:
+    """Tell whether the name is a program on PATH, or a path to one."""
+    return any((Path(folder) / name).is_file() for folder in os.get_exec_path())
 
 
 def float64(tensor: Tensor) -> Tensor:

@@ -42,6 +42,14 @@ def available_bytes() -> int:
     return max(min([_of_the_machine(), *_of_cgroups()]), 0)
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that tensors on the device can still take."""
+    if device.type != "cuda":
+        return available_bytes()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
+
+
 def network_bytes(build: Callable[[], nn.Module]) -> int:
     """Count the bytes of the parameters and buffers of the network that ``build`` makes.
 

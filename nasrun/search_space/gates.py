@@ -78,6 +78,16 @@ def weighted(weight: Weight | None, x: Tensor) -> Tensor:
     return weight * x
 
 
+def are_learned(gates: Gates) -> bool:
+    """Tell whether a weight of the gates gets a gradient."""
+    return any(
+        isinstance(weight, Tensor) and weight.requires_grad
+        for gate in gates
+        if not isinstance(gate, int)
+        for weight in gate.values()
+    )
+
+
 def single_path(gates: Gates) -> tuple[int, ...]:
     """Return the choices of a single path; raises UserError if a gate opens several options."""
     path = path_of(gates)

@@ -37,6 +37,9 @@ class Task(ABC):
     """Whether the split of images of that run is used: a supernet must not be scored on images that
     it was trained on."""
 
+    repeats_shapes: ClassVar[bool] = True
+    """Whether networks see images of the same shapes again and again, as in training."""
+
     changeable: ClassVar[tuple[str, ...]] = (
         *(
             "device",
@@ -46,6 +49,7 @@ class Task(ABC):
             "batch_size",
             "on_nonfinite",
             "sync_batch_norm",
+            "compile",
             "report",
         ),
         *("checkpoint.*", "dataset.root", "dataset.download", "dataset.workers"),

@@ -14,7 +14,7 @@ from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.evaluator.base import Evaluator, needs_no_supernet, scores_a_supernet
 from nasrun.evaluator.standalone import StandaloneEvaluator
 from nasrun.limits import Epochs
-from nasrun.run.compute import BatchSize, OnNonfinite, Precision
+from nasrun.run.compute import BatchSize, Compile, OnNonfinite, Precision
 from nasrun.run.loggers import LoggerSettings
 from nasrun.run.memory import available_bytes, check_fits, network_bytes
 from nasrun.run.run import CheckpointEvery, Run
@@ -102,6 +102,7 @@ class Setup:
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None
     batch_size: BatchSize
     on_nonfinite: OnNonfinite
+    compile: Compile
     checkpoint: CheckpointEvery
     dataset: Dataset
     search_space: SearchSpace

@@ -173,12 +173,10 @@ class SupernetStage:
                 if learner is not None
                 else space.supernet(splits.problem, auxiliary=trainer.auxiliary)
             )
-        if self.health is not None:
-            self.health.begin(supernet)
         rules = setup.path_rules.bind(
             space, splits.problem, run.streams.sub("path_rules"), ghost_batch
         )
-        return trainer.bind(
+        training = trainer.bind(
             supernet,
             images,
             run.compute,
@@ -187,6 +185,9 @@ class SupernetStage:
             first_round=first_round,
             rules=replace(rules, learner=learner, watch=self.health),
         )
+        if self.health is not None:  # not before: on its way to a device it may get new weights
+            self.health.begin(training.network)
+        return training
 
 
 def check_may_be_loaded(algo: SearchAlgo) -> None:

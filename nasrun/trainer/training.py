@@ -17,6 +17,7 @@ from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.trainer.nonfinite import MAX_SKIPPED_STEPS, stop_over_loss
+from nasrun.trainer.regions import compile_regions
 from nasrun.trainer.settings import TrainerSettings
 from nasrun.trainer.step import BatchGradients, StepPosition
 from nasrun.trainer.step_rules import StepRules
@@ -44,6 +45,8 @@ class Training(Generic[NetworkT]):
     ) -> None:
         self.settings = settings
         self.network = compute.place(network)
+        if compute.compiled:
+            compile_regions(self.network)
         self.split = split
         self.compute = compute
         self.streams = streams

@@ -17,7 +17,11 @@ from nasrun.config.outline import Outline, Setting, outline
 RECIPES = "experiment"
 HIDDEN = ("task", "hydra")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-VALUES = {"resume": ("never", "auto"), "precision": ("auto", "fp32", "bf16")}
+VALUES = {
+    "resume": ("never", "auto"),
+    "precision": ("auto", "fp32", "tf32", "bf16"),
+    "compile": ("none", "blocks", "auto"),
+}
 """Settings of the top level whose comments do not list their values."""
 
 

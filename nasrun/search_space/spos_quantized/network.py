@@ -1,7 +1,7 @@
 """The supernet of ``spos_quantized``, its stand-alone networks, and their lists of layers.
 
 All are a ResNet whose weights are stored in full precision and quantised with the chosen bits of
-each layer.
+each layer. Quantised layers compute in fp32 under bf16 autocast too; stem and head do not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from nasrun.search_space.spos_quantized.layers import (
     StemKind,
     pairs,
 )
-from nasrun.search_space.spos_quantized.quantise import quantise_activation, quantise_weight
+from nasrun.search_space.spos_quantized.quantise import (
+    full_precision,
+    quantise_activation,
+    quantise_weight,
+)
 from nasrun.search_space.stages import pooled_classifier
 from nasrun.values import Problem
 
@@ -73,7 +77,8 @@ class Pact(nn.Module):
         )
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
-        return quantise_activation(x, self.alphas[str(bits)], bits)
+        with full_precision(x) as exact:
+            return quantise_activation(exact, self.alphas[str(bits)], bits)
 
 
 class QuantisedConv(nn.Module):
@@ -91,12 +96,13 @@ class QuantisedConv(nn.Module):
         self.norms = nn.ModuleDict({name: nn.BatchNorm2d(plan.outputs) for name in names})
 
     def forward(self, x: Tensor, bits: Bits) -> Tensor:
-        weight = quantise_weight(self.weight, bits.weights)
-        if self.kernel == 1:  # the stride by slicing, see operation.Pointwise
-            x = F.conv2d(x[:, :, :: self.stride, :: self.stride], weight)
-        else:
-            x = F.conv2d(x, weight, stride=self.stride, padding=self.kernel // 2)
-        out: Tensor = self.norms[str(bits) if self.per_option else SHARED](x)
+        with full_precision(x) as x:
+            weight = quantise_weight(self.weight, bits.weights)
+            if self.kernel == 1:  # the stride by slicing, see operation.Pointwise
+                x = F.conv2d(x[:, :, :: self.stride, :: self.stride], weight)
+            else:
+                x = F.conv2d(x, weight, stride=self.stride, padding=self.kernel // 2)
+            out: Tensor = self.norms[str(bits) if self.per_option else SHARED](x)
         return out
 
 

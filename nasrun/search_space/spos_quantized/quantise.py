@@ -1,7 +1,13 @@
-"""Quantisation to few bits, simulated in floating point, with gradients that pass through."""
+"""Quantisation to few bits, simulated in fp32, with gradients that pass through.
+
+bf16 has 8 bits in all: values of 7 and 8 bits would leave their grid. So what computes with
+quantised values does it in ``full_precision``, also where networks run in bf16.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -9,6 +15,17 @@ from torch import Tensor
 
 MIN_DIVISOR = 1e-6
 """Lower bound of divisors, so that a weight or a clipping value at zero gives no NaN."""
+
+
+@contextmanager
+def full_precision(x: Tensor) -> Iterator[Tensor]:
+    """Yield ``x`` in fp32; within, operations on its device compute in fp32."""
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        yield x
+        return
+    with torch.autocast(kind, enabled=False):
+        yield x.float()
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -315,10 +315,7 @@ class Run:
         self.poll()
 
     def poll(self) -> None:
-        """Raise Interrupted if told to stop, after a checkpoint if any work was done since.
-
-        Of several ranks the first one stops and saves; the others stop when it has.
-        """
+        """Raise Interrupted if told to stop; the first rank saves, and the others stop after it."""
         if self.stop.signal is not None and (self.writes or self.compute.ranks.first_has_ended()):
             if self._steps:
                 self.checkpoint()

@@ -190,7 +190,7 @@ def training(most: int, scratch: Path) -> Iterator[Row]:
     small = ["effort=smoke", "threads=1", "search_algo=random", "sampler=uniform", "report=false"]
     small += ["dataset.train_images=256", "retrain.trainer.epochs=1", "trainer.epochs=1"]
     for what, values in {
-        "dataset.train_images": (256, 4096),
+        "dataset.train_images": (160, 1280),
         "search_algo.evaluations": (20, 320),
         "search_space.search.layers": (1, 8),
     }.items():

@@ -262,7 +262,7 @@ def test_a_log_that_has_become_shorter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("beside", ["", "[],{}," * 99], ids=["few", "many"])
 def test_levels_of_json(beside: str) -> None:
     for deep, ok in ((MAX_JSON_LEVELS, True), (MAX_JSON_LEVELS + 1, False)):
-        text = "[" * (deep - 1) + f"[{beside}1]" + "]" * (deep - 1)
+        text = f"[{beside}" + "[" * (deep - 1) + "1" + "]" * deep
         for data in (text, text.encode(), text.encode("utf-16")):
             if ok:
                 assert parse_json(data) == json.loads(text)

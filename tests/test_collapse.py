@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from helpers import space_of
 
 from nasrun.cli.main import main
 from nasrun.search_space.base import SearchSpace
+from nasrun.task.health import warn_of_youth
 from nasrun.values import Architecture, Problem
 
 SPACES = (
@@ -80,6 +82,16 @@ def test_the_share_is_that_of_operations_without_parameters(name: str) -> None:
     shares = [space.free_share(space.sample(rng)) for _ in range(20)]
     assert all(0 <= share <= 1 for share in shares)
     assert any(shares) != name.startswith("spos")  # which have no such operation
+
+
+def test_a_young_supernet_is_warned_of_with_its_correlation() -> None:
+    said: list[str] = []
+    run = SimpleNamespace(say=lambda line, style: said.append(line))
+    assert warn_of_youth(run, -0.29, 60)  # type: ignore[arg-type]
+    assert "(correlation -0.29)" in said[0] and "search_algo.rest=until_ready" in said[0]
+    for correlation, paths in ((-0.2, 60), (0.3, 60), (-0.9, 19)):  # chance, ready, too few
+        assert not warn_of_youth(run, correlation, paths)  # type: ignore[arg-type]
+    assert len(said) == 1
 
 
 @pytest.mark.soak

@@ -107,6 +107,7 @@ CASE_OF_ALGO = {
     "nao": ["search_space=nas_bench_macro", "search_algo.step_max=3"],
     "pnas": ["search_space=pnas_cell", "search_space.operations=small"],
     "single_path": ["search_space=mbconv_single_path"],
+    "pc_darts": ["search_space=nas_bench_201"],
     "p_darts": [
         *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
         *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),

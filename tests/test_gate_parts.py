@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import CPU, TASK, Images, space_of, splits, trainer
+from helpers import CPU, TASK, Images, splits, trainer
 from torch import nn
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import kl_divergence
@@ -46,6 +47,8 @@ from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_algo.gates.stop import EigenvalueStop, SkipStop
 from nasrun.search_algo.gates.temperature import Temperature
 from nasrun.search_space.base import Supernet
+from nasrun.search_space.darts_cell import DartsCell, DartsScale
+from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.testing import check_space
@@ -55,10 +58,25 @@ from nasrun.values import Problem
 
 ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 SHUT = -torch.inf
+SMALL = Nb201Scale(channels=4, cells=1)
+BENCH = NasBench201(affine=False, search=SMALL, final=SMALL)
 METHODS = (
     *("gdas", "reinmax", "drnas", "fair_darts", "sdarts_rs", "sdarts_adv", "robust_darts"),
     *("beta_darts", "oles", "darts_pt", "darts_minus"),
 )
+
+
+def darts_cell(operations: str = "all", nodes: int = 4) -> DartsCell:
+    scale = DartsScale(cells=3, channels=4)
+    return DartsCell(
+        nodes=nodes,
+        stem="small",
+        affine=False,
+        partial_channels=1,
+        search=scale,
+        final=scale,
+        operations=operations,  # type: ignore[arg-type]
+    )
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -229,7 +247,7 @@ def test_the_distance_to_the_flat_dirichlet_is_that_of_torch():
 
 
 def test_an_auxiliary_skip_adds_its_weight_and_fades():
-    one = space_of("nas_bench_201")
+    one = BENCH
     with_skip = NO_REGULARISER.model_copy(update={"auxiliary_skip": 1.0})
     found, plain = learner(one, regulariser=with_skip), learner(one)
     for step, left in ((0, 1.0), (4, 0.5)):
@@ -244,6 +262,23 @@ def test_the_factor_of_fbnet_is_a_power_of_the_logarithm():
     """Eq. 2 of the paper: α·log(latency)^β, with the natural logarithm."""
     factor = CostFactor(cost="latency_ms", reference=math.e, factor=0.2, power=0.6)
     assert factor.factor_of(torch.tensor(30.0)).item() == pytest.approx(0.2 * math.log(30) ** 0.6)
+
+
+@pytest.mark.parametrize("of_sample", [True, False])
+def test_the_factor_moves_the_logits_by_the_weights_of_the_step_or_by_their_expectation(of_sample):
+    factor = CostFactor(cost="params", reference=math.e, factor=0.2, power=0.6, of_sample=of_sample)
+    candidates = Candidates(BENCH, measure_of=lambda name: lambda one: 3e3 + 1e3 * sum(one.choices))
+    algo = LearnedGates(adam=ADAM, rest_epochs=0, spread=0.3, relaxation="gumbel", cost=factor)
+    gates = algo.make_learner(context(BENCH), candidates)
+    sample = gates.sample(0, "gumbel_gates", 0)
+    weights = gates.relaxed(0, "gumbel_gates", 0) if of_sample else gates.weights()
+    thousands = 3 + (weights * torch.arange(5.0)).sum()
+    loss = 2.0 * 0.2 * thousands.log() ** 0.6
+    (expected,) = torch.autograd.grad(loss, gates.logits)
+    nothing = torch.zeros_like(sample.leaf)  # by the cross entropy
+    gates.take_step(0, sample, nothing, torch.tensor([2.0, 0.5]))
+    mean = gates.optimiser.state[gates.logits]["exp_avg"]
+    assert torch.allclose(mean / (1 - ADAM.beta1), expected, atol=1e-6) and expected.any()
 
 
 # Perturbations.
@@ -285,7 +320,7 @@ def test_an_adversary_moves_weight_to_what_costs_most():
 
 @pytest.mark.parametrize("kind", ["random", "adversarial"])
 def test_only_the_weights_steps_are_perturbed(kind):
-    one = space_of("nas_bench_201")
+    one = BENCH
     moves = Perturbation(kind=kind, start=0.2, end=0.2, steps=2)
     gates = learner(one, perturbation=moves)
     seen = []
@@ -344,7 +379,7 @@ class Smooth(Supernet):
 
 
 def test_the_sharpness_is_the_largest_eigenvalue_of_the_full_hessian():
-    one = space_of("nas_bench_201")
+    one = BENCH
     gates = learner(one, spread=0.5)
     network = Smooth()
     found = training(network, gates)
@@ -407,7 +442,7 @@ def test_gates_stop_at_the_second_skip():
 
 
 def test_stopped_gates_stay_as_they_are_and_say_so():
-    one = space_of("nas_bench_201")
+    one = BENCH
     stop = NO_STOP.model_copy(update={"rule": "skips", "skips": 1, "from_epoch": 1.0})
     gates = learner(one, epochs=3, stop=stop, spread=0.0)
     with torch.no_grad():
@@ -463,7 +498,7 @@ def test_an_operation_whose_gradients_disagree_is_frozen():
 
 
 def test_the_option_that_the_supernet_misses_is_chosen():
-    one = space_of("nas_bench_201")
+    one = BENCH
     needed = [3, 0, 2, 4, 1, 3]
     rule = PerturbationSelection(one, Streams(0), 10, 22)
     opened = torch.ones(6, 5, dtype=torch.bool)
@@ -484,7 +519,7 @@ def test_the_option_that_the_supernet_misses_is_chosen():
 
 
 def test_nodes_keep_the_edges_that_the_supernet_misses():
-    one = space_of("darts_cell", "search_space.nodes=2")
+    one = darts_cell(nodes=2)
     rule = PerturbationSelection(one, Streams(0), 0, 100)
     opened = torch.ones(10, 8, dtype=torch.bool)
     worth = [5, 1, 2, 9, 4, 3, 7, 1, 6, 8]  # of each edge, if its option 4 is open
@@ -516,7 +551,7 @@ class Needs(Supernet):
 
 
 def test_darts_pt_ends_with_what_its_own_supernet_needs():
-    one = space_of("nas_bench_201")
+    one = BENCH
     selection = Selection(rule="perturbation", epochs=1.5, images=16)
     gates = learner(one, epochs=2, selection=selection)
     found = training(Needs([2] * 6), gates)
@@ -544,7 +579,7 @@ class Young(Supernet):
 
 
 def test_the_correlation_of_losses_with_parameter_free_shares():
-    one = space_of("nas_bench_201")
+    one = BENCH
     batch = Images(16).images, torch.zeros(16, dtype=torch.int64)
     paths = varied_paths(one, 30, Streams(0))
     for slope in (3.0, -3.0):  # class 0 becomes less likely by the share, or more
@@ -552,11 +587,14 @@ def test_the_correlation_of_losses_with_parameter_free_shares():
         assert found is not None and found * slope > 2.7
     assert free_correlation(Young(one, 0.0), one, paths, batch, CPU) is None
     assert correlation([1, 2, 3], [5, 3, 1]) == pytest.approx(-1)
-    assert not varied_paths(space_of("spos_blocks"), 20, Streams(0))  # no such operations
+    alike = SimpleNamespace(
+        gate_kinds={"path"}, binary=False, sample=one.sample, free_share=lambda path: 0.5
+    )
+    assert varied_paths(alike, 20, Streams(0)) == []  # type: ignore[arg-type]
 
 
 def test_gates_wait_until_the_supernet_is_ready(monkeypatch):
-    one = space_of("nas_bench_201")
+    one = BENCH
     gates = learner(one, epochs=4, rest="until_ready", paths=10)
     told = iter([-0.3, 0.2])
     monkeypatch.setattr("nasrun.search_algo.gates.probe.free_correlation", lambda *rest: next(told))
@@ -578,7 +616,7 @@ def test_gates_wait_until_the_supernet_is_ready(monkeypatch):
 
 
 def test_the_small_spaces_have_two_operations_an_edge():
-    spaces = {name: space_of("darts_cell", f"search_space.operations=s{name}") for name in "1234"}
+    spaces = {name: darts_cell(f"s{name}") for name in "1234"}
     for name, one in spaces.items():
         # Two of 2, 3, 4 and 5 edges with one of two operations each, in two cells.
         assert one.size == (1 * 3 * 6 * 10 * 2**8) ** 2 and one.name == f"darts_cell/4/s{name}"
@@ -592,7 +630,7 @@ def test_the_small_spaces_have_two_operations_an_edge():
     assert decisions[13].options == ("none", "dil_conv_3x3", "dil_conv_5x5")
     assert decisions[20].options == ("none", "max_pool_3x3", "sep_conv_3x3")
     assert spaces["1"].normal_skips[5] == 2 and 13 not in spaces["1"].normal_skips
-    whole = space_of("darts_cell")
+    whole = darts_cell()
     found = spaces["2"].sample(Streams(0).numpy("x"))
     same = whole.parse(spaces["2"].write(found))
     assert whole.cost(same, TASK) == spaces["2"].cost(found, TASK)
@@ -601,13 +639,13 @@ def test_the_small_spaces_have_two_operations_an_edge():
     with pytest.raises(UserError, match="has no sep_conv_5x5 on this edge; it has skip_connect, "):
         spaces["2"].parse(text)
     with pytest.raises(UserError, match=r"set search_space\.nodes=4"):
-        space_of("darts_cell", "search_space.operations=s1", "search_space.nodes=2")
+        darts_cell("s1", nodes=2)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["s4", "s1"])
 def test_small_spaces_keep_the_laws(name):
-    one = space_of("darts_cell", f"search_space.operations={name}")
+    one = darts_cell(name)
     laws = ["costs_are_counted", "a_path_is_its_network", "only_the_path_is_trained"]
     check_space(one, Problem(1, 9, 4), samples=1, only=laws)
 
@@ -637,7 +675,7 @@ def test_every_setting_of_the_parts_stands_in_yaml_and_leaves_its_part_out():
     assert plain == replace(algo)
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "differs"),
     [
@@ -685,6 +723,7 @@ def part(given, **changed):
             "compares two options",
         ),
         ({"order": 2, "stop": part(NO_STOP, rule="agreement")}, r"set search_algo\.order=1"),
+        ({"regulariser": part(NO_REGULARISER, kl=1.0)}, "has no Dirichlet distribution"),
         ({"selection": part(LARGEST, rule="perturbation")}, r"search_algo\.selection\.epochs=0"),
     ],
 )
@@ -697,7 +736,7 @@ def test_settings_that_contradict_each_other_are_refused(changed, message):
 @pytest.mark.parametrize(
     ("space", "word", "message"),
     [
-        ("spos_blocks", "regulariser.auxiliary_skip=1", "has no option that is one: set it to 0"),
+        ("spos_blocks", "regulariser.auxiliary_skip=1", "has no option that is one: leave it out"),
         ("nas_bench_201", "regulariser.skip_dropout=0.2", "or take search_space=darts_cell"),
         ("spos_blocks", "rest=until_ready", "do not differ in them: set search_algo.rest=epochs"),
         ("nao_cell", "order=2", "opens one option of a decision at a time: take search_space="),
@@ -711,11 +750,16 @@ def test_a_space_that_lacks_what_a_part_needs_is_named(space, word, message, tmp
     assert message in error and error.count("\n") == 1 and not run.exists()
 
 
+RUNS = [
+    *((name, "nas_bench_201") for name in (*METHODS, "pc_darts")),
+    *((name, "darts_cell") for name in ("gdas", "drnas", "oles", "darts_pt")),
+    *((name, "spos_blocks") for name in ("reinmax", "fair_darts", "robust_darts")),
+]
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("space", ["darts_cell", "nas_bench_201", "nas_bench_macro", "spos_blocks"])
-@pytest.mark.parametrize("name", [*METHODS, "darts", "snas", "proxyless"])
-def test_every_method_runs_in_every_space_of_mixtures(name, space, tmp_path, capsys):
+@pytest.mark.parametrize(("name", "space"), RUNS)
+def test_a_method_runs_in_a_space_of_mixtures(name, space, tmp_path):
     words = [f"search_space={space}", f"search_algo={name}", "effort=smoke", "threads=1"]
-    done = main(["search", *words, f"hydra.run.dir={tmp_path / 'run'}"])
-    refused = name == "darts_minus" and space == "spos_blocks"
-    assert done == (2 if refused else 0), capsys.readouterr().err
+    words += ["search_space.nodes=2"] * (space == "darts_cell")
+    assert main(["search", *words, f"hydra.run.dir={tmp_path / 'run'}"]) == 0

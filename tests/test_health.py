@@ -170,6 +170,8 @@ def test_a_fair_sampler_is_fair_and_looking_changes_nothing(
         assert options["none"]["gradient"] == options["skip_connect"]["gradient"] == 0
         assert 0 < options["nor_conv_3x3"]["gradient"] < 1
     assert list(found["scores"]) == ["0/1", "0/2", "0/3"]
+    assert list(found["free_correlation"]) == ["0/1", "0/2", "0/3"]
+    assert all(abs(one) <= 1 for one in found["free_correlation"].values() if one is not None)
     assert all(
         list(scores) == ["batch", "recalibrated", "inherited"] and len(scores["batch"]) == 2
         for scores in found["scores"].values()
@@ -227,6 +229,7 @@ def test_gates_that_favour_skips_are_warned_of_once_and_not_too_early(tmp_path: 
     settings = Health(
         gradient_every=0,
         architectures=0,
+        free_paths=0,
         every=2,
         images=2,
         recalibration_images=2,

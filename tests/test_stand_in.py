@@ -109,13 +109,24 @@ def test_a_network_learns_on_it_what_it_learns_on_the_cpu():
 
 
 WAITS = {
+    "beta_darts_cifar10": (0, 2, 1),
     "darts_cifar10": (0, 2, 1),
     "darts_imagenet": (0, 2, 1),
+    "darts_minus_cifar10": (0, 2, 1),
+    "darts_pt_cifar10": (500, 2, 1),  # in the last steps each option of a decision is scored
+    "drnas_cifar10": (1, 2, 1),  # its weights are sampled on the host
     "dso": (1, 2, 1),  # at each pruning the host asks what is left
     "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
+    "fair_darts_cifar10": (0, 2, 1),
+    "gdas_cifar10": (2, 2, 1),  # the host asks for the path of the weights, and of the gates
+    "oles_cifar10": (1, 2, 1),  # in a smoke, operations may be frozen after each step
     "p_darts_cifar10": (1, 2, 1),  # between two stages the host asks for the strongest
     "pc_darts_cifar10": (0, 2, 1),
     "proxyless_cifar10": (2, 2, 1),  # once more where it first asks
+    "robust_darts_cifar10": (0, 2, 1),
+    "sdarts_adv_cifar10": (0, 2, 1),
+    "sdarts_rs_cifar10": (0, 2, 1),
+    "shootout_gates_nas_bench_201": (0, 2, 1),
     "small_dso_fashion_mnist": (1, 2, 1),
     "snas_cifar10": (0, 2, 1),
 }

@@ -20,6 +20,8 @@ class HealthSummary:
     decision that has the option; ``gradient``, its shares of the gradient, as far as known.
     scores: by round and epoch, then by batch norm protocol: scores of fixed random architectures.
     architectures: number of these architectures.
+    correlations: by round and epoch: of the losses of random paths with their shares of operations
+    without parameters; None: it does not exist. paths: number of these paths.
     """
 
     passes: int
@@ -27,6 +29,8 @@ class HealthSummary:
     scores: Mapping[str, Mapping[str, Sequence[float]]]
     architectures: int
     file: Path
+    correlations: Mapping[str, float | None]
+    paths: int
 
 
 def say_health(run: Run, health: HealthSummary) -> None:
@@ -42,6 +46,12 @@ def say_health(run: Run, health: HealthSummary) -> None:
         least, most = (choose(trained, key=trained.__getitem__) for choose in (min, max))
         run.say(
             f"  least {least} {100 * trained[least]:.1f} %, most {most} {100 * trained[most]:.1f} %"
+        )
+    known = [found for found in health.correlations.values() if found is not None]
+    if known:
+        run.say(
+            f"correlation of the loss of {health.paths} random paths with their share of "
+            f"operations without parameters: {known[-1]:.2f} (below 0: the supernet is young)"
         )
     measured = {key: found for key, found in health.scores.items() if found}
     if not measured:

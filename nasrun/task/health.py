@@ -17,6 +17,7 @@ from nasrun.run.files import write_json
 from nasrun.run.layout import HEALTH
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
+from nasrun.search_algo.gates.readiness import free_correlation, varied_paths
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.gates import BINARY, Gates
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
@@ -26,6 +27,9 @@ COLLAPSE_SHARE = 0.75
 """A search counts as collapsed above this share of parameter-free operations; our choice. In random
 architectures the share is 57 % in darts_cell, and 60 % in nas_bench_201 and in nao_cell's smallest
 set. The best architectures of these spaces have fewer."""
+
+FEWEST_PATHS = 20
+"""Random paths below which their correlation says too little to warn; ours."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -37,8 +41,9 @@ class Health:
 
     gradient_every: steps between two measurements of the gradients; 0: none. architectures: number
     of random architectures, the same in the whole run, that are scored under all batch norm
-    protocols, on ``images`` of the validation split. every: epochs between two scorings; 0: only at
-    the end of each round.
+    protocols, on ``images`` of the validation split. free_paths: number of random paths whose
+    losses are compared with their shares of parameter-free operations, on a batch of these images.
+    every: epochs between two scorings; 0: only at the end of each round.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Health:
         *,
         gradient_every: NonNegativeInt,
         architectures: ArchitectureCount,
+        free_paths: ArchitectureCount,
         every: NonNegativeInt,
         images: Annotated[Images, Field(ge=2)],
         recalibration_images: Annotated[Images, Field(ge=2)],
@@ -53,7 +59,7 @@ class Health:
     ) -> None:
         self.gradient_every, self.architectures, self.every = gradient_every, architectures, every
         self.images, self.recalibration_images = images, recalibration_images
-        self.batch_size = batch_size
+        self.batch_size, self.free_paths = batch_size, free_paths
 
     def epochs(self, epochs: int) -> list[int]:
         """Return the epochs of a round after which health is measured."""
@@ -89,6 +95,9 @@ class HealthReport:
         if evaluator is not None:
             self.scorer = evaluator.bind(space, splits, run.compute, run.streams)
         self._warned = False
+        self.split = splits.validation
+        self.paths = varied_paths(space, settings.free_paths, run.streams.sub("health"))
+        self.correlations: dict[str, float | None] = {}
 
     def begin(self, supernet: Supernet) -> None:
         """Observe a supernet that is about to be trained."""
@@ -131,6 +140,7 @@ class HealthReport:
                 trials = scorer.score(self.architectures, training.network, NullMonitor())
                 found[protocol] = [trial.score for trial in trials]
         self.scores[key] = found
+        self.correlations[key] = self._correlation(training.network)
         metrics = {f"score/{name}/mean": fmean(scores) for name, scores in found.items()}
         for name, scores in found.items():
             metrics |= {f"score/{name}/{index}": score for index, score in enumerate(scores)}
@@ -138,8 +148,20 @@ class HealthReport:
             metrics[f"trained/{name}"] = fmean(row["trained"])
             if row["gradient"]:
                 metrics[f"gradient/{name}"] = sum(row["gradient"])
+        if (correlation := self.correlations[key]) is not None:
+            metrics["free_correlation"] = correlation
         self.run.logs.metrics("health", training.global_step, metrics)
+        if ends is not None and correlation is not None:
+            warn_of_youth(self.run, correlation, len(self.paths))
         write_json(self.run.directory / HEALTH, self.to_json())
+
+    def _correlation(self, network: Supernet) -> float | None:
+        """Return ``free_correlation`` on one batch; None if it does not exist."""
+        size = max(min(self.settings.batch_size, self.settings.images), 2)
+        batch = next(self.split.eval_batches(size, size), None) if self.paths else None
+        if batch is None or len(batch[1]) < 2:
+            return None
+        return free_correlation(network, self.space, self.paths, batch, self.run.compute)
 
     def by_name(self) -> dict[str, dict[str, list[float]]]:
         """Return the shares of each kind of option, by a name like ``op/sep_conv_3x3``.
@@ -172,6 +194,8 @@ class HealthReport:
             self.scores,
             len(self.architectures),
             self.run.directory / HEALTH,
+            self.correlations,
+            len(self.paths),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -200,6 +224,7 @@ class HealthReport:
                 self.space.write(architecture) for architecture in self.architectures
             ],
             "scores": {key: dict(found) for key, found in self.scores.items()},
+            "free_correlation": dict(self.correlations),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -207,6 +232,7 @@ class HealthReport:
             "counts": self.counts.state_dict(),
             "gradients": self.gradients.state_dict(),
             "scores": {key: dict(found) for key, found in self.scores.items()},
+            "correlations": dict(self.correlations),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,6 +243,28 @@ class HealthReport:
             str(key): {str(name): list(map(float, scores)) for name, scores in found.items()}
             for key, found in state["scores"].items()
         }
+        self.correlations = {
+            str(key): None if found is None else float(found)
+            for key, found in state["correlations"].items()
+        }
+
+
+def warn_of_youth(run: Run, correlation: float, paths: int) -> bool:
+    """Warn of a supernet whose paths lose less, the more parameter-free operations they have.
+
+    paths: number of random paths that were compared. Returns whether the correlation is so low that
+    it is below 0 by more than two standard errors.
+    """
+    if paths < FEWEST_PATHS or correlation > -2 / paths**0.5:
+        return False
+    run.say(
+        f"the supernet is young: the loss of {paths} random paths falls with their share of "
+        f"operations without parameters (correlation {correlation:.2f}), so that scores and "
+        "learned gates favour skips and pools: train it for longer (trainer.epochs), or let gates "
+        "wait with search_algo.rest=until_ready",
+        "yellow",
+    )
+    return True
 
 
 def warn_of_collapse(run: Run, share: float, whose: str) -> bool:

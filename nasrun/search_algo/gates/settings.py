@@ -191,6 +191,11 @@ class GateSettings(LearnedAlgo):
                 "out, or take another relaxation",
             ),
             (
+                bool(self.regulariser.kl) and self.relaxation != "dirichlet",
+                f"{choice} has no Dirichlet distribution, which regulariser.kl is about: set it to "
+                "0, or take relaxation=dirichlet",
+            ),
+            (
                 self.order == 2 and self.stop.rule == "agreement",
                 "search_algo.stop.rule=agreement compares gradients at the present weights: set "
                 "search_algo.order=1",

@@ -28,7 +28,7 @@ def check_skips(space: SearchSpace, setting: str) -> None:
     if not skip_options(space):
         raise MissingCapabilityError(
             f"{setting} is about skip connections, and {space.name} has no option that is one: "
-            "set it to 0, or",
+            "leave it out, or",
             group="search_space",
             has=has_deeper_cells,
         )

@@ -204,9 +204,14 @@ def _small(
         recalibration_images=options.images,
     )
     scorer = evaluator.bind(setup.search_space, splits, compute, Streams(0))
+    space = setup.search_space
     with Streams(0).default("init"):
-        supernet = compute.place(setup.search_space.supernet(splits.problem))
-    return scorer, setup.search_space, supernet
+        supernet = compute.place(space.supernet(splits.problem))
+    rng = Streams(0).numpy("first")
+    for one in [space.sample(rng) for _ in range(50)]:  # multiply-adds are counted once a process
+        space.cost(one, splits.problem)
+        seconds(partial(list, scorer.score([one], supernet, NullMonitor())), compute)
+    return scorer, space, supernet
 
 
 def show(name: str, times: Sequence[float], against: float) -> None:

@@ -71,6 +71,17 @@ def test_the_outline_of_a_recipe_is_what_hydra_composes(recipe: str) -> None:
     assert by_outline(task, experiment=recipe) == by_hydra(task, f"experiment={recipe}")
 
 
+def test_a_list_in_a_block_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text("rows: # a table\n  - { a: 1, b: [2, 3] } # first\n  - c: x\n    d: 4\n  - 5\n")
+    (entry,) = described(file).entries
+    assert (entry.key, entry.text, entry.comment) == (
+        "rows",
+        "[{ a: 1, b: [2, 3] }, {c: x, d: 4}, 5]",
+        "a table",
+    )
+
+
 def test_an_option_tells_the_meaning_of_every_setting() -> None:
     text = words_of(page("sampler=sandwich"))
     for part in (

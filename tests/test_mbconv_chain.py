@@ -323,3 +323,25 @@ def test_architectures_of_two_chains_are_not_mixed_up():
     space = space_of("mbconv_proxyless")
     with pytest.raises(UserError, match="belongs to search space 'mbconv_proxyless_gpu'"):
         space.check(Architecture("mbconv_proxyless_gpu", (0,) * len(space.decisions)))
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"), [("mbconv_mnasnet", {}), ("mbconv_single_path", {}), ("mbconv_ofa", {})]
+)
+def test_pieces_of_a_path_are_its_layers_and_compute_its_logits(option, changes):
+    """One after the other; an identity that does nothing is neither piece nor layer."""
+    space = space_of(option, **changes, stem="cifar", search={"width": 0.125}, features=8)
+    problem = Problem(3, 8, 4)
+    with Streams(0).default("supernet"):
+        supernet = space.supernet(problem).eval()
+    images = torch.randn(2, 3, 8, 8, generator=Streams(0).torch("images"))
+    for seed in range(3):
+        path = space.sample(np.random.default_rng(seed))
+        pieces = supernet.pieces(path.choices)
+        assert len(pieces) == len(space.layers(path, problem))
+        x = images
+        with torch.no_grad():
+            for piece in pieces:
+                x = piece.run(x)
+            assert torch.equal(x, supernet(images, path.choices))
+    assert len({piece.key for piece in pieces}) == len(pieces)

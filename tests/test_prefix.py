@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import CPU, few_images
+from processes import Processes, outcome
 from torch import Tensor
 
 from nasrun.evaluator.accuracy import Tally
@@ -170,7 +173,7 @@ def test_together_logits_are_those_of_one_by_one_to_the_bit(
     in_order, trials = made.together(chosen, network, NullMonitor())
     found = list(trials)
     assert {trial.architecture: trial for trial in found} == dict(zip(chosen, alone, strict=True))
-    assert len({trial.score for trial in found}) > 1
+    assert not torch.equal(logits[chosen[0]], logits[chosen[1]])
     for one, together in zip(in_order, seen.taken(len(chosen)), strict=True):
         assert torch.equal(together, logits[one])
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -219,10 +222,11 @@ def test_canonical_forms_stand_for_all_that_are_one_network() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("canonical", "saving"), [(False, 4.25), (True, 7.0)])
-def test_the_whole_of_nas_bench_macro_takes_a_fourth_or_a_seventh_of_the_work(
+@pytest.mark.parametrize(("canonical", "saving"), [(False, 3.73), (True, 6.19)])
+def test_the_whole_of_nas_bench_macro_takes_a_fourth_or_a_sixth_of_the_work(
     canonical: bool, saving: float
 ) -> None:
+    """At full width, stem and head included: each first part of a path is computed once."""
     macro = NasBenchMacro(affine=True, search=MacroScale(width=1), final=MacroScale(width=1))
     every = list(macro.every())
     paths = [macro.canonical(one) if canonical else one for one in every]
@@ -230,7 +234,14 @@ def test_the_whole_of_nas_bench_macro_takes_a_fourth_or_a_seventh_of_the_work(
     known: dict[str, Work] = {}
     work = [made._work(path.choices, known) for path in paths]
     keys = [("stem", *path.choices, "head") for path in paths]
-    assert plan_walk(keys, work, 1, 2**40).saving == pytest.approx(saving, abs=0.1)
+    macs = {
+        key[: index + 1]: pieces[index].macs
+        for key, pieces in zip(keys, work, strict=True)
+        for index in range(len(key))
+    }
+    alone = sum(macro.cost(one, made.problem).macs for one in every)
+    assert alone / sum(macs.values()) == pytest.approx(saving, abs=0.01)
+    assert plan_walk(keys, work, 1, 2**40).saving == pytest.approx(alone / sum(macs.values()))
 
 
 class Backwards(Scorer):
@@ -300,3 +311,30 @@ def test_trials_come_in_their_turn_and_early_ones_are_kept_in_checkpoints() -> N
             == whole.state_dict()
             == {"all": [trial.to_json() for trial in quiet.recorded]}
         )
+
+
+WALKED = (
+    *("search", "effort=smoke", "threads=1", "hydra.run.dir=run", "search_space=nas_bench_macro"),
+    *("sampler=uniform", "search_algo=random", "search_algo.evaluations=40", "checkpoint.steps=1"),
+    *("dataset.train_images=32", "dataset.validation=16", "shortlist.count=0"),
+)
+
+
+@pytest.mark.soak
+def test_a_search_ends_the_same_walked_one_by_one_stopped_killed_and_known(
+    processes: Processes, tmp_path: Path
+) -> None:
+    store = f"evaluator.store={tmp_path / 'scores'}"
+    assert processes.run(tmp_path / "alone", *WALKED, "evaluator.share=false").status == 0
+    whole = outcome(tmp_path / "alone" / "run")
+    for name, words in (("walked", ()), ("filled", (store,)), ("known", (store,))):
+        assert processes.run(tmp_path / name, *WALKED, *words).status == 0
+        assert outcome(tmp_path / name / "run") == whole
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        words, stops = WALKED, 0
+        fault = ("signal_at", [number, "safe_point", "score/round0", 13])
+        place = tmp_path / number.name
+        while processes.run(place, *words, faults=[fault]).status:
+            words, stops = ("resume", "run"), stops + 1
+        assert outcome(place / "run") == whole
+        assert stops >= 3  # each time at least some were not scored again

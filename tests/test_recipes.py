@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from kills import RECIPES, words
 from processes import SEARCH, TINY, lines
 from smokes import check_smoke
@@ -120,6 +122,18 @@ def test_proxyless_and_its_winner_are_trained_as_released():
     assert trainer.decay_norm_and_bias and trainer.label_smoothing == 0.1
     assert (retrain.epochs, retrain.schedule.lr, retrain.label_smoothing) == (300, 0.05, 0.1)
     assert not retrain.decay_norm_and_bias and retrain.clip == 0
+
+
+def test_fbnet_learns_by_the_papers_rules():
+    """By hand: 5·exp(-0.045 t) in epoch t, and 0.2 · log(cost)^0.6, at 100 million multiply-adds;
+    a fifth of the images, and of the steps, is for the gates."""
+    built = parts("experiment=fbnet_cifar10")
+    algo = built.search_algo
+    at = [algo.temperature.at(step, 900, 10) for step in (0, 9, 10, 899)]
+    assert at == pytest.approx([5.0, 5.0, 5 * math.exp(-0.045), 5 * math.exp(-0.045 * 89)])
+    factor = algo.cost.factor_of(torch.tensor(100e6)).item()
+    assert factor == pytest.approx(0.2 * math.log(100) ** 0.6, rel=1e-6)
+    assert (algo.cost.of_sample, algo.every, built.dataset.validation) == (True, 4, 0.2)
 
 
 def test_dso_is_retrained_as_released():

@@ -14,6 +14,8 @@ import pytest
 import torch
 from helpers import CPU, Images, few_images
 
+from nasrun.cli.from_run import SETTINGS_NOT_TAKEN
+from nasrun.cli.stores import keep_near
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.score_store import NAME, ScoreStore, definition_of
@@ -22,6 +24,7 @@ from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
 from nasrun.streams import Streams
+from nasrun.task.base import Task
 from nasrun.values import Architecture
 
 
@@ -204,6 +207,17 @@ def test_several_write_at_once(tmp_path: Path) -> None:
     found = ScoreStore(tmp_path).of("definition", print).read()
     assert found == {(i, worker): [0.1, 0.1 + worker] for i in range(10) for worker in range(4)}
     assert not ScoreStore(tmp_path).of("another", print).read()
+
+
+def test_a_strangers_run_chooses_no_store(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"evaluator": {"store": None}}
+    assert keep_near(settings, tmp_path, (), Task.stores) == []
+    assert settings == {"evaluator": {"store": None}}
+    settings["evaluator"]["store"] = "/elsewhere"
+    (said,) = keep_near(settings, tmp_path, (), Task.stores)
+    assert "evaluator.store=/elsewhere is not used" in said
+    assert settings["evaluator"]["store"] == str(tmp_path / "scores")
+    assert "evaluator.store" in SETTINGS_NOT_TAKEN
 
 
 def test_a_race_has_no_store(tmp_path: Path) -> None:

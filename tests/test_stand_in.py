@@ -118,6 +118,7 @@ WAITS = {
     "dso": (1, 2, 1),  # at each pruning the host asks what is left
     "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
     "fair_darts_cifar10": (0, 2, 1),
+    "fbnet": (0, 2, 1),
     "gdas_cifar10": (2, 2, 1),  # the host asks for the path of the weights, and of the gates
     "oles_cifar10": (1, 2, 1),  # in a smoke, operations may be frozen after each step
     "p_darts_cifar10": (1, 2, 1),  # between two stages the host asks for the strongest
@@ -127,6 +128,7 @@ WAITS = {
     "sdarts_adv_cifar10": (0, 2, 1),
     "sdarts_rs_cifar10": (0, 2, 1),
     "shootout_gates_nas_bench_201": (0, 2, 1),
+    "single_path_cifar10": (0, 2, 1),
     "small_dso_fashion_mnist": (1, 2, 1),
     "snas_cifar10": (0, 2, 1),
 }

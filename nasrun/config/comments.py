@@ -164,7 +164,12 @@ def _above(key: Any, lines: list[str]) -> str:
 
 
 def _text(value: Any, lines: list[str]) -> str:
-    """Return a value as it is written, in one line."""
+    """Return a value as it is written, in one line; a block between brackets."""
+    if isinstance(value, yaml.CollectionNode) and value.value and not value.flow_style:
+        if isinstance(value, yaml.SequenceNode):
+            return f"[{', '.join(_text(item, lines) for item in value.value)}]"
+        pairs = [f"{key.value}: {_text(inner, lines)}" for key, inner in value.value]
+        return f"{{{', '.join(pairs)}}}"
     start, end = value.start_mark, value.end_mark
     if start.line == end.line:
         text = lines[start.line][start.column : end.column] if start.line < len(lines) else ""

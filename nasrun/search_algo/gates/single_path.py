@@ -249,7 +249,8 @@ class SinglePath(LearnedAlgo):
     def check(self, space: SearchSpace) -> None:
         if not isinstance(space, SuperKernels):
             raise MissingCapabilityError(
-                f"search_algo=single_path decides on parts of a kernel, and {space.name} has none",
+                "search_algo=single_path decides on parts of a kernel "
+                f"(search_space.share=kernels), and {space.name} has none",
                 group="search_space",
                 has=has_super_kernels,
             )

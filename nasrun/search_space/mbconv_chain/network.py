@@ -8,7 +8,8 @@ from functools import lru_cache, partial
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.gates import Gate, Gates, mixed
+from nasrun.search_space.chain import Piece
+from nasrun.search_space.gates import Gate, Gates, mixed, single_path
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.mbconv_chain.choices import Present, StageChoices, present_options
 from nasrun.search_space.mbconv_chain.kernels import SuperKernel
@@ -57,7 +58,7 @@ class Chain(Network):
         self, plan: ChainPlan, stages: Sequence[StageChoices], layers: Mapping[int, nn.Module]
     ) -> None:
         super().__init__()
-        self.stages, self.count = tuple(stages), len(plan.layers)
+        self.stages, self.plans, self.count = tuple(stages), plan.layers, len(plan.layers)
         self.stem = stem(plan)
         self.layers = nn.ModuleDict({str(index): layer for index, layer in layers.items()})
         self.head = Head(plan, self.noise)
@@ -150,8 +151,29 @@ class MbconvSupernet(Chain, Supernet):
                 found[decision] = layer.norms() + found.get(decision, 0.0)
         return found
 
+    def pieces(self, gates: Gates) -> list[Piece]:
+        """Return stem, options that do something, and head (see ``ChainSupernet``)."""
+        found = [Piece("stem", self.stem)]
+        for index, options in working_options(self.plans, self.stages, single_path(gates)).items():
+            (choice,) = options
+            place = (index + 1) / self.count
+            run = partial(self.layers[str(index)], gate=choice, noise=self.noise, depth=place)
+            found.append(Piece((index, choice), run))
+        return [*found, Piece("head", self.head)]
+
     def forward(self, x: Tensor, gates: Gates) -> Tensor:
         return self.logits(x, gates)
+
+
+def working_options(
+    plans: Sequence[LayerPlan], stages: Sequence[StageChoices], choices: Sequence[int]
+) -> Present:
+    """Return the layers of an architecture without identities that do nothing."""
+    return {
+        layer: options
+        for layer, options in present_options(stages, choices).items()
+        if not (plans[layer].keeps_shape and None in options.values())
+    }
 
 
 class LoneLayer(ChoiceLayer):
@@ -169,12 +191,13 @@ def list_layers(
     plan: ChainPlan, stages: Sequence[StageChoices], choices: Sequence[int]
 ) -> list[Layer]:
     """List stem, layers and head, in the order of the network; what does nothing is left out."""
-    listed = [_stem_layer(plan)]
-    for index, options in present_options(stages, choices).items():
-        (option,) = options.values()
-        if option is not None or not plan.layers[index].keeps_shape:
-            listed.append(lone_layer(plan.layers[index], option))
-    return [*listed, _head_layer(plan)]
+    working = working_options(plan.layers, stages, choices)
+    layers = [
+        lone_layer(plan.layers[index], option)
+        for index, options in working.items()
+        for option in options.values()
+    ]
+    return [_stem_layer(plan), *layers, _head_layer(plan)]
 
 
 def _stem_layer(plan: ChainPlan) -> Layer:
@@ -191,7 +214,8 @@ def lone_layer(plan: LayerPlan, option: Option) -> Layer:
     name += f" {plan.activation}"
     if option is not None:
         squeezed = plan.squeezed(option)
-        name += "" if squeezed is None else f" {plan.style.squeeze}-{squeezed}"
+        hard = "hard_" if plan.style.squeeze == "mobilenet_v3" else ""
+        name += "" if squeezed is None else f" {hard}se{squeezed}"
         name += " expanded" if option.expansion == 1 and plan.style.expand_always else ""
     return Layer(name, plan.size.shape(plan.inputs), partial(LoneLayer, plan, option))
 

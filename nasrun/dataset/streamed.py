@@ -232,7 +232,7 @@ class StreamedSplit(Split):
     ) -> Iterator[Batch]:
         balanced = self.files.labels if self.balance == "sampling" else None
         orders = training_order(self, self.name, batch_size, streams, first_step, balanced)
-        items: Iterable[list[Item]] = (
+        items = (
             [
                 (self._key(streams, step, epoch, at, index), index) if at in own else None
                 for at, index in enumerate(order)
@@ -268,7 +268,7 @@ class StreamedSplit(Split):
 
     def pixel_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
-        items: Iterable[list[Item]] = (
+        items: Iterable[Sequence[Item]] = (
             [(0, index) for index in indices[start : start + batch_size]]
             for start in range(0, len(indices), batch_size)
         )
@@ -277,7 +277,7 @@ class StreamedSplit(Split):
 
     def _batches(
         self,
-        items: Iterable[list[Item]],
+        items: Iterable[Sequence[Item]],
         transform: Any,
         strengths: Sequence[float] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:

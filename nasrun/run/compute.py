@@ -186,7 +186,7 @@ def device_of(device: str) -> torch.device:
 
 
 def _of_rank(device: torch.device, own: Ranks) -> torch.device:
-    """Return the device of one of several ranks; raises UserError if all would share a named one.
+    """Return the device of one of several ranks; raises UserError if one is named for all.
 
     With more ranks than devices several ranks share one.
     """

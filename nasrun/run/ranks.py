@@ -8,6 +8,7 @@ alone writes files and speaks to the user.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,7 +19,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nasrun.errors import Interrupted, UserError, shortened
@@ -297,8 +297,16 @@ def voice(error: BaseException) -> str | None:
 @contextmanager
 def silent() -> Iterator[None]:
     """Show nothing that is written inside."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    nowhere = _Nowhere()
+    with redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+class _Nowhere(io.StringIO):
+    """A stream that forgets what is written to it."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

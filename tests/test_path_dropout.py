@@ -246,7 +246,7 @@ def test_ghost_batches_are_never_split():
     compute = replace(CPU, batch_size="auto")
     rules = StepRules(ghost_batch=4)
     training = trainer().bind(Full(), Images(64), compute, Streams(0), rules=rules)
-    with pytest.raises(UserError, match=r"lower sampler\.ghost_batch"):
+    with pytest.raises(UserError, match=r"make them smaller \(sampler\.ghost_batch"):
         train_step(training, *batch(), [(0,)] * 4)
 
 

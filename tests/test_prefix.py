@@ -22,6 +22,7 @@ from nasrun.evaluator.prefix import Walk, Work, depth_first, plan_walk
 from nasrun.evaluator.supernet import SupernetEvaluator, SupernetScorer
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import NullMonitor
+from nasrun.run.ranks import Ranks
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.chain import Piece
 from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
@@ -263,7 +264,7 @@ class Logged:
     """A run that keeps what is said to it; it stops at a safe point."""
 
     def __init__(self, stop: int = 0) -> None:
-        self.compute = SimpleNamespace(on_nonfinite="stop")
+        self.compute = SimpleNamespace(on_nonfinite="stop", ranks=Ranks())
         self.recorded: list[Trial] = []
         self.ahead_of: list[int] = []
         self.left = stop

@@ -14,6 +14,7 @@ from typing import Any
 from nasrun.architectures.published import FOLDER, Published, find_published, near_name
 from nasrun.errors import UserError, nearest, shortened
 from nasrun.run.files import at_home, printable, read_json_or_text
+from nasrun.run.layout import ARCHITECTURE
 from nasrun.search_space.genotype import Found, Genotype, find_genotypes, genotype_of
 
 MOST_TOLD = 12
@@ -69,7 +70,7 @@ def read_given(place: Place) -> Given:
     published = find_published(place.path.stem) if place.path.parent == FOLDER else None
     if published is not None:
         return Given(published.architecture, published.settings(), published)
-    hint = "give the architecture.json of a search, or an architecture as its space writes it"
+    hint = f"give the {ARCHITECTURE} of a search, or an architecture as its space writes it"
     value = read_json_or_text(place.path, hint)
     try:
         return given(value, place.name)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from nasrun.architectures.given import Given, find_place, read_given
-from nasrun.config.compose import parse
 from nasrun.config.groups import defaults, files_of, groups, option_of_recipe
 from nasrun.config.yaml_files import read
 from nasrun.errors import UserError
@@ -23,6 +22,8 @@ def with_given(overrides: Sequence[str], config_dir: str | None) -> list[str]:
     Raises UserError over a sweep of architectures of different spaces.
     """
     words = [word for override in overrides for word in words_of(override)]
+    from nasrun.config.compose import parse  # slow to import
+
     chosen = {parse(override).key_or_group: override for override in overrides}
     if not words or "search_space" in chosen:
         return list(overrides)
@@ -46,6 +47,8 @@ def words_of(override: str) -> list[str]:
     """Return the architectures that an override names, several in a sweep; [] for other keys."""
     if not override.startswith(f"{SETTING}="):
         return []
+    from nasrun.config.compose import parse  # slow to import
+
     parsed = parse(override)
     if parsed.is_sweep_override():
         return [str(value) for value in parsed.sweep_string_iterator()]

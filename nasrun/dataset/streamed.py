@@ -268,7 +268,7 @@ class StreamedSplit(Split):
 
     def pixel_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
-        items: Iterable[Sequence[Item]] = (
+        items: Iterable[list[Item]] = (
             [(0, index) for index in indices[start : start + batch_size]]
             for start in range(0, len(indices), batch_size)
         )
@@ -277,7 +277,7 @@ class StreamedSplit(Split):
 
     def _batches(
         self,
-        items: Iterable[Sequence[Item]],
+        items: Iterable[list[Item]],
         transform: Any,
         strengths: Sequence[float] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:

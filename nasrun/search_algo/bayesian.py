@@ -5,10 +5,10 @@ Optuna is an extra: ``pip install 'nasrun[bayesian]'``.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import torch
@@ -69,7 +69,7 @@ class Bayesian(SearchAlgo):
 def load_optuna(model: str) -> Any:
     """Import Optuna, which then says nothing; raises UserError if it is absent or has no model."""
     try:
-        optuna: Any = import_module("optuna")
+        import optuna
     except ImportError as error:
         raise UserError(
             "search_algo=bayesian needs the package optuna: pip install 'nasrun[bayesian]', or "
@@ -80,7 +80,7 @@ def load_optuna(model: str) -> Any:
             f"search_algo.model=gp: optuna {optuna.__version__} has no Gaussian processes, version "
             "3.6 does (hydra-optuna-sweeper needs an older one): take search_algo.model=tpe"
         )
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    optuna.logging.set_verbosity(logging.ERROR)
     # Old versions warn of everything that is used here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

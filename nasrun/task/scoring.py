@@ -139,6 +139,7 @@ def score_all(
         run.record([trial], **context, **notes_of(trial))
         yield trial
         run.safe_point()
+    next(found, None)  # lets the scorer put back what it changed
     early.clear()
 
 

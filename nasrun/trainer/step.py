@@ -117,8 +117,28 @@ class BatchGradients:
                     self._begin_noise(position, part)
                 else:
                     self._begin_gates_noise(position, part)
+                measured = torch.zeros(2, device=self.compute.device)
                 with self._statistics(part):
-                    measured = self._passes(part, inputs, means)
+                    for microbatch, answers, trained in part.microbatches:
+                        images_share = len(microbatch) / part.whole
+                        share = images_share / len(trained)
+                        factor = images_share if self.rules.gradients == "sum" else share
+                        targets = answers
+                        for path in trained:
+                            # In bf16 a sixth of the signs of small gates' gradients turned.
+                            learns = inputs is not None or any(map(are_learned, path))
+                            with self.compute.autocast(exact=learns):
+                                logits = self.network(microbatch, *path)
+                            loss = self._loss(logits, targets)
+                            torch.autograd.backward(loss * factor, inputs=inputs)
+                            if means is not None:
+                                means.passed(share)
+                            if self.rules.distillation and targets is answers:
+                                targets = logits.detach().float().softmax(1)
+                            correct = (logits.detach().argmax(1) == answers).float().mean()
+                            measured += torch.stack([loss.detach(), correct]) * share
+                    if means is not None:
+                        means.put_back()
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -132,36 +152,6 @@ class BatchGradients:
             add_gradients(ranks, own, measured)
         if means is not None:
             means.divide(ranks)
-        return measured
-
-    def _passes(
-        self, part: Part, inputs: Sequence[Tensor] | None, means: MeansByUse | None
-    ) -> Tensor:
-        """Pass the images of this rank forward and backward.
-
-        Returns the sum (loss, accuracy) [2], each image and path by its share of the whole step.
-        """
-        measured = torch.zeros(2, device=self.compute.device)
-        for microbatch, answers, trained in part.microbatches:
-            images_share = len(microbatch) / part.whole
-            share = images_share / len(trained)
-            factor = images_share if self.rules.gradients == "sum" else share
-            targets = answers
-            for path in trained:
-                # In bf16 a sixth of the signs of small gates' gradients turned.
-                learns = inputs is not None or any(map(are_learned, path))
-                with self.compute.autocast(exact=learns):
-                    logits = self.network(microbatch, *path)
-                loss = self._loss(logits, targets)
-                torch.autograd.backward(loss * factor, inputs=inputs)
-                if means is not None:
-                    means.passed(share)
-                if self.rules.distillation and targets is answers:
-                    targets = logits.detach().float().softmax(1)
-                correct = (logits.detach().argmax(1) == answers).float().mean()
-                measured += torch.stack([loss.detach(), correct]) * share
-        if means is not None:
-            means.put_back()
         return measured
 
     def _statistics(self, part: Part) -> AbstractContextManager[None]:
@@ -239,8 +229,8 @@ class BatchGradients:
         where = f"{position.name}: out of memory on {self.compute.device} at step {position.step}"
         if self.rules.ghost_batch is not None:
             raise UserError(
-                f"{where}: ghost batches are not split: make them smaller, take a larger "
-                "device, or a smaller network"
+                f"{where}: ghost batches are not split: make them smaller (sampler.ghost_batch, or "
+                "more path_rules.slices), take a larger device, or a smaller network"
             )
         now = min(self.images_at_once or batch, batch)
         if self.compute.batch_size != "auto" or now < 4:

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -208,7 +208,7 @@ class StreamedSplit(Split):
     ) -> Iterator[Batch]:
         balanced = self.files.labels if self.balance == "sampling" else None
         orders = training_order(self, self.name, batch_size, streams, first_step, balanced)
-        items = (
+        items: Iterable[list[Item]] = (
             [
                 (self._key(streams, step, epoch, at, index), index) if at in own else None
                 for at, index in enumerate(order)
@@ -236,13 +236,13 @@ class StreamedSplit(Split):
 
     def eval_batches(self, batch_size: int, count: int | None = None) -> Iterator[Batch]:
         indices = range(len(self))[:count]
-        items = (
+        items: Iterable[list[Item]] = (
             [(0, index) for index in indices[start : start + batch_size]]
             for start in range(0, len(indices), batch_size)
         )
         return self._batches(items, self.transforms.evaluation())
 
-    def _batches(self, items: Iterable[Sequence[Item]], transform: Any) -> Iterator[Batch]:
+    def _batches(self, items: Iterable[list[Item]], transform: Any) -> Iterator[Batch]:
         device = self.normalise.scale.device
         loader = data.DataLoader(
             _Images(self.files, self.transforms, transform),

@@ -123,9 +123,13 @@ def test_a_search_of_two_ranks_is_that_of_one_process(undisturbed: Path, two: Pa
         atol=0.02,
     )
     metrics = [lines(run / "metrics.jsonl") for run in (undisturbed, two)]
-    assert [line["stage"] for line in metrics[0]] == [line["stage"] for line in metrics[1]]
+    stages = [
+        # The first rank logs the brief trainings that it does, not those of the others.
+        [line["stage"] for line in of_run if not line["stage"].startswith("standalone/")]
+        for of_run in metrics
+    ]
+    assert stages[0] == stages[1]
     assert metrics[1][0] == pytest.approx(metrics[0][0], abs=1e-2)
-    assert several["result"]["spent"] == one["result"]["spent"]
 
 
 @pytest.mark.soak
@@ -133,7 +137,8 @@ def test_scores_and_trained_truth_are_spread_and_equal(
     processes: Processes, tmp_path: Path
 ) -> None:
     """Equal to the byte: each score is computed by one rank, as one process would."""
-    train = ("supernet", *TINY[:3], *TINY[-2:], "name=weights", *RUN)
+    plain = ("sampler=uniform", "search_algo=random")
+    train = ("supernet", *plain, *TINY[:3], *TINY[-2:], *RUN)
     assert processes.run(tmp_path / "supernet", *train).status == 0
     rank = (
         *("rank", "effort=smoke", "threads=1", *TINY[-2:], "rank.architectures.count=5", *RUN),
@@ -239,7 +244,8 @@ def test_a_mistake_is_told_once(processes: Processes, tmp_path: Path) -> None:
 def test_torchrun_starts_ranks(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, "--nproc-per-node=2", "-m", "nasrun", "supernet", *TINY[:3], *RUN]
+    command = [*torchrun, "--nproc-per-node=2", "-m", "nasrun", "supernet", "sampler=uniform"]
+    command += ["search_algo=random", *TINY[:3], *RUN]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -232,7 +232,7 @@ class StreamedSplit(Split):
     ) -> Iterator[Batch]:
         balanced = self.files.labels if self.balance == "sampling" else None
         orders = training_order(self, self.name, batch_size, streams, first_step, balanced)
-        items = (
+        items: Iterable[list[Item]] = (
             [
                 (self._key(streams, step, epoch, at, index), index) if at in own else None
                 for at, index in enumerate(order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from nasrun.cli.main import main
 from nasrun.errors import UserError
-from nasrun.search_space.library_models import TimmModel, TorchvisionModel
+from nasrun.search_space.library_models import TimmModel, TorchvisionModel, libraries
 from nasrun.search_space.library_models.adapting import halvings_to_remove
 from nasrun.search_space.library_models.libraries import Torchvision
 from nasrun.testing import count_cost
@@ -132,7 +133,8 @@ def test_unknown_models_and_small_images_are_refused() -> None:
 
 
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    libraries._timm_models.cache_clear()
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"needs timm, .* pip install 'nasrun\[timm\]'"):
         TimmModel(model="resnet10t", stem="fit")
 

@@ -216,15 +216,9 @@ def test_ranks_learn_the_gates_that_one_process_learns(
     )
     assert processes.run(tmp_path / "one", *words).status == 0
     ended_well(processes.ranks(tmp_path / "two", *words))
-    one, two = (
-        # Rounding may lead to another winner, and other networks are then trained on their own.
-        [
-            line
-            for line in lines(tmp_path / name / "run" / "metrics.jsonl")
-            if "super" in line["stage"]
-        ]
-        for name in ("one", "two")
-    )
+    logs = (tmp_path / name / "run" / "metrics.jsonl" for name in ("one", "two"))
+    # Rounding may lead to another winner, and other networks are then trained on their own.
+    one, two = ([line for line in lines(log) if "super" in line["stage"]] for log in logs)
     assert [line["stage"] for line in two] == [line["stage"] for line in one]
     for found, expected in zip(two[:3], one[:3], strict=True):  # later on rounding grows
         assert found == pytest.approx(expected, abs=0.02)

@@ -291,6 +291,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     assert failures == (5 if kind == "fsync" else 3)
 
 
+@pytest.mark.soak
 def test_a_long_search_has_a_checkpoint_that_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

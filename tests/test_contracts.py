@@ -89,7 +89,7 @@ def test_datasets(name: str, tmp_path: Path) -> None:
     check_dataset(built("dataset", *words))
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", options("sampler"))
 @pytest.mark.parametrize("space", ["nas_bench_macro", "darts_cell", "one_shot_blocks"])
 def test_samplers(name: str, space: str) -> None:
@@ -126,7 +126,7 @@ SLOW_ALGOS = {"bayesian"}
 """Algorithms whose laws only the soak checks: each of their states builds a model of Optuna's."""
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name",
     [

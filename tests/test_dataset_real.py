@@ -104,6 +104,7 @@ def test_cifar10_test_file_is_not_opened_before_it_is_asked_for(
         splits.test()
 
 
+@pytest.mark.soak
 def test_cifar10_with_another_checksum_is_not_unpickled(cifar10: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     shutil.copytree(cifar10 / folder.name, folder, copy_function=os.symlink)

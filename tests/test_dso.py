@@ -213,6 +213,7 @@ def test_gates_learn_on_held_out_images_or_with_the_weights_on_all(learn_on):
         assert all(any(torch.equal(one, other) for other in own.images) for one in batch)
 
 
+@pytest.mark.soak
 def test_without_a_split_a_run_trains_on_all_images(tmp_path):
     """32 images for training and 16 held out are six steps of eight in an epoch."""
     run = tmp_path / "run"
@@ -333,6 +334,7 @@ def test_a_run_says_draws_and_keeps_what_it_found(tmp_path, capsys):
     assert "output of" in "\n".join(space.describe(winner))
 
 
+@pytest.mark.soak
 def test_the_random_control_is_one_network_that_trains_no_supernet(tmp_path, capsys):
     control = ["search_algo=random", "search_algo.evaluations=1", "evaluator=size"]
     run = tmp_path / "run"

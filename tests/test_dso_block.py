@@ -238,6 +238,7 @@ def test_every_block_is_a_graph_and_costs_something():
     assert rest > 0 and one.cost(empty, CIFAR).macs > shortcuts
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("share", [True, False])
 def test_laws_with_the_imagenet_stem_and_blocks_of_their_own(share):
     laws = ["costs_are_counted", "a_path_is_its_network", "only_the_path_is_trained"]

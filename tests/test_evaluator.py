@@ -101,6 +101,7 @@ def test_recalibrated_statistics_are_the_exact_average(trained):
     torch.testing.assert_close(seen["var"], var, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_the_protocols_differ_and_are_written_into_the_trial(trained):
     search_space, network, pool = trained
     for protocol in PROTOCOLS:

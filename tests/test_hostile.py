@@ -170,6 +170,7 @@ def test_a_target(target: Any, run: Path, refused: Say) -> None:
     assert "_target_" in refused("resume", run) or target in ("torch.optim.SGD", TARGETS[10])
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     "where",
     "x sampler sampler/x sampler/_args_ sampler/_partial_ seed trainer/schedule trainer/schedule/x "
@@ -297,7 +298,7 @@ def test_retrain_from_no_plain_file(
     assert str(done) in refused("retrain", f"from={done}")
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["link", "dangling", "hard link"])
 @pytest.mark.parametrize(
     "name",

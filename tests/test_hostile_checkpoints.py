@@ -140,7 +140,7 @@ def test_tensors_in_no_plain_file(kind: str, run: Path, tmp_path: Path) -> None:
 # Tensors and states that their digests vouch for.
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("header", "length"),
     [

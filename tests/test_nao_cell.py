@@ -67,6 +67,7 @@ def test_all_inputs_of_cells_may_be_calibrated():
     )
 
 
+@pytest.mark.soak
 def test_the_supernet_has_the_published_size():
     supernet = paper().supernet(CIFAR)
     assert sum(p.numel() for p in supernet.parameters()) == 7_387_350  # 7.39 M
@@ -86,7 +87,7 @@ def test_sizes_of_random_architectures_are_distributed_as_published():
     assert np.percentile(millions, 95) == pytest.approx(0.690, abs=0.018)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("operations", ["small", "middle", "large"])
 @pytest.mark.parametrize(
     ("stem", "tasks"),

@@ -303,6 +303,7 @@ def test_lists_with_duplicates_and_strangers(
     assert not Path("run").exists()
 
 
+@pytest.mark.soak
 def test_lists_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs rank.architectures.path=FILE" in error(capsys, *LISTED[:-1])
     assert "cannot read" in error(capsys, *LISTED, "rank.architectures.path=absent.txt")
@@ -310,6 +311,7 @@ def test_lists_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot read" in error(capsys, *LISTED, "rank.architectures.path=binary")
 
 
+@pytest.mark.soak
 def test_tied_truth_keeps_what_was_measured(
     macro: SearchSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:

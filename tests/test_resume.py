@@ -114,6 +114,7 @@ def test_a_kill_leaves_a_lock_that_nobody_holds(
     assert FOUND in said
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
 def test_a_damaged_checkpoint_is_passed_over(
     kind: str, place: Path, processes: Processes, undisturbed: Path

@@ -129,6 +129,7 @@ def test_predictor_learns_a_planted_score(learned: Any) -> None:
     assert pairwise_accuracy(predicted.detach().numpy(), [t.score for t in fresh]) > 0.8
 
 
+@pytest.mark.soak
 def test_decoder_writes_the_training_architectures(learned: Any) -> None:
     _, trials, fitted, _ = learned
     tokens = fitted.vocabulary.encode([t.architecture for t in trials])

@@ -240,6 +240,7 @@ def test_even_channels_go_through_at_stride_1():
         assert down(torch.randn(2, 10, 7, 7)).shape == (2, 14, 4, 4)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "stem", "size"),
     [("spos_blocks", "imagenet", 33), *((name, "cifar", 8) for name in CHANNELS)],

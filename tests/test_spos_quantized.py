@@ -315,7 +315,7 @@ def test_quantised_layers_compute_in_fp32_under_autocast(bits):
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-@pytest.mark.few(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("autocast", [False, True])
 def test_training_lowers_the_loss(autocast):
     torch.manual_seed(0)

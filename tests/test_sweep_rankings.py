@@ -144,6 +144,7 @@ def test_second_scores_have_pictures_of_their_own(tmp_path: Path) -> None:
     assert "rate=0.9" not in scores and "rate=0.9" in text(tmp_path / "rankings.svg")
 
 
+@pytest.mark.soak
 def test_seeds_are_told_apart(tmp_path: Path) -> None:
     for job, (rate, seed) in enumerate(((0.1, 0), (0.1, 1), (0.5, 0))):
         truth = [accuracy + seed / 100 for accuracy in TRUTH]

@@ -307,6 +307,7 @@ def test_schedules():
     assert schedule(kind="constant").learning_rate(99, 100, 10) == 0.1
 
 
+@pytest.mark.soak
 def test_a_rate_that_changes_once_an_epoch():
     """Known: (lr - lr_end) (1 + cos(pi e / E)) / 2 + lr_end in all steps of epoch e of E."""
     cosine = schedule(lr=0.025, lr_end=0.001, per="epoch")

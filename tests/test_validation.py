@@ -187,6 +187,7 @@ def test_a_state_goes_on_and_others_are_refused(tmp_path: Path) -> None:
     run.close()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("change", [{"use": "best"}, {"patience": 2}])
 def test_what_needs_held_out_images_is_refused_without(change: dict[str, Any]) -> None:
     for without in ({"images": "train+validation"}, {"validate_every": 0}):

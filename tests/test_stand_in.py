@@ -139,7 +139,7 @@ def assert_same_as_on_the_cpu(processes: Processes, place: Path, task: str, *lin
 
     An LSTM (of NAO's predictor) is another operation on a device, with other last bits.
     """
-    alike: list[Fault] = [("depthwise_as_on_a_gpu", [])]
+    alike: list[Fault] = [("as_on_a_gpu", [])]
     on_cpu = processes.run(place / "cpu", *line, "device=cpu", faults=alike)
     assert on_cpu.status == 0, on_cpu.err
     own = place / "own.txt"

@@ -17,6 +17,7 @@ from nasrun.run.monitor import NullMonitor
 from nasrun.sampler.uniform import Uniform
 from nasrun.streams import Streams
 from nasrun.trainer.step_rules import StepRules
+from nasrun.trainer.updates import Updates
 
 
 def supernet(search_space=None, seed: int = 0):
@@ -405,3 +406,26 @@ def test_the_gradient_is_two_frames_below_the_caller_of_a_round():
     network = Frames()
     trainer().bind(network, Images(64), CPU, Streams(0)).train_round(NullMonitor(), "retrain")
     assert network.own == ["train_round", "add"]
+
+
+@pytest.mark.parametrize("rule", ["freeze", "coast"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_a_fused_update_is_that_of_one_operation_after_the_other(rule, nesterov, monkeypatch):
+    """Weights that join later included: they have no momentum yet."""
+    settings = trainer(idle_options=rule, nesterov=nesterov, weight_decay=0.01, momentum=0.9)
+    moved = []
+    for fused in (True, False):
+        monkeypatch.setattr("nasrun.trainer.updates.are_fused", lambda _, fused=fused: fused)
+        torch.manual_seed(0)
+        network = torch.nn.ModuleList([torch.nn.Conv2d(3, 5, 3), torch.nn.Linear(7, 2)])
+        network = network.to(memory_format=torch.channels_last)
+        updates = Updates(settings, network)
+        for step in range(6):
+            for number, parameter in enumerate(network.parameters()):
+                if (step + number) % 3:  # other weights in each step
+                    parameter.grad = torch.randn_like(parameter)
+            updates.update(0.1)
+        moved.append([parameter.detach() for parameter in network.parameters()])
+        assert len(updates.state_dict()["0"]) == 4
+    for ours, plain in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ class Updates:
         self.coast, self.nesterov = settings.idle_options == "coast", settings.nesterov
         self._zeros: dict[Tensor, Tensor] = {}  # gradients of idle weights
         self.parameters = list(network.parameters())
-        self._fused = all(parameter.is_cpu for parameter in self.parameters)
+        self._fused = are_fused(self.parameters)
         decay_all = settings.decay_norm_and_bias
         self.groups = [
             [parameter for parameter in self.parameters if decay_all or parameter.dim() >= 2],
@@ -141,3 +141,8 @@ class Updates:
         """Continue from ``state``; raises ValueError if it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])
+
+
+def are_fused(parameters: Sequence[Tensor]) -> bool:
+    """Tell whether one operation moves each weight: on a CPU, where calls are most of the time."""
+    return all(parameter.is_cpu for parameter in parameters)

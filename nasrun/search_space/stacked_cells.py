@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nasrun.errors import UserError
 from nasrun.search_space.base import Network
 from nasrun.search_space.layer import Layer
+from nasrun.search_space.operation import Operation, ReluConvNorm, ReluReduce
 from nasrun.search_space.stages import pooled_classifier, reduced, require_size
 from nasrun.values import MapSize, Problem
 
@@ -186,6 +187,33 @@ def head_layer(space: str, plan: NetworkPlan) -> Layer:
         f"{space}/head {channels}-{classes} {size}",
         size.shape(channels),
         partial(pooled_classifier, channels, classes),
+    )
+
+
+# A search asks for thousands of networks with a few hundred layers in all, so each is made once.
+
+
+@lru_cache(maxsize=4096)
+def calibration_layer(space: str, source: FeatureMap, cell: CellPlan) -> Layer:
+    """Return what fits an input to its cell, as DARTS does. space: the beginning of the name."""
+    halves = source.size != cell.size_in
+    kind, build = ("reduce", ReluReduce) if halves else ("relu_conv_1x1", ReluConvNorm)
+    return Layer(
+        f"{space}/{kind} {source.channels}-{cell.channels} {source.size}",
+        source.size.shape(source.channels),
+        partial(build, source.channels, cell.channels),
+    )
+
+
+@lru_cache(maxsize=4096)
+def operation_layer(
+    space: str, name: str, operation: Operation, channels: int, size: MapSize, stride: int
+) -> Layer:
+    """Return an operation as a layer. space, name: make the name. size: of its input."""
+    return Layer(
+        f"{space}/{name} {channels} {size} s{stride}",
+        size.shape(channels),
+        partial(operation.module, channels, stride),
     )
 
 

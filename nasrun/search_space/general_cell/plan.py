@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from nasrun.search_space.general_cell.operations import NODE_OPERATIONS, NONE
 from nasrun.search_space.genotype import INPUTS, Genotype
 from nasrun.search_space.layer import Layer
-from nasrun.search_space.operation import ReluConvNorm, ReluReduce
 from nasrun.search_space.stacked_cells import (
-    CellPlan,
-    FeatureMap,
     NetworkPlan,
     StemKind,
+    calibration_layer,
     head_layer,
+    operation_layer,
     stack_cells,
     stem_layer,
 )
-from nasrun.values import MapSize, Problem
+from nasrun.values import Problem
 
 
 @lru_cache(maxsize=256)
@@ -36,35 +35,14 @@ def list_layers(plan: NetworkPlan, genotype: Genotype) -> list[Layer]:
     """List stem, cells and head, in the order of the network."""
     layers = [stem_layer("general_cell", plan)]
     for cell in plan.cells:
-        layers += [_calibration(source, cell) for source in cell.inputs]
+        layers += [calibration_layer("general_cell", source, cell) for source in cell.inputs]
         for node in genotype.cells[cell.reduction].nodes:
             for entry in node:
                 if entry.operation != NONE:
                     outer = entry.state < INPUTS
                     size = cell.size_in if outer else cell.size_out
                     stride = 2 if cell.reduction and outer else 1
-                    layers.append(_operation(entry.operation, cell.channels, size, stride))
+                    name = entry.operation
+                    operation = NODE_OPERATIONS[name], cell.channels, size, stride
+                    layers.append(operation_layer("general_cell", name, *operation))
     return [*layers, head_layer("general_cell", plan)]
-
-
-# A search asks for thousands of networks with a few hundred layers in all, so each is made once.
-
-
-@lru_cache(maxsize=4096)
-def _calibration(source: FeatureMap, cell: CellPlan) -> Layer:
-    halves = source.size != cell.size_in
-    kind, build = ("reduce", ReluReduce) if halves else ("relu_conv_1x1", ReluConvNorm)
-    return Layer(
-        f"general_cell/{kind} {source.channels}-{cell.channels} {source.size}",
-        source.size.shape(source.channels),
-        partial(build, source.channels, cell.channels),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _operation(name: str, channels: int, size: MapSize, stride: int) -> Layer:
-    return Layer(
-        f"general_cell/{name} {channels} {size} s{stride}",
-        size.shape(channels),
-        partial(NODE_OPERATIONS[name].module, channels, stride),
-    )

@@ -21,7 +21,7 @@ help: ## list the commands
 search: $(VENV)/installed ## search an architecture for real images of digits: about two minutes
 	$(BIN)/nasrun search
 
-test: $(VENV)/installed ## run the tests: at most five minutes on two cores
+test: $(VENV)/installed ## run the tests: about four minutes on two cores
 	@$(TIMED) $(PYTEST) --durations 25
 
 quick: $(VENV)/installed ## run a few tests that cover much: under a minute

@@ -6,8 +6,8 @@
 
 ``sharing`` scores the same candidates on the same images one by one and walked together, in turns,
 and checks that the scores are equal: 300 random ones of NAS-Bench-Macro, all of them, all of them
-by canonical forms, and an evolution in SPOS' space. Of many candidates only every tenth is scored
-one by one.
+by canonical forms, and an evolution in SPOS' space. Of many candidates only every tenth
+(``--every``) is scored one by one.
 
 In ``protocols``, the reference protocol takes one candidate after the other: it resets the
 statistics of batch norm, runs 200 training batches of 128 with momentum 0.1, then the validation
@@ -168,10 +168,11 @@ def sharing(options: argparse.Namespace) -> None:
         macro, space, supernet = _small("nas_bench_macro", protocol, options)
         rng = Streams(0).numpy("candidates")
         chosen = list(dict.fromkeys(space.sample(rng) for _ in range(320)))[:300]
+        everything = list(space.every())
         for name, asked, scorer, every in (
             ("300 random", chosen, macro, 1),
-            ("all 6,561", list(space.every()), macro, 10),
-            ("all, by 3,969 canonical", list(space.every()), replace(macro, canonical=True), 10),
+            ("all 6,561", everything, macro, options.every),
+            ("all, by 3,969 canonical", everything, replace(macro, canonical=True), options.every),
         ):
             turns = Turns(scorer, supernet)
             turns.score(asked, every)
@@ -233,6 +234,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16, help="side of the images of sharing")
     parser.add_argument("--batch", type=int, default=64, help="images at once in sharing")
     parser.add_argument("--generations", type=int, default=20, help="of the evolution of sharing")
+    parser.add_argument("--every", type=int, default=10, help="of many: which are scored alone")
     parser.add_argument("--protocols", nargs="+", default=["batch", "recalibrated"])
     options = parser.parse_args()
     if options.what == "sharing":

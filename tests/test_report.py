@@ -365,7 +365,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     assert curves["a"]["loss"].values == [2.0] and set(curves["a"]) == {"loss"}
     assert damage.lines == 2
     text = markdown(reports.of_run(tmp_path / "run", macro()))
-    assert f"{layout.TRIALS}: {len(lines) + 1} damaged lines were left out." in text
+    assert f"{layout.TRIALS}: {len(lines) + 1} damaged lines left out." in text
 
 
 def test_a_log_without_end_is_read_as_far_as_is_sensible(tmp_path: Path) -> None:

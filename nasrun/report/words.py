@@ -103,8 +103,3 @@ def accuracy(share: float, count: float | None) -> str:
         return percent(share)
     found = wilson(share, int(count))
     return f"{percent(share)} ({100 * found.low:.2f} to {100 * found.high:.2f})"
-
-
-def plural(count: int, word: str) -> str:
-    """Write a count with its word: ``1 trial``, ``2,000 trials``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

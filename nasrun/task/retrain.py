@@ -125,6 +125,8 @@ class RetrainTask(Task):
         run.expect(retrain_stages(setup, splits, architecture))
         run.begin(architecture)
         run.keep("images", SameImages(splits))
+        share = setup.search_space.free_share(architecture)
+        warn_of_collapse(run, share, "the architecture", learned=False)
         result = run.finish(retrain_architecture(setup, run, splits, architecture))
         say_winner(setup, run, splits, architecture, result)
         return result
@@ -302,7 +304,6 @@ def say_winner(
     run.say(f"architecture         {space.write(architecture)}")
     share = space.free_share(architecture)
     run.say(f"parameter-free share {100 * share:.0f} %")
-    warn_of_collapse(run, share, "the architecture")
     where = f"from={shown(run.directory)}"
     run.show_end(
         f"{run.task} done",

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from nasrun.errors import plural
-from nasrun.export.speed import Speed, processor
+from nasrun.export.speed import Speed
 from nasrun.report.canvas import COLUMN_INCHES, LINES, house_style, new_figure, save_figure
 from nasrun.run.files import write_csv
+from nasrun.run.processor import processor
 from nasrun.run.run import Run
 
 

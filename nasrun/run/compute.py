@@ -138,6 +138,13 @@ class Compute:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was told, so that a clock can be read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def free_bytes(self) -> int:
         """Return the bytes of memory that are free on the device."""
         if self.device.type == "cuda":

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import (
     Graph,
@@ -33,14 +32,6 @@ from nasrun.values import Architecture, Decision, Problem
 
 LAYER_COUNT = sum(count for count, _ in STAGE_WIDTHS)
 IDENTITY = 0
-
-
-class MacroScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Annotated[float, Field(gt=0, le=16)]
 
 
 def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
@@ -66,9 +57,9 @@ class NasBenchMacro(AdditiveSpace):
     name = "nas_bench_macro"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
-    def __init__(self, *, affine: bool, search: MacroScale, final: MacroScale) -> None:
+    def __init__(self, *, affine: bool, search: WidthScale, final: WidthScale) -> None:
         self.affine = affine
-        self.scales: dict[Scale, MacroScale] = {"search": search, "final": final}
+        self.scales: dict[Scale, WidthScale] = {"search": search, "final": final}
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nasrun.errors import UserError
 from nasrun.limits import Amount
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
+from nasrun.search_space.chain import MAX_WIDTH, WidthScale
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import (
     Graph,
@@ -35,21 +36,8 @@ from nasrun.search_space.spos.plan import (
 )
 from nasrun.values import Architecture, Cost, Decision, Problem
 
-MAX_WIDTH = 16
-"""Upper bound of the factor of all channels."""
 
-Width = Annotated[float, Field(gt=0, le=MAX_WIDTH)]
-
-
-class SposScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Width
-
-
-class SposFinalScale(SposScale):
+class SposFinalScale(WidthScale):
     """The width of final networks, or limits to which it is fitted (the rows of Table 3).
 
     params, macs: limits of the network; None: no limit. With a limit the width is the largest
@@ -76,7 +64,7 @@ class SposSpace(AdditiveSpace):
     """
 
     def __init__(
-        self, *, stem: StemKind, affine: bool, search: SposScale, final: SposFinalScale
+        self, *, stem: StemKind, affine: bool, search: WidthScale, final: SposFinalScale
     ) -> None:
         self.stem: StemKind = stem
         self.affine = affine

@@ -183,7 +183,7 @@ def test_channels_are_multiples_that_are_not_much_smaller():
     assert [divisible(x, 8) for x in (18, 12, 3, 44, 33.6)] == [24, 16, 8, 48, 32]
 
 
-def super_kernel(stride: int = 1) -> tuple[SuperKernel, LayerPlan, list[Any]]:
+def super_kernel(stride: int = 1) -> tuple[SuperKernel, MbconvPlan, list[Any]]:
     """A super-kernel of four operations, whose batch norms differ from the beginning."""
     outputs = 4 if stride == 1 else 6
     style = Style("mnasnet", expand_always=False)

@@ -12,14 +12,7 @@ from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import (
-    Graph,
-    classes_node,
-    image_node,
-    staged,
-    with_shape,
-    words,
-)
+from nasrun.search_space.graph import Graph, chain_in_stages, with_shape, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_macro.layers import STAGE_WIDTHS, MacroPlan, plan_network
 from nasrun.search_space.nas_bench_macro.network import (
@@ -100,11 +93,7 @@ class NasBenchMacro(AdditiveSpace):
         ]
         stem = with_shape("stem conv 3×3", plan.stem, problem.size)
         head = with_shape("conv 1×1", plan.features, plan.size)
-        first, *rest = [count for count, _ in STAGE_WIDTHS]
-        rest[-1] += 2
-        return staged(
-            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
-        )
+        return chain_in_stages(problem, stem, labels, head, [count for count, _ in STAGE_WIDTHS])
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Put identities that do nothing last in their stage."""

@@ -15,14 +15,7 @@ from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
 from nasrun.search_space.chain import MAX_WIDTH, WidthScale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import (
-    Graph,
-    classes_node,
-    image_node,
-    staged,
-    with_shape,
-    words,
-)
+from nasrun.search_space.graph import Graph, chain_in_stages, with_shape, words
 from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.spos.layers import OPERATION_NAMES, Choice
 from nasrun.search_space.spos.network import BlocksSupernet, SposNetwork, list_layers
@@ -187,11 +180,7 @@ class SposSpace(AdditiveSpace):
         ]
         stem = with_shape("stem conv 3×3", plan.stem, plan.stem_size, plan.stem_stride)
         head = with_shape("conv 1×1", plan.features, plan.size)
-        first, *rest = [count for count, _ in STAGE_WIDTHS]
-        rest[-1] += 2
-        return staged(
-            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
-        )
+        return chain_in_stages(problem, stem, labels, head, [count for count, _ in STAGE_WIDTHS])
 
     def _inside(self, choice: Choice) -> str:
         """Return the line of a label that tells the channels inside a block, if they are chosen."""

@@ -43,8 +43,6 @@ NAMES = {
 }
 """Classes of the configuration, in the words of the field."""
 
-UNITS = {"params": "M parameters", "macs": "M multiply-adds", "bitops": "M bit-operations"}
-
 
 def class_words(node: Any) -> str:
     """Name the class of a node of the configuration; empty if it names none."""

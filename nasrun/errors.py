@@ -92,6 +92,11 @@ def nearest(word: str, known: Iterable[str], before: str = "") -> str:
     return f" (did you mean {before + close[0]!r}?)" if close else ""
 
 
+def plural(count: int, word: str) -> str:
+    """Write a count with its word: ``1 trial``, ``2,000 trials``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def shortened(text: str, limit: int = 200) -> str:
     """Return ``text`` without its middle if it is too long for a message."""
     rest = limit // 4

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from nasrun.search_space import depthwise, operation
 from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.nao_cell import CellScale, NaoCell
-from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
+from nasrun.search_space.nas_bench_macro import NasBenchMacro
 from nasrun.values import Problem
 
-CELL, QUARTER = CellScale(layers=1, channels=16), MacroScale(width=0.25)
+CELL, QUARTER = CellScale(layers=1, channels=16), WidthScale(width=0.25)
 
 
 @dataclass(frozen=True)

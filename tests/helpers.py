@@ -21,6 +21,7 @@ from nasrun.search_space.base import Network, SearchSpace
 from nasrun.search_space.gates import Gates
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
+from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.schedule import Schedule
 from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import Training
@@ -64,6 +65,22 @@ def schedule(**changes: Any) -> Schedule:
         "warmup_epochs": 0,
     }
     return Schedule(**{**values, **changes})
+
+
+def gate_context(space: SearchSpace, epochs: int = 2, seed: int = 0) -> GateContext:
+    """What learners of gates are bound to: small images, four steps an epoch."""
+    found = splits()
+    return GateContext(
+        space=space,
+        problem=TASK,
+        train=found.train,
+        held_out=found.validation,
+        batch_size=16,
+        steps=epochs * 4,
+        steps_per_epoch=4,
+        compute=CPU,
+        streams=Streams(seed).sub("gates"),
+    )
 
 
 def trainer(**changes: Any) -> Trainer:

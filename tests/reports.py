@@ -67,7 +67,7 @@ def make_run(
                 "task": settings["task"],
                 "overrides": ["search_algo=evolution", "seed=3"],
                 "seed": 3,
-                "device": "CPU, 1 threads, fp32",
+                "device": "CPU, 1 thread, fp32",
                 "versions": {"python": "3.12", "torch": "2.10"},
                 "git": {"commit": "c0ffee", "clean": False},
                 "started": "2026-01-01T00:00:00+0000",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import CPU, TASK, Images, splits, trainer
+from helpers import CPU, TASK, Images, gate_context, splits, trainer
 from torch import nn
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import kl_divergence
@@ -52,7 +52,6 @@ from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.testing import check_space
-from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step_rules import StepRules
 from nasrun.values import Problem
 
@@ -83,25 +82,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def context(space, epochs: int = 2) -> GateContext:
-    found = splits()
-    return GateContext(
-        space=space,
-        problem=TASK,
-        train=found.train,
-        held_out=found.validation,
-        batch_size=16,
-        steps=epochs * 4,
-        steps_per_epoch=4,
-        compute=CPU,
-        streams=Streams(0).sub("gates"),
-    )
-
-
 def learner(space, epochs: int = 2, **changed):
     algo = LearnedGates(**{"adam": ADAM, "rest_epochs": 0, "spread": 0.1, **changed})
     algo.check(space)
-    return algo.make_learner(context(space, epochs), Candidates(space))
+    return algo.make_learner(gate_context(space, epochs), Candidates(space))
 
 
 def training(network, gates, epochs: int = 2):
@@ -269,7 +253,7 @@ def test_the_factor_moves_the_logits_by_the_weights_of_the_step_or_by_their_expe
     factor = CostFactor(cost="params", reference=math.e, factor=0.2, power=0.6, of_sample=of_sample)
     candidates = Candidates(BENCH, measure_of=lambda name: lambda one: 3e3 + 1e3 * sum(one.choices))
     algo = LearnedGates(adam=ADAM, rest_epochs=0, spread=0.3, relaxation="gumbel", cost=factor)
-    gates = algo.make_learner(context(BENCH), candidates)
+    gates = algo.make_learner(gate_context(BENCH), candidates)
     sample = gates.sample(0, "gumbel_gates", 0)
     weights = gates.relaxed(0, "gumbel_gates", 0) if of_sample else gates.weights()
     thousands = 3 + (weights * torch.arange(5.0)).sum()

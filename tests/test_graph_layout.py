@@ -17,7 +17,7 @@ from nasrun.report import graph_dot
 from nasrun.report.graph_dot import dot_layout, question, read_answer
 from nasrun.report.graph_layers import layered, nearest
 from nasrun.report.graph_layout import Box, Layout, Line, Point, lay_out, sheet_of
-from nasrun.report.graph_svg import svg_of, svg_of_panels
+from nasrun.report.graph_svg import svg_of_panels, without_paper
 from nasrun.report.graph_text import dot_of, lines_of, mermaid_of
 from nasrun.search_space.graph import Graph, chain, staged, with_shape, words
 from nasrun.values import MapSize
@@ -308,7 +308,7 @@ def test_the_real_dot_keeps_the_laws(down: bool) -> None:
 
 
 def test_the_picture_of_a_page_is_small_and_self_contained() -> None:
-    text = svg_of(DARTS_V2)
+    text = svg_of_panels({"cell": DARTS_V2})
     root = ET.fromstring(text)  # noqa: S314
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and len(text) < 15_000
     said = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -334,9 +334,27 @@ def test_several_graphs_are_on_one_sheet_and_do_not_overlap() -> None:
     assert all(f">{name}</text>" in text for name in panels) and 'fill="#ffffff"' in text
 
 
+def test_a_file_of_ours_can_stand_in_a_page_and_no_other() -> None:
+    panels = {"a": DARTS_V2, HOSTILE: Graph([HOSTILE, "b"], [(0, 1, HOSTILE)])}
+    text = svg_of_panels(panels, paper=True)
+    assert without_paper(text) == svg_of_panels(panels).rstrip("\n")
+    for wrong in (
+        text.replace("<path ", '<path onclick="x()" ', 1),
+        text.replace("<path ", '<path style="x" ', 1),
+        text.replace('fill="none"', 'fill="url(http://a)"', 1),
+        text.replace("</svg>", "<script>x()</script>\n</svg>"),
+        text.replace("</title>", "<b></b></title>"),
+        text.replace("<rect ", "<image ", 1),
+        f"<b>\n{text}",
+        f"{text}<img src=x>",
+        "",
+    ):
+        assert without_paper(wrong) is None
+
+
 def test_names_of_strangers_stay_text() -> None:
     graph = Graph([HOSTILE, "b"], [(0, 1, HOSTILE)])
-    svg = svg_of(graph, HOSTILE)
+    svg = svg_of_panels({HOSTILE: graph}, HOSTILE)
     ET.fromstring(svg)  # noqa: S314
     assert "<script" not in svg and "\u202e" not in svg
     mermaid = mermaid_of({HOSTILE: graph})

@@ -176,8 +176,8 @@ def test_the_parent_is_the_best_of_a_share_and_nobody_dies(monkeypatch: pytest.M
         def __getattr__(self, name: str) -> Any:
             return getattr(self.rng, name)
 
-    original = type(search)._winner
-    monkeypatch.setattr(type(search), "_winner", lambda self, rng: original(self, Rng(rng)))
+    original = type(search).parent
+    monkeypatch.setattr(type(search), "parent", lambda self, rng: original(self, Rng(rng)))
     assert len(flat(search)) == 60
     assert sizes[0] == (40, 4) and sizes[-1][0] == 59 and sizes[-1][1] == 6
 

@@ -21,6 +21,7 @@ from nasrun.budget.latency import Latencies, Latency
 from nasrun.budget.latency_table import read_table, write_table
 from nasrun.cli.main import main
 from nasrun.errors import UserError
+from nasrun.run import processor
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.layer import Layer
@@ -443,10 +444,10 @@ def test_another_processor_has_another_table(
     tmp_path: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space, info = space_of("nas_bench_macro"), tmp_path / "cpuinfo"
-    monkeypatch.setattr(timing, "CPU_INFO", info)
+    monkeypatch.setattr(processor, "CPU_INFO", info)
     for number, model in enumerate(("Made Up(R) 9000 @ 2.20GHz", "Other 1")):
         info.write_text(f"processor : 0\nmodel name\t: {model}\nflags : x\n")
-        assert timing.processor() == model
+        assert processor.processor() == model
         _ = bind(latency(tmp_path / "store"), space).measure
         assert len(list((tmp_path / "store").iterdir())) == number + 1
     assert list((tmp_path / "store").glob("made-up-r-9000-2-20ghz-cpu-*.csv"))

@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import CPU, TASK, Images, Recorder, space_of, splits, train_step, trainer
+from helpers import (
+    CPU,
+    TASK,
+    Images,
+    Recorder,
+    gate_context,
+    space_of,
+    splits,
+    train_step,
+    trainer,
+)
 from torch import nn
 
 from nasrun.budget.candidates import Candidates
@@ -28,7 +38,6 @@ from nasrun.search_space.darts_cell.edge import Edge
 from nasrun.search_space.darts_cell.operations import SKIP
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.step import BatchGradients
 from nasrun.trainer.step_rules import StepRules
 from nasrun.values import Architecture
@@ -38,21 +47,6 @@ DEVICE = torch.device("cpu")
 ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 
 
-def context(space, epochs: int = 2, seed: int = 0) -> GateContext:
-    found = splits()
-    return GateContext(
-        space=space,
-        problem=TASK,
-        train=found.train,
-        held_out=found.validation,
-        batch_size=16,
-        steps=epochs * 4,
-        steps_per_epoch=4,
-        compute=CPU,
-        streams=Streams(seed).sub("gates"),
-    )
-
-
 def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
     """The algorithm as a smoke run has it, and its training: 4 steps an epoch."""
     overrides = [f"search_space={space}", f"search_algo={algo}", "effort=smoke", *words]
@@ -60,7 +54,7 @@ def started(algo: str, *words: str, space: str = "darts_cell", epochs: int = 2):
     algo_settings, one = built.search_algo, built.search_space
     algo_settings.check(one)
     found = algo_settings.bind(Candidates(one), Streams(0), DEVICE)
-    found.bind_learner(context(one, epochs))
+    found.bind_learner(gate_context(one, epochs))
     with Streams(0).default("init"):
         supernet = algo_settings.supernet(one, TASK, auxiliary=False)
     how = trainer(epochs=epochs, batch_size=16, log_every=1)
@@ -78,7 +72,7 @@ def settings(**changed) -> LearnedGates:
 
 def gates_of(space, epochs: int = 2, **changed) -> MixedGates:
     one = settings(**changed)
-    return one.make_learner(context(space, epochs), Candidates(space))
+    return one.make_learner(gate_context(space, epochs), Candidates(space))
 
 
 def snas_gates(space) -> MixedGates:
@@ -363,7 +357,7 @@ def test_a_resource_term_makes_cheap_options_heavier():
         one = built.search_space
         candidates = Candidates(one, measure_of=lambda n, o=one: o.sizer(n, TASK))
         algo = built.search_algo.bind(candidates, Streams(0), DEVICE)
-        algo.bind_learner(context(one, epochs=5))
+        algo.bind_learner(gate_context(one, epochs=5))
         with Streams(0).default("init"):
             supernet = one.supernet(TASK)
         rules = StepRules(learner=algo.learner)
@@ -568,7 +562,7 @@ def test_skip_dropout_falls_as_in_the_released_code_of_p_darts():
     line = ("task=search", "search_algo=p_darts", "search_space=darts_cell", *words)
     one = space_of("darts_cell")
     algo = build_setup(compose(list(line))).search_algo
-    gates = ProgressiveGates(algo, context(one, 75), Candidates(one), one)
+    gates = ProgressiveGates(algo, gate_context(one, 75), Candidates(one), one)
     for stage, rate in enumerate((0.1, 0.4, 0.7)):
         for epoch in range(25):
             resting = rate * (25 - epoch - 1) / 25

@@ -50,7 +50,7 @@ def test_a_climb_ends_where_no_neighbour_is_better(
     """An exhaustive look at the neighbours of the first place that is left without a better one."""
     space = Rugged(0)
     ended: list[Architecture] = []
-    name = "_start" if at_optimum == "restart" else "_leave"
+    name = "begin" if at_optimum == "restart" else "_leave"
     original = getattr(Climb, name)
 
     def watched(self: Climb) -> None:

@@ -16,7 +16,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.mbconv_chain.kernels import SuperKernel
 from nasrun.search_space.mbconv_chain.layers import ChannelShuffle
 from nasrun.search_space.mbconv_chain.network import ChoiceLayer
-from nasrun.search_space.mbconv_chain.table import LayerPlan, Operation, Style, divisible
+from nasrun.search_space.mbconv_chain.table import MbconvPlan, Operation, Style, divisible
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
 from nasrun.values import Architecture, MapSize, Problem
@@ -183,11 +183,11 @@ def test_channels_are_multiples_that_are_not_much_smaller():
     assert [divisible(x, 8) for x in (18, 12, 3, 44, 33.6)] == [24, 16, 8, 48, 32]
 
 
-def super_kernel(stride: int = 1) -> tuple[SuperKernel, LayerPlan, list[Any]]:
+def super_kernel(stride: int = 1) -> tuple[SuperKernel, MbconvPlan, list[Any]]:
     """A super-kernel of four operations, whose batch norms differ from the beginning."""
     outputs = 4 if stride == 1 else 6
     style = Style("mnasnet", expand_always=False)
-    plan = LayerPlan(4, outputs, MapSize.square(9), stride, "relu", False, style)
+    plan = MbconvPlan(4, outputs, MapSize.square(9), stride, "relu", False, style)
     options: list[Any] = [*map(Operation.named, ("k3_e3", "k3_e6", "k5_e3", "k5_e6"))]
     options += [None] if stride == 1 else []
     with Streams(3).default("weights"), torch.no_grad():

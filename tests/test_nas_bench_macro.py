@@ -16,8 +16,9 @@ from networks import (
 )
 
 from nasrun.errors import UserError
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.layer import Layer, count_layer
-from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
+from nasrun.search_space.nas_bench_macro import NasBenchMacro
 from nasrun.search_space.nas_bench_macro.layers import LayerPlan, MBConv
 from nasrun.values import Architecture, Problem
 
@@ -26,7 +27,7 @@ TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 33, 7)]
 
 def space(*, width: float = 0.125, final: float = 0.2, affine: bool = True) -> NasBenchMacro:
     return NasBenchMacro(
-        affine=affine, search=MacroScale(width=width), final=MacroScale(width=final)
+        affine=affine, search=WidthScale(width=width), final=WidthScale(width=final)
     )
 
 
@@ -84,12 +85,12 @@ def test_costs_by_hand():
 def test_identities_where_the_shape_stays_have_no_weights_and_blocks_have_a_residual():
     search_space = space()
     supernet = search_space.supernet(CIFAR).eval()
-    changing = [layer for layer in supernet.layers if not layer.keeps_shape]
+    changing = [layer for layer in supernet.layers if not layer.residual]
     assert [index for index, layer in enumerate(supernet.layers) if layer in changing] == [0, 2, 5]
     for layer in supernet.layers:
         weights = sum(p.numel() for p in layer.options["0"].parameters())
-        assert (weights == 0) == layer.keeps_shape
-        if layer.keeps_shape:
+        assert (weights == 0) == bool(layer.residual)
+        if layer.residual:
             block = layer.options["2"]
             torch.nn.init.zeros_(block[-1].weight)  # the last batch norm
             x = torch.randn(2, block[0].in_channels, 8, 8)

@@ -24,9 +24,9 @@ from nasrun.run.compute import Compute
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.ranks import Ranks
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.chain import Piece
-from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
-from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposFinalScale, SposScale
+from nasrun.search_space.chain import Piece, WidthScale
+from nasrun.search_space.nas_bench_macro import NasBenchMacro
+from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposFinalScale
 from nasrun.streams import Streams
 from nasrun.task.scoring import Scores, score_all
 from nasrun.values import Architecture, Cost, Problem, Trial
@@ -83,8 +83,8 @@ def test_no_paths_and_one_path_save_nothing() -> None:
     assert plan_walk(["ab"], [[Work(1, 1)] * 2], 10, 1000).saving == 1
 
 
-MACRO = NasBenchMacro(affine=True, search=MacroScale(width=0.05), final=MacroScale(width=0.05))
-SCALES: Any = {"search": SposScale(width=0.05), "final": SposFinalScale(width=0.05)}
+MACRO = NasBenchMacro(affine=True, search=WidthScale(width=0.05), final=WidthScale(width=0.05))
+SCALES: Any = {"search": WidthScale(width=0.05), "final": SposFinalScale(width=0.05)}
 SPACES: dict[str, SearchSpace] = {
     "macro": MACRO,
     "blocks": SposBlocks(stem="cifar", affine=True, **SCALES),
@@ -228,7 +228,7 @@ def test_the_whole_of_nas_bench_macro_takes_a_fourth_or_a_sixth_of_the_work(
     canonical: bool, saving: float
 ) -> None:
     """At full width, stem and head included: each first part of a path is computed once."""
-    macro = NasBenchMacro(affine=True, search=MacroScale(width=1), final=MacroScale(width=1))
+    macro = NasBenchMacro(affine=True, search=WidthScale(width=1), final=WidthScale(width=1))
     every = list(macro.every())
     paths = [macro.canonical(one) if canonical else one for one in every]
     made = replace(scorer("macro", "batch"), space=macro, problem=Problem(3, 32, 10))

@@ -15,7 +15,8 @@ from nasrun.evaluator.race import Race, is_lost
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.state import pack, unpack
-from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
+from nasrun.search_space.chain import WidthScale
+from nasrun.search_space.nas_bench_macro import NasBenchMacro
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
@@ -89,7 +90,7 @@ def test_the_best_are_the_rivals_and_estimates_stay_below_them() -> None:
 
 def test_a_scorer_races_and_says_on_how_many_images() -> None:
     """The best are those of scoring all; of the others some are stopped, with a lower score."""
-    width, images = MacroScale(width=0.05), few_images()
+    width, images = WidthScale(width=0.05), few_images()
     search_space = NasBenchMacro(affine=True, search=width, final=width)
     settings: dict[str, Any] = {"images": None, "batch_size": 2, "recalibration_images": 8}
     settings["share"] = False

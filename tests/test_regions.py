@@ -50,7 +50,7 @@ def test_a_region_is_the_largest_part_that_takes_one_tensor_and_no_noise():
     network = space_of("nas_bench_macro").supernet(TASK)
     names = {id(module): name for name, module in network.named_modules()}
     found = [names[id(region)] for region in regions(network)]
-    changing = sum(not layer.keeps_shape for layer in network.layers)
+    changing = sum(not layer.residual for layer in network.layers)
     assert found[0] == "stem" and found[-1] == "features"
     assert len(found) == 2 + 2 * 8 + changing
     assert all(name.startswith("layers.") and ".options." in name for name in found[1:-1])

@@ -19,7 +19,7 @@ from test_search_algo import Cell, Plain, canonical_pool, conf, saved, start
 from nasrun.config.build import build
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
-from nasrun.search_algo import regularized_evolution
+from nasrun.search_algo import counted
 from nasrun.search_algo.random_search import RandomSearch
 from nasrun.search_algo.regularized_evolution import AgingSearch, RegularizedEvolution
 from nasrun.search_algo.variation import change_one
@@ -73,11 +73,11 @@ def test_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     algo, space = started(aging(identity=0.2), Planted(0), seed), Planted(0)
     queue: deque[Architecture] = deque()
     bred: list[int] = []
-    original = AgingSearch._child
+    original = AgingSearch.child
 
-    def watched(self: AgingSearch) -> Architecture:
+    def watched(self: AgingSearch, parent: Architecture, rng: np.random.Generator) -> Architecture:
         assert list(self.members) == list(queue)
-        child = original(self)
+        child = original(self, parent, rng)
         nearest = min(differences(child, member) for member in queue)
         assert nearest <= 1
         queue.append(child)
@@ -85,7 +85,7 @@ def test_by_the_book(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         bred.append(nearest)
         return child
 
-    monkeypatch.setattr(AgingSearch, "_child", watched)
+    monkeypatch.setattr(AgingSearch, "child", watched)
     assert algo.next_round(NullMonitor())
     first = algo.ask()
     queue.extend(first)
@@ -107,7 +107,7 @@ def test_the_best_member_dies_of_age() -> None:
     assert algo.pool.trials[best.architecture] == best  # but it is not forgotten
 
 
-def test_the_parent_is_the_best_of_those_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_is_the_best_of_those_drawn() -> None:
     """By hand: of the members with scores 3, 1, 2, 4 (per cent), places 1 and 2 are drawn."""
 
     class Drawn:
@@ -121,10 +121,11 @@ def test_the_parent_is_the_best_of_those_drawn(monkeypatch: pytest.MonkeyPatch) 
     algo = start(aging(population=4, tournament=2), Plain(1, 5))
     assert algo.next_round(NullMonitor())
     members = [Architecture("plain", (choice,)) for choice in (3, 1, 2, 4)]
-    algo.pool.trials, algo.pool.pending = dict.fromkeys(members), list(members)
+    algo.add({member: member for member in members})
     algo.tell(told(Plain(1, 5), members))
-    monkeypatch.setattr(type(algo.streams), "numpy", lambda *_: Drawn())
-    assert algo._child() == members[2]
+    drawn: Any = Drawn()
+    parent = algo.parent(drawn)
+    assert parent == algo.child(parent, drawn) == members[2]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -155,7 +156,7 @@ def test_a_space_of_one() -> None:
 
 def test_a_budget_with_islands_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three architectures within the budget none is one change from another."""
-    monkeypatch.setattr(regularized_evolution, "MAX_FRUITLESS_SAMPLES", 1000)
+    monkeypatch.setattr(counted, "MAX_FRUITLESS_SAMPLES", 1000)
     space = Plain(6, 5)
     islands = [Architecture("plain", (i,) * 6) for i in (0, 2, 4)]
     algo = start(aging(population=3, evaluations=9), space)
@@ -187,7 +188,7 @@ def test_a_member_without_a_score_is_refused() -> None:
     algo = start(aging(evaluations=9), Cell())
     flat(algo)
     state = saved(algo.state_dict())
-    unseen = next(a for a in Cell().every() if Cell().canonical(a) not in algo.scored)
+    unseen = next(a for a in Cell().every() if Cell().canonical(a) not in algo.known)
     with pytest.raises(ValueError, match="has no score"):
         start(aging(), Cell()).load_state_dict(state | {"members": [unseen.to_json()]})
 

@@ -24,6 +24,7 @@ from nasrun.cli.main import main
 from nasrun.errors import UserError
 from nasrun.report import reports
 from nasrun.report.document import Chart, Document, Grid, Points, Section
+from nasrun.report.graph_svg import svg_of_panels
 from nasrun.report.html.page import page
 from nasrun.report.markdown import escaped, markdown
 from nasrun.report.run_files import RunDirectory, job_files, read_jobs
@@ -35,6 +36,7 @@ from nasrun.run.lock import Lock
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.evolution import Evolution
 from nasrun.search_algo.regularized_evolution import RegularizedEvolution
+from nasrun.search_space.graph import Graph
 from nasrun.search_space.nas_bench_macro import NasBenchMacro
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Cost, Trial
@@ -365,7 +367,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     assert curves["a"]["loss"].values == [2.0] and set(curves["a"]) == {"loss"}
     assert damage.lines == 2
     text = markdown(reports.of_run(tmp_path / "run", macro()))
-    assert f"{layout.TRIALS}: {len(lines) + 1} damaged lines were left out." in text
+    assert f"{layout.TRIALS}: {len(lines) + 1} damaged lines left out." in text
 
 
 def test_a_log_without_end_is_read_as_far_as_is_sensible(tmp_path: Path) -> None:
@@ -420,6 +422,14 @@ def hostile_run(directory: Path) -> None:
     scores = {HOSTILE: {"inherited": [0.1], "batch": HOSTILE}}
     (directory / layout.HEALTH).write_text(json.dumps({**health, "scores": scores}))
     (directory / "architecture.svg").write_text(f"<svg><script>{HOSTILE}</script></svg>")
+
+
+def test_the_picture_of_the_winner_stands_in_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    text = svg_of_panels({"cell": Graph(["a", "b"], [(0, 1, "skip")])}, paper=True)
+    (tmp_path / "run/architecture.svg").write_text(text)
+    found = Page(page(reports.of_run(tmp_path / "run", None)))
+    assert found.tags.count("svg") == 1 and "img" not in found.tags
 
 
 def test_names_of_a_stranger_are_no_markup(tmp_path: Path) -> None:

@@ -167,8 +167,16 @@ def test_the_command(
     lines = [" ".join(line.split()) for line in out(sweep).splitlines()]
     assert lines[2].startswith("0 ") and lines[2].endswith(" seed=0")  # they share the sampler
     assert lines[5].startswith("3 jobs in")
-    assert "no run below" in out("nothing")
+    assert "no run below" in out("seed=7")
+    assert out("nothing", "--json") == "[]\n"
+    for name in "abcde":
+        (outputs / "empty/full" / name).mkdir(parents=True)
     for words, said in (
+        (["nothing"], "there is no folder nothing, and no run below"),
+        (["nothing", "seed=1"], "fits nothing seed=1"),
+        (["outputs/empty/full"], "full: it holds a, b, c and 2 more"),
+        (["outputs/empty/full/a"], "a: it is empty"),
+        (["\0"], "there is no folder"),
         (["outputs=nowhere"], "there is no folder"),
         (["a/b"], "no such directory"),
         (["--jsn"], "did you mean '--json'"),

@@ -22,7 +22,8 @@ from nasrun.evaluator.score_store import NAME, ScoreStore, definition_of
 from nasrun.evaluator.supernet import SupernetEvaluator, SupernetScorer
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Supernet
-from nasrun.search_space.nas_bench_macro import MacroScale, NasBenchMacro
+from nasrun.search_space.chain import WidthScale
+from nasrun.search_space.nas_bench_macro import NasBenchMacro
 from nasrun.streams import Streams
 from nasrun.task.base import Task
 from nasrun.values import Architecture
@@ -36,7 +37,7 @@ def scorer(folder: Path | None, images: Splits | None = None, **changes: Any) ->
     return made.bind(SPACE, images or few_images(), CPU, Streams(0))
 
 
-WIDTH = MacroScale(width=0.05)
+WIDTH = WidthScale(width=0.05)
 SPACE = NasBenchMacro(affine=True, search=WIDTH, final=WIDTH)
 
 

@@ -19,14 +19,9 @@ from nasrun.evaluator.batch_norm import batch_statistics, recalibrated_statistic
 from nasrun.sampler.uniform import Uniform
 from nasrun.sampler.warm_up import WideWarmUp
 from nasrun.search_space.base import SearchSpace
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.layer import count_layer, count_layers, sum_costs
-from nasrun.search_space.spos import (
-    SposBlocks,
-    SposBlocksChannels,
-    SposChannels,
-    SposFinalScale,
-    SposScale,
-)
+from nasrun.search_space.spos import SposBlocks, SposBlocksChannels, SposChannels, SposFinalScale
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import Block, block_layer
 from nasrun.search_space.spos.plan import BlockPlan, plan_network
@@ -48,7 +43,7 @@ def spos(
     arguments: dict[str, Any] = {
         "stem": "cifar",
         "affine": False,
-        "search": SposScale(width=width),
+        "search": WidthScale(width=width),
         "final": final if isinstance(final, SposFinalScale) else SposFinalScale(width=final),
     }
     if name == "spos_blocks":

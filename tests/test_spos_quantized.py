@@ -19,8 +19,9 @@ from networks import (
 from nasrun.config.build import build
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.layer import count_layers
-from nasrun.search_space.spos_quantized import SposQuantized, WidthScale
+from nasrun.search_space.spos_quantized import SposQuantized
 from nasrun.search_space.spos_quantized import network as built
 from nasrun.search_space.spos_quantized.layers import ConvPlan, parse_bits
 from nasrun.search_space.spos_quantized.network import convolution_layer

@@ -96,7 +96,7 @@ def test_many_jobs_cost_no_more_each(six: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sweep, "MAX_SHOWN", 1)
     shown = table(jobs)
     assert "uniform" in shown and "proportional" not in shown.partition("1 of 6 jobs failed")[0]
-    assert "1 more combinations are in summary.csv" in shown
+    assert "1 more combination in summary.csv" in shown
 
 
 def test_only_finite_numbers_at_the_top_are_metrics(six: Path) -> None:

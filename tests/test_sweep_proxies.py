@@ -26,7 +26,7 @@ def ranked(
     seconds: Any,
     *overrides: str,
     macs: float = 0.5,
-    device: str = "CPU, 1 threads, fp32",
+    device: str = "CPU, 1 thread, fp32",
     ceiling: float | None = 0.9,
 ) -> None:
     """A job of a sweep that ranks with ``tau`` after ``seconds``; epoch 5 is not its last one."""

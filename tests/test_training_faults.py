@@ -11,6 +11,7 @@ import torch
 from helpers import CPU, Images, Probe, Recorder, schedule, train_step, trainer
 
 from nasrun.errors import UserError
+from nasrun.run.layout import NONFINITE
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Network
 from nasrun.streams import Streams
@@ -41,8 +42,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_rate_and_architecture(val
     """The step is found although the loop looks only every fourth; the gates are named again."""
 
     class Notes(NullMonitor):
-        def write_note(self, name, content):
-            self.note = name, content
+        def write_note(self, file, content):
+            self.note = file, content
             return "see the note"
 
     class Gated(Explodes):
@@ -56,8 +57,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_rate_and_architecture(val
         UserError, match=rf"architecture \[6, 7\] is {kind} at step 6 .* see the note"
     ):
         training.train_round(monitor, "supernet/round0", lambda step: [(step, 7)])
-    name, content = monitor.note
-    assert name == "nonfinite" and content["step"] == 6 and content["architectures"] == [[6, 7]]
+    file, content = monitor.note
+    assert file == NONFINITE and content["step"] == 6 and content["architectures"] == [[6, 7]]
     assert content["lr"] == pytest.approx(schedule().learning_rate(6, 12, 4))
 
 

@@ -16,11 +16,12 @@ from torch import nn
 
 from nasrun.budget.calibration import OFFSET, SCALE, Calibration, calibrate
 from nasrun.budget.latency_table import LatencyTable, read_table
-from nasrun.budget.timing import median_with_interval, processor, times_in_turns
+from nasrun.budget.timing import median_with_interval, times_in_turns
 from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.run.compute import Compute
 from nasrun.run.files import at_home
+from nasrun.run.processor import processor
 from nasrun.run.screen import Screen
 from nasrun.search_space.base import Measure, SearchSpace
 from nasrun.search_space.layer import Layer

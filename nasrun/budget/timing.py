@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -19,9 +16,6 @@ from nasrun.streams import Streams
 
 MAX_BYTES_IN_TURNS = 2**29
 """Weights of the layers that take turns; further layers take turns among themselves."""
-
-CPU_INFO = Path("/proc/cpuinfo")
-"""File of Linux that names the processor."""
 
 
 def now() -> float:
@@ -53,10 +47,7 @@ def times_in_turns(
                 began = now()
                 with compute.autocast():
                     module(images)
-                if compute.device.type == "cuda":
-                    torch.cuda.synchronize(compute.device)
-                elif compute.device.type == "mps":
-                    torch.mps.synchronize()
+                compute.wait()
                 if turn >= warm_up:
                     times[place].append(1000 * (now() - began))
             advance(len(together))
@@ -92,26 +83,3 @@ def median_with_interval(times: Sequence[float]) -> tuple[float, float, float]:
     reach = 0.98 * math.sqrt(len(ordered))  # 1.96 standard deviations of Binomial(n, 1/2)
     low = max(math.floor(len(ordered) / 2 - reach), 0)
     return median(ordered), ordered[low], ordered[len(ordered) - 1 - low]
-
-
-def processor() -> str:
-    """Return the model of this machine's CPU, e.g. ``Intel(R) Xeon(R) CPU @ 2.20GHz``."""
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    told = dict(line.partition(":")[::2] for line in lines)
-    words = {key.strip(): value.strip() for key, value in told.items()}
-    for key in ("model name", "Hardware", "cpu model"):
-        if words.get(key):
-            return words[key]
-    if platform.system() == "Darwin":
-        ask = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            told_by = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=5)
-        except (OSError, subprocess.SubprocessError):
-            pass
-        else:
-            if told_by.stdout.strip():
-                return told_by.stdout.strip()
-    return platform.processor() or platform.machine() or "unknown processor"

@@ -17,6 +17,7 @@ from typing import Any
 
 from nasrun import __version__
 from nasrun.run.files import at_home
+from nasrun.run.processor import processor
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf")
 """Packages whose versions decide what nasrun computes."""
@@ -106,14 +107,7 @@ def _torch() -> dict[str, Any]:
 
 def _cpu() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"model": _cpu_model(), "usable": usable, "cores": os.cpu_count()}
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(errors="replace") if info.is_file() else ""
-    named = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return named[1].strip() if named else platform.processor() or platform.machine()
+    return {"model": processor(), "usable": usable, "cores": os.cpu_count()}
 
 
 def _memory() -> dict[str, Any]:

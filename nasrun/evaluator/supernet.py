@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from nasrun.budget.timing import processor
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
@@ -23,6 +22,7 @@ from nasrun.evaluator.score_store import KeptScores, ScoreStore, definition_of, 
 from nasrun.limits import AtMost, Count, Images, SomeImages
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
+from nasrun.run.processor import processor
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.capabilities import ChainSupernet
 from nasrun.search_space.gates import Gates, path_of

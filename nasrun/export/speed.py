@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +22,6 @@ from nasrun.run.monitor import Monitor
 
 MIN_SECONDS = 0.002
 """Shortest time of a measurement; a faster network runs several times in each."""
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -130,10 +125,7 @@ def torch_cases(
         def forward() -> None:
             with compute.autocast():
                 placed(images)
-            if compute.device.type == "cuda":
-                torch.cuda.synchronize(compute.device)
-            elif compute.device.type == "mps":
-                torch.mps.synchronize()
+            compute.wait()
 
         return Case("torch", size, forward)
 
@@ -205,16 +197,6 @@ class _AliveTensors(TorchDispatchMode):
         self.known[place] -= 1
         if not self.known[place]:
             self.alive -= size
-
-
-def processor() -> str:
-    """Return the model of the CPU, as well as the system tells it."""
-    with suppress(OSError):
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip().lower() in ("model name", "hardware", "cpu model"):
-                return " ".join(value.split())
-    return platform.processor() or platform.machine()
 
 
 def _images(size: int, shape: tuple[int, int, int]) -> Tensor:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from nasrun.export.speed import Speed, processor
+from nasrun.errors import plural
+from nasrun.export.speed import Speed
 from nasrun.report.canvas import COLUMN_INCHES, LINES, house_style, new_figure, save_figure
 from nasrun.run.files import write_csv
+from nasrun.run.processor import processor
 from nasrun.run.run import Run
 
 
@@ -48,9 +50,9 @@ def in_words(speeds: Sequence[Speed], run: Run) -> list[str]:
     """Tell each speed in a sentence, with the device."""
     facts = machine(run)
     where = {"torch": f"{facts['device']} ({facts['processor']})"}
-    cpu = f"{facts['processor']}, {facts['threads']} threads"
+    cpu = f"{facts['processor']}, {plural(facts['threads'], 'thread')}"
     return [
-        f"{one.engine}, {one.batch_size} image{'s' * (one.batch_size > 1)}: "
+        f"{one.engine}, {plural(one.batch_size, 'image')}: "
         f"{one.milliseconds.value:.3g} ms (95 % interval {one.milliseconds.low:.3g} to "
         f"{one.milliseconds.high:.3g}) on {where.get(one.engine, cpu)}"
         for one in speeds

@@ -95,10 +95,12 @@ class Picture:
     """A picture. source: a URL that holds its data. caption: what it shows.
 
     It may be a stranger's: a browser runs no scripts in it.
+    svg: an element that takes its place in the page, of nothing but lines and texts.
     """
 
     source: str
     caption: str
+    svg: str = ""
     kind: Literal["picture"] = "picture"
 
 

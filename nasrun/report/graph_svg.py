@@ -7,6 +7,7 @@ and ``graph-label`` (texts).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 
@@ -33,9 +34,17 @@ _CENTRE = 0.35
 """Baseline of a text below its centre, in sizes of the font."""
 
 
-def svg_of(graph: Graph, title: str = "architecture") -> str:
-    """Return a graph as an ``<svg>`` element for a page; title: for those who cannot see it."""
-    return svg_of_panels({title: graph}, title)
+_PAPER = '<rect width="{}" height="{}" fill="#ffffff"/>'
+
+_ATTRIBUTES = (
+    r"(?: (?:xmlns|class|role|viewBox|[xyd]|rx|width|height|points|fill|fill-opacity|stroke"
+    r'|stroke-opacity|stroke-width|font-family|font-size|font-weight|text-anchor)="[^"<>(]*")*'
+)
+_LINE = re.compile(
+    rf"<(?:svg{_ATTRIBUTES}>|/svg>|(?:rect|path|polygon){_ATTRIBUTES}/>"
+    rf"|(title|text){_ATTRIBUTES}>[^<>]*</\1>)"
+)
+"""A line of the files written here: one element, in which nothing can be run or fetched."""
 
 
 def svg_of_panels(
@@ -43,7 +52,8 @@ def svg_of_panels(
 ) -> str:
     """Return several graphs as one ``<svg>`` element, each with its name if there are several.
 
-    paper: black on white, for a file of its own; else in the colours of the page.
+    title: for those who cannot see it. paper: black on white, for a file of its own; else in the
+    colours of the page.
     """
     sheet = sheet_of(panels)
     width, height = _number(sheet.width), _number(sheet.height)
@@ -54,9 +64,18 @@ def svg_of_panels(
         f"<title>{_text(title)}</title>",
     ]
     if paper:
-        parts.append(f'<rect width="{width}" height="{height}" fill="#ffffff"/>')
+        parts.append(_PAPER.format(width, height))
     parts += _sheet(sheet)
     return "\n".join([*parts, "</svg>\n"])
+
+
+def without_paper(text: str) -> str | None:
+    """Return an SVG file of ours as an element for a page; None for any other text."""
+    lines = text.splitlines()
+    if not text.startswith("<svg ") or not all(map(_LINE.fullmatch, lines)):
+        return None
+    paper = re.compile(_PAPER.format("[0-9.]+", "[0-9.]+"))
+    return "\n".join(line for line in lines if not paper.fullmatch(line))
 
 
 def _sheet(sheet: Sheet) -> list[str]:

@@ -88,8 +88,8 @@ def write(document: Document, html: Path) -> list[Path]:
     Raises UserError instead of replacing a file that is no report of ours.
     """
     text = html.with_suffix(".md")
-    for path, mark in ((html, GENERATOR), (text, GENERATOR)):
-        if path.exists() and mark not in _beginning(path):
+    for path in (html, text):
+        if path.exists() and GENERATOR not in _beginning(path):
             raise UserError(
                 f"{path} is no report that nasrun has written, so it is not replaced: name another "
                 "file with out=FILE.html"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nasrun.errors import UserError
+from nasrun.errors import UserError, plural
 from nasrun.report import words
 from nasrun.run.files import parse_json, read_beginning
 from nasrun.values import Architecture, Cost
@@ -76,7 +76,7 @@ class Damage:
 
     def words(self, name: str) -> str:
         """Return a sentence about it; empty if all was read."""
-        parts = [f"{self.lines:,} damaged lines were left out"] if self.lines else []
+        parts = [f"{plural(self.lines, 'damaged line')} left out"] if self.lines else []
         parts += [f"only its first {MAX_LOG_BYTES >> 20} MiB were read"] if self.cut else []
         return f"{name}: {' and '.join(parts)}." if parts else ""
 

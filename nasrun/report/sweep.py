@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun.errors import UserError, shortened
+from nasrun.errors import UserError, plural, shortened
 from nasrun.report.run_files import Job, read_jobs
 from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
@@ -172,7 +172,9 @@ def show(jobs: Sequence[Job], directory: Path, console: Console) -> None:
         _show_tables(summary_rows(jobs), metric_names(jobs), console)
     if failed:
         count = "all" if len(failed) == len(jobs) else f"{len(failed)} of"
-        console.print(f"{count} {len(jobs)} jobs failed (in their directories):", highlight=False)
+        console.print(
+            f"{count} {plural(len(jobs), 'job')} failed (in their directories):", highlight=False
+        )
     for line in failure_lines(failed):
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -205,7 +207,7 @@ def _show_tables(rows: Sequence[dict[str, Any]], known: Sequence[str], console: 
         if not beside:
             console.print(f"{number}  {label}", markup=False, highlight=False, soft_wrap=True)
     if left > 0:
-        console.print(f"{left:,} more combinations are in {SWEEP_SUMMARY}", highlight=False)
+        console.print(f"{plural(left, 'more combination')} in {SWEEP_SUMMARY}", highlight=False)
 
 
 def failure_lines(failed: Sequence[Job]) -> list[str]:

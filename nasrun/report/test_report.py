@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from nasrun.errors import plural
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.classification import Answers
 from nasrun.report.figures_test import plot_calibration, plot_confusion
-from nasrun.report.words import plural
 from nasrun.run.files import printable, write_csv
 from nasrun.run.layout import (
     CALIBRATION_PICTURE,
@@ -130,7 +130,7 @@ class Report:
             share = 100 * count / int(answers.counts[label])
             lines.append(
                 f"{head:<21} {self._name(label)} taken for {self._name(predicted)}: "
-                f"{count:,} time{'s' * (count > 1)}, {share:.1f} %"
+                f"{plural(count, 'time')}, {share:.1f} %"
             )
         return lines
 

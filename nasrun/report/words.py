@@ -43,8 +43,6 @@ NAMES = {
 }
 """Classes of the configuration, in the words of the field."""
 
-UNITS = {"params": "M parameters", "macs": "M multiply-adds", "bitops": "M bit-operations"}
-
 
 def class_words(node: Any) -> str:
     """Name the class of a node of the configuration; empty if it names none."""
@@ -103,8 +101,3 @@ def accuracy(share: float, count: float | None) -> str:
         return percent(share)
     found = wilson(share, int(count))
     return f"{percent(share)} ({100 * found.low:.2f} to {100 * found.high:.2f})"
-
-
-def plural(count: int, word: str) -> str:
-    """Write a count with its word: ``1 trial``, ``2,000 trials``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nasrun.errors import UserError, is_panic
+from nasrun.errors import UserError, is_panic, plural
 from nasrun.run import ranks
 from nasrun.run.memory import available_bytes
 from nasrun.run.ranks import Ranks
@@ -138,6 +138,13 @@ class Compute:
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was told, so that a clock can be read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def free_bytes(self) -> int:
         """Return the bytes of memory that are free on the device."""
         if self.device.type == "cuda":
@@ -151,7 +158,7 @@ class Compute:
         elif self.device.type == "mps":
             name = "Apple GPU (mps)"
         else:
-            name = f"CPU, {torch.get_num_threads()} threads"
+            name = f"CPU, {plural(torch.get_num_threads(), 'thread')}"
         several = f"{self.ranks.size} ranks, each " if self.ranks.size > 1 else ""
         return f"{several}{name}, {'bf16' if self.bf16 else 'tf32' if self.tf32 else 'fp32'}"
 
@@ -175,8 +182,8 @@ def device_of(device: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
             raise UserError(
-                f"device={device}: this machine has {count or 'no'} CUDA device"
-                f"{'s' if count > 1 else ''}; choose device=auto or device=cpu"
+                f"device={device}: this machine has {plural(count, 'CUDA device')}; "
+                "choose device=auto or device=cpu"
             )
     if chosen.type == "mps" and (chosen.index or not torch.backends.mps.is_available()):
         raise UserError(

@@ -48,7 +48,7 @@ class Monitor(Protocol):
     def poll(self) -> None:
         """Allow a stop here, within work that changes no tracked state."""
 
-    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+    def write_note(self, file: str, content: Mapping[str, Any]) -> str:
         """Write a file that helps to find the cause of an error; returns words with its path."""
 
 
@@ -80,5 +80,5 @@ class NullMonitor:
     def poll(self) -> None:
         pass
 
-    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
+    def write_note(self, file: str, content: Mapping[str, Any]) -> str:
         return "nothing was written"

@@ -337,22 +337,22 @@ class Run:
         minutes = math.inf if self.every.minutes is None else self.every.minutes
         self._due = time.monotonic() + max(60 * minutes, cost / MAX_CHECKPOINT_SHARE)
 
-    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        """Write NAME.json to help find the cause of an error; returns words with its path."""
-        path = self.directory / f"{name}.json"
+    def write_note(self, file: str, content: Mapping[str, Any]) -> str:
+        """Write a file that helps to find the cause of an error; returns words with its path."""
+        path = self.directory / file
         write_json(path, content)
         return f"see {path}"
 
     def save_weights(
-        self, name: str, network: nn.Module, metadata: Mapping[str, str] | None = None
+        self, file: str, network: nn.Module, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Write the parameters and buffers of a network to NAME.safetensors.
+        """Write the parameters and buffers of a network to a file of the run.
 
         metadata: texts that say in the file what it holds.
         """
         _, tensors = pack(dict(network.state_dict()))
         data = encode_tensors(tensors, metadata)
-        write_bytes(self.directory / f"{name}.safetensors", data)
+        write_bytes(self.directory / file, data)
 
     def load_weights(self, path: Path, network: nn.Module) -> None:
         """Load the weights of another run; raises UserError if they do not fit ``network``."""

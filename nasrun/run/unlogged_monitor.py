@@ -45,8 +45,8 @@ class UnloggedMonitor:
     def poll(self) -> None:
         self.run.poll()
 
-    def write_note(self, name: str, content: Mapping[str, Any]) -> str:
-        return self.run.write_note(name, content)
+    def write_note(self, file: str, content: Mapping[str, Any]) -> str:
+        return self.run.write_note(file, content)
 
 
 class UnloggedStage:

@@ -18,9 +18,8 @@ from nasrun.budget.candidates import Candidates
 from nasrun.errors import UserError
 from nasrun.limits import Count
 from nasrun.run.state import whole_number
-from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.counted import CountedAlgo, CountedSearch
 from nasrun.search_algo.nao.epd_training import one_thread
-from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.streams import Streams
 from nasrun.values import Architecture
 
@@ -32,7 +31,7 @@ OUTSIDE = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bayesian(SearchAlgo):
+class Bayesian(CountedAlgo):
     """Bayesian optimisation over the decisions of any space, each of them categorical.
 
     evaluations: architectures scored in all.
@@ -43,23 +42,13 @@ class Bayesian(SearchAlgo):
     proposals: samples of an estimator, the most promising of which is proposed; ``tpe`` alone.
     """
 
-    rounds = 1
-
-    evaluations: Count
     startup: Count
     model: Literal["tpe", "gp"]
     multivariate: bool
     proposals: Annotated[int, Field(gt=0, le=10_000)]
 
     def __post_init__(self) -> None:
-        if self.startup > self.evaluations:
-            raise UserError(
-                f"search_algo.startup={self.startup} is more than search_algo.evaluations="
-                f"{self.evaluations}: nothing would be proposed; lower it, or raise the evaluations"
-            )
-
-    def scored_in(self, round_: int) -> int:
-        return self.evaluations
+        self.require_rest("startup", "be proposed")
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> Proposals:
         """Make the search; raises UserError if Optuna is not installed, or too old."""
@@ -86,7 +75,7 @@ def load_optuna(model: str) -> Any:
     return optuna
 
 
-class Proposals(PoolSearch):
+class Proposals(CountedSearch):
     """The search of ``Bayesian``.
 
     observed: in order, the choices that the model has seen and the score of each; the model is made
@@ -94,14 +83,14 @@ class Proposals(PoolSearch):
     pool among them. proposal: the choices that wait for their score; None: the startup does.
     """
 
+    algo: Bayesian
+
     def __init__(self, algo: Bayesian, candidates: Candidates, streams: Streams) -> None:
-        super().__init__(candidates, streams, batch=algo.startup)
-        self.algo, self.optuna = algo, load_optuna(algo.model)
+        super().__init__(algo, algo.startup, candidates, streams)
+        self.optuna = load_optuna(algo.model)
         self.observed: list[tuple[tuple[int, ...], float]] = []
         self.heard = 0
         self.proposal: tuple[int, ...] | None = None
-        self.exhausted = False
-        self.known: ByForm = {}
         options = self.optuna.distributions.CategoricalDistribution
         self.ranges = {
             decision.name: options(range(len(decision.options)))
@@ -110,30 +99,11 @@ class Proposals(PoolSearch):
         self._study = self._new_study()
         self._trial: Any = None  # of the proposal, if this process has made it
 
-    def begin_round(self) -> Round | None:
-        if not self.pool.trials:
-            found: ByForm = {}
-            self.pool.sample(self.streams.numpy("random", 0), self.algo.startup, found)
-            self._add(found)
-        if not self.pool.pending and self._is_over():
-            return None
-        left = self.algo.evaluations - len(self.pool.trials)
-        return Round(0, None, fresh_supernet=True, evaluations=len(self.pool.pending) + left)
-
     @one_thread()
-    def ask(self) -> list[Architecture]:
-        if self.pool.trials and not self.pool.pending and not self._is_over():
-            self._propose()
-        return super().ask()
-
-    def _is_over(self) -> bool:
-        return self.exhausted or len(self.pool.trials) >= self.algo.evaluations
-
-    def _propose(self) -> None:
+    def step(self) -> None:
         """Let the model propose until something new is within the budget; else sample it."""
-        for trial in list(self.pool.trials.values())[self.heard :]:
-            assert trial is not None  # nothing is pending  # noqa: S101
-            self._observe(self.proposal or trial.architecture.choices, trial.score)
+        for scored in list(self.pool.trials)[self.heard :]:
+            self._observe(self.proposal or scored.choices, self.trial(scored).score)
             self.heard += 1
         for _ in range(MAX_FRUITLESS_PROPOSALS):
             self._study.sampler = self._sampler(len(self.observed))
@@ -145,17 +115,12 @@ class Proposals(PoolSearch):
             if not self.candidates.allows(architecture):
                 self._observe(self.proposal, OUTSIDE)
             elif form in self.known:
-                scored = self.pool.trials[self.known[form]]
-                assert scored is not None  # nothing is pending  # noqa: S101
-                self._observe(self.proposal, scored.score)
+                self._observe(self.proposal, self.trial(self.known[form]).score)
             else:
-                self._add({form: architecture})
+                self.add({form: architecture})
                 self.pool.made(architecture, self.algo.model, [])
                 return
-        found: ByForm = {}
-        self.pool.sample(self.streams.numpy("random", len(self.observed)), 1, found)
-        self.exhausted = not found
-        self._add(found)
+        self.sample(len(self.observed), 1)
 
     def _observe(self, choices: tuple[int, ...], score: float) -> None:
         """Tell the model a score, of the proposal or of choices that were not proposed."""
@@ -187,23 +152,16 @@ class Proposals(PoolSearch):
     def _new_study(self) -> Any:
         return self.optuna.create_study(direction="maximize")
 
-    def _add(self, found: ByForm) -> None:
-        self.pool.add_pending(found)
-        self.known.update(found)
-
     def state_dict(self) -> dict[str, Any]:
         return {
-            "pool": self.pool.state_dict(),
+            **super().state_dict(),
             "observed": [[list(choices), score] for choices, score in self.observed],
             "heard": self.heard,
             "proposal": self.proposal and list(self.proposal),
-            "exhausted": self.exhausted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises UserError or ValueError if it does not fit."""
-        self.pool.load_state_dict(state["pool"])
-        self.known = {self.space.canonical(one): one for one in self.pool.trials}
+        super().load_state_dict(state)
         self.observed = [
             (self._read(choices), float(score)) for choices, score in state["observed"]
         ]
@@ -211,7 +169,6 @@ class Proposals(PoolSearch):
             raise ValueError("the model was told a score that is not finite")
         self.heard = whole_number(state["heard"], most=len(self.pool.trials))
         self.proposal = None if state["proposal"] is None else self._read(state["proposal"])
-        self.exhausted = bool(state["exhausted"])
         self._study, self._trial = self._new_study(), None
         for choices, score in self.observed:
             self._study.add_trial(self._told(choices, score))

@@ -244,9 +244,16 @@ class SearchSpace(ABC):
         """Groups of decisions that should be changed together, by index."""
         return self.additive or self.singles
 
+    def ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield all options that the decisions of ``group``, one of ``groups``, can have together.
+
+        By default every combination.
+        """
+        return product(*(range(len(self.decisions[index].options)) for index in group))
+
     def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
-        """Yield ``start`` with every combination of options of the decisions of ``group``."""
-        for options in product(*(range(len(self.decisions[index].options)) for index in group)):
+        """Yield ``start`` with all options of the decisions of ``group``, one of ``groups``."""
+        for options in self.ways(group):
             choices = list(start.choices)
             for index, option in zip(group, options, strict=True):
                 choices[index] = option

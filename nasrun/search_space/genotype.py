@@ -23,6 +23,9 @@ INPUTS = 2
 
 CELLS = ("normal", "reduce")
 
+NONE = "none"
+"""The operation of an entry that adds nothing."""
+
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 """The fields of a genotype, in the order in which they stand without names."""
 
@@ -35,7 +38,7 @@ MAX_GENOTYPES = 2_000
 
 SAME_OPERATION = {
     "identity": "skip_connect",
-    "zero": "none",
+    "zero": NONE,
     "nor_conv_1x1": "conv_1x1",
     "nor_conv_3x3": "conv_3x3",
     "conv_1x7_7x1": "conv_7x1_1x7",
@@ -73,6 +76,11 @@ class GenotypeCell:
         if all(after == before + 1 for before, after in pairwise(self.concat)):
             return f"range({self.concat[0]}, {self.concat[-1] + 1})"
         return str([*self.concat])
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries of all nodes that add something."""
+        return [entry for node in self.nodes for entry in node if entry.operation != NONE]
 
     @property
     def puts_out_all(self) -> bool:

@@ -54,6 +54,19 @@ def staged(labels: Sequence[str], counts: Sequence[int]) -> dict[str, Graph]:
     return found
 
 
+def chain_in_stages(
+    problem: Problem, stem: str, layers: Sequence[str], head: str, counts: Sequence[int]
+) -> dict[str, Graph]:
+    """Return a chain from images to classes as a graph for each stage.
+
+    layers: labels of the layers between stem and head. counts: layers of each stage; the first
+    stage has the stem as well, and the last one the head.
+    """
+    first, *rest, last = counts
+    labels = [image_node(problem), stem, *layers, head, classes_node(problem)]
+    return staged(labels, [2 + first, *rest, last + 2])
+
+
 def image_node(problem: Problem) -> str:
     """Return the label of the images that a network reads."""
     return f"image\n{problem.channels}×{problem.size.words}"

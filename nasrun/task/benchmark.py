@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from nasrun.errors import UserError
+from nasrun.errors import UserError, plural
 from nasrun.export import programs, speed
 from nasrun.export.speed_report import machine, plot_speed, rows_of, table, write_table
 from nasrun.limits import Count
@@ -133,7 +133,7 @@ def told_busy(restless: list[speed.Speed]) -> list[str]:
 def show_end(run: Run, first: speed.Speed, best: speed.Speed, busy: bool) -> None:
     """Show the numbers that count in the box at the end."""
     time = first.milliseconds
-    size = f"{first.batch_size} image{'s' * (first.batch_size > 1)}"
+    size = plural(first.batch_size, "image")
     rows = [
         (
             "latency",

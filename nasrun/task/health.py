@@ -117,7 +117,9 @@ class HealthReport:
         self.counts.read()
         share = metrics.get("parameter_free", 0.0)
         if progress > 0.5 and not self._warned:
-            self._warned = warn_of_collapse(self.run, share, "what the gates favour now")
+            self._warned = warn_of_collapse(
+                self.run, share, "what the gates favour now", learned=True
+            )
 
     def measure(self, training: Training[Supernet], round_: int, epoch: int) -> None:
         """Score the fixed architectures and log all statistics, once for each epoch.
@@ -267,20 +269,23 @@ def warn_of_youth(run: Run, correlation: float, paths: int) -> bool:
     return True
 
 
-def warn_of_collapse(run: Run, share: float, whose: str) -> bool:
+def warn_of_collapse(run: Run, share: float, whose: str, *, learned: bool) -> bool:
     """Warn of too many parameter-free operations; returns whether there are too many.
 
     Weight sharing and learned gates tend towards operations that need no training, i.e. skips and
     pools, and then give networks that learn little (DARTS+, arXiv 1909.06035).
 
-    whose: name of the architecture in the message, e.g. "the best architecture".
+    whose: name of the architecture in the message, e.g. "the best architecture". learned: whether
+    the search learns gates, which can be stopped earlier.
     """
     if share <= COLLAPSE_SHARE:
         return False
+    advice = "compare with search_algo=random, or train the supernet for longer"
+    if learned:
+        advice += ", or stop the gates earlier (fewer trainer.epochs, more search_algo.rest_epochs)"
     run.say(
         f"the search may have collapsed: {100 * share:.0f} % of the operations of {whose} have no "
-        "parameters (skip, pool, none): compare with search_algo=random, train the supernet for "
-        "longer, or stop the gates earlier (fewer trainer.epochs, more search_algo.rest_epochs)",
+        f"parameters (skip, pool, none): {advice}",
         "yellow",
     )
     return True

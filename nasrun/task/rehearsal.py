@@ -17,11 +17,9 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
-from nasrun.dataset.base import Split, Splits
-from nasrun.run.compute import Compute
+from nasrun.dataset.base import Splits
 from nasrun.run.memory import PeakMemory
 from nasrun.run.monitor import Monitor
 from nasrun.run.run import Run
@@ -29,7 +27,6 @@ from nasrun.run.screen import Screen, ScreenStage
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
 from nasrun.task.setup import Setup
-from nasrun.trainer.step_rules import StepRules
 from nasrun.trainer.trainer import Trainer
 from nasrun.trainer.training import NetworkT, Training
 from nasrun.values import Architecture, Trial
@@ -223,25 +220,6 @@ class _Enough(Exception):  # noqa: N818
     """Raised within a step of a training that has been timed for long enough."""
 
 
-class RehearsedTrainer(Trainer):
-    """The settings of a training of which a rehearsal does a few steps."""
-
-    def bind(
-        self,
-        network: NetworkT,
-        split: Split,
-        compute: Compute,
-        streams: Streams,
-        *,
-        rounds: int = 1,
-        first_round: int = 0,
-        rules: StepRules | None = None,
-    ) -> RehearsedTraining[NetworkT]:
-        return RehearsedTraining(
-            *(self, network, split, compute, streams, rounds, first_round, rules or StepRules())
-        )
-
-
 class RehearsedTraining(Training[NetworkT]):
     """A training that ends each round after a few steps, as far as a rehearsal watches it."""
 
@@ -296,9 +274,14 @@ class RehearsedTraining(Training[NetworkT]):
     def _synchronised(self) -> None:
         """Remember the time at which the device has done what it was told."""
         assert self._rehearsal is not None  # see the callers  # noqa: S101
-        if self.compute.device.type == "cuda":
-            torch.cuda.synchronize(self.compute.device)
+        self.compute.wait()
         self._began = self._rehearsal.now()
+
+
+class RehearsedTrainer(Trainer):
+    """The settings of a training of which a rehearsal does a few steps."""
+
+    training_type = RehearsedTraining
 
 
 class RehearsedSetup(Setup):

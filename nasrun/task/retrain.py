@@ -23,7 +23,15 @@ from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command, shown
 from nasrun.run.end_box import percent, sizes
 from nasrun.run.files import at_home, read_bytes, read_json_or_text
-from nasrun.run.layout import ARCHITECTURE, ARCHITECTURE_PICTURE, FRONT, TRIALS
+from nasrun.run.layout import (
+    ARCHITECTURE,
+    ARCHITECTURE_PICTURE,
+    FRONT,
+    NETWORK,
+    NETWORK_BEST,
+    NETWORK_LAST,
+    TRIALS,
+)
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.search_space.base import Network
@@ -125,6 +133,8 @@ class RetrainTask(Task):
         run.expect(retrain_stages(setup, splits, architecture))
         run.begin(architecture)
         run.keep("images", SameImages(splits))
+        share = setup.search_space.free_share(architecture)
+        warn_of_collapse(run, share, "the architecture", learned=False)
         result = run.finish(retrain_architecture(setup, run, splits, architecture))
         say_winner(setup, run, splits, architecture, result)
         return result
@@ -170,7 +180,7 @@ def retrain_architecture(
     metadata = manifest.metadata()
     network, epochs = trained(setup, run, splits, training, architecture.digest, metadata)
     network = estimated(training, network, setup.retrain.batch_norm_epochs, run)
-    run.save_weights("network", network, metadata)
+    run.save_weights(NETWORK, network, metadata)
     run.checkpoint()
 
     result: dict[str, Any] = {
@@ -184,7 +194,7 @@ def retrain_architecture(
         result[f"{name}_accuracy"], result[f"{name}_images"] = plain, len(split)
         if splits.survey is not None and splits.survey.uneven:
             result[f"{name}_balanced_accuracy"] = balanced
-    run.save_weights("network", network, manifest.with_measured(result).metadata())
+    run.save_weights(NETWORK, network, manifest.with_measured(result).metadata())
     return result
 
 
@@ -223,9 +233,9 @@ def trained(
     best = validation.best_network(training.network)
     run.say(validation.in_words())
     if setup.retrain.use == "best":
-        run.save_weights("network_last", training.network, metadata)
+        run.save_weights(NETWORK_LAST, training.network, metadata)
         return best, {"epochs": validation.report()}
-    run.save_weights("network_best", best, metadata)
+    run.save_weights(NETWORK_BEST, best, metadata)
     return training.network, {"epochs": validation.report()}
 
 
@@ -302,7 +312,6 @@ def say_winner(
     run.say(f"architecture         {space.write(architecture)}")
     share = space.free_share(architecture)
     run.say(f"parameter-free share {100 * share:.0f} %")
-    warn_of_collapse(run, share, "the architecture")
     where = f"from={shown(run.directory)}"
     run.show_end(
         f"{run.task} done",

@@ -11,6 +11,7 @@ from typing import Any
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.base import GatesOf, Scorer, choices_of
+from nasrun.run.layout import NONFINITE
 from nasrun.run.run import Run, RunStage
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.task.spread import spread
@@ -171,7 +172,7 @@ def _worst(trial: Trial, run: Run) -> Trial:
         return replace(
             trial, score=0.0, tie_break=None, evaluation={**trial.evaluation, "nonfinite": True}
         )
-    note = run.write_note("nonfinite", {"architecture": trial.architecture.to_json()})
+    note = run.write_note(NONFINITE, {"architecture": trial.architecture.to_json()})
     raise UserError(
         f"the outputs of architecture {list(trial.architecture.choices)} are not finite, "
         "so it has no score: lower trainer.schedule.lr, or count such architectures as "

@@ -94,9 +94,9 @@ class SearchTask(Task):
         save_front_picture(search, winner, result["score"], run)
         result |= search.report()
         run.save_architecture(winner.architecture)
-        # Warn before the long training of the winner, not only in the summary.
-        result["parameter_free"] = space.free_share(winner.architecture)
-        warn_of_collapse(run, result["parameter_free"], "the winner")
+        result["parameter_free"] = share = space.free_share(winner.architecture)
+        # Before the long training of the winner, not after it.
+        warn_of_collapse(run, share, "the winner", learned=setup.search_algo.learns_gates)
         result |= retrain_architecture(setup, run, splits, winner.architecture)
         if run.writes:
             result |= latencies.of_winner(winner.architecture)

@@ -8,6 +8,7 @@ from pathlib import Path
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.report.health import say_health
+from nasrun.run.layout import SUPERNET
 from nasrun.run.run import Run
 from nasrun.search_algo.base import Round, Search, SearchAlgo
 from nasrun.search_space.base import Supernet
@@ -60,16 +61,12 @@ class SupernetStage:
                 check_may_be_loaded(setup.search_algo)
             run.load_weights(weights, self.training.network)
             # Loaded before the run begins: after that only its own directory is read.
-            run.save_weights("supernet", self.training.network)
+            run.save_weights(SUPERNET, self.training.network)
             self.training.rest()
 
     @property
     def network(self) -> Supernet | None:
         return self.training.network if self.training is not None else None
-
-    @property
-    def trained_here(self) -> bool:
-        return self.training is not None and not self.loaded
 
     def keep(self) -> None:
         """Keep the state in checkpoints; in a continued run, restore it."""
@@ -116,7 +113,7 @@ class SupernetStage:
             if self.progress is not None:
                 self.progress.measure(training, last)
         training.rest()
-        self.run.save_weights("supernet", training.network)
+        self.run.save_weights(SUPERNET, training.network)
         # An interrupted scoring may leave changed statistics, so the state is saved before.
         self.run.checkpoint()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasrun.errors import UserError
+from nasrun.run.layout import NONFINITE
 from nasrun.run.monitor import Monitor
 from nasrun.search_space.gates import Gate, Gates
 
@@ -77,7 +78,7 @@ def stop_over_loss(
             paths = f"a mixture over {len(shown[0])} decisions"
         what = f" of {paths}"
     note = monitor.write_note(
-        "nonfinite",
+        NONFINITE,
         # JSON has no number for infinity.
         {
             "stage": name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from nasrun.dataset.base import Split
 from nasrun.run.compute import Compute
 from nasrun.streams import Streams
@@ -11,7 +13,12 @@ from nasrun.trainer.training import NetworkT, Training
 
 
 class Trainer(TrainerSettings):
-    """The settings of a training; ``bind`` applies them to a network."""
+    """The settings of a training; ``bind`` applies them to a network.
+
+    training_type: class of the trainings.
+    """
+
+    training_type: ClassVar[type[Training[Any]]] = Training
 
     def bind(
         self,
@@ -30,4 +37,6 @@ class Trainer(TrainerSettings):
         rules: rules of supernet training; None: a step has a single path and one momentum.
         """
         rules = rules or StepRules()
-        return Training(self, network, split, compute, streams, rounds, first_round, rules)
+        return self.training_type(
+            self, network, split, compute, streams, rounds, first_round, rules
+        )

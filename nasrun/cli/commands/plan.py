@@ -17,6 +17,7 @@ from nasrun.cli import arguments
 from nasrun.cli.arguments import CommandLine
 from nasrun.config.groups import defaults, tasks
 from nasrun.errors import Interrupted, UserError, nearest, shortened
+from nasrun.run.end_box import duration
 from nasrun.run.files import copy_files, free_bytes, scratch_folder
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ def table(stages: Sequence[TimedStage]) -> list[str]:
     for each in merged(stages) if len(stages) > MOST_ROWS else stages:
         disk = in_words(each.disk) if each.disk > 0 else ""
         steps = f"{each.steps:,}" if each.steps else ""
-        rows.append((each.name, steps, duration(each.seconds), in_words(each.memory), disk))
+        rows.append((each.name, steps, short_or_long(each.seconds), in_words(each.memory), disk))
     seconds, error = total_of(stages)
     peak = in_words(max(each.memory for each in stages))
-    rows.append(("total", "", duration(seconds), peak, in_words(most_on_disk(stages))))
+    rows.append(("total", "", short_or_long(seconds), peak, in_words(most_on_disk(stages))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"  {row[0]:{widths[0]}}  "
@@ -144,7 +145,7 @@ def table(stages: Sequence[TimedStage]) -> list[str]:
         for row in rows
     ]
     lines.insert(-1, "  " + "-" * (sum(widths) + 8))
-    low, high = duration(max(seconds - error, 0.0)), duration(seconds + error)
+    low, high = short_or_long(max(seconds - error, 0.0)), short_or_long(seconds + error)
     between = f"about {low}" if low == high else f"between {low} and {high}"
     return [
         *(each.rstrip() for each in lines),
@@ -199,16 +200,6 @@ def warnings(stages: Sequence[TimedStage], outputs: Path, *, on_gpu: bool) -> li
     return found
 
 
-def duration(seconds: float) -> str:
-    """Write a time as people say it: 3.2 s, 48 s, 2 min 13 s, 3 h 05 min, 2 d 4 h."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, left = divmod(minutes, 60)
-    days, of_day = divmod(hours, 24)
-    if days:
-        return f"{days} d {of_day} h"
-    if hours:
-        return f"{hours} h {left:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{whole} s"
+def short_or_long(seconds: float) -> str:
+    """Write a time as people say it; below ten seconds with a digit behind the point."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)

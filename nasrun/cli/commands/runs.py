@@ -9,11 +9,14 @@ from pathlib import Path
 from nasrun.cli.arguments import CommandLine
 from nasrun.config.groups import files_of, groups
 from nasrun.config.yaml_files import read
-from nasrun.errors import UserError
-from nasrun.run.files import at_home
+from nasrun.errors import UserError, plural
+from nasrun.run.files import at_home, printable
 
 USAGE = "[SWEEP] [WORD|KEY=VALUE]"
 SWITCHES = ("--csv", "--json")
+
+MAX_SHOWN = 3
+"""Names of a folder without a run that are told."""
 
 
 def run(line: CommandLine) -> int:
@@ -28,7 +31,7 @@ def run(line: CommandLine) -> int:
     if others := [switch for switch in line.switches if switch not in SWITCHES]:
         raise UserError(f"runs takes no {others[0]}, but {' and '.join(SWITCHES)}")
     words = list(line.overrides)
-    folder = next((place for word in words if (place := _named_folder(word))), None)
+    named = folder = next((place for word in words if (place := _named_folder(word))), None)
     words = [word for word in words if _named_folder(word) is None]
     outputs = next((word for word in words if word.startswith("outputs=")), f"outputs={OUTPUTS}")
     if folder is None:
@@ -47,7 +50,13 @@ def run(line: CommandLine) -> int:
         sys.stdout.write(run_table.as_csv(found))
         return 0
     if not found:
-        sys.stdout.write(f"no run below {folder}{f' fits {chr(32).join(words)}' * bool(words)}\n")
+        fits = f"no run below {folder}{f' fits {chr(32).join(words)}' * bool(words)}"
+        if plain := next((word for word in words if "=" not in word), None):
+            place = _folder(plain)
+            raise UserError(_content(place) if place else f"there is no folder {plain}, and {fits}")
+        if named and not words:
+            raise UserError(_content(named))
+        sys.stdout.write(f"{fits}\n")
         return 0
     told = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = Console(highlight=False) if told else Console(width=160, highlight=False)
@@ -55,7 +64,7 @@ def run(line: CommandLine) -> int:
     run_table.show(found, console, jobs=jobs)
     sweeps = sum(entry.jobs is not None for entry in found)
     counts = [
-        f"{count} {kind}{'s' * (count != 1)}"
+        plural(count, kind)
         for count, kind in ((len(found) - sweeps, "job" if jobs else "run"), (sweeps, "sweep"))
         if count
     ]
@@ -76,15 +85,29 @@ def _named_folder(word: str) -> Path | None:
 
     if "=" in word:
         return None
-    path = at_home(word).absolute()
-    try:
-        if path.is_dir() and ("/" in word or is_sweep(path) or (path / RECORD).exists()):
-            return path
-    except (OSError, ValueError):  # a name that no folder can have
-        pass
+    path = _folder(word)
+    if path and ("/" in word or is_sweep(path) or (path / RECORD).exists()):
+        return path
     if "/" in word:
         raise UserError(f"{word}: there is no such directory")
     return None
+
+
+def _folder(word: str) -> Path | None:
+    """Return the folder that a word is the path of; None: there is none."""
+    path = at_home(word).absolute()
+    try:
+        return path if path.is_dir() else None
+    except (OSError, ValueError):  # a name that no folder can have
+        return None
+
+
+def _content(folder: Path) -> str:
+    """Say that a folder holds no run, and what it holds."""
+    inside = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(inside) - MAX_SHOWN} more" if len(inside) > MAX_SHOWN else ""
+    held = f"it holds {', '.join(map(printable, inside[:MAX_SHOWN]))}{more}"
+    return f"there is no run in {folder}: {held if inside else 'it is empty'}"
 
 
 def _targets(words: list[str]) -> dict[str, str]:

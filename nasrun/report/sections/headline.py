@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nasrun.errors import plural
 from nasrun.report.document import Block, Facts, Figures, Section, Text
 from nasrun.report.sections.view import RunView
 from nasrun.report.words import (
@@ -14,7 +15,6 @@ from nasrun.report.words import (
     millions,
     number,
     percent,
-    plural,
 )
 from nasrun.run.commands import command
 

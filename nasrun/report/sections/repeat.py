@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nasrun.errors import plural
 from nasrun.report.document import Block, Command, Facts, Points, Section
 from nasrun.report.sections.view import RunView
 from nasrun.run.commands import command
@@ -65,7 +66,7 @@ def device(view: RunView) -> str:
     threads = view.run.record.get("threads")
     words = view.run.device
     if type(threads) is int and "thread" not in words:
-        words += f", {threads} threads"
+        words += f", {plural(threads, 'thread')}"
     if not words.startswith("CPU") and view.setting("deterministic") is False:
         words += "; deterministic=false: a repetition gives numbers that differ a little"
     return words

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from nasrun.errors import plural
 from nasrun.metrics.power import POWER
 from nasrun.report import sweep_methods
 from nasrun.report.charts import COLORS, Dots, scatter_chart
@@ -25,7 +26,7 @@ from nasrun.report.document import (
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
 from nasrun.report.sweep_methods import MEASURES, Methods
-from nasrun.report.words import duration, number, plural
+from nasrun.report.words import duration, number
 from nasrun.run.lock import is_held
 
 MAX_COST_RATIO = 1.05

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasrun.errors import plural
 from nasrun.report import sweep_methods
 from nasrun.report.document import Block, Command, Facts, Grid, Points, Section, Text
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.run_list import together
 from nasrun.report.sections.sweep import NO_WORDS, SweepView, unequal_costs
 from nasrun.report.sweep_methods import MEASURES
-from nasrun.report.words import accuracy, duration, millions, number, percent, plural
+from nasrun.report.words import accuracy, duration, millions, number, percent
 from nasrun.run.commands import command
 from nasrun.run.lock import is_held
 

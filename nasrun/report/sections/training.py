@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from nasrun.errors import plural
 from nasrun.report.document import Block, Facts, Grid, Points, Section, Text
 from nasrun.report.run_lines import joined
 from nasrun.report.sections.view import RunView
-from nasrun.report.words import number, percent, plural
+from nasrun.report.words import number, percent
 from nasrun.run.layout import HEALTH
 
 MAX_ROWS = 60

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nasrun.errors import plural
 from nasrun.report.charts import COLORS, Dots, scatter_chart
 from nasrun.report.document import Block, Grid, Section, Text
 from nasrun.report.run_lines import TrialLine
 from nasrun.report.sections.headline import BUDGETED
 from nasrun.report.sections.view import RunView
-from nasrun.report.words import millions, number, percent, plural
+from nasrun.report.words import millions, number, percent
 
 MAX_POINTS = 3000
 """Points of the chart; of more trials the best half of these and an even sample are shown."""

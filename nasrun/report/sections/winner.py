@@ -6,6 +6,7 @@ import base64
 
 from nasrun.errors import UserError
 from nasrun.report.document import Block, Command, Grid, Lines, Picture, Section, Text
+from nasrun.report.graph_svg import without_paper
 from nasrun.report.run_lines import TrialLine
 from nasrun.report.sections.view import STRANGE, RunView
 from nasrun.report.words import percent
@@ -48,7 +49,8 @@ def pictures(view: RunView) -> list[Block]:
         return []
     # Of a stranger, perhaps. Browsers run no scripts of a picture that is named as an image.
     source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-    return [Picture(source, "the architecture as a graph")]
+    svg = without_paper(data.decode(errors="replace")) or ""
+    return [Picture(source, "the architecture as a graph", svg)]
 
 
 def lineage(view: RunView) -> Section:

@@ -5,20 +5,16 @@ Shapes: N architectures, D decisions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from nasrun.errors import UserError
 from nasrun.limits import Strength
-from nasrun.run.state import load_optimiser_state, optimiser_state
 from nasrun.search_algo.enas.controller import Controller, Positive
-
-Share = Annotated[float, Field(ge=0, lt=1)]
+from nasrun.search_algo.enas.reinforce import ControllerLearner, Share
 
 
 class LearningSettings(BaseModel):
@@ -45,17 +41,16 @@ def clipped_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     return -torch.minimum(ratio * advantages, bounded * advantages).mean()
 
 
-class PolicyLearning:
-    """Trains a controller by rewards, with Adam.
+class PolicyLearning(ControllerLearner):
+    """Trains a controller by rewards.
 
-    baseline: the exponential moving average of the rewards of earlier updates; None before the
-    first, which takes its own mean.
+    The baseline is the exponential moving average of the rewards of earlier updates; the first
+    update takes its own mean.
     """
 
     def __init__(self, controller: Controller, settings: LearningSettings) -> None:
-        self.controller, self.settings = controller, settings
-        self.baseline: float | None = None
-        self.optimiser = torch.optim.Adam(controller.parameters(), lr=settings.lr)
+        super().__init__(controller, torch.optim.Adam(controller.parameters(), lr=settings.lr))
+        self.settings = settings
 
     def loss(self, choices: Tensor, advantages: Tensor, before: Tensor | None) -> Tensor:
         """Return the loss of the present policy: [N, D] choices, [N] advantages -> a scalar.
@@ -84,29 +79,5 @@ class PolicyLearning:
         with torch.no_grad():
             before = self.controller.probabilities_of(choices).log_prob
         for _ in range(self.settings.epochs if self.settings.rule == "ppo" else 1):
-            self.optimiser.zero_grad()
             loss = self.loss(choices, advantages, before)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.settings.max_norm:
-                nn.utils.clip_grad_norm_(self.controller.parameters(), self.settings.max_norm)
-            self.optimiser.step()
-        if not all(weight.isfinite().all() for weight in self.controller.parameters()):
-            raise UserError(
-                "the weights of the controller are no longer finite: lower "
-                "search_algo.learning.lr or search_algo.learning.entropy_weight"
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "controller": dict(self.controller.state_dict()),
-            "optimiser": optimiser_state(self.optimiser),
-            "baseline": self.baseline,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises ValueError if it does not fit this controller."""
-        self.controller.load_state_dict(state["controller"])
-        load_optimiser_state(self.optimiser, state["optimiser"])
-        self.baseline = None if state["baseline"] is None else float(state["baseline"])
-        if self.baseline is not None and not math.isfinite(self.baseline):
-            raise ValueError("the baseline is not finite")
+            self.step(loss, "learning", self.settings.max_norm)

@@ -17,10 +17,10 @@ from nasrun.budget.candidates import Candidates
 from nasrun.limits import Count
 from nasrun.run.memory import check_fits, network_bytes
 from nasrun.run.state import whole_number
-from nasrun.search_algo.base import Round, SearchAlgo
+from nasrun.search_algo.counted import CountedAlgo, CountedSearch
 from nasrun.search_algo.enas.controller import Controller, ControllerSettings
 from nasrun.search_algo.nao.epd_training import one_thread
-from nasrun.search_algo.pool import ByForm, PoolSearch
+from nasrun.search_algo.pool import ByForm
 from nasrun.search_algo.reinforce.learning import LearningSettings, PolicyLearning
 from nasrun.search_algo.reinforce.reward import Reward
 from nasrun.streams import Streams
@@ -34,7 +34,7 @@ MAX_BATCHES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reinforce(SearchAlgo):
+class Reinforce(CountedAlgo):
     """Reinforcement learning over the decisions of any space.
 
     evaluations: distinct architectures that are scored.
@@ -45,16 +45,10 @@ class Reinforce(SearchAlgo):
     known. Architectures outside the budget have a reward of 0.
     """
 
-    rounds = 1
-
-    evaluations: Count
     batch: Count
     controller: ControllerSettings
     learning: LearningSettings
     reward: Reward
-
-    def scored_in(self, round_: int) -> int:
-        return self.evaluations
 
     def bind(
         self, candidates: Candidates, streams: Streams, device: torch.device
@@ -69,43 +63,39 @@ class Reinforce(SearchAlgo):
         return ReinforceSearch(self, candidates, streams)
 
 
-class ReinforceSearch(PoolSearch):
+class ReinforceSearch(CountedSearch):
     """The search of ``Reinforce``.
 
     choices: [N, D] of the newest batch, as the policy sampled them. members: what they stand for.
     batches: batches so far. fruitless: those at the end that had nothing new.
     """
 
+    algo: Reinforce
+
     def __init__(self, algo: Reinforce, candidates: Candidates, streams: Streams) -> None:
-        super().__init__(candidates, streams, batch=algo.batch)
-        self.algo = algo
+        super().__init__(algo, algo.batch, candidates, streams)
         with streams.default("controller/init"):
             self.controller = Controller(algo.controller, self.space)
         self.learning = PolicyLearning(self.controller, algo.learning)
         name = algo.reward.cost
         self.measure = None if name == "none" else candidates.measure(name)
-        self.known: ByForm = {}
         self.choices = torch.zeros(0, len(self.space.decisions), dtype=torch.long)
         self.members: list[Architecture] = []
         self.batches = self.fruitless = 0
-        self.exhausted = False
 
-    def begin_round(self) -> Round | None:
-        if not self.pool.pending and self._is_over():
-            return None
-        left = self.algo.evaluations - len(self.pool.trials)
-        return Round(0, None, fresh_supernet=True, evaluations=len(self.pool.pending) + left)
+    def begin(self) -> None:
+        while not self.pool.pending and not self.exhausted:
+            self.step()
 
     @one_thread()
-    def ask(self) -> list[Architecture]:
-        while not self.pool.pending and not self._is_over():
-            if self.members:
-                self.learning.update(self.choices, list(map(self._reward, self.members)))
-            if self.fruitless < MAX_FRUITLESS_BATCHES:
-                self._sample()
-            else:
-                self._explore()
-        return super().ask()
+    def step(self) -> None:
+        """Learn from the newest batch, and sample the next."""
+        if self.members:
+            self.learning.update(self.choices, list(map(self._reward, self.members)))
+        if self.fruitless < MAX_FRUITLESS_BATCHES:
+            self._sample()
+        else:
+            self._explore()
 
     def best(self, count: int) -> list[Trial]:
         """Return the trials with the largest rewards, best first."""
@@ -119,9 +109,6 @@ class ReinforceSearch(PoolSearch):
             return {}
         return {self.algo.reward.cost: self.measure(trial.architecture)}
 
-    def _is_over(self) -> bool:
-        return self.exhausted or len(self.pool.trials) >= self.algo.evaluations
-
     def _sample(self) -> None:
         """Sample a batch from the policy; what is new of it waits for its score."""
         with torch.no_grad():
@@ -131,28 +118,25 @@ class ReinforceSearch(PoolSearch):
         self.members = self.controller.architectures(self.choices, rng)
         self.batches += 1
         found: ByForm = {}
-        self.pool.collect(self.members, self.algo.evaluations - len(self.pool.trials), found)
+        self.pool.collect(self.members, self.left, found)
         self.fruitless = 0 if found else self.fruitless + 1
-        self._add(found, "policy")
+        self.add(found)
+        self._note(found, "policy")
 
     def _explore(self) -> None:
         """Take random architectures, from which the policy does not learn; end if none is new."""
         self.choices, self.members = self.choices[:0], []
-        count = min(self.algo.batch, self.algo.evaluations - len(self.pool.trials))
-        found: ByForm = {}
-        self.pool.sample(self.streams.numpy("random", self.batches), count, found)
+        found = self.sample(self.batches, min(self.algo.batch, self.left))
         if found:
             self.monitor.say(
                 f"{MAX_FRUITLESS_BATCHES} batches of the policy had nothing new: {len(found)} "
                 "random architectures are scored in their place",
                 "yellow",
             )
-        self.fruitless, self.exhausted = 0, not found
-        self._add(found, "random")
+        self.fruitless = 0
+        self._note(found, "random")
 
-    def _add(self, found: ByForm, by: str) -> None:
-        self.pool.add_pending(found)
-        self.known.update(found)
+    def _note(self, found: ByForm, by: str) -> None:
         for new in found.values():
             self.pool.made(new, by, [])
 
@@ -168,25 +152,21 @@ class ReinforceSearch(PoolSearch):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "pool": self.pool.state_dict(),
+            **super().state_dict(),
             "learning": self.learning.state_dict(),
             "choices": self.choices,
             "members": [member.to_json() for member in self.members],
             "batches": self.batches,
             "fruitless": self.fruitless,
-            "exhausted": self.exhausted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; raises UserError or ValueError if it does not fit."""
-        self.pool.load_state_dict(state["pool"])
-        self.known = {self.space.canonical(one): one for one in self.pool.trials}
+        super().load_state_dict(state)
         self.learning.load_state_dict(state["learning"])
         self.members = [self.space.read(member) for member in state["members"]]
         self.choices = self._checked(state["choices"])
         self.batches = whole_number(state["batches"], most=MAX_BATCHES)
         self.fruitless = whole_number(state["fruitless"], most=MAX_FRUITLESS_BATCHES)
-        self.exhausted = bool(state["exhausted"])
 
     def _checked(self, choices: Tensor) -> Tensor:
         """Return the choices of a state; raises ValueError if they are none of the members."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import combinations, product
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nasrun.errors import UserError
-from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
 from nasrun.search_space.darts_cell.network import DartsNetwork, DartsSupernet
 from nasrun.search_space.darts_cell.operations import (
+    EDGE_OPERATIONS,
     EVERY_NAME,
     NONE,
     NONE_IN_MIXTURES,
@@ -23,34 +23,23 @@ from nasrun.search_space.darts_cell.operations import (
     OperationSet,
     options_of_edges,
 )
-from nasrun.search_space.darts_cell.plan import list_layers, plan_network
 from nasrun.search_space.darts_cell.wiring import (
     choices_of_genotype,
     edges_before,
     edges_of,
-    write_genotype,
+    genotype_of_choices,
 )
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, genotype_of, read_genotype
-from nasrun.search_space.graph import Graph, words
-from nasrun.search_space.layer import Layer
-from nasrun.search_space.stacked_cells import NetworkPlan, StemKind
+from nasrun.search_space.genotype import CELLS, Genotype
+from nasrun.search_space.genotype_space import DartsScale, GenotypeSpace
+from nasrun.search_space.stacked_cells import StemKind
 from nasrun.values import Architecture, Cost, Decision, Problem
 
 OPEN_EDGES = 2
 """The number of edges that end in each node of an architecture."""
 
 
-class DartsScale(BaseModel):
-    """The scale of a network. cells: of all stages; channels: C of the first stage."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cells: Annotated[int, Field(ge=3, le=100)]
-    channels: Annotated[int, Field(ge=2, le=4096)]
-
-
-class DartsCell(AdditiveSpace):
+class DartsCell(GenotypeSpace):
     """``darts_cell``: the space of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055).
 
     A decision is the operation on an edge, or ``none``. Supernet and networks accept any choices;
@@ -67,6 +56,7 @@ class DartsCell(AdditiveSpace):
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
     open_edges = OPEN_EDGES
     closed_option = NONE
+    operations_by_name = EDGE_OPERATIONS
 
     def __init__(
         self,
@@ -95,7 +85,7 @@ class DartsCell(AdditiveSpace):
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
-        inputs = self._states()
+        inputs = self.states
         names = [
             f"{cell}/node{node}/{inputs[state]}/op"
             for cell in CELLS
@@ -117,9 +107,6 @@ class DartsCell(AdditiveSpace):
         """The options that mixtures open: all, but for ``none`` in S1, S2 and S4."""
         first = NONE if self.operations in NONE_IN_MIXTURES else NONE + 1
         return [range(first, len(names)) for names in self.options]
-
-    def _states(self) -> list[str]:
-        return ["cell k-2", "cell k-1", *(f"node {node}" for node in range(self.nodes))]
 
     @cached_property
     def additive(self) -> tuple[tuple[int, ...], ...]:
@@ -148,12 +135,8 @@ class DartsCell(AdditiveSpace):
 
         return prod(ways(group) for group in self.groups)
 
-    def every(self) -> Iterator[Architecture]:
-        for nodes in product(*(list(self._ways(group)) for group in self.groups)):
-            yield Architecture(self.name, tuple(choice for node in nodes for choice in node))
-
-    def _ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """Yield all choices for the edges ``group`` of a node."""
+    def ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield all choices for the edges of a node."""
         for chosen in combinations(range(len(group)), OPEN_EDGES):
             options = (range(1, len(self.options[group[edge]])) for edge in chosen)
             for opened in product(*options):
@@ -161,12 +144,6 @@ class DartsCell(AdditiveSpace):
                 for edge, option in zip(chosen, opened, strict=True):
                     choices[edge] = option
                 yield tuple(choices)
-
-    def variants(self, start: Architecture, group: tuple[int, ...]) -> Iterator[Architecture]:
-        """Yield ``start`` with all choices of a node; ``group`` is one of ``groups``."""
-        before, after = start.choices[: group[0]], start.choices[group[-1] + 1 :]
-        for choices in self._ways(group):
-            yield Architecture(self.name, (*before, *choices, *after))
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Sample two inputs of every node and an operation on each, uniformly."""
@@ -205,11 +182,6 @@ class DartsCell(AdditiveSpace):
                 choices[edge] = heaviest[edge]
         return Architecture(self.name, tuple(choices))
 
-    def operations_of(self, architecture: Architecture) -> list[str]:
-        """List the operations on open edges."""
-        numbers = self._numbers_of(architecture.choices)
-        return [EVERY_NAME[number] for number in numbers if number != NONE]
-
     def check(self, architecture: Architecture) -> Architecture:
         """Check as all spaces do; raises UserError also unless each node has two open edges."""
         super().check(architecture)
@@ -222,12 +194,6 @@ class DartsCell(AdditiveSpace):
                     f"architecture of {self.name} has {OPEN_EDGES} at each node"
                 )
         return architecture
-
-    def _plan(self, problem: Problem, scale: Scale) -> NetworkPlan:
-        size = self.scales[scale]
-        return plan_network(
-            problem, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
-        )
 
     def of_cells(self, cells: int) -> DartsCell:
         """Return the same space with supernets of ``cells`` cells."""
@@ -249,7 +215,7 @@ class DartsCell(AdditiveSpace):
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> DartsSupernet:
         return DartsSupernet(
-            self._plan(problem, "search"),
+            self.plan(problem, "search", (self.nodes, self.nodes)),
             self.nodes,
             auxiliary=auxiliary,
             affine=self.affine,
@@ -262,7 +228,7 @@ class DartsCell(AdditiveSpace):
     ) -> DartsNetwork:
         """Build the network of any edges, also of choices that are no genotype."""
         choices = super().check(architecture).choices
-        plan = self._plan(problem, scale)
+        plan = self.plan(problem, scale, (self.nodes, self.nodes))
         return DartsNetwork(plan, self._numbers_of(choices), self.nodes, auxiliary=auxiliary)
 
     def cost_bound(self, problem: Problem, scale: Scale = "search") -> Cost:
@@ -285,74 +251,10 @@ class DartsCell(AdditiveSpace):
 
         return Cost(bound("params"), bound("macs"))
 
-    def layers(
-        self, architecture: Architecture, problem: Problem, scale: Scale = "search"
-    ) -> list[Layer]:
-        """List stem, calibrations of cell inputs, operations on open edges, and head.
-
-        Names contain the operation, its channels, the input's side and, of operations on edges, the
-        stride: ``darts_cell/sep_conv_3x3 36 32 s1``. Sums and concatenations belong to no layer.
-        """
-        numbers = self._numbers_of(architecture.choices)
-        return list_layers(self._plan(problem, scale), numbers, self.nodes)
-
-    def describe(self, architecture: Architecture) -> list[str]:
-        lines = []
-        numbers = self._numbers_of(architecture.choices)
-        states, half = self._states(), len(numbers) // 2
-        for title, choices in (
-            ("normal cell", numbers[:half]),
-            ("reduction cell", numbers[half:]),
-        ):
-            lines.append(title)
-            for node in range(self.nodes):
-                terms = [
-                    f"{EVERY_NAME[choice]}({states[state]})"
-                    for (target, state), choice in zip(edges_of(self.nodes), choices, strict=True)
-                    if target == node and choice != NONE
-                ]
-                lines.append(f"  node {node} = {' + '.join(terms) or 'zeros'}")
-            lines.append(f"  output = concat({', '.join(states[INPUTS:])})")
-        return lines
-
-    def graphs(
-        self, architecture: Architecture, problem: Problem, scale: Scale = "final"
-    ) -> dict[str, Graph]:
-        """Both cells, each operation on its edge."""
-        numbers = self._numbers_of(architecture.choices)
-        states, half = self._states(), len(numbers) // 2
-        nodes = (*states, "output")
-        found = {}
-        for cell, choices in (
-            ("normal cell", numbers[:half]),
-            ("reduction cell", numbers[half:]),
-        ):
-            edges = [
-                (state, node + INPUTS, words(EVERY_NAME[choice]))
-                for (node, state), choice in zip(edges_of(self.nodes), choices, strict=True)
-                if choice != NONE
-            ]
-            edges += [(node + INPUTS, len(states), "") for node in range(self.nodes)]
-            found[cell] = Graph(nodes, edges)
-        return found
-
-    def write(self, architecture: Architecture) -> str:
-        return write_genotype(self._numbers_of(architecture.choices), self.nodes)
-
-    def read(self, value: Any) -> Architecture:
-        """Read what other spaces read, and a dictionary with the fields of a genotype."""
-        if isinstance(value, Mapping) and "normal" in value:
-            return self.of_genotype(genotype_of(value))
-        return super().read(value)
-
-    def parse(self, text: str) -> Architecture:
-        """``Genotype(...)``, or all choices as numbers. Raises UserError for anything else."""
-        if "Genotype" not in text:
-            return super().parse(text)
-        return self.of_genotype(read_genotype(text))
+    def genotype(self, architecture: Architecture) -> Genotype:
+        return genotype_of_choices(self._numbers_of(architecture.choices), self.nodes)
 
     def of_genotype(self, genotype: Genotype) -> Architecture:
-        """Return the architecture of a genotype; raises UserError if it is none of this space."""
         choices = []
         found = choices_of_genotype(genotype, self.nodes)
         for decision, row, number in zip(self.decisions, self.numbers, found, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell.operations import EVERY_NAME as OPERATION_NAMES
 from nasrun.search_space.darts_cell.operations import NONE
-from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, GenotypeCell
+from nasrun.search_space.genotype import CELLS, INPUTS, Entry, Genotype, GenotypeCell
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
@@ -20,18 +20,18 @@ def edges_before(node: int) -> int:
     return node * (node - 1) // 2 + INPUTS * node
 
 
-def write_genotype(choices: Sequence[int], nodes: int) -> str:
-    """Write ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)``."""
-    half = len(choices) // 2
-    fields = []
-    for cell, own in zip(CELLS, (choices[:half], choices[half:]), strict=True):
-        entries = [
-            (OPERATION_NAMES[choice], state)
-            for (_, state), choice in zip(edges_of(nodes), own, strict=True)
-            if choice != NONE
-        ]
-        fields.append(f"{cell}={entries}, {cell}_concat=range({INPUTS}, {nodes + INPUTS})")
-    return f"Genotype({', '.join(fields)})"
+def genotype_of_choices(choices: Sequence[int], nodes: int) -> Genotype:
+    """Return both cells of choices, without closed edges; each puts out all of its nodes."""
+    normal, reduce = choices[: len(choices) // 2], choices[len(choices) // 2 :]
+    return Genotype(_cell_of(normal, nodes), _cell_of(reduce, nodes))
+
+
+def _cell_of(choices: Sequence[int], nodes: int) -> GenotypeCell:
+    entries: list[list[Entry]] = [[] for _ in range(nodes)]
+    for (node, state), choice in zip(edges_of(nodes), choices, strict=True):
+        if choice != NONE:
+            entries[node].append(Entry(OPERATION_NAMES[choice], state))
+    return GenotypeCell(tuple(map(tuple, entries)), tuple(range(INPUTS, nodes + INPUTS)))
 
 
 def choices_of_genotype(genotype: Genotype, nodes: int) -> list[int]:

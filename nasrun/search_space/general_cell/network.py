@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.operations import calibrations
 from nasrun.search_space.gates import Gates, single_path
-from nasrun.search_space.general_cell.operations import NODE_OPERATIONS, NONE, OPERATION_NAMES
+from nasrun.search_space.general_cell.operations import NODE_OPERATIONS, OPERATION_NAMES
 from nasrun.search_space.general_cell.wiring import choices_of_a_cell, genotype_of_choices
-from nasrun.search_space.genotype import INPUTS, Entry, Genotype, GenotypeCell
+from nasrun.search_space.genotype import INPUTS, NONE, Entry, Genotype, GenotypeCell
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.stacked_cells import CellPlan, CellStack, NetworkPlan
 from nasrun.search_space.stages import reduced_side

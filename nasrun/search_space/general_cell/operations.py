@@ -49,4 +49,3 @@ NODE_OPERATIONS: Mapping[str, Operation] = {
 """The operations by name; new ones go to the end, since architectures number them."""
 
 OPERATION_NAMES = tuple(NODE_OPERATIONS)
-NONE = "none"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from nasrun.errors import UserError, nearest
-from nasrun.search_space.general_cell.operations import NONE, OPERATION_NAMES
-from nasrun.search_space.genotype import CELLS, INPUTS, Entry, Genotype, GenotypeCell, Node
+from nasrun.search_space.general_cell.operations import OPERATION_NAMES
+from nasrun.search_space.genotype import CELLS, INPUTS, NONE, Entry, Genotype, GenotypeCell, Node
 
 ABSENT = (0, OPERATION_NAMES.index(NONE))
 """The choices of an edge that is not there: nothing, read from the first input."""

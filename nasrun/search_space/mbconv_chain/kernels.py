@@ -13,7 +13,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.depthwise import Depthwise, depthwise
 from nasrun.search_space.gates import Gate, Weight, mixed
 from nasrun.search_space.mbconv_chain.layers import activation, build_option
-from nasrun.search_space.mbconv_chain.table import LayerPlan, Option, Style
+from nasrun.search_space.mbconv_chain.table import MbconvPlan, Option, Style
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import Pointwise
 from nasrun.search_space.spos.sliced import SlicedBatchNorm
@@ -63,7 +63,7 @@ class SuperKernel(nn.Module):
     Source: Stamoulis et al. 2019, arXiv 1904.02877, §3.1.
     """
 
-    def __init__(self, plan: LayerPlan, options: Sequence[Option]) -> None:
+    def __init__(self, plan: MbconvPlan, options: Sequence[Option]) -> None:
         super().__init__()
         self.kernels, expansions = sides_of(options)
         self.parts = parts_of(options)

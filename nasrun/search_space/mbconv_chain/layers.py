@@ -8,7 +8,7 @@ from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.mbconv_chain.table import (
     Activation,
     ChainPlan,
-    LayerPlan,
+    MbconvPlan,
     Operation,
     Option,
     SqueezeKind,
@@ -70,7 +70,7 @@ class MBConv(nn.Sequential):
     convolution, an activation after the first two (Sandler et al. 2018).
     """
 
-    def __init__(self, layer: LayerPlan, operation: Operation) -> None:
+    def __init__(self, layer: MbconvPlan, operation: Operation) -> None:
         hidden, groups = operation.expansion * layer.inputs, operation.groups
         modules: list[nn.Module] = []
         if operation.expansion > 1 or layer.style.expand_always or groups > 1:
@@ -91,7 +91,7 @@ class MBConv(nn.Sequential):
         super().__init__(*modules)
 
 
-def build_option(layer: LayerPlan, option: Option) -> nn.Module:
+def build_option(layer: MbconvPlan, option: Option) -> nn.Module:
     """Build an option of a layer, without residual.
 
     An identity that changes the shape is a 1×1 convolution with batch norm and activation (FBNet).

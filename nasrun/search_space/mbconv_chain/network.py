@@ -8,15 +8,15 @@ from functools import lru_cache, partial
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.chain import Piece
-from nasrun.search_space.gates import Gate, Gates, mixed, single_path
+from nasrun.search_space.chain import ChoiceLayer, LoneLayer, Piece
+from nasrun.search_space.gates import Gates, mixed, single_path
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.mbconv_chain.choices import Present, StageChoices, present_options
 from nasrun.search_space.mbconv_chain.kernels import SuperKernel
 from nasrun.search_space.mbconv_chain.layers import Head, build_option, initialise, stem
 from nasrun.search_space.mbconv_chain.table import (
     ChainPlan,
-    LayerPlan,
+    MbconvPlan,
     Option,
     Share,
     name_of,
@@ -25,27 +25,11 @@ from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import remove_affine
 
 
-class ChoiceLayer(nn.Module):
-    """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W'].
-
-    Blocks that keep the shape add their input.
-    """
-
-    def __init__(self, plan: LayerPlan, options: Mapping[int, Option]) -> None:
-        super().__init__()
-        self.options = nn.ModuleDict(
-            {str(index): build_option(plan, option) for index, option in options.items()}
-        )
-        self.residual = {
-            index: plan.keeps_shape and option is not None for index, option in options.items()
-        }
-
-    def forward(self, x: Tensor, gate: Gate, noise: Noise, depth: float) -> Tensor:
-        def run(index: int) -> Tensor:
-            out: Tensor = self.options[str(index)](x)
-            return x + noise.drop_path(out, depth) if self.residual[index] else out
-
-        return mixed(gate, run)
+def choice_layer(plan: MbconvPlan, options: Mapping[int, Option]) -> ChoiceLayer:
+    """Build some of the options of a layer; blocks that keep the shape add their input."""
+    modules = {index: build_option(plan, option) for index, option in options.items()}
+    residual = [index for index, option in options.items() if plan.keeps_shape and option]
+    return ChoiceLayer(modules, residual)
 
 
 class Chain(Network):
@@ -89,7 +73,7 @@ class Chain(Network):
 
 def choice_layers(plan: ChainPlan, present: Present) -> dict[int, nn.Module]:
     """Build the layers with weights of their own for each option."""
-    return {index: ChoiceLayer(plan.layers[index], options) for index, options in present.items()}
+    return {index: choice_layer(plan.layers[index], options) for index, options in present.items()}
 
 
 class MbconvNetwork(Chain):
@@ -166,7 +150,7 @@ class MbconvSupernet(Chain, Supernet):
 
 
 def working_options(
-    plans: Sequence[LayerPlan], stages: Sequence[StageChoices], choices: Sequence[int]
+    plans: Sequence[MbconvPlan], stages: Sequence[StageChoices], choices: Sequence[int]
 ) -> Present:
     """Return the layers of an architecture without identities that do nothing."""
     return {
@@ -174,17 +158,6 @@ def working_options(
         for layer, options in present_options(stages, choices).items()
         if not (plans[layer].keeps_shape and None in options.values())
     }
-
-
-class LoneLayer(ChoiceLayer):
-    """A layer with one option, its residual included: [B, inputs, H, W] -> [B, outputs, H', W']."""
-
-    def __init__(self, plan: LayerPlan, option: Option) -> None:
-        super().__init__(plan, {0: option})
-        self.noise = Noise()
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, 0, self.noise, 1.0)
 
 
 def list_layers(
@@ -208,7 +181,7 @@ def _stem_layer(plan: ChainPlan) -> Layer:
 
 
 @lru_cache(maxsize=4096)  # a search uses the same few hundred layers many times
-def lone_layer(plan: LayerPlan, option: Option) -> Layer:
+def lone_layer(plan: MbconvPlan, option: Option) -> Layer:
     """Return a layer with one option as a layer of a list."""
     name = f"mbconv/{name_of(option)} {plan.inputs}-{plan.outputs} {plan.size} s{plan.stride}"
     name += f" {plan.activation}"
@@ -217,7 +190,9 @@ def lone_layer(plan: LayerPlan, option: Option) -> Layer:
         hard = "hard_" if plan.style.squeeze == "mobilenet_v3" else ""
         name += "" if squeezed is None else f" {hard}se{squeezed}"
         name += " expanded" if option.expansion == 1 and plan.style.expand_always else ""
-    return Layer(name, plan.size.shape(plan.inputs), partial(LoneLayer, plan, option))
+    return Layer(
+        name, plan.size.shape(plan.inputs), lambda: LoneLayer(choice_layer(plan, {0: option}))
+    )
 
 
 def _head_layer(plan: ChainPlan) -> Layer:

@@ -13,6 +13,7 @@ from nasrun.errors import UserError, nearest, shortened
 from nasrun.limits import Width
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import Graph, classes_node, image_node, staged, with_shape
 from nasrun.search_space.layer import Layer
@@ -23,7 +24,6 @@ from nasrun.search_space.mbconv_chain.table import (
     IDENTITY,
     Activation,
     ChainPlan,
-    MbconvScale,
     OperationNames,
     Share,
     SqueezeKind,
@@ -78,11 +78,11 @@ class MbconvChain(AdditiveSpace):
         expand_always: bool,
         divisor: Annotated[int, Field(ge=1, le=64)],
         affine: bool,
-        search: MbconvScale,
-        final: MbconvScale,
+        search: WidthScale,
+        final: WidthScale,
     ) -> None:
         self.name, self.share, self.affine = name, share, affine
-        self.scales: dict[Scale, MbconvScale] = {"search": search, "final": final}
+        self.scales: dict[Scale, WidthScale] = {"search": search, "final": final}
         self.table = Table(
             name,
             stem,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from nasrun.errors import UserError
 from nasrun.limits import Width
+from nasrun.search_space.chain import LayerPlan
 from nasrun.search_space.stages import reduced, require_size
 from nasrun.values import MapSize, Problem
 
@@ -37,14 +38,6 @@ stem and in the first stage of stride 2."""
 Share = Literal["none", "kernels"]
 """``none``: each option has weights of its own. ``kernels``: the options of a layer are parts of
 one super-kernel."""
-
-
-class MbconvScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Annotated[float, Field(gt=0, le=16)]
 
 
 class Stage(BaseModel):
@@ -126,24 +119,12 @@ class Style:
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class MbconvPlan(LayerPlan):
     """Channels, stride and style of a layer; size: of its input."""
 
-    inputs: int
-    outputs: int
-    size: MapSize
-    stride: int
     activation: Activation
     squeeze_excite: bool
     style: Style
-
-    @property
-    def size_out(self) -> MapSize:
-        return reduced(self.size, self.stride)
-
-    @property
-    def keeps_shape(self) -> bool:
-        return self.stride == 1 and self.inputs == self.outputs
 
     def squeezed(self, operation: Operation) -> int | None:
         """Return the channels inside squeeze-excite; None: the operation has none here."""
@@ -166,7 +147,7 @@ class ChainPlan:
     stem: int
     stem_stride: int
     activation: Activation
-    layers: tuple[LayerPlan, ...]
+    layers: tuple[MbconvPlan, ...]
     features: int
     mix: int | None
     size: MapSize
@@ -206,12 +187,12 @@ class Table:
         def scaled(channels: int) -> int:
             return divisible(width * channels, self.divisor)
 
-        layers: list[LayerPlan] = []
+        layers: list[MbconvPlan] = []
         stem = inputs = scaled(self.stem_channels)
         size = reduced(problem.size, stem_stride)
         for stage, stride in zip(self.stages, strides, strict=True):
             for place in range(stage.layers):
-                layer = LayerPlan(
+                layer = MbconvPlan(
                     inputs,
                     scaled(stage.channels),
                     size,

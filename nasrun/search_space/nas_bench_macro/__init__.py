@@ -1,5 +1,5 @@
 """NAS-Bench-Macro: chains of eight layers of three options, all with known accuracies."""
 
-from nasrun.search_space.nas_bench_macro.space import MacroScale, NasBenchMacro
+from nasrun.search_space.nas_bench_macro.space import NasBenchMacro
 
-__all__ = ["MacroScale", "NasBenchMacro"]
+__all__ = ["NasBenchMacro"]

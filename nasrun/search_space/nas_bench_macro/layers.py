@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
+from nasrun.search_space.chain import LayerPlan
 from nasrun.search_space.depthwise import Depthwise
 from nasrun.search_space.operation import Pointwise
-from nasrun.search_space.stages import reduced, require_size
+from nasrun.search_space.stages import require_size
 from nasrun.values import MapSize, Problem
 
 STEM_CHANNELS = 32
@@ -21,24 +21,6 @@ STAGE_WIDTHS = ((2, 64), (3, 128), (3, 256))
 
 FEATURE_CHANNELS = 1280
 """Channels before the classifier at width 1."""
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """Channels and stride of a layer; size: side of its input, in pixels."""
-
-    inputs: int
-    outputs: int
-    size: MapSize
-    stride: int
-
-    @property
-    def size_out(self) -> MapSize:
-        return reduced(self.size, self.stride)
-
-    @property
-    def keeps_shape(self) -> bool:
-        return self.stride == 1 and self.inputs == self.outputs
 
 
 @dataclass(frozen=True)
@@ -72,35 +54,8 @@ def plan_network(problem: Problem, width: float) -> MacroPlan:
     return MacroPlan(stem, tuple(layers), features, size)
 
 
-class Option(ABC):
-    """An option of a layer; makes its module for the channels and the stride of the layer.
-
-    residual: whether the input is added to the output if both have the same shape.
-    """
-
-    residual: bool
-
-    @abstractmethod
-    def module(self, layer: LayerPlan) -> nn.Module:
-        """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-
-
 @dataclass(frozen=True)
-class Identity(Option):
-    """The input itself; if the shape changes, a 1×1 convolution and batch norm."""
-
-    residual = False
-
-    def module(self, layer: LayerPlan) -> nn.Module:
-        if layer.keeps_shape:
-            return nn.Identity()
-        return nn.Sequential(
-            Pointwise(layer.inputs, layer.outputs, layer.stride), nn.BatchNorm2d(layer.outputs)
-        )
-
-
-@dataclass(frozen=True)
-class MBConv(Option):
+class MBConv:
     """1×1 to ``expansion`` times as many channels, depthwise k×k with the stride, 1×1 back.
 
     Batch norm after each, ReLU after the first two.
@@ -108,7 +63,6 @@ class MBConv(Option):
 
     kernel: int
     expansion: int
-    residual = True
 
     def module(self, layer: LayerPlan) -> nn.Module:
         hidden = self.expansion * layer.inputs
@@ -120,9 +74,20 @@ class MBConv(Option):
         )
 
 
-LAYER_OPTIONS: Mapping[str, Option] = {
-    "identity": Identity(),
+LAYER_OPTIONS: Mapping[str, MBConv | None] = {
+    "identity": None,
     "mbconv_3x3_e3": MBConv(3, 3),
     "mbconv_5x5_e6": MBConv(5, 6),
 }
-"""The options in the order of the published digits 0, 1 and 2."""
+"""The options in the order of the published digits 0, 1 and 2; None is the identity."""
+
+
+def build_option(option: MBConv | None, layer: LayerPlan) -> nn.Module:
+    """Build an option, without residual; an identity that changes the shape is a convolution."""
+    if option is not None:
+        return option.module(layer)
+    if layer.keeps_shape:
+        return nn.Identity()
+    return nn.Sequential(
+        Pointwise(layer.inputs, layer.outputs, layer.stride), nn.BatchNorm2d(layer.outputs)
+    )

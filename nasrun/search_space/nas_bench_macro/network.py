@@ -11,11 +11,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from nasrun.search_space.base import Network, Supernet
-from nasrun.search_space.chain import Piece
-from nasrun.search_space.gates import Gate, Gates, mixed
+from nasrun.search_space.chain import ChoiceLayer, LayerPlan, LoneLayer, Piece
+from nasrun.search_space.gates import Gates
 from nasrun.search_space.layer import Layer
-from nasrun.search_space.nas_bench_macro.layers import LAYER_OPTIONS, LayerPlan, MacroPlan
-from nasrun.search_space.noise import Noise
+from nasrun.search_space.nas_bench_macro.layers import LAYER_OPTIONS, MacroPlan, build_option
 from nasrun.search_space.operation import Pointwise, remove_affine
 from nasrun.search_space.stages import pooled_classifier
 from nasrun.values import Problem
@@ -25,26 +24,14 @@ OPTION_NAMES = tuple(LAYER_OPTIONS)
 _OPTIONS = tuple(LAYER_OPTIONS.values())
 
 
-class ChoiceLayer(nn.Module):
-    """Some of the options of a layer: [B, inputs, H, W] -> [B, outputs, H', W']."""
-
-    def __init__(self, plan: LayerPlan, options: Iterable[int], *, affine: bool) -> None:
-        super().__init__()
-        self.keeps_shape = plan.keeps_shape
-        self.options = nn.ModuleDict(
-            {str(option): _OPTIONS[option].module(plan) for option in options}
-        )
-        if not affine:
-            remove_affine(self)
-
-    def forward(self, x: Tensor, gate: Gate, noise: Noise, depth: float) -> Tensor:
-        def run(option: int) -> Tensor:
-            out: Tensor = self.options[str(option)](x)
-            if self.keeps_shape and _OPTIONS[option].residual:
-                return x + noise.drop_path(out, depth)
-            return out
-
-        return mixed(gate, run)
+def choice_layer(plan: LayerPlan, options: Iterable[int], *, affine: bool) -> ChoiceLayer:
+    """Build some of the options of a layer; MBConvs that keep the shape add their input."""
+    modules = {option: build_option(_OPTIONS[option], plan) for option in options}
+    residual = [option for option in modules if plan.keeps_shape and _OPTIONS[option]]
+    layer = ChoiceLayer(modules, residual)
+    if not affine:
+        remove_affine(layer)
+    return layer
 
 
 def stem(plan: MacroPlan, problem: Problem) -> nn.Sequential:
@@ -72,7 +59,7 @@ class Chain(Network):
         super().__init__()
         self.stem = stem(plan, problem)
         self.layers = nn.ModuleList(
-            ChoiceLayer(layer, present, affine=affine)
+            choice_layer(layer, present, affine=affine)
             for layer, present in zip(plan.layers, options, strict=True)
         )
         self.features = features(plan)
@@ -131,17 +118,6 @@ class MacroSupernet(Chain, Supernet):
         return [Piece("stem", self.stem), *layers, Piece("head", self.head)]
 
 
-class LoneLayer(ChoiceLayer):
-    """A layer with one option, its residual included: [B, inputs, H, W] -> [B, outputs, H', W']."""
-
-    def __init__(self, plan: LayerPlan, option: int) -> None:
-        super().__init__(plan, (option,), affine=True)
-        self.option, self.noise = option, Noise()
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, self.option, self.noise, 1.0)
-
-
 def list_layers(plan: MacroPlan, problem: Problem, choices: Sequence[int]) -> list[Layer]:
     """List stem, layers and head, in the order of the network."""
     inputs = plan.layers[-1].outputs
@@ -169,5 +145,5 @@ def _lone_layer(plan: LayerPlan, option: int) -> Layer:
     return Layer(
         f"nas_bench_macro/{OPTION_NAMES[option]} {channels} {plan.size} s{plan.stride}",
         plan.size.shape(plan.inputs),
-        partial(LoneLayer, plan, option),
+        lambda: LoneLayer(choice_layer(plan, (option,), affine=True)),
     )

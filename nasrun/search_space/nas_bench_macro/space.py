@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import (
-    Graph,
-    classes_node,
-    image_node,
-    staged,
-    with_shape,
-    words,
-)
+from nasrun.search_space.graph import Graph, chain_in_stages, with_shape, words
 from nasrun.search_space.layer import Layer
 from nasrun.search_space.nas_bench_macro.layers import STAGE_WIDTHS, MacroPlan, plan_network
 from nasrun.search_space.nas_bench_macro.network import (
@@ -33,14 +25,6 @@ from nasrun.values import Architecture, Decision, Problem
 
 LAYER_COUNT = sum(count for count, _ in STAGE_WIDTHS)
 IDENTITY = 0
-
-
-class MacroScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Annotated[float, Field(gt=0, le=16)]
 
 
 def _stages(architecture: Architecture) -> Iterator[tuple[int, list[int]]]:
@@ -66,9 +50,9 @@ class NasBenchMacro(AdditiveSpace):
     name = "nas_bench_macro"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
-    def __init__(self, *, affine: bool, search: MacroScale, final: MacroScale) -> None:
+    def __init__(self, *, affine: bool, search: WidthScale, final: WidthScale) -> None:
         self.affine = affine
-        self.scales: dict[Scale, MacroScale] = {"search": search, "final": final}
+        self.scales: dict[Scale, WidthScale] = {"search": search, "final": final}
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
@@ -109,11 +93,7 @@ class NasBenchMacro(AdditiveSpace):
         ]
         stem = with_shape("stem conv 3×3", plan.stem, problem.size)
         head = with_shape("conv 1×1", plan.features, plan.size)
-        first, *rest = [count for count, _ in STAGE_WIDTHS]
-        rest[-1] += 2
-        return staged(
-            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
-        )
+        return chain_in_stages(problem, stem, labels, head, [count for count, _ in STAGE_WIDTHS])
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """Put identities that do nothing last in their stage."""

@@ -10,11 +10,12 @@ from typing import Annotated
 from pydantic import Field
 
 from nasrun.errors import UserError
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.spos.layers import Choice
 from nasrun.search_space.spos.network import SlicedSupernet
 from nasrun.search_space.spos.plan import BLOCK_COUNT, BlockPlan, SposPlan, StemKind
-from nasrun.search_space.spos.space import SposBlocks, SposFinalScale, SposScale, SposSpace, op_of
+from nasrun.search_space.spos.space import SposBlocks, SposFinalScale, SposSpace, op_of
 from nasrun.values import Decision
 
 Ratios = Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1, max_length=100)]
@@ -39,7 +40,7 @@ class _ChannelSpace(SposSpace):
         stem: StemKind,
         affine: bool,
         ratios: Ratios,
-        search: SposScale,
+        search: WidthScale,
         final: SposFinalScale,
     ) -> None:
         super().__init__(stem=stem, affine=affine, search=search, final=final)
@@ -91,7 +92,7 @@ class SposChannels(_ChannelSpace):
         affine: bool,
         blocks: Blocks,
         ratios: Ratios,
-        search: SposScale,
+        search: WidthScale,
         final: SposFinalScale,
     ) -> None:
         super().__init__(stem=stem, affine=affine, ratios=ratios, search=search, final=final)

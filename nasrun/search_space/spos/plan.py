@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from nasrun.search_space.chain import LayerPlan
 from nasrun.search_space.stages import reduced, require_size
 from nasrun.values import MapSize, Problem
 
@@ -36,17 +37,8 @@ also has ReLU6 in the stem and before the pooling.
 
 
 @dataclass(frozen=True)
-class BlockPlan:
+class BlockPlan(LayerPlan):
     """Channels and stride of a block; size: of its input."""
-
-    inputs: int
-    outputs: int
-    size: MapSize
-    stride: int
-
-    @property
-    def size_out(self) -> MapSize:
-        return reduced(self.size, self.stride)
 
     @property
     def branch_inputs(self) -> int:

@@ -7,21 +7,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nasrun.errors import UserError
 from nasrun.limits import Amount
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale, Supernet
+from nasrun.search_space.chain import MAX_WIDTH, WidthScale
 from nasrun.search_space.gates import GateKind
-from nasrun.search_space.graph import (
-    Graph,
-    classes_node,
-    image_node,
-    staged,
-    with_shape,
-    words,
-)
+from nasrun.search_space.graph import Graph, chain_in_stages, with_shape, words
 from nasrun.search_space.layer import Layer, count_layers
 from nasrun.search_space.spos.layers import OPERATION_NAMES, Choice
 from nasrun.search_space.spos.network import BlocksSupernet, SposNetwork, list_layers
@@ -35,21 +29,8 @@ from nasrun.search_space.spos.plan import (
 )
 from nasrun.values import Architecture, Cost, Decision, Problem
 
-MAX_WIDTH = 16
-"""Upper bound of the factor of all channels."""
 
-Width = Annotated[float, Field(gt=0, le=MAX_WIDTH)]
-
-
-class SposScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Width
-
-
-class SposFinalScale(SposScale):
+class SposFinalScale(WidthScale):
     """The width of final networks, or limits to which it is fitted (the rows of Table 3).
 
     params, macs: limits of the network; None: no limit. With a limit the width is the largest
@@ -76,7 +57,7 @@ class SposSpace(AdditiveSpace):
     """
 
     def __init__(
-        self, *, stem: StemKind, affine: bool, search: SposScale, final: SposFinalScale
+        self, *, stem: StemKind, affine: bool, search: WidthScale, final: SposFinalScale
     ) -> None:
         self.stem: StemKind = stem
         self.affine = affine
@@ -199,11 +180,7 @@ class SposSpace(AdditiveSpace):
         ]
         stem = with_shape("stem conv 3×3", plan.stem, plan.stem_size, plan.stem_stride)
         head = with_shape("conv 1×1", plan.features, plan.size)
-        first, *rest = [count for count, _ in STAGE_WIDTHS]
-        rest[-1] += 2
-        return staged(
-            [image_node(problem), stem, *labels, head, classes_node(problem)], [2 + first, *rest]
-        )
+        return chain_in_stages(problem, stem, labels, head, [count for count, _ in STAGE_WIDTHS])
 
     def _inside(self, choice: Choice) -> str:
         """Return the line of a label that tells the channels inside a block, if they are chosen."""

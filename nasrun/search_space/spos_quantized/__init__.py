@@ -1,5 +1,5 @@
 """SPOS' search for mixed precision: ResNets with a choice of bits for every convolution."""
 
-from nasrun.search_space.spos_quantized.space import SposQuantized, WidthScale
+from nasrun.search_space.spos_quantized.space import SposQuantized
 
-__all__ = ["SposQuantized", "WidthScale"]
+__all__ = ["SposQuantized"]

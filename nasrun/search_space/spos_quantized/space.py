@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nasrun.search_space.additive import AdditiveSpace
 from nasrun.search_space.base import Scale
+from nasrun.search_space.chain import WidthScale
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.graph import Graph
 from nasrun.search_space.layer import Layer
@@ -29,14 +30,6 @@ from nasrun.search_space.spos_quantized.network import (
     list_layers,
 )
 from nasrun.values import Architecture, Decision, Problem
-
-
-class WidthScale(BaseModel):
-    """The scale of a network. width: factor of all channels; 1 is the published network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: Annotated[float, Field(gt=0, le=16)]
 
 
 class SposQuantized(AdditiveSpace):

@@ -136,10 +136,12 @@ class PDarts(GateSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.relaxation == "binary" or self.selection.rule != "largest":
+        stops = self.stop.rule in ("skips", "eigenvalue")
+        if self.relaxation == "binary" or self.selection.rule != "largest" or stops:
             raise UserError(
-                "search_algo=p_darts has no place for relaxation=binary and selection.rule="
-                "perturbation: take another relaxation, and selection.rule=largest"
+                "search_algo=p_darts has no place for relaxation=binary, for selection.rule="
+                "perturbation, and for stop.rule=skips or eigenvalue, after which a later stage "
+                "would learn nothing: leave them out"
             )
         cells, options, skip_dropout = self.cells, self.options, self.skip_dropout
         if not len(cells) == len(options) == len(skip_dropout):

@@ -113,6 +113,19 @@ def test_unknown_names_are_told_the_nearest(capsys: pytest.CaptureFixture[str]) 
     assert "did you mean 'P-DARTS'" in capsys.readouterr().err
 
 
+def test_an_architecture_in_another_space_is_told_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = "it is an architecture of search_space=mbconv_fbnet\n"
+    for task in (["retrain", "architecture=FBNet-A"], ["show", "FBNet-A"]):
+        assert main([*task, "search_space=nas_bench_201", "effort=smoke"]) == 2
+        error = capsys.readouterr().err
+        assert error.endswith(own) and error.count("\n") == 1
+    assert main(["retrain", "architecture=NASNet-A", "search_space=darts_cell"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("or search_space=general_cell has such cells\n")
+
+
 def test_a_file_of_a_stranger_sets_nothing(tmp_path: Path) -> None:
     """Settings come from our own files alone; a copy elsewhere is no architecture."""
     copy = tmp_path / "mine.json"

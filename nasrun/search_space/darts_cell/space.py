@@ -229,13 +229,13 @@ class DartsCell(AdditiveSpace):
             problem, cells=size.cells, channels=size.channels, stem=self.stem, nodes=self.nodes
         )
 
-    def of_cells(self, cells: int) -> DartsCell:
-        """Return the same space with supernets of ``cells`` cells."""
+    def of_cells(self, cells: int, *, partial_channels: int | None = None) -> DartsCell:
+        """Return the same space with supernets of ``cells`` cells, and maybe another K."""
         return DartsCell(
             nodes=self.nodes,
             stem=self.stem,
             affine=self.affine,
-            partial_channels=self.partial_channels,
+            partial_channels=partial_channels or self.partial_channels,
             search=DartsScale(cells=cells, channels=self.scales["search"].channels),
             final=self.scales["final"],
             operations=self.operations,

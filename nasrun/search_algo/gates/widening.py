@@ -10,7 +10,7 @@ from nasrun.search_space.base import Supernet
 
 @torch.no_grad()
 def widen(narrow: Supernet, wide: Supernet, generator: torch.Generator) -> None:
-    """Copy all weights and statistics of ``narrow`` into ``wide``, a supernet of the same options.
+    """Copy all weights of ``narrow`` into ``wide``, a supernet of the same options.
 
     The further channels of an operation repeat channels that it has, sampled uniformly; inputs and
     outputs of as many channels repeat the same ones. What has the same shape in both is copied.

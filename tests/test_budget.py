@@ -351,7 +351,7 @@ def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
     [
         ("budget.macs.min=3e6 budget.macs.max=2e6", "budget.macs: min=3e+06 is above max=2e+06"),
         ("budget.macs.max=1", "budget.macs.max=1 cannot be met: the smallest macs of spos_blocks"),
-        ("budget.bitops.max=1e9", "spos_blocks decides on no bits, so it has no bitops"),
+        ("budget.bitops.max=1e9", "no bits, so it has no bitops: take search_space=spos_quantized"),
         ("budget.macs.max=-1", "max = -1"),
         ("budget.macs.max=many", "macs.max = many"),
         ("search_algo=nsga2 search_algo.goals=[bitops]", "so it has no bitops"),

@@ -61,7 +61,7 @@ class Own(Plain):
     def normal_skips(self) -> Mapping[int, int]:
         return {0: 2}
 
-    def of_cells(self, cells: int) -> Own:
+    def of_cells(self, cells: int, *, partial_channels: int | None = None) -> Own:
         return Own(cells)
 
     def supernet(self, task: object, *, auxiliary: bool = False) -> Supernet:  # type: ignore[override]

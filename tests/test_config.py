@@ -546,6 +546,19 @@ def test_every_option_and_experiment_is_built(choice: list[str]) -> None:
     assert build_setup(config).seed == config["seed"]
 
 
+def test_words_of_the_recipes_option_give_way_to_those_of_the_chosen_one() -> None:
+    """So that a network of a library is trained as a recipe trains its winner."""
+    line = ["experiment=spos_imagenet", "search_space=torchvision", "task=retrain"]
+    config = compose(line)
+    assert config["search_space"]["stem"] == "imagenet"
+    assert leave_out(config, line) == ["search_space.stem"]
+    assert config["search_space"]["stem"] == "fit"
+    assert config["retrain"]["trainer"]["batch_size"] == 1024
+    typed = [*line, "search_space.stem=cifar"]
+    config = compose(typed)
+    assert leave_out(config, typed) == [] and config["search_space"]["stem"] == "cifar"
+
+
 def test_keys_that_nothing_reads() -> None:
     check_top_level(compose(["task=retrain"]), "retrain")
     with pytest.raises(UserError, match=r"'sede' \(did you mean 'seed'"):

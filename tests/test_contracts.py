@@ -115,6 +115,7 @@ CASE_OF_ALGO = {
         *("search_space=darts_cell", "search_space.nodes=1", "search_algo.cells=[3,3]"),
         *("search_algo.options=[5,3]", "search_algo.skip_dropout=[0.0,0.4]"),
     ],
+    "drnas_stages": ["search_space=darts_cell", "search_space.nodes=1"],
 }
 """Spaces and settings of the algorithms that the smallest space does not suit.
 

@@ -16,14 +16,18 @@ from pathlib import Path
 
 import pytest
 
+from nasrun.architectures.published import find_published
 from nasrun.cli import arguments, commands
-from nasrun.cli.main import ready_overrides
+from nasrun.cli.main import main, ready_overrides
 from nasrun.config.compose import compose
 from nasrun.config.groups import tasks
+from nasrun.search_space.library_models.libraries import Torchvision
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]{2,}\b|\.\.\.")
+INLINE = re.compile(r"`(nasrun [^`]+)`")
+CONTESTANTS = "### Networks that papers compare with"
 BLOCK = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -32,21 +36,30 @@ def blocks(page: Path) -> list[tuple[list[str], str]]:
     return [(info.split(), text) for info, text in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
+def prose_of(page: Path) -> str:
+    """The text of a page outside of its fenced blocks."""
+    return BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
 def lines() -> list[str]:
     """The commands of all pages that name a task, and neither a placeholder nor a run."""
     found: dict[str, None] = {}
     for page in PAGES:
-        for _, text in blocks(page):
-            for line in text.replace("\\\n", " ").splitlines():
-                if re.match(rf"nasrun ({'|'.join(tasks())}) ", line):
-                    found[shlex.join(shlex.split(line, comments=True))] = None
+        commands = [
+            line for _, text in blocks(page) for line in text.replace("\\\n", " ").splitlines()
+        ]
+        commands += [" ".join(code.split()) for code in INLINE.findall(prose_of(page))]
+        for line in commands:
+            if re.match(rf"nasrun ({'|'.join(tasks())}) ", line):
+                found[shlex.join(shlex.split(line, comments=True))] = None
     return [line for line in found if not PLACEHOLDER.search(line) and " from=" not in line]
 
 
 def first_value(override: str) -> str:
     """An override with the first of its values, where a sweep has several."""
     key, equals, value = override.partition("=")
-    return f"{key}{equals}{re.split(r',(?![^(]*[)])', value)[0]}" if "[" not in value else override
+    first = re.split(r",(?! |[^(]*[)])", value)[0]
+    return override if "[" in value else f"{key}{equals}{first}"
 
 
 @pytest.mark.few(1)
@@ -56,6 +69,38 @@ def test_every_command_composes(line: str) -> None:
     words = [first_value(word) for word in ready_overrides(typed) if not word.startswith("hydra")]
     words = [word for word in words if "interval(" not in word and word != "resume=auto"]
     assert compose([f"task={typed.task}", *words])["task"] == typed.task
+
+
+def contestants() -> list[list[str]]:
+    """The words of each command in the table of networks that papers compare with."""
+    page = prose_of(ROOT / "docs" / "methods.md").partition(CONTESTANTS)[2].partition("\n## ")[0]
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    found = [code.split()[1:] for row in rows for code in INLINE.findall(row)]
+    return [words for words in found if words[0] == "retrain"]
+
+
+def test_networks_that_papers_compare_with_are_there() -> None:
+    models: list[str] = []
+    for words in contestants():
+        settings = dict(word.split("=") for word in words if "=" in word)
+        assert ("architecture" in settings) != ("search_space" in settings)
+        assert all(map(find_published, settings.get("architecture", "snas").split(",")))
+        if settings.get("search_space") == "torchvision":
+            models += settings["search_space.model"].split(",")
+    for model in models:
+        Torchvision().check(model)
+    assert len(models) == 8
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("words", contestants(), ids=" ".join)
+def test_networks_that_papers_compare_with_are_trained(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "search_space=timm" in words:
+        pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "effort=smoke", "threads=1"]) == 0
 
 
 @pytest.mark.soak
@@ -94,7 +139,6 @@ def _installed(module: str) -> bool:
 
 def test_links_of_pages_lead_somewhere() -> None:
     for page in PAGES:
-        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose_of(page)):
             if not re.match(r"\w+:", target):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import CPU, TASK, Images, gate_context, splits, trainer
+from processes import outcome
 from torch import nn
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import kl_divergence
@@ -443,6 +445,58 @@ def test_stopped_gates_stay_as_they_are_and_say_so():
     assert again.stopped == 1
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_training_may_end_with_the_gates(order):
+    """Its weights are those of a training that is left there, and so is its state."""
+    stop = NO_STOP.model_copy(update={"rule": "skips", "skips": 1, "from_epoch": 1.0})
+    found = []
+    for then in ("train", "end"):
+        part_ = stop.model_copy(update={"then": then})
+        gates = learner(BENCH, epochs=3, stop=part_, spread=0.0, order=order)
+        with torch.no_grad():
+            gates.logits[:, 1] = 3.0  # skips
+        one = training(Smooth(), gates, epochs=3)
+        one.train_round(NullMonitor(), "supernet", gates.gates, epochs=1 if then == "train" else 2)
+        found.append((one, gates))
+    (left, _), (ended, gates) = found
+    assert (left.mark, ended.mark, ended.ended) == ((0, 4), (1, 0), 1)
+    states = left.state_dict(), ended.state_dict()
+    for name, value in states[0]["network"].items():
+        assert torch.equal(value, states[1]["network"][name])
+    assert str(gates.note()).endswith(
+        "(skips), and with them the training of the supernet, of 3 epochs at most"
+    )
+    assert gates.report() == {"supernet_epochs": 1}
+    again = learner(BENCH, epochs=3, stop=part_, order=order)
+    resumed = training(Smooth(), again, epochs=3)
+    again.load_state_dict(gates.state_dict())
+    resumed.load_state_dict(ended.state_dict())
+    assert resumed.done and resumed.ended == 1
+
+
+@pytest.mark.soak
+def test_a_search_whose_training_ends_early_is_resumed_to_the_same_bytes(processes, tmp_path):
+    line = (
+        *("search", "search_space=nas_bench_201", "search_algo=darts", "effort=smoke", "threads=1"),
+        *("search_algo.stop.rule=skips", "search_algo.stop.skips=1", "search_algo.spread=2"),
+        *("search_algo.stop.from_epoch=1", "search_algo.stop.then=end", "trainer.epochs=4"),
+        *("health.every=1", "checkpoint.steps=1", "hydra.run.dir=run"),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    done = processes.run(whole, *line)
+    assert (done.status, done.err) == (0, "") and "and with them the training" in done.out
+    epochs = json.loads((whole / "run/result.json").read_text())["supernet_epochs"]
+    scored = list(json.loads((whole / "run/health.json").read_text())["scores"])
+    assert epochs < 4 and scored == [f"0/{epoch}" for epoch in range(1, epochs + 1)]
+    words, stops = line, 0
+    fault = ("signal_at", [15, "safe_point", "*", 1])
+    while processes.run(killed, *words, faults=[fault]).status:
+        words, stops = ("resume", "run"), stops + 1
+        assert stops < 60
+    assert stops > 4 and outcome(killed / "run") == outcome(whole / "run")
+
+
 class TwoOperations(Supernet):
     """Operations of weights of their own, which a test gives gradients."""
 
@@ -709,6 +763,14 @@ def part(given, **changed):
         ({"order": 2, "stop": part(NO_STOP, rule="agreement")}, r"set search_algo\.order=1"),
         ({"regulariser": part(NO_REGULARISER, kl=1.0)}, "has no Dirichlet distribution"),
         ({"selection": part(LARGEST, rule="perturbation")}, r"search_algo\.selection\.epochs=0"),
+        ({"stop": part(NO_STOP, then="end")}, "the gates learn to the last epoch"),
+        (
+            {
+                "stop": part(NO_STOP, rule="skips", then="end"),
+                "selection": part(LARGEST, rule="perturbation", epochs=1.0),
+            },
+            "leaves no epochs for selection",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changed, message):

@@ -22,7 +22,7 @@ from torch import nn
 
 from nasrun.budget.candidates import Candidates
 from nasrun.cli.main import main
-from nasrun.config.build import build_setup
+from nasrun.config.build import build, build_setup
 from nasrun.config.compose import compose
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.gates.bilevel import second_order
@@ -33,6 +33,7 @@ from nasrun.search_algo.gates.p_darts import PDarts, ProgressiveGates, StagedSup
 from nasrun.search_algo.gates.resource import CostFactor, ExpectedCost
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_algo.gates.temperature import Temperature
+from nasrun.search_algo.gates.widening import widen
 from nasrun.search_space.base import Supernet
 from nasrun.search_space.darts_cell.edge import Edge
 from nasrun.search_space.darts_cell.operations import SKIP
@@ -487,6 +488,53 @@ def test_p_darts_grows_and_keeps_the_heaviest_options():
     assert sum(choice == SKIP for choice in half) <= 2
 
 
+def test_weights_go_on_in_wider_operations():
+    """Each further channel repeats one, as an input and as an output; all else is the same."""
+    space = build(compose(["search_space=darts_cell", "search_space.nodes=1"])["search_space"], "x")
+    narrow, wide = (
+        space.of_cells(3, partial_channels=k).supernet(TASK, auxiliary=False) for k in (4, 2)
+    )
+    widen(narrow, wide, torch.Generator().manual_seed(0))
+    repeated = 0
+    for (small, _), (large, _) in zip(narrow.option_modules(), wide.option_modules(), strict=True):
+        places = None
+        for before, value in zip(small.parameters(), large.parameters(), strict=True):
+            assert torch.equal(value[: before.shape[0], : before.shape[1]], before)
+            if value.shape[1] == 1:  # a depthwise convolution tells which channels are repeated
+                gaps = (value[:, None] - before[None]).flatten(2).abs().sum(2)
+                assert (gaps.min(1).values == 0).all()
+                places = gaps.argmin(1)
+            elif places is not None:
+                assert torch.equal(value, before[places][:, places])
+                repeated += len(places) - len(before)
+    assert repeated
+    others = dict(narrow.named_parameters())
+    for name, value in wide.named_parameters():
+        if ".options." not in name:
+            assert torch.equal(value, others[name]), name
+
+
+@pytest.mark.soak
+def test_drnas_goes_on_in_its_second_stage():
+    words = ("search_space.nodes=1", "search_algo.rest_epochs=1")
+    algo, training = started("drnas_stages", *words, epochs=4)
+    gates = algo.learner
+    train(algo, training, epochs=2)
+    logits, weights = gates.logits.detach().clone(), gates.weights().detach()
+    moments = [state["exp_avg"].clone() for state in gates.optimiser.state.values()]
+    assert gates.stage == 0 and gates.opened.all() and moments
+    train(algo, training, epochs=3)  # the first of the second stage, in which the gates rest
+    assert gates.stage == training.network.stage == 1
+    assert torch.equal(gates.logits, logits)
+    kept = [state["exp_avg"] for state in gates.optimiser.state.values()]
+    assert all(map(torch.equal, kept, moments))
+    assert (gates.opened.sum(1) == 4).all()
+    heaviest = weights.topk(4, 1).indices
+    assert gates.opened.gather(1, heaviest).all()
+    train(algo, training, epochs=4)
+    assert not torch.equal(gates.logits, logits)
+
+
 @pytest.mark.soak
 def test_p_darts_drops_elements_of_skips_only_in_training():
     algo, training = started("p_darts", "search_algo.skip_dropout=[0.9,0.9,0.9]", epochs=3)
@@ -624,6 +672,8 @@ def test_a_run_ends_with_a_genotype(name, tmp_path, capsys):
         (["search_algo=snas", "search_space=spos_channels"], "take search_space=darts_cell or"),
         (["search_algo=p_darts", "search_space=nas_bench_201"], "take search_space=darts_cell"),
         (["search_algo=p_darts", "search_algo.options=[8,5]"], "here 3, 2 and 3"),
+        (["search_algo=p_darts", "search_algo.carry=true"], "must be the same in all stages"),
+        (["search_algo=drnas_stages", "search_algo.partial_channels=[4]"], "here 1 and 2"),
         (["search_algo=p_darts", "search_algo.options=[3,5,8]"], "must fall from stage to stage"),
         (["search_algo=p_darts", "search_algo.rest_epochs=1"], "leaves nothing of a stage"),
         (["search_algo=darts", "search_algo.order=3"], "search_algo.order = 3: "),

@@ -10,8 +10,9 @@ import pytest
 
 from nasrun.architectures.given import find_place, read_given
 from nasrun.architectures.published import FOLDER, all_published, find_published, names
+from nasrun.cli import arguments, commands
 from nasrun.cli.given import with_given
-from nasrun.cli.main import main
+from nasrun.cli.main import main, ready_overrides
 from nasrun.config.build import build
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
@@ -112,6 +113,19 @@ def test_unknown_names_are_told_the_nearest(capsys: pytest.CaptureFixture[str]) 
     assert "did you mean 'P-DARTS'" in capsys.readouterr().err
 
 
+def test_an_architecture_in_another_space_is_told_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = "it is an architecture of search_space=mbconv_fbnet\n"
+    for task in (["retrain", "architecture=FBNet-A"], ["show", "FBNet-A"]):
+        assert main([*task, "search_space=nas_bench_201", "effort=smoke"]) == 2
+        error = capsys.readouterr().err
+        assert error.endswith(own) and error.count("\n") == 1
+    assert main(["retrain", "architecture=NASNet-A", "search_space=darts_cell"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("or search_space=general_cell has such cells\n")
+
+
 def test_a_file_of_a_stranger_sets_nothing(tmp_path: Path) -> None:
     """Settings come from our own files alone; a copy elsewhere is no architecture."""
     copy = tmp_path / "mine.json"
@@ -119,6 +133,32 @@ def test_a_file_of_a_stranger_sets_nothing(tmp_path: Path) -> None:
     found = read_given(find_place(str(copy)))
     assert found.published is None and found.settings == {"search_space": "x"}
     assert with_given([f"architecture={copy}"], None) == [f"architecture={copy}"]
+
+
+def smoke_of(name: str, *words: str) -> list[str]:
+    return ["retrain", f"architecture={name}", "effort=smoke", "threads=1", *words]
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("name", [one.name for one in ALL if one.space.startswith("mbconv")])
+def test_a_smoke_keeps_the_decisions_of_a_published_architecture(name: str) -> None:
+    """The smoke's own chains have five layers, in which no published network fits."""
+    words = ready_overrides(arguments.split(smoke_of(name), commands.switches))
+    space = build(compose(["task=retrain", *words])["search_space"], "search_space")
+    found = space.read(find_published(name).architecture)
+    assert space.cost(found, Problem(3, MapSize(8, 8), 10), "final").macs < 5e6
+    own = compose(["task=retrain", *words[:1], "effort=smoke"])["search_space"]  # no such word
+    assert len(build(own, "search_space").decisions) < len(space.decisions)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", names())
+def test_every_named_architecture_is_trained(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(smoke_of(name, "hydra.run.dir=run")) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "done"
 
 
 @pytest.mark.soak

@@ -100,6 +100,17 @@ def given(value: Any, name: str | None = None) -> Given:
     return Given(value, {})
 
 
+def with_own_space(error: UserError, found: Given, option: str) -> UserError:
+    """Return an error about reading an architecture, with the space to which it belongs.
+
+    option: of ``search_space``, by which it was read.
+    """
+    own = str(found.settings.get("search_space", option))
+    if own == option or f"search_space={own}" in str(error):
+        return error
+    return UserError(f"{error}; it is an architecture of search_space={own}")
+
+
 def chosen(found: list[Found], name: str | None) -> tuple[Found, str]:
     """Return the genotype of this name, or the only one; and what was chosen, for people.
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasrun.architectures.given import Given, Place, find_place, given, read_given
+from nasrun.architectures.given import (
+    Given,
+    Place,
+    find_place,
+    given,
+    read_given,
+    with_own_space,
+)
 from nasrun.architectures.published import near_name
 from nasrun.building.allowed import find_class
 from nasrun.cli.given import settings_for
@@ -150,10 +157,14 @@ def of_given(found: Given, request: Request, path: Path | None) -> Found:
 
     if found.note:
         sys.stderr.write(f"nasrun: note: {found.note}\n")
-    named = any(override.startswith("search_space=") for override in request.overrides)
+    chosen = [word.partition("=") for word in request.overrides]
+    named = [option for key, _, option in chosen if key == "search_space"]
     options = groups(request.config_dir)["search_space"]
     if named or found.settings.get("search_space") not in options:
-        return of_value(found.value, request, path)
+        try:
+            return of_value(found.value, request, path)
+        except UserError as error:
+            raise (with_own_space(error, found, named[-1]) if named else error) from None
     words = settings_for(found, request.overrides, request.config_dir)
     own = {override.partition("=")[0] for override in request.overrides}
     words = [word for word in words if word.partition("=")[0] not in own]

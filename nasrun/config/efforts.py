@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from nasrun.architectures.published import find_published
 from nasrun.config.groups import conf_dir, defaults, files_of, groups, option_of_recipe
 from nasrun.config.yaml_files import YAMLError, read
 
@@ -57,6 +58,9 @@ _KEPT = (
         for setting in ("blocks", "levels")
     ),
 )
+
+_STRUCTURE = _Kept("architecture", "search_space", "stages")
+"""Kept for a published architecture, which has all layers; one in a file may be a smoke's."""
 
 _registered: list[dict[str, dict[str, Sections]]] = [{}]
 """The sections that the store holds now, by effort and file."""
@@ -156,13 +160,19 @@ def _sections(effort: str, words: Mapping[str, str], config_dir: str | None) -> 
     for option in set(further) - found["dataset"].keys():
         if "first_images" in option_settings("dataset", option, config_dir):
             found["dataset"][option] = found["dataset"]["image_folder"]
-    for kept in _KEPT:
+    for kept in (*_KEPT, _STRUCTURE) if _names_published(words) else _KEPT:
         if kept.word in words and words[kept.word] not in ("", "null", *kept.but):
             sections = found.get(kept.file, {})
             found[kept.file] = {
                 name: _without(each, kept.setting) for name, each in sections.items()
             }
     return found
+
+
+def _names_published(words: Mapping[str, str]) -> bool:
+    """Tell whether the user names a published architecture; of a sweep, one of them."""
+    given = words.get(_STRUCTURE.word)
+    return given is not None and any(find_published(word.strip("'\"")) for word in given.split(","))
 
 
 @cache

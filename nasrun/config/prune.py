@@ -2,17 +2,20 @@
 
 ``experiment=spos_cifar10 search_algo=random`` keeps the settings that both algorithms have and
 drops those that only the recipe's algorithm has. So one word compares methods under one recipe.
+A word that only the recipe's option knows (``stem: imagenet``, where the chosen one has ``fit``)
+gives way to the chosen option's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
 from nasrun.building.allowed import arguments_of, find_class
 from nasrun.config.compose import parse
+from nasrun.config.efforts import option_settings
 from nasrun.config.groups import groups, settings_of
 
 
@@ -31,7 +34,7 @@ def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     parsed = [parse(override) for override in overrides]
     if not any(override.key_or_group == "experiment" for override in parsed):
         return []
-    named = {override.get_key_element() for override in parsed}
+    named = {override.get_key_element(): override.value() for override in parsed}
     left_out: list[str] = []
     for group in sorted(groups().keys() - {"experiment", "effort", "task"}):
         node = settings.get(group)
@@ -42,6 +45,7 @@ def leave_out(settings: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         known = {name: hints.get(name) for name in parameters}
         if group in named:
             left_out += _unknown(node, known, group, named)
+            left_out += _foreign(node, known, group, named)
             continue
         for key in node.keys() & settings_of(group) - known.keys() - {"_target_"}:
             if f"{group}.{key}" not in named:
@@ -64,3 +68,16 @@ def _unknown(
         elif isinstance(hint, type) and issubclass(hint, BaseModel) and isinstance(node[key], dict):
             inner = {name: field.annotation for name, field in hint.model_fields.items()}
             yield from _unknown(node[key], inner, place, named)
+
+
+def _foreign(
+    node: dict[str, Any], known: Mapping[str, Any], group: str, named: Mapping[str, Any]
+) -> Iterator[str]:
+    """Give the chosen option its own words where it does not know the recipe's; yield the keys."""
+    own = option_settings(group, str(named[group]), None)
+    for key, hint in known.items():
+        words = get_args(hint) if get_origin(hint) is Literal else ()
+        strange = key in node and node[key] not in words and own.get(key) in words
+        if words and strange and f"{group}.{key}" not in named:
+            node[key] = own[key]
+            yield f"{group}.{key}"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from nasrun.errors import UserError
+from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.search_space.gates import GateKind, Gates
 from nasrun.search_space.graph import Graph
 from nasrun.search_space.layer import Layer, count_layers
@@ -79,6 +79,8 @@ class SearchSpace(ABC):
     """Whether every decision is between off and on."""
     fixed: ClassVar[bool] = False
     """Whether there is one architecture, so that nothing is searched."""
+    decides_bits: ClassVar[bool] = False
+    """Whether decisions are about bits, so that networks have ``Cost.bitops``."""
 
     @cached_property
     @abstractmethod
@@ -218,7 +220,11 @@ class SearchSpace(ABC):
         Raises UserError if the space has no such size.
         """
         if getattr(self.cost(self.sample(np.random.default_rng(0)), problem, scale), name) is None:
-            raise UserError(f"{self.name} decides on no bits, so it has no {name}")
+            raise MissingCapabilityError(
+                f"{self.name} decides on no bits, so it has no {name}",
+                group="search_space",
+                has=lambda space: bool(getattr(space, "decides_bits", False)),
+            )
 
         def measure(architecture: Architecture) -> float:
             found: float = getattr(self.cost(architecture, problem, scale), name)

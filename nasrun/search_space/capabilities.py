@@ -36,8 +36,11 @@ class DeeperCells(Protocol):
     def normal_skips(self) -> Mapping[int, int]:
         """Decisions of the normal cell -> their option that passes the input on unchanged."""
 
-    def of_cells(self, cells: int) -> SearchSpace:
-        """Return the space with the same decisions, and supernets of ``cells`` cells."""
+    def of_cells(self, cells: int, *, partial_channels: int | None = None) -> SearchSpace:
+        """Return the space with the same decisions, and supernets of ``cells`` cells.
+
+        partial_channels: K, 1/K of the channels go through their operations; None: as they are.
+        """
 
 
 @runtime_checkable

@@ -129,7 +129,7 @@ class HealthReport:
         """
         if epoch not in self.settings.epochs(training.settings.epochs):
             return
-        key = f"{round_}/{epoch}"
+        key = f"{round_}/{training.ended or epoch}"
         ends = (round_ + 1, 0) if epoch == training.settings.epochs else None
         now = (round_, epoch * training.steps_per_epoch)
         if key in self.scores or training.mark != (ends or now):

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nasrun.architectures.given import find_place, read_given
+from nasrun.architectures.given import Given, find_place, read_given, with_own_space
 from nasrun.building.allowed import find_class
 from nasrun.dataset.base import Batch, Split, Splits
 from nasrun.errors import UserError
@@ -114,6 +114,7 @@ class RetrainTask(Task):
         ``pick`` or ``trial`` chooses an architecture; or a file with an architecture as its space
         writes it, or with several, of which the setting ``architecture`` names one.
         """
+        given: Given | None = None
         try:
             if source is None:
                 (value,) = (one.to_json() for one in setup.search_space.every())
@@ -124,9 +125,12 @@ class RetrainTask(Task):
             elif source.name == ARCHITECTURE:
                 value = read_json_or_text(source)
             else:
-                value = read_given(find_place(str(run.config["architecture"]))).value
+                given = read_given(find_place(str(run.config["architecture"])))
+                value = given.value
             architecture = setup.search_space.read(value)
         except UserError as error:
+            if given is not None:
+                error = with_own_space(error, given, setup.search_space.name.partition("/")[0])
             raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
         splits = setup.load(run)
         setup.check_networks(splits.problem, architecture)

@@ -100,9 +100,11 @@ class SupernetStage:
         if training.rounds_done <= round_.index:
             gates = self._gates(round_, training)
             for epoch in sorted({*(look for look in looks if look < last), last}):
-                if training.step < epoch * training.steps_per_epoch:
-                    name = f"supernet/round{round_.index}"
+                name, begun = f"supernet/round{round_.index}", training.rounds_done
+                if begun <= round_.index and training.step < epoch * training.steps_per_epoch:
                     training.train_round(self.run, name, gates, epochs=epoch)
+                    if training.ended is not None:
+                        self.run.screen.progress.end(name)
                 if self.health is not None:
                     self.health.measure(training, round_.index, epoch)
                 if self.progress is not None:

@@ -147,6 +147,11 @@ class GateLearner(ABC):
     def learn_after(self, step: int) -> None:  # noqa: B027 - most learn before
         """Learn after the weights' step; gates that require gradients have them now."""
 
+    @property
+    def ended(self) -> int | None:
+        """The epochs after which the training of the weights ends early; None: it goes on."""
+        return None
+
     def drop_gradients(self) -> None:  # noqa: B027 - most gates have none in the weights' step
         """Drop the gradients of the weights' step, since it is repeated or skipped."""
 

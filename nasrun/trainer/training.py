@@ -85,6 +85,11 @@ class Training(Generic[NetworkT]):
         return self.rounds_done == self.rounds
 
     @property
+    def ended(self) -> int | None:
+        """The epochs after which the learner of the gates has ended the round early, or None."""
+        return self.rules.learner.ended if self.rules.learner else None
+
+    @property
     def mark(self) -> tuple[int, int]:
         """The rounds and steps that are done: equal marks mean equal states."""
         return self.rounds_done, self.step
@@ -100,6 +105,7 @@ class Training(Generic[NetworkT]):
         """Train to the end of the current round; ``gates`` for a supernet, None for a network.
 
         epochs: stop after this number of epochs of the round; the next call continues.
+        A learner of gates may end the round early, before the first step of an epoch.
         Logs under ``name``, every ``log_every`` steps: loss (cross entropy with label smoothing,
         nats, auxiliary loss included), accuracy on the training batches, lr. Every step ends in a
         safe point.
@@ -117,10 +123,12 @@ class Training(Generic[NetworkT]):
         self.network.train()
         with monitor.stage(name, self.steps_per_round) as stage:
             stage.advance(self.step)
-            while self.step < end:
+            while self.step < end and self.ended is None:
                 batch = next(batches)
                 if learner:
                     learner.learn_before(self.global_step, batch, self)
+                    if learner.ended is not None:
+                        break
                 chosen = gates(self.global_step) if gates else None
                 measured = self.batch_gradients.add(*batch, chosen, self.position)
                 self._measured.append(self.update(measured, chosen))
@@ -135,9 +143,11 @@ class Training(Generic[NetworkT]):
                 if last:
                     break  # the round is complete only after the lines below
                 monitor.safe_point()
+            if self.ended is not None and self._measured:
+                stage.advance(0, **self._metrics())
         self.compute.ranks.copy_first(list(self.network.buffers()))
         self.rest()
-        if self.step == self.steps_per_round:
+        if self.step == self.steps_per_round or self.ended is not None:
             self.rounds_done, self.step = self.rounds_done + 1, 0
             monitor.safe_point()
 

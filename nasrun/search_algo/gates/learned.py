@@ -36,6 +36,10 @@ class ArchitectureLearner(GateLearner):
         """Return a line about how the learning ended, else None."""
         return None
 
+    def report(self) -> dict[str, int]:
+        """See ``Search.report``."""
+        return {}
+
 
 class LearnedAlgo(SearchAlgo):
     """Settings of an algorithm that learns gates, for one round of supernet training."""
@@ -102,6 +106,9 @@ class LearnedSearch(Search):
 
     def block_history(self) -> BlockHistory | None:
         return self.learner.block_history()
+
+    def report(self) -> dict[str, Any]:
+        return self.learner.report()
 
     def state_dict(self) -> dict[str, Any]:
         trial = self.trial and self.trial.to_json()

@@ -101,6 +101,10 @@ class MixedGates(SoftGates):
     def is_resting(self, step: int) -> bool:
         return self.stopped is not None or not self.ready or super().is_resting(step)
 
+    @property
+    def ended(self) -> int | None:
+        return self.stopped if self.algo.stop.then == "end" else None
+
     def progress(self, step: int) -> float:
         """Return the share of the training's steps that are done before ``step``."""
         return step / self.context.steps
@@ -315,7 +319,15 @@ class MixedGates(SoftGates):
         """Return a line about gates that stopped before the end, else None."""
         if self.stopped is None:
             return None
-        return f"the gates stopped learning after epoch {self.stopped} ({self.algo.stop.rule})"
+        told = f"the gates stopped learning after epoch {self.stopped} ({self.algo.stop.rule})"
+        if self.ended is None:
+            return told
+        epochs = self.context.steps // self.context.steps_per_epoch
+        return f"{told}, and with them the training of the supernet, of {epochs} epochs at most"
+
+    def report(self) -> dict[str, int]:
+        """Return what result.json tells of the learning: the epochs of a training that ended."""
+        return {} if self.ended is None else {"supernet_epochs": self.ended}
 
     def pop_metrics(self) -> dict[str, float]:
         found = super().pop_metrics()

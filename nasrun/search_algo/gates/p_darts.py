@@ -1,4 +1,4 @@
-"""P-DARTS: deeper and deeper supernets, with fewer and fewer options on every edge."""
+"""P-DARTS and DrNAS: stages of deeper or wider supernets, with fewer options on every edge."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.search_algo.gates.mixed_gates import MixedGates
 from nasrun.search_algo.gates.regulariser import skip_dropout_rate
 from nasrun.search_algo.gates.settings import GateSettings
+from nasrun.search_algo.gates.widening import widen
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.search_space.capabilities import DeeperCells, has_deeper_cells
 from nasrun.trainer.gate_learner import GateContext, Gradients
@@ -43,7 +44,11 @@ class StagedSupernet(Supernet):
 
 
 class ProgressiveGates(MixedGates):
-    """Learns in stages of equal length; each begins anew with the heaviest options so far."""
+    """Learns in stages of equal length, each with the heaviest options of the one before.
+
+    A stage begins with new weights and logits, or goes on with those of the stage before
+    (``carry``).
+    """
 
     def __init__(
         self, algo: PDarts, context: GateContext, candidates: Candidates, space: DeeperCells
@@ -65,16 +70,20 @@ class ProgressiveGates(MixedGates):
 
     def learn_before(self, step: int, batch: Batch, training: Gradients) -> None:
         stage, done = divmod(step, self.steps_of_stage)
+        network = training.network
+        assert isinstance(network, StagedSupernet)  # made by PDarts.supernet  # noqa: S101
         if stage > self.stage:
             self.stage = stage
             self._close_lightest(self.staged.options[stage])
             generator = self.context.streams.torch("init", stage)
-            noise = torch.randn(self.logits.shape, generator=generator)
-            with torch.no_grad():
-                self.logits.copy_(self.spread * noise)
-            self.optimiser.state.clear()
-        network = training.network
-        assert isinstance(network, StagedSupernet)  # made by PDarts.supernet  # noqa: S101
+            if self.staged.carry:
+                narrow, wide = network.stages[stage - 1], network.stages[stage]
+                widen(narrow, wide, generator)  # type: ignore[arg-type]
+            else:
+                noise = torch.randn(self.logits.shape, generator=generator)
+                with torch.no_grad():
+                    self.logits.copy_(self.spread * noise)
+                self.optimiser.state.clear()
         network.stage = stage
         network.noise.skip_dropout = self.skip_dropout(stage, done)
         super().learn_before(step, batch, training)
@@ -118,7 +127,12 @@ class ProgressiveGates(MixedGates):
 class PDarts(GateSettings):
     """P-DARTS (Chen et al., ICCV 2019, arXiv 1904.12760), on spaces with ``DeeperCells``.
 
+    Also DrNAS' two stages (Chen et al., ICLR 2021, arXiv 2006.10355, §3.3), with ``carry``.
+
     cells: number of cells of the supernet in each stage.
+    partial_channels: K of the supernet in each stage, so that 1/K of the channels go through its
+    operations; None: that of the space.
+    carry: whether weights and logits of a stage go on in the next, see ``widen``.
     options: number of options of each edge in each stage; the heaviest of the previous stage stay.
     skip_dropout: probability that an element of a skip connection of stride 1 is dropped, in each
     stage; how it falls: ``skip_dropout_rate``.
@@ -133,13 +147,17 @@ class PDarts(GateSettings):
     options: list[PositiveInt]
     skip_dropout: list[Annotated[float, Field(ge=0, lt=1)]]
     skips: NonNegativeInt
+    partial_channels: list[PositiveInt] | None = None
+    carry: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.relaxation == "binary" or self.selection.rule != "largest":
+        stops = self.stop.rule in ("skips", "eigenvalue")
+        if self.relaxation == "binary" or self.selection.rule != "largest" or stops:
             raise UserError(
-                "search_algo=p_darts has no place for relaxation=binary and selection.rule="
-                "perturbation: take another relaxation, and selection.rule=largest"
+                "search_algo=p_darts has no place for relaxation=binary, for selection.rule="
+                "perturbation, and for stop.rule=skips or eigenvalue, after which a later stage "
+                "would learn nothing: leave them out"
             )
         cells, options, skip_dropout = self.cells, self.options, self.skip_dropout
         if not len(cells) == len(options) == len(skip_dropout):
@@ -152,9 +170,29 @@ class PDarts(GateSettings):
                 f"search_algo.options={options}: must fall from stage to stage, to two at least"
             )
 
+        widths = self.partial_channels or [1] * len(cells)
+        if len(widths) != len(cells):
+            raise UserError(
+                "search_algo.partial_channels has a number for each stage, as cells has, or is "
+                f"null; here {len(widths)} and {len(cells)}"
+            )
+        if self.carry and (len(set(cells)) > 1 or sorted(widths, reverse=True) != widths):
+            raise UserError(
+                "search_algo.carry=true lets the weights of a stage go on in the next: cells must "
+                f"be the same in all stages, here {cells}, and partial_channels must not rise"
+            )
+
     def check(self, space: SearchSpace) -> None:
-        self._deeper(space)
+        self._stages(space)
         super().check(space)
+
+    def _stages(self, space: SearchSpace) -> list[SearchSpace]:
+        """Return the space of each stage; raises UserError if there is none."""
+        deeper = self._deeper(space)
+        if self.partial_channels is None:
+            return [deeper.of_cells(count) for count in self.cells]
+        widths = zip(self.cells, self.partial_channels, strict=True)
+        return [deeper.of_cells(count, partial_channels=width) for count, width in widths]
 
     def _deeper(self, space: SearchSpace) -> DeeperCells:
         """Return the space; raises UserError if it does not have ``DeeperCells``."""
@@ -167,8 +205,9 @@ class PDarts(GateSettings):
         return space
 
     def supernet(self, space: SearchSpace, problem: Problem, *, auxiliary: bool) -> Supernet:
-        stages = [self._deeper(space).of_cells(count) for count in self.cells]
-        return StagedSupernet([stage.supernet(problem, auxiliary=auxiliary) for stage in stages])
+        return StagedSupernet(
+            [stage.supernet(problem, auxiliary=auxiliary) for stage in self._stages(space)]
+        )
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> ProgressiveGates:
         return ProgressiveGates(self, context, candidates, self._deeper(context.space))

@@ -52,6 +52,7 @@ NO_REGULARISER = Regulariser(
 NO_PERTURBATION = Perturbation(kind="none", start=0.03, end=0.3, steps=7)
 NO_STOP = Stop(
     rule="epochs",
+    then="train",
     from_epoch=10.0,
     skips=2,
     window=5,
@@ -199,6 +200,16 @@ class GateSettings(LearnedAlgo):
                 self.order == 2 and self.stop.rule == "agreement",
                 "search_algo.stop.rule=agreement compares gradients at the present weights: set "
                 "search_algo.order=1",
+            ),
+            (
+                self.stop.then == "end" and self.stop.rule not in ("skips", "eigenvalue"),
+                f"search_algo.stop.then=end: with stop.rule={self.stop.rule} the gates learn to "
+                "the last epoch: take stop.rule=skips or eigenvalue, or then=train",
+            ),
+            (
+                self.stop.then == "end" and self.selection.rule == "perturbation",
+                "search_algo.stop.then=end leaves no epochs for selection.rule=perturbation: set "
+                "stop.then=train",
             ),
             (
                 self.selection.rule == "perturbation" and self.selection.epochs == 0,

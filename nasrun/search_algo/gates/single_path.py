@@ -257,7 +257,8 @@ class SinglePath(LearnedAlgo):
         if set(space.kernel_parts) != set(range(len(space.decisions))):
             raise UserError(
                 "search_algo=single_path decides on parts of a kernel, layer by layer: set "
-                "search_space.share=kernels and search_space.decide=layer"
+                "search_space.share=kernels and search_space.decide=layer, or take "
+                "search_space=mbconv_single_path"
             )
 
     def make_learner(self, context: GateContext, candidates: Candidates) -> NormGates:

@@ -1,4 +1,4 @@
-"""When the gates stop learning before the training ends: by skips, or by sharp curvature."""
+"""When the gates stop learning, and maybe the training: by skips, or by sharp curvature."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Stop(BaseModel):
 
     rule: ``epochs``: none but the end of the training; ``skips``: ``SkipStop``; ``eigenvalue``:
     ``EigenvalueStop``; ``agreement``: operations stop one by one, see ``Agreement``.
+    then: once the gates have stopped: ``train``: the weights learn on to the last epoch; ``end``:
+    the training of the supernet ends as well.
     from_epoch: epochs before which the gates do not stop.
     skips: number of skip connections at which they stop.
     window, delta, factor: see ``EigenvalueStop``. iterations: see ``largest_eigenvalue``.
@@ -27,6 +29,7 @@ class Stop(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: Literal["epochs", "skips", "eigenvalue", "agreement"]
+    then: Literal["train", "end"] = "train"
     from_epoch: Epochs
     skips: Count
     window: Count

@@ -195,13 +195,13 @@ class DartsCell(GenotypeSpace):
                 )
         return architecture
 
-    def of_cells(self, cells: int) -> DartsCell:
-        """Return the same space with supernets of ``cells`` cells."""
+    def of_cells(self, cells: int, *, partial_channels: int | None = None) -> DartsCell:
+        """Return the same space with supernets of ``cells`` cells, and maybe another K."""
         return DartsCell(
             nodes=self.nodes,
             stem=self.stem,
             affine=self.affine,
-            partial_channels=self.partial_channels,
+            partial_channels=partial_channels or self.partial_channels,
             search=DartsScale(cells=cells, channels=self.scales["search"].channels),
             final=self.scales["final"],
             operations=self.operations,

@@ -53,6 +53,7 @@ class SposQuantized(AdditiveSpace):
 
     name = "spos_quantized"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
+    decides_bits = True
 
     def __init__(
         self,

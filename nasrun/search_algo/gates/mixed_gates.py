@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -317,8 +317,8 @@ class MixedGates(SoftGates):
             return None
         return f"the gates stopped learning after epoch {self.stopped} ({self.algo.stop.rule})"
 
-    def pop_metrics(self) -> dict[str, float]:
-        found = super().pop_metrics()
+    def _named(self, numbers: Sequence[Tensor]) -> dict[str, float]:
+        found = super()._named(numbers)
         if self.correlation is not None:
             found["free_correlation"] = self.correlation
         if self.stop_rule is not None:

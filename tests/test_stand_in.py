@@ -223,16 +223,10 @@ def test_recalibrated_paths_wait_once():
     assert_waits("rank_macro_small", 2, "evaluator.batch_norm=recalibrated")
 
 
-@pytest.mark.parametrize(
-    ("recipe", "step"),
-    [
-        pytest.param("rank_macro_small", 0, marks=pytest.mark.soak),
-        # The gates' step, and what they learn from the weights' step, depend on whether it counts.
-        pytest.param("darts_cifar10", 2, marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("recipe", "step"), [("rank_macro_small", 0), ("darts_cifar10", 2)])
 def test_steps_that_may_be_skipped_wait_for_learned_gates_alone(recipe, step):
-    """Neither does what health notes of them wait, until it is asked for."""
+    """Gates ask whether their step counts, and the weights'. What health notes is read later."""
     words = ("on_nonfinite=skip", "health=default")
     found = apart(lambda ledger: waits_of(recipe, ledger, 6, *words))
     assert (found.step, found.line, found.retrained, found.trial) == (step, 1, 0, 1), found.where

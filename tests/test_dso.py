@@ -289,7 +289,7 @@ def test_by_the_penalty_alone_all_edges_fall_alike_whatever_the_images():
         value = sparse + 0.9 * velocity
     found = algo.learner.apg.values.tolist()
     assert 0 < value < 0.9 and found == pytest.approx([value] * len(found))
-    assert "gates_loss" not in algo.learner.pop_metrics()
+    assert "gates_loss" not in algo.learner.pop_metrics().read()
 
 
 def test_a_strong_penalty_removes_everything_and_the_identity_remains():

@@ -386,7 +386,7 @@ def test_rewards_that_are_no_numbers_stop_or_count_as_the_worst():
                 algo.learner.learn_from(0, training.network)
         else:
             algo.learner.learn_from(0, training.network)
-            assert 0 < algo.learner.pop_metrics()["reward"] < 0.01  # of the entropy alone
+            assert 0 < algo.learner.pop_metrics().read()["reward"] < 0.01  # of the entropy alone
 
 
 def test_a_controller_that_runs_away_is_stopped():

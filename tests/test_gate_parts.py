@@ -647,7 +647,7 @@ def test_gates_wait_until_the_supernet_is_ready(monkeypatch):
     assert again.is_resting(9) and again.correlation == -0.3
     train(found, gates)
     assert gates.ready and not torch.equal(gates.logits, logits)
-    assert gates.pop_metrics()["free_correlation"] == 0.2
+    assert gates.pop_metrics().read()["free_correlation"] == 0.2
 
 
 # The small spaces of RobustDARTS.

@@ -63,6 +63,10 @@ def test_counts_by_hand() -> None:
     counts.add([(0, {1: torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)})])  # on for one image
     assert counts.passes == 5
     assert counts.counts == [[2, 1, 3], [1, 3]]
+    for good in (False, True, False):  # a step that is undone on the device does not count
+        counts.add([(0, 0)], torch.tensor(good))
+    assert counts.passes == 6
+    assert counts.counts == [[3, 1, 3], [2, 3]]
     again = OptionCounts(decisions)
     again.load_state_dict(through_json(counts.state_dict()))
     assert (again.passes, again.counts) == (counts.passes, counts.counts)
@@ -122,6 +126,7 @@ def test_shares_of_the_gradient_by_hand() -> None:
     found.look()  # nothing but zeros: no sample
     other.grad = torch.ones_like(other)
     found.look()
+    found.look(torch.tensor(False))  # of a step that is undone
     sums = found.sums
     assert found.samples == 2
     assert sums[0] == pytest.approx([0.0, 1 / 14, 0.0])

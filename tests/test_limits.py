@@ -10,6 +10,7 @@ import torch
 from helpers import CPU, TASK, Images, schedule, space, splits
 from torch import nn
 
+from nasrun.cli import errors
 from nasrun.cli import main as cli
 from nasrun.cli.errors import verdict
 from nasrun.cli.main import main
@@ -18,7 +19,7 @@ from nasrun.config.compose import compose
 from nasrun.dataset.base import Splits
 from nasrun.errors import UserError
 from nasrun.evaluator.supernet import SupernetEvaluator
-from nasrun.run import memory
+from nasrun.run import compute, memory
 from nasrun.run.compute import is_out_of_memory
 from nasrun.run.memory import available_bytes, check_fits, in_words, network_bytes
 from nasrun.run.monitor import NullMonitor
@@ -59,6 +60,20 @@ def test_short_memory_is_one_line(error: BaseException) -> None:
     assert "lower batch_size" in text
     for other in (RuntimeError("a bug"), OSError(errno.ENOENT, "x"), ValueError("out of memory")):
         assert not is_out_of_memory(other)
+
+
+@pytest.mark.parametrize("words", compute.DEVICE_FAILED)
+def test_a_lost_device_is_one_line_that_tells_how_to_go_on(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError(f"CUDA error: {words}\nkernel errors might be reported elsewhere")
+    alone = f"error: the device has failed (CUDA error: {words}): choose another device"
+    assert verdict(error) == (alone, 2)
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.setattr(errors, "_output", lambda: tmp_path)
+    text, status = verdict(error)
+    assert status == 2 and text.endswith(f"here or elsewhere: nasrun resume {tmp_path}")
+    assert verdict(RuntimeError("CUDA error: device-side assert triggered"))[1] == 1
 
 
 def test_a_panic_is_one_line(

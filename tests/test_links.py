@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_no_writer_follows_a_link(name: str, kind: str, tmp_path: Path) -> None:
     else:
         assert replaced(path.parent, {name}) == {name}
     assert target.read_bytes() == CANARY
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_no_reader_follows_a_link(
+    knows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the system refuses links by itself or not."""
+    if not knows:
+        monkeypatch.setattr(files, "_CAUTION", files._CAUTION & ~getattr(os, "O_NOFOLLOW", 0))
+    (tmp_path / "own").write_bytes(CANARY)
+    for name, target in (("link", "own"), ("broken", "absent")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(UserError, match=f"{name} is refused: it is a link"):
+            files.read_bytes(tmp_path / name, 100)
+    assert files.read_bytes(tmp_path / "own", 100) == CANARY
+    with pytest.raises(UserError, match="63 bytes are more than the 62 allowed"):
+        files.read_bytes(tmp_path / "own", 62)
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(tmp_path / "absent", 100)
 
 
 def test_the_store_of_trials_is_no_link(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_all_is_open_at_first_and_cost_alone_shuts_all():
         (0.0 * supernet(images, gates).sum()).backward()
         learner.learn_after(step)
     assert space.write(learner.derive()) == "k3_e3,k3_e3,identity"
-    assert learner.pop_metrics() == {"parameter_free": pytest.approx(1 / 3)}
+    assert learner.pop_metrics().read() == {"parameter_free": pytest.approx(1 / 3)}
 
 
 def test_indicators_are_dropped_in_the_warm_up_alone():

@@ -15,6 +15,7 @@ from nasrun.run.layout import NONFINITE
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_space.base import Network
 from nasrun.streams import Streams
+from nasrun.trainer import updates
 
 
 class Explodes(Probe):
@@ -106,8 +107,70 @@ def test_gradients_that_are_not_finite_are_skipped_too():
     assert training.network.weight == 0
 
 
-def test_skipping_has_an_end():
+def flat(state, name=""):
+    """Yield the leaves of a state, by their names."""
+    if not isinstance(state, dict):
+        yield name, state
+        return
+    for key, value in state.items():
+        yield from flat(value, f"{name}/{key}" if name else key)
+
+
+class Falters(Network):
+    """Its outputs are infinite at some steps; each third step uses a weight that others do not."""
+
+    def __init__(self, steps: set[int]) -> None:
+        super().__init__()
+        self.steps, self.calls = steps, 0
+        with Streams(0).default("init"):
+            self.convolution = torch.nn.Conv2d(1, 4, 3)
+            self.seldom = torch.nn.Conv2d(4, 4, 3, padding=1)
+            self.norm, self.last = torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        step, self.calls = self.calls, self.calls + 1
+        x = self.convolution(x)
+        x = self.seldom(x) if step % 3 == 2 else x
+        out = self.last(self.norm(x).relu().mean((2, 3)))
+        return out * math.inf if step in self.steps else out
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("bad", [{0, 2, 5, 6, 11}, {3, 4}])
+def test_where_the_device_decides_what_is_skipped_the_bits_are_those_of_the_host(
+    bad, fused, monkeypatch
+):
+    """A device leaves what it decided to the next line of metrics, also over a break."""
+    monkeypatch.setattr(updates, "are_fused", lambda parameters: fused)
+
+    def train(unseen):
+        monitor, states = Recorder(), []
+        training = faulty(Falters(bad), replace(CPU, on_nonfinite="skip"), clip=1.0)
+        training.skips_unseen = unseen
+
+        def save():
+            state = dict(flat(copy.deepcopy(training.state_dict())))
+            # A momentum begins with 0, whether it is there or not.
+            states.append({k: v for k, v in state.items() if "momentum" not in k or v.any()})
+
+        monitor.safe_point = save
+        training.train_round(monitor, "retrain")
+        return monitor.metrics, states
+
+    (lines, states), (other_lines, other_states) = train(False), train(True)
+    assert lines == other_lines and lines[-1]["skipped"] == len(bad)
+    assert len(states) == len(other_states) == 12
+    for state, other in zip(states, other_states, strict=True):
+        assert state.keys() == other.keys() and "momenta/0/0/momentum_buffer" in states[-1]
+        for name, value in state.items():
+            # Not a number is what a skipped step has measured.
+            torch.testing.assert_close(value, other[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_skipping_has_an_end(unseen):
     training = faulty(Explodes(set(range(10**6))), replace(CPU, on_nonfinite="skip"))
+    training.skips_unseen = unseen
     with pytest.raises(UserError, match="100 steps were skipped, 100 in a row"):
         for _ in range(20):
             training.rounds_done = 0

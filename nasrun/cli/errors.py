@@ -66,7 +66,7 @@ def verdict(error: BaseException, config_dir: str | None = None) -> tuple[str, i
         options = options_that(error.group, error.has, config_dir)
         joint = "" if str(error).endswith(" or") else ":"
         error = UserError(f"{error}{joint} take {error.group}={' or '.join(options)}")
-    error = trouble_with_output(error) or shortage_of_memory(error) or error
+    error = trouble_with_output(error) or shortage_of_memory(error) or failed_device(error) or error
     if isinstance(error, LostRankError) and (place := _output()) and (place / RECORD).exists():
         error = UserError(f"{error}; go on from the last checkpoint: {command('resume', place)}")
     # The message may repeat text from a file of a stranger.
@@ -116,6 +116,21 @@ def shortage_of_memory(error: BaseException) -> UserError | None:
         f"out of memory: {words}; lower batch_size of the trainer or the evaluator, "
         "or the size of the networks; what was saved is kept"
     )
+
+
+def failed_device(error: BaseException) -> UserError | None:
+    """Return an error about a device that was lost if that is the cause, else None."""
+    if isinstance(error, UserError) or "torch" not in sys.modules:
+        return None
+    from nasrun.run.compute import is_lost_device
+
+    if not is_lost_device(error):
+        return None
+    place, advice = _output(), "choose another device"
+    if place and (place / RECORD).exists():
+        advice = f"go on from the last checkpoint, here or elsewhere: {command('resume', place)}"
+    words = " ".join(str(error).partition("\n")[0].split())[:160]
+    return UserError(f"the device has failed ({words}): {advice}")
 
 
 def _output() -> Path | None:

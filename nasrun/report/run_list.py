@@ -172,7 +172,7 @@ def _run(place: _Place, wanted: Wanted | None) -> Entry | None:
 def _read(place: _Place) -> tuple[RunDirectory, dict[str, Any], str]:
     """Return the files of a run, its result, and its status."""
     run = RunDirectory(place.path, strict=False, limit=MAX_RECORD_BYTES)
-    result = run.result if RESULT in place.files else {}
+    result = run.read_object(RESULT) if RESULT in place.files else {}
     status = {"done": DONE, "failed": FAILED}.get(str(result.get("status")), STOPPED)
     if LOCK in place.files and is_held(place.path):
         status = RUNNING

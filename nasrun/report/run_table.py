@@ -122,7 +122,7 @@ def show(found: Sequence[Entry], console: Console, *, jobs: bool = False) -> Non
         )
         for entry in found
     ]
-    widths = [max(map(cell_len, column)) for column in zip(TITLES, *rows, strict=True)]
+    widths = [max(map(_length, column)) for column in zip(TITLES, *rows, strict=True)]
     widths[0] = min(widths[0], MAX_NAME_WIDTH)
     gaps = len(widths)  # one in front, one between each two
     left = console.width - gaps - sum(widths[:-1])
@@ -143,11 +143,16 @@ def show(found: Sequence[Entry], console: Console, *, jobs: bool = False) -> Non
             console.file.write(f"{line}\n")
 
 
+def _length(cell: str) -> int:
+    """Return the places that a printable text takes on the screen."""
+    return len(cell) if cell.isascii() else cell_len(cell)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     """Return the cells of a row, cut or filled to the widths of their columns."""
     shown = []
     for title, cell, width in zip(TITLES, cells, widths, strict=True):
-        length = cell_len(cell)
+        length = _length(cell)
         if length > width:
             shown.append(f"{set_cell_size(cell, width - 1)}…")
         else:

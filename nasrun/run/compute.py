@@ -36,6 +36,16 @@ torch's allocators for the CPU and the GPU use them; oneDNN, cuBLAS and cuDNN ha
 no way to convolve is left whose workspace fits, torch says that it finds no engine or algorithm.
 """
 
+DEVICE_FAILED = (
+    *("ecc error", "hardware stack error", "nvlink error", "unspecified launch failure"),
+    *("gpu is lost", "fallen off the bus", "no cuda-capable device", "busy or unavailable"),
+    *("cuda error: unknown error", "launch timed out", "driver shutting down"),
+)
+"""Words of errors about a device that fails or is lost, in small letters.
+
+Others, such as an index out of bounds on the device, are mistakes of a program.
+"""
+
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -256,3 +266,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     failed = isinstance(error, RuntimeError) or is_panic(error)
     return failed and any(words in text for words in NO_MEMORY)
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Tell whether an error of torch means that the device fails, or is there no more."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in DEVICE_FAILED)

@@ -168,7 +168,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
             raise UserError(
                 f"{path} is refused: {size:,} bytes are more than the {limit:,} allowed"
             )
-        return file.read(limit)
+        return file.read(size or limit)  # room for ``limit`` bytes takes longer than the file
 
 
 def read_beginning(path: Path, limit: int) -> tuple[bytes, bool]:
@@ -254,13 +254,22 @@ def _decoded_bytes(data: bytes) -> str:
 
 
 def _open(path: Path, flags: int) -> int:
-    if path.is_symlink():
-        raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
-    handle = os.open(path, flags, 0o666)
+    try:
+        if not flags & getattr(os, "O_NOFOLLOW", 0):
+            _refuse_link(path)
+        handle = os.open(path, flags, 0o666)
+    except OSError:
+        _refuse_link(path)  # which may be why
+        raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise UserError(f"{path} is refused: it is no regular file")
     return handle
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path} is refused: it is a link, and a run directory has none of its own")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,11 @@ MACHINE_SETTINGS = (
 
 def of_machine(override: str) -> bool:
     """Tell whether an override sets how a machine computes."""
-    key = override.partition("=")[0]
-    return any(fnmatchcase(key, pattern) for pattern in MACHINE_SETTINGS)
+    return bool(_OF_MACHINE(override.partition("=")[0]))
+
+
+_OF_MACHINE = re.compile("|".join(map(translate, MACHINE_SETTINGS))).match
+"""All patterns as one: a list of runs asks for each override of thousands."""
 
 
 def record(

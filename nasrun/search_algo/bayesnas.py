@@ -5,6 +5,7 @@ Source: Zhou et al., ICML 2019, arXiv 1905.04722, and its released code (BayesNA
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from nasrun.search_algo.dso.apg import ApgNag
 from nasrun.search_algo.gates.learned import ArchitectureLearner, LearnedAlgo
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates, has_mixtures
-from nasrun.trainer.gate_learner import Batches, GateContext, Gradients
+from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, Unread
 from nasrun.values import Architecture
 
 NOTHING = ("none", "zero")
@@ -242,9 +243,14 @@ class RelevanceGates(ArchitectureLearner):
 
     def relevances(self) -> list[list[float]]:
         """Return γ of each option of each decision, 0 where it has no switch or was closed."""
-        own = torch.where(
-            self.weights_by(self.apg.values.detach()) != 0, self.gamma[self.edges :], 0.0
-        )
+        return self._by_decision(self._own_relevances())
+
+    def _own_relevances(self) -> Tensor:
+        """Return γ of each option that has a switch, 0 if it was closed, on the device."""
+        weights = self.weights_by(self.apg.values.detach())
+        return torch.where(weights != 0, self.gamma[self.edges :], 0.0)
+
+    def _by_decision(self, own: Tensor) -> list[list[float]]:
         found = [[0.0] * len(decision.options) for decision in self.space.decisions]
         for (place, option), gamma in zip(self.options, own.tolist(), strict=True):
             found[place][option] = gamma
@@ -283,8 +289,11 @@ class RelevanceGates(ArchitectureLearner):
             "no option is relevant: lower search_algo.edge_strength, option_strength or threshold"
         )
 
-    def pop_metrics(self) -> dict[str, float]:
-        rows = self.relevances()
+    def pop_metrics(self) -> Unread:
+        return Unread([self._own_relevances()], self._named)
+
+    def _named(self, numbers: Sequence[Tensor]) -> dict[str, float]:
+        rows = self._by_decision(numbers[0])
         relevant = sum(gamma >= self.algo.threshold for row in rows for gamma in row if gamma > 0)
         return {"relevant": float(relevant)}
 

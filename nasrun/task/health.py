@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Annotated, Any, get_args
 
 from pydantic import Field, NonNegativeInt
+from torch import Tensor
 
 from nasrun.dataset.base import Splits
 from nasrun.evaluator.batch_norm import Protocol
@@ -103,18 +104,17 @@ class HealthReport:
         """Observe a supernet that is about to be trained."""
         self.gradients.begin(supernet)
 
-    def stepped(self, step: int, paths: Sequence[Gates]) -> None:
+    def stepped(self, step: int, paths: Sequence[Gates], good: Tensor | None) -> None:
         """See ``StepWatch``."""
-        self.counts.add(paths)
+        self.counts.add(paths, good)
         if self.settings.gradient_every and step % self.settings.gradient_every == 0:
-            self.gradients.look()
+            self.gradients.look(good)
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
         """Warn once if learned gates mostly favour parameter-free operations.
 
         In the first half of the training they may do so by chance, so there is no warning.
         """
-        self.counts.read()
         share = metrics.get("parameter_free", 0.0)
         if progress > 0.5 and not self._warned:
             self._warned = warn_of_collapse(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,6 +87,34 @@ class Batches:
         return next(self._batches)
 
 
+class Unread:
+    """Numbers that may still lie on a device, and the metrics that they are once they are read.
+
+    tensors: float32, of any shapes.
+    named: returns the metrics by the numbers of each tensor, which then lie on the CPU.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor] = (),
+        named: Callable[[Sequence[Tensor]], dict[str, float]] = lambda numbers: {},
+    ) -> None:
+        self.tensors, self.named = tensors, named
+
+    def read(self) -> dict[str, float]:
+        """Return the metrics; waits for the device."""
+        return self.named(read_together(self.tensors))
+
+
+def read_together(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of tensors of one device and type on the CPU; waits for the device once."""
+    if not tensors:
+        return []
+    numbers = torch.cat([tensor.detach().flatten() for tensor in tensors]).cpu()
+    parts = torch.split(numbers, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 class RunningMeans:
     """Means of (loss, accuracy) [2] over the gates' own steps since the last line of metrics."""
 
@@ -96,19 +124,16 @@ class RunningMeans:
     def add(self, measured: Tensor) -> None:
         self._steps.append(measured)
 
-    def pop_means(self) -> dict[str, float]:
-        """Return the means and forget the steps; empty if there was no step."""
-        return self.named([value for mean in self.pop_tensors() for value in mean.tolist()])
-
     def pop_tensors(self) -> list[Tensor]:
         """Return the means [2] on their device and forget the steps; empty if there was none."""
         steps, self._steps = self._steps, []
         return [torch.stack(steps).mean(0)] if steps else []
 
     @staticmethod
-    def named(means: Sequence[float]) -> dict[str, float]:
-        """Return the means by the names of their metrics; empty if there are none."""
-        return dict(zip(("gates_loss", "gates_accuracy"), means, strict=False))
+    def named(means: Sequence[Tensor]) -> dict[str, float]:
+        """Return what ``pop_tensors`` gave, read, by the names of its metrics."""
+        numbers = means[0].tolist() if means else ()
+        return dict(zip(("gates_loss", "gates_accuracy"), numbers, strict=False))
 
     def to_tensor(self) -> Tensor:
         """Return the measured values [n, 2], for a state."""
@@ -155,9 +180,12 @@ class GateLearner(ABC):
     def drop_gradients(self) -> None:  # noqa: B027 - most gates have none in the weights' step
         """Drop the gradients of the weights' step, since it is repeated or skipped."""
 
-    def pop_metrics(self) -> dict[str, float]:
-        """Return the means measured since the last call, for a line of metrics, and forget them."""
-        return {}
+    def pop_metrics(self) -> Unread:
+        """Return the means measured since the last call, for a line of metrics, and forget them.
+
+        They are read together with those of the weights.
+        """
+        return Unread()
 
     def warning(self) -> str | None:
         """Return a warning if the learned gates are still undecided, else None."""

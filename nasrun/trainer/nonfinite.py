@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import torch
@@ -21,26 +21,44 @@ MAX_LISTED_PATHS = 4
 """Upper bound of the paths of a step that a message lists; otherwise it gives their number."""
 
 
-class Buffers:
-    """A copy of a network's buffers (batch norm statistics), to restore them."""
+class Copies:
+    """Copies of tensors as they are now, e.g. batch norm statistics, to undo a step.
 
-    def __init__(self, network: nn.Module) -> None:
-        self.buffers = list(network.buffers())
-        self.saved = [buffer.clone() for buffer in self.buffers]
+    They are joined by type: a few calls for thousands of tensors.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(_as_in_memory(tensor.detach()))
+        self._tensors = list(by_type.values())
+        self.save()
 
     def save(self) -> None:
-        """Copy the current buffers."""
-        self._copy(self.buffers, self.saved)
+        """Copy the tensors as they are now."""
+        self._saved = [_joined(tensors) for tensors in self._tensors]
 
-    def restore(self) -> None:
-        """Put the buffers back as they were saved."""
-        self._copy(self.saved, self.buffers)
+    def restore(self, unless: Tensor | None = None) -> None:
+        """Put the tensors back as they were saved.
 
-    @staticmethod
-    @torch.no_grad()
-    def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-        if source:
-            torch._foreach_copy_(target, source)  # one call for thousands of buffers
+        unless: a truth value on their device, for which the host does not wait: where it is true,
+        the tensors stay as they are; None: false.
+        """
+        for tensors, saved in zip(self._tensors, self._saved, strict=True):
+            chosen = saved if unless is None else torch.where(unless, _joined(tensors), saved)
+            parts = torch.split(chosen, [tensor.numel() for tensor in tensors])
+            shaped = [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+            torch._foreach_copy_(tensors, shaped)
+
+
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """Return a view whose dimensions have the order of its memory, for the layouts of networks."""
+    is_plain = tensor.dim() != 4 or tensor.is_contiguous()
+    return tensor if is_plain else tensor.permute(0, 2, 3, 1)  # channels_last
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:

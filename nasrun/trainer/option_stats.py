@@ -19,14 +19,21 @@ from nasrun.values import Decision
 class StepWatch(Protocol):
     """An observer of the steps of a training; changes no weight, gradient or random stream."""
 
-    def stepped(self, step: int, paths: Sequence[Gates]) -> None:
-        """Called when the gradients of ``step`` are computed, before the weights change."""
+    def stepped(self, step: int, paths: Sequence[Gates], good: Tensor | None) -> None:
+        """Called when the gradients of ``step`` are computed, before the weights change.
+
+        good: a truth value on the device: false if the step is going to be undone; None: true.
+        """
 
     def logged(self, metrics: Mapping[str, float], progress: float) -> None:
         """Called with each line of metrics.
 
         progress: share of all steps that are done, in [0, 1].
         """
+
+
+MAX_UNREAD_STEPS = 10_000
+"""Steps of which the device may keep something that the host has not read; ours."""
 
 
 class OptionCounts:
@@ -37,15 +44,25 @@ class OptionCounts:
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
-        self.passes = 0
+        self._passes = 0
         self._counts = [[0] * len(decision.options) for decision in decisions]
-        # Weights that may lie on a GPU; they are read together when the training waits for the GPU.
+        # What may lie on a GPU, and is read together when it is needed: weights, and the steps of
+        # which only the device knows whether they count.
         self._unread: list[tuple[list[tuple[int, int]], Tensor]] = []
+        self._uncertain: list[tuple[Sequence[Gates], Tensor]] = []
 
-    def add(self, paths: Sequence[Gates]) -> None:
-        """Count the passes of one step."""
+    def add(self, paths: Sequence[Gates], good: Tensor | None = None) -> None:
+        """Count the passes of one step, if ``good``, a truth value on the device, is not false."""
+        if good is None:
+            self._add(paths)
+        else:
+            self._uncertain.append((paths, good))
+        if max(len(self._unread), len(self._uncertain)) >= MAX_UNREAD_STEPS:
+            self.read()
+
+    def _add(self, paths: Sequence[Gates]) -> None:
         for gates in paths:
-            self.passes += 1
+            self._passes += 1
             places: list[tuple[int, int]] = []
             weights: list[Tensor] = []
             for decision, gate in enumerate(gates):
@@ -63,13 +80,25 @@ class OptionCounts:
                 self._unread.append((places, torch.stack(weights)))
 
     @property
+    def passes(self) -> int:
+        """The number of all passes."""
+        self.read()
+        return self._passes
+
+    @property
     def counts(self) -> list[list[int]]:
         """The passes that trained each option, [D][K]."""
         self.read()
         return self._counts
 
     def read(self) -> None:
-        """Read the weights that have not been read yet."""
+        """Read what has not been read yet."""
+        if self._uncertain:
+            steps, self._uncertain = self._uncertain, []
+            good = torch.stack([good for _, good in steps]).tolist()
+            for (paths, _), is_good in zip(steps, good, strict=True):
+                if is_good:
+                    self._add(paths)
         if not self._unread:
             return
         values = iter(torch.cat([weights for _, weights in self._unread]).tolist())
@@ -83,7 +112,7 @@ class OptionCounts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``; raises ValueError if it is of other decisions."""
-        self.passes, self._unread = int(state["passes"]), []
+        self._passes, self._unread, self._uncertain = int(state["passes"]), [], []
         self._counts = _numbers(state["counts"], self._counts, int)
 
 
@@ -120,13 +149,16 @@ class OptionGradients:
         self._known = {decision for places in owners.values() for decision, _ in places}
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Add a sample of the current gradients."""
+    def look(self, good: Tensor | None = None) -> None:
+        """Add a sample of the current gradients, unless ``good`` on the device turns out false."""
         active = [(p.grad, owners) for p, owners in self._parameters if p.grad is not None]
         if active and self._known:
             norms = torch.stack(torch._foreach_norm([gradient for gradient, _ in active]))
             squares = float64(norms) ** 2
-            self._unread.append(([owners for _, owners in active], squares / squares.sum()))
+            shares = squares / squares.sum()
+            if good is not None:
+                shares = torch.where(good.to(shares.device), shares, torch.nan)
+            self._unread.append(([owners for _, owners in active], shares))
 
     @property
     def sums(self) -> list[list[float]]:

@@ -18,7 +18,7 @@ from nasrun.search_space.noise import Rows
 from nasrun.streams import Streams
 from nasrun.trainer.by_use import MeansByUse
 from nasrun.trainer.joint_norm import joint_statistics
-from nasrun.trainer.nonfinite import Buffers
+from nasrun.trainer.nonfinite import Copies
 from nasrun.trainer.parts import Part, Paths, add_gradients, check_parts, leaves_of, part_of
 from nasrun.trainer.settings import TrainerSettings
 from nasrun.trainer.step_rules import StepRules
@@ -68,7 +68,7 @@ class BatchGradients:
         given = compute.batch_size
         self.images_at_once = given if isinstance(given, int) else None
         guarded = compute.on_nonfinite == "skip" or given == "auto"
-        self._buffers = Buffers(network) if guarded else None
+        self._buffers = Copies(network.buffers()) if guarded else None
         self._images_passed = 0
         self._joint = compute.sync_batch_norm and compute.ranks.size > 1
         check_parts(compute, settings.batch_size, rules.ghost_batch, joint=self._joint)
@@ -159,9 +159,9 @@ class BatchGradients:
         together = self._joint and part.rows is not None
         return joint_statistics(self.compute.ranks) if together else nullcontext()
 
-    def are_finite(self, measured: Tensor) -> bool:
-        """Tell whether the loss in ``measured`` and all gradients are finite."""
-        return bool((measured.isfinite().all() & self.updates.norm().isfinite()).item())
+    def are_finite(self, measured: Tensor) -> Tensor:
+        """Tell, on the device, whether the loss in ``measured`` and all gradients are finite."""
+        return measured.isfinite().all() & self.updates.norm().isfinite()
 
     def discard(self, inputs: Sequence[Tensor] | None = None) -> None:
         """Forget the gradients, and restore the batch norm statistics that ``add`` found.
@@ -176,6 +176,11 @@ class BatchGradients:
             tensor.grad = None
         if self._buffers:
             self._buffers.restore()
+
+    def restore_statistics(self, unless: Tensor) -> None:
+        """Restore the batch norm statistics that ``add`` found, unless a truth value is true."""
+        if self._buffers:
+            self._buffers.restore(unless)
 
     def _begin_noise(self, position: StepPosition, part: Part) -> None:
         self.network.noise.begin_step(

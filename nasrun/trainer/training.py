@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from nasrun.run.state import State, whole_number
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates, GatesOfStep
 from nasrun.streams import Streams
+from nasrun.trainer.gate_learner import Unread, read_together
 from nasrun.trainer.nonfinite import MAX_SKIPPED_STEPS, stop_over_loss
 from nasrun.trainer.regions import compile_regions
 from nasrun.trainer.settings import TrainerSettings
@@ -58,7 +60,7 @@ class Training(Generic[NetworkT]):
         self.steps = rounds * self.steps_per_round
         # (loss, accuracy) [2] of each step since the last line of metrics.
         self._measured: list[Tensor] = []
-        self._skipped = self._skipped_in_a_row = 0
+        self._skipped = self._skipped_in_a_row = self._counted = 0
         self._monitor: Monitor = NullMonitor()
         self._name = "training"
         self._gates: GatesOfStep | None = None
@@ -66,6 +68,14 @@ class Training(Generic[NetworkT]):
         self.updates = Updates(settings, self.network, rules.momenta)
         self.batch_gradients = BatchGradients(
             settings, self.network, self.updates, compute, streams, rules, split.class_weights()
+        )
+        # Whether the device decides which steps are skipped, and the host learns of it with the
+        # next line of metrics. What learned gates and coasting weights do next depends on it.
+        self.skips_unseen = (
+            compute.on_nonfinite == "skip"
+            and compute.device.type != "cpu"
+            and settings.idle_options == "freeze"
+            and rules.learner is None
         )
 
     @property
@@ -158,21 +168,33 @@ class Training(Generic[NetworkT]):
         gradients are not finite and ``on_nonfinite=skip``, the step is undone and counts as NaN.
         Returns ``measured``, or NaN [2]. Raises UserError after too many such steps in a row.
         """
-        if self.compute.on_nonfinite == "skip" and not self.batch_gradients.are_finite(measured):
-            self.batch_gradients.discard()
-            self._skipped += 1
-            self._skipped_in_a_row += 1
-            if self._skipped_in_a_row == MAX_SKIPPED_STEPS:
-                self._stop_over_loss(self.step, measured[0].item())
-            return torch.full_like(measured, torch.nan)
-        self._skipped_in_a_row = 0
+        good: Tensor | None = None  # whether the step counts; None: it does
+        if self.compute.on_nonfinite == "skip":
+            good = self.batch_gradients.are_finite(measured)
+            if not self.skips_unseen:
+                if not good.item():
+                    self.batch_gradients.discard()
+                    self._count(self.step, measured[0].item(), skipped=True)
+                    return torch.full_like(measured, torch.nan)
+                self._count(self.step, skipped=False)
+                good = None
         if self.rules.watch and gates:
-            self.rules.watch.stepped(self.global_step, gates)
+            self.rules.watch.stepped(self.global_step, gates, good)
         if self.rules.learner:
             self.rules.learner.see_gradients()
         momentum = self.rules.momentum(gates) if self.rules.momentum and gates else 0
-        self.updates.update(self._learning_rate(self.step, gates), momentum)
-        return measured
+        self.updates.update(self._learning_rate(self.step, gates), momentum, good)
+        if good is None:
+            return measured
+        self.batch_gradients.restore_statistics(unless=good)
+        return torch.where(good, measured, torch.nan)
+
+    def _count(self, step: int, loss: float = math.nan, *, skipped: bool) -> None:
+        """Count a step; raises UserError after too many skipped ones in a row."""
+        self._skipped += skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == MAX_SKIPPED_STEPS:
+            self._stop_over_loss(step, loss)
 
     def rest(self) -> None:
         """Switch the network to evaluation: without noise, with its running statistics."""
@@ -195,8 +217,12 @@ class Training(Generic[NetworkT]):
 
     def _metrics(self) -> dict[str, float]:
         """Return the means since the last call; raises UserError if a loss is not finite."""
-        measured = self._checked()  # the only synchronisation with the device in the loop
-        self._measured = []
+        learner = self.rules.learner
+        unread = learner.pop_metrics() if learner else Unread()
+        # The only synchronisation with the device in the loop.
+        measured, *numbers = read_together([self._stacked(), *unread.tensors])
+        self._check(measured)
+        self._measured, self._counted = [], 0
         last = self._gates(self.global_step - 1) if self._gates and self.rules.power else None
         metrics = {"lr": self._learning_rate(self.step - 1, last)}
         good = measured[measured[:, 0].isfinite()]
@@ -208,26 +234,31 @@ class Training(Generic[NetworkT]):
         if self.compute.batch_size == "auto":
             at_once = self.batch_gradients.images_at_once
             metrics["images_at_once"] = at_once or self.settings.batch_size
-        if self.rules.learner:
-            metrics |= self.rules.learner.pop_metrics()
+        metrics |= unread.named(numbers)
         if self.rules.watch:
             self.rules.watch.logged(metrics, self.global_step / self.steps)
         return metrics
 
-    def _checked(self) -> Tensor:
-        """Return (loss, accuracy) of the steps, [n, 2] on the CPU; NaN for skipped steps.
-
-        Raises UserError if the loss of another step is not finite.
-        """
+    def _stacked(self) -> Tensor:
+        """Return (loss, accuracy) of the steps, [n, 2] on the device; NaN for skipped steps."""
         if not self._measured:
-            return torch.zeros(0, 2)
-        measured = torch.stack(self._measured).cpu()
-        if self.compute.on_nonfinite == "stop":
-            bad = (~measured[:, 0].isfinite()).nonzero().flatten().tolist()
-            if bad:
-                step = self.step - len(self._measured) + bad[0]
-                self._stop_over_loss(step, measured[bad[0], 0].item())
-        return measured
+            return torch.zeros(0, 2, device=self.compute.device)
+        return torch.stack(self._measured)
+
+    def _check(self, measured: Tensor) -> None:
+        """Look for losses that are not finite in (loss, accuracy) of the steps, [n, 2].
+
+        Raises UserError if there are any, or if too many steps in a row were skipped for them.
+        """
+        first = self.step - len(measured)
+        bad = (~measured[:, 0].isfinite()).tolist()
+        if self.compute.on_nonfinite == "stop" and any(bad):
+            place = bad.index(True)
+            self._stop_over_loss(first + place, measured[place, 0].item())
+        if self.skips_unseen:
+            for place in range(self._counted, len(bad)):
+                self._count(first + place, skipped=bad[place])
+            self._counted = len(bad)
 
     def _stop_over_loss(self, step: int, loss: float) -> NoReturn:
         first = self.rounds_done * self.steps_per_round
@@ -260,11 +291,13 @@ class Training(Generic[NetworkT]):
         Raises UserError if a loss since the last line of metrics was not finite, since spoilt
         weights must not replace good ones.
         """
+        (measured,) = read_together([self._stacked()])
+        self._check(measured)
         return {
             "rounds_done": self.rounds_done,
             "step": self.step,
             "epochs": self.settings.epochs,
-            "measured": self._checked(),
+            "measured": measured,
             "skipped": [self._skipped, self._skipped_in_a_row],
             "at_once": self.batch_gradients.images_at_once,
             "network": dict(self.network.state_dict()),
@@ -293,7 +326,7 @@ class Training(Generic[NetworkT]):
             raise ValueError("its position is none of this training")
         if measured.shape != (len(measured), 2):
             raise ValueError("its measurements are none of this training")
-        self._measured = list(measured.to(self.compute.device))
+        self._measured, self._counted = list(measured.to(self.compute.device)), len(measured)
         self._skipped, self._skipped_in_a_row = map(int, state["skipped"])
         if self.compute.batch_size == "auto":
             at_once = state["at_once"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasrun.run.state import State, load_optimiser_state, optimiser_state
-from nasrun.trainer.nonfinite import gradient_norm
+from nasrun.trainer.nonfinite import Copies, gradient_norm
 from nasrun.trainer.settings import TrainerSettings
 
 
@@ -49,8 +49,11 @@ class Updates:
             for _ in range(momenta)
         ]
 
-    def update(self, lr: float, momentum: int = 0) -> None:
+    def update(self, lr: float, momentum: int = 0, good: Tensor | None = None) -> None:
         """Clip the gradients, step, and forget them, for the parameters that have one.
+
+        good: a truth value on the device, for which the host does not wait: if it is false, the
+        step is undone there (not for weights that coast); None: true.
 
         Options that were not sampled have no gradient, so they get no update, no decay and no
         momentum, unless they coast. The optimiser receives only the others; a supernet has
@@ -64,13 +67,17 @@ class Updates:
             nn.utils.clip_grad_norm_(used, self.clip)
         with self._idle_gradients():
             active = [[p for p in group if p.grad is not None] for group in self.groups]
+            begins = self._fused or good is not None
             for group, parameters in zip(optimiser.param_groups, active, strict=True):
                 group["params"], group["lr"] = parameters, lr
                 for parameter in parameters:
-                    if self._fused and group["momentum"] and parameter not in optimiser.state:
+                    if begins and group["momentum"] and parameter not in optimiser.state:
                         # All have one, or none: it is 0 before the first step.
                         optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            before = None if good is None else Copies(_changed_by(optimiser))
             optimiser.step()
+            if before is not None:
+                before.restore(unless=good)
         for group, parameters in zip(optimiser.param_groups, self.groups, strict=True):
             group["params"] = parameters
         for parameter in used:
@@ -141,6 +148,14 @@ class Updates:
         """Continue from ``state``; raises ValueError if it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])
+
+
+def _changed_by(optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Yield the weights that a step of the optimiser changes, and their momentum."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            yield parameter
+            yield from optimiser.state.get(parameter, {}).values()
 
 
 def are_fused(parameters: Sequence[Tensor]) -> bool:

@@ -24,7 +24,7 @@ from nasrun.search_space.capabilities import OperationLevels, has_operation_leve
 from nasrun.search_space.dso_block.roles import OUTPUT
 from nasrun.search_space.dso_block.wiring import OPERATION_NAMES
 from nasrun.search_space.gates import Gates, Weight, is_binary
-from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans
+from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans, Unread
 from nasrun.values import Architecture
 
 LearnOn = Literal["held_out", "train"]
@@ -232,13 +232,14 @@ class SparseGates(ArchitectureLearner):
         macs = zip(*(macs for _, macs in self.history), strict=True)
         return BlockHistory(epochs, dict(zip(names, macs, strict=True)))
 
-    def pop_metrics(self) -> dict[str, float]:
+    def pop_metrics(self) -> Unread:
         found = {
             "edges": float(sum(self.opened)),
             "macs_M": self.macs / 1e6,
             "parameter_free": self.space.free_share(self.architecture),
         }
-        return {**found, **self.measured.pop_means()}
+        means = self.measured.pop_tensors()
+        return Unread(means, lambda numbers: {**found, **self.measured.named(numbers)})
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -25,7 +25,7 @@ from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates
 from nasrun.streams import Streams
-from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients
+from nasrun.trainer.gate_learner import Batches, GateContext, GateLearner, Gradients, Unread
 from nasrun.values import Architecture
 
 SAMPLES_PER_BATCH = 100
@@ -150,12 +150,12 @@ class ControllerGates(GateLearner):
             "the worst with on_nonfinite=skip"
         )
 
-    def pop_metrics(self) -> dict[str, float]:
-        means = torch.stack(self._measured).mean(0).tolist() if self._measured else []
+    def pop_metrics(self) -> Unread:
+        means = torch.stack(self._measured).mean(0).tolist() if self._measured else []  # of the CPU
         self._measured = []
         # Samples of earlier epochs are needed only for messages about losses that are not finite.
         self._sampled = dict(list(self._sampled.items())[-1:])
-        return dict(zip(METRICS, means, strict=False))
+        return Unread(named=lambda numbers: dict(zip(METRICS, means, strict=False)))
 
     def state_dict(self) -> dict[str, Any]:
         measured = torch.stack(self._measured) if self._measured else torch.zeros(0, len(METRICS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -329,8 +329,8 @@ class MixedGates(SoftGates):
         """Return what result.json tells of the learning: the epochs of a training that ended."""
         return {} if self.ended is None else {"supernet_epochs": self.ended}
 
-    def pop_metrics(self) -> dict[str, float]:
-        found = super().pop_metrics()
+    def _named(self, numbers: Sequence[Tensor]) -> dict[str, float]:
+        found = super()._named(numbers)
         if self.correlation is not None:
             found["free_correlation"] = self.correlation
         if self.stop_rule is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Protocol, cast
@@ -22,7 +22,7 @@ from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.capabilities import SuperKernels, has_super_kernels
 from nasrun.search_space.gates import Gates
-from nasrun.trainer.gate_learner import GateContext, Gradients
+from nasrun.trainer.gate_learner import GateContext, Gradients, Unread
 from nasrun.values import Architecture
 
 SMALLEST_SQUARE = 1e-12
@@ -211,8 +211,12 @@ class NormGates(ArchitectureLearner):
         rows = [row[:count] for row, count in zip(shares, counts, strict=True)]
         return self.space.strongest(rows)
 
-    def pop_metrics(self) -> dict[str, float]:
-        return {"parameter_free": self.space.free_share(self.derive())}
+    def pop_metrics(self) -> Unread:
+        return Unread([self.decided], self._named)
+
+    def _named(self, numbers: Sequence[Tensor]) -> dict[str, float]:
+        favoured = self._architecture(numbers[0].tolist())
+        return {"parameter_free": self.space.free_share(favoured)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -16,7 +17,7 @@ from nasrun.search_algo.gates.learned import ArchitectureLearner
 from nasrun.search_algo.gates.relaxation import Relaxation, Softmax
 from nasrun.search_space.capabilities import ClosedInMixtures
 from nasrun.search_space.gates import Gates
-from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans
+from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans, Unread
 from nasrun.values import Architecture
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -194,17 +195,17 @@ class SoftGates(ArchitectureLearner):
             "search_algo.adam.lr"
         )
 
-    def pop_metrics(self) -> dict[str, float]:
-        weights = self.weights().detach()
-        parts = [self._entropy(self.logits.detach())[None], weights.flatten()]
-        read = torch.cat([*parts, *self.measured.pop_tensors()]).tolist()  # waits only once
-        entropy, shares, means = read[0], read[1 : weights.numel() + 1], read[weights.numel() + 1 :]
-        rows = [shares[i : i + self.options] for i in range(0, len(shares), self.options)]
-        found = {
-            "gates_entropy": entropy,
-            "parameter_free": self.space.free_share(self.derive_from(rows)),
+    def pop_metrics(self) -> Unread:
+        entropy, weights = self._entropy(self.logits.detach()), self.weights().detach()
+        return Unread([entropy, weights, *self.measured.pop_tensors()], self._named)
+
+    def _named(self, numbers: Sequence[Tensor]) -> dict[str, float]:
+        entropy, weights, *means = numbers
+        return {
+            "gates_entropy": entropy.item(),
+            "parameter_free": self.space.free_share(self.derive_from(weights.tolist())),
+            **self.measured.named(means),
         }
-        return {**found, **self.measured.named(means)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell.operations import EVERY_NAME as OPERATION_NAMES
 from nasrun.search_space.darts_cell.operations import NONE
-from nasrun.search_space.genotype import CELLS, INPUTS, Genotype, GenotypeCell
+from nasrun.search_space.genotype import CELLS, INPUTS, Entry, Genotype, GenotypeCell
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
@@ -23,35 +23,35 @@ def edges_before(node: int) -> int:
 def write_genotype(choices: Sequence[int], nodes: int) -> str:
     """Write ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)``."""
     half = len(choices) // 2
-    fields = []
-    for cell, own in zip(CELLS, (choices[:half], choices[half:]), strict=True):
-        entries = [
-            (OPERATION_NAMES[choice], state)
-            for (_, state), choice in zip(edges_of(nodes), own, strict=True)
-            if choice != NONE
-        ]
-        fields.append(f"{cell}={entries}, {cell}_concat=range({INPUTS}, {nodes + INPUTS})")
-    return f"Genotype({', '.join(fields)})"
+    cells = []
+    for own in (choices[:half], choices[half:]):
+        entries: list[list[Entry]] = [[] for _ in range(nodes)]
+        for (node, state), choice in zip(edges_of(nodes), own, strict=True):
+            if choice != NONE:
+                entries[node].append(Entry(OPERATION_NAMES[choice], state))
+        concat = tuple(range(INPUTS, nodes + INPUTS))
+        cells.append(GenotypeCell(tuple(map(tuple, entries)), concat))
+    return Genotype(*cells).write()
 
 
-def choices_of_genotype(genotype: Genotype, nodes: int) -> list[int]:
+def choices_of_genotype(genotype: Genotype, nodes: int, *, fewer: bool = False) -> list[int]:
     """Return the choices of both cells of a genotype.
 
-    Raises UserError unless its cells have ``nodes`` nodes with two operations on different states,
-    and put out all of them.
+    fewer: whether nodes may have fewer than two operations. Raises UserError unless its cells have
+    ``nodes`` nodes with two operations on different states, and put out all of them.
     """
     choices: list[int] = []
     for name, cell in zip(CELLS, genotype.cells, strict=True):
-        choices += _choices_of_cell(cell, name, nodes)
+        choices += _choices_of_cell(cell, name, nodes, fewer=fewer)
     return choices
 
 
 ELSEWHERE = "search_space=general_cell has such cells"
 
 
-def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int) -> list[int]:
+def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int, *, fewer: bool) -> list[int]:
     count = sum(map(len, cell.nodes))
-    if count != 2 * nodes or len(cell.nodes) != nodes:
+    if len(cell.nodes) != nodes or (count != 2 * nodes and not fewer):
         raise UserError(
             f"{name} has {count} entries; two for each of {nodes} nodes are {2 * nodes}; set "
             f"search_space.nodes={len(cell.nodes)}, or {ELSEWHERE}"
@@ -72,7 +72,7 @@ def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int) -> list[int]:
                     f"{ELSEWHERE}"
                 )
             choices[edge] = OPERATION_NAMES.index(entry.operation)
-        if len(node) != 2:
+        if len(node) > 2 or (len(node) < 2 and not fewer):
             raise UserError(
                 f"{name}: node {index} has {len(node)} entries, and nodes of darts_cell have two; "
                 f"{ELSEWHERE}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell import DartsCell, DartsScale
 from nasrun.search_space.darts_cell.edge import Edge, PartialEdge, shuffled
+from nasrun.search_space.general_cell import GeneralCell
+from nasrun.search_space.genotype import read_genotype
 from nasrun.search_space.noise import Noise
 from nasrun.testing import check_space, count_cost
 from nasrun.values import Architecture, Problem
@@ -52,6 +55,7 @@ def space(
     stem: str = "small",
     affine: bool = True,
     parts: int = 1,
+    **options: Any,
 ) -> DartsCell:
     """search, final: cells and channels."""
     return DartsCell(
@@ -61,6 +65,7 @@ def space(
         partial_channels=parts,
         search=DartsScale(cells=search[0], channels=search[1]),
         final=DartsScale(cells=final[0], channels=final[1]),
+        **options,
     )
 
 
@@ -72,6 +77,29 @@ def any_edges(count: int, of: DartsCell = SPACE) -> list[Architecture]:
     """Architectures with any number of open edges at a node."""
     rows = np.random.default_rng(0).integers(8, size=(count, len(of.decisions)))
     return [Architecture(of.name, tuple(row)) for row in rows.tolist()]
+
+
+def test_nodes_may_have_fewer_edges():
+    """They are counted and written; and their networks are those of general cells."""
+    small = space(nodes=1, fewer_edges=True, operations="s2")
+    found = {small.check(one) for one in small.every()}
+    assert len(found) == small.size == (1 + 2 * 2 + 2 * 2) ** 2
+    assert all(small.read(small.write(one)) == one for one in found)
+    assert {small.sample(np.random.default_rng(seed)) for seed in range(3000)} == found
+    with pytest.raises(UserError, match=r"has 1 open edges; an architecture of .* has 2 at each"):
+        space(nodes=1).check(Architecture("darts_cell/1", (1, 0, 1, 1)))
+    loose = space(fewer_edges=True)
+    scale = DartsScale(cells=4, channels=6)
+    general = GeneralCell(nodes=4, edges=2, stem="small", search=scale, final=scale)
+    counts = set()
+    for one in random_architectures(loose, 5):
+        same = general.read(loose.write(one))
+        assert loose.cost(one, CIFAR, "final") == general.cost(same, CIFAR, "final")
+        assert loose.repair(one, np.random.default_rng(0)) == one
+        counts |= {
+            len(node) for cell in read_genotype(loose.write(one)).cells for node in cell.nodes
+        }
+    assert counts == {0, 1, 2}
 
 
 @pytest.mark.parametrize(("text", "params"), [(DARTS_V1, 3_169_414), (DARTS_V2, 3_349_342)])
@@ -289,6 +317,11 @@ def test_costs_of_any_edges_are_those_of_the_built_network(problem):
     for architecture, scale in zip(any_edges(2), ("search", "final"), strict=True):
         cost = SPACE.cost(architecture, problem, scale)
         assert cost == count_cost(SPACE.network(architecture, problem, scale), problem)
+
+
+@pytest.mark.soak
+def test_laws_with_fewer_edges():
+    check_space(space(fewer_edges=True), Problem(1, 9, 3), samples=1)
 
 
 @pytest.mark.soak

@@ -333,6 +333,41 @@ def test_only_the_weights_steps_are_perturbed(kind):
     assert len(seen) == (1 if kind == "random" else 1 + 4)
 
 
+def test_fair_darts_keeps_the_heavy_edges_alone():
+    """Of two edges of a node at most; where nothing flows, the first node keeps its heaviest."""
+    scale = DartsScale(cells=3, channels=4)
+    loose = DartsCell(
+        nodes=2,
+        stem="small",
+        affine=False,
+        partial_channels=1,
+        search=scale,
+        final=scale,
+        fewer_edges=True,
+    )
+    words = {"relaxation": "sigmoid", "selection": part(LARGEST, rule="threshold")}
+    gates = learner(loose, **words)
+    light = torch.full((10, 8), 0.1)
+    light[0, 4], light[1, 3] = 0.9, 0.86  # node 0: sep_conv_3x3 on 0, skip_connect on 1
+    light[2, 1], light[3, 2], light[4, 5] = 0.85, 0.95, 0.84  # node 1: 0.84 is not among the two
+    light[5, 6], light[6, 1] = 0.3, 0.6  # reduction: node 0 has nothing above 0.85 ...
+    light[9, 3] = 0.95  # ... and node 1 reads it
+    with torch.no_grad():
+        gates.logits.copy_(light.logit(eps=1e-6) + 1e-4)
+    assert loose.write(gates.derive()) == (
+        "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ('max_pool_3x3', 0), "
+        "('avg_pool_3x3', 1)], normal_concat=range(2, 4), reduce=[(('max_pool_3x3', 1),), "
+        "(('skip_connect', 2),)], reduce_concat=range(2, 4))"
+    )
+    with torch.no_grad():
+        gates.logits[3, 2] = 0.0
+    assert "('skip_connect', 1)), (('max_pool_3x3', 0),)]" in loose.write(gates.derive())
+    with pytest.raises(UserError, match=r"set search_space\.fewer_edges=true"):
+        learner(darts_cell(nodes=2), **words)
+    with pytest.raises(UserError, match="keep all of theirs"):
+        learner(BENCH, **words)
+
+
 # Rules of stopping.
 
 

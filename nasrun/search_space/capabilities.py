@@ -123,14 +123,19 @@ class TwoInputNodes(Protocol):
 
 @runtime_checkable
 class LimitedEdges(Protocol):
-    """Spaces of cells whose nodes keep some of their edges (for DARTS-PT).
+    """Spaces of cells whose nodes keep some of their edges (for DARTS-PT and FairDARTS).
 
-    open_edges: number of edges that end in each node of an architecture.
+    open_edges: number of edges that end in each node of an architecture; if the space has an
+    attribute ``fewer_edges``, and it is true, there may be fewer.
     closed_option: the option of a decision by which nothing flows on its edge.
     """
 
     open_edges: int
     closed_option: int
+
+    @property
+    def edges_by_node(self) -> tuple[tuple[int, ...], ...]:
+        """See ``SearchSpace.edges_by_node``."""
 
 
 @runtime_checkable
@@ -191,6 +196,11 @@ def has_width_ratios(space: type) -> bool:
 def has_super_kernels(space: type) -> bool:
     """Return whether a class of search spaces meets ``SuperKernels``."""
     return _has_all(space, "kernel_parts")
+
+
+def has_limited_edges(space: type) -> bool:
+    """Return whether a class of search spaces meets ``LimitedEdges``."""
+    return _has_all(space, "open_edges", "closed_option")
 
 
 def has_edges_by_node(space: type) -> bool:

@@ -18,13 +18,15 @@ from nasrun.search_algo.gates.probe import Probe
 from nasrun.search_algo.gates.readiness import varied_paths
 from nasrun.search_algo.gates.regulariser import skip_dropout_rate
 from nasrun.search_algo.gates.resource import ExpectedCost
-from nasrun.search_algo.gates.selection import PerturbationSelection
+from nasrun.search_algo.gates.selection import PerturbationSelection, without_light
 from nasrun.search_algo.gates.settings import GateSettings
 from nasrun.search_algo.gates.skips import skip_options
 from nasrun.search_algo.gates.soft_gates import SoftGates
 from nasrun.search_algo.gates.stop import rule_of
+from nasrun.search_space.capabilities import LimitedEdges
 from nasrun.search_space.gates import Gates
 from nasrun.trainer.gate_learner import GateContext, Gradients
+from nasrun.values import Architecture
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,12 @@ class MixedGates(SoftGates):
             torch.autograd.backward(penalty)
         self.keep_gradients()
         self.update(sample.weights, gradient, measured)
+
+    def derive_from(self, weights: list[list[float]]) -> Architecture:
+        found = super().derive_from(weights)
+        if self.algo.selection.rule == "threshold" and isinstance(self.space, LimitedEdges):
+            return without_light(self.space, found, weights, self.algo.selection.threshold)
+        return found
 
     def shares(self) -> Tensor:
         """Return the expected weights [D, K] of the options, without those of edges."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from nasrun.errors import MissingCapabilityError, UserError
 from nasrun.limits import Epochs, Images
 from nasrun.search_space.base import SearchSpace
-from nasrun.search_space.capabilities import LimitedEdges
+from nasrun.search_space.capabilities import LimitedEdges, has_limited_edges
 from nasrun.streams import Streams
+from nasrun.values import Architecture
 
 AccuracyOf = Callable[[Tensor], float]
 """Open options [D, K] -> the accuracy of the supernet with these alone."""
@@ -21,15 +23,17 @@ AccuracyOf = Callable[[Tensor], float]
 class Selection(BaseModel):
     """Settings of the selection.
 
-    rule: ``largest``: the options of the largest weights; ``perturbation``: see
-    ``PerturbationSelection``.
+    rule: ``largest``: the options of the largest weights; ``threshold``: of these only the edges
+    that weigh enough, see ``without_light``; ``perturbation``: see ``PerturbationSelection``.
+    threshold: smallest weight of an edge's option.
     epochs: the last epochs of the training, in which the decisions are taken one by one.
     images: held-out images by which each option is judged, at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rule: Literal["largest", "perturbation"]
+    rule: Literal["largest", "threshold", "perturbation"]
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.85
     epochs: Epochs
     images: Images
 
@@ -122,3 +126,50 @@ def share_in_open(weights: Tensor, opened: Tensor) -> Tensor:
     empty = kept.sum(1, keepdim=True) == 0
     equal = opened / opened.sum(1, keepdim=True)
     return torch.where(empty, equal.to(kept), kept)
+
+
+def check_threshold(space: SearchSpace) -> None:
+    """Raise UserError unless nodes of the space may have fewer edges than others of it."""
+    if not isinstance(space, LimitedEdges):
+        raise MissingCapabilityError(
+            "search_algo.selection.rule=threshold closes edges of nodes, and those of "
+            f"{space.name} keep all of theirs: set selection.rule=largest, or",
+            group="search_space",
+            has=has_limited_edges,
+        )
+    if not getattr(space, "fewer_edges", False):
+        raise UserError(
+            f"search_algo.selection.rule=threshold: nodes of {space.name} have "
+            f"{space.open_edges} edges: set search_space.fewer_edges=true"
+        )
+
+
+def without_light(
+    space: LimitedEdges,
+    architecture: Architecture,
+    weights: Sequence[Sequence[float]],
+    threshold: float,
+) -> Architecture:
+    """Close the edges whose option weighs less than ``threshold``.
+
+    Where nothing flows through a cell any more, the heaviest edge of its first node stays (ours).
+    weights: [D][K]. Edges of a node are in the order of what they read: inputs, then nodes.
+    Source: FairDARTS (Chu et al., ECCV 2020, arXiv 1911.12126) and its released code,
+    ``threshold_sparse``.
+    """
+    choices, nodes = list(architecture.choices), space.edges_by_node
+    weight = [row[choice] for row, choice in zip(weights, choices, strict=True)]
+    kept = [
+        choice if weight[edge] >= threshold else space.closed_option
+        for edge, choice in enumerate(choices)
+    ]
+    for cell in (nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]):
+        live: list[bool] = []
+        for index, node in enumerate(cell):
+            inputs = len(node) - index
+            opened = [place for place, edge in enumerate(node) if kept[edge] != space.closed_option]
+            live.append(any(place < inputs or live[place - inputs] for place in opened))
+        if not any(live):
+            heaviest = max(cell[0], key=weight.__getitem__)
+            kept[heaviest] = choices[heaviest]
+    return Architecture(architecture.space, tuple(kept))

@@ -19,7 +19,7 @@ from nasrun.search_algo.gates.readiness import varied_paths
 from nasrun.search_algo.gates.regulariser import Regulariser
 from nasrun.search_algo.gates.relaxation import Dirichlet, Relaxation, Sigmoid, Softmax
 from nasrun.search_algo.gates.resource import CostFactor, ExpectedCost, ResourceTerm
-from nasrun.search_algo.gates.selection import Selection
+from nasrun.search_algo.gates.selection import Selection, check_threshold
 from nasrun.search_algo.gates.skips import check_skips
 from nasrun.search_algo.gates.soft_gates import GateAdam
 from nasrun.search_algo.gates.stop import Stop
@@ -62,7 +62,7 @@ NO_STOP = Stop(
     agreement=0.4,
     looks=20,
 )
-LARGEST = Selection(rule="largest", epochs=0.0, images=1000)
+LARGEST = Selection(rule="largest", threshold=0.85, epochs=0.0, images=1000)
 
 
 def check_mixtures(space: SearchSpace) -> None:
@@ -245,6 +245,8 @@ class GateSettings(LearnedAlgo):
                 group="search_space",
                 has=has_deeper_cells,
             )
+        if self.selection.rule == "threshold":
+            check_threshold(space)
         if self.stop.rule == "skips":
             check_skips(space, "search_algo.stop.rule=skips")
         if self.rest == "until_ready":

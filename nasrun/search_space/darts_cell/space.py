@@ -50,6 +50,7 @@ class DartsCell(GenotypeSpace):
     in stand-alone networks they do. stem: ``small`` for images of CIFAR's size, or ``imagenet``.
     partial_channels: K of PC-DARTS; in the supernet 1/K of the channels go through the operations
     of an edge, 1: all. operations: of the edges; those of RobustDARTS' S1 to S4 are fewer.
+    fewer_edges: whether nodes may also have one open edge, or none, and then are zeros.
     With C = 36 and 20 cells ``Cost.params`` are the published numbers.
     """
 
@@ -68,6 +69,7 @@ class DartsCell(GenotypeSpace):
         search: DartsScale,
         final: DartsScale,
         operations: OperationSet = "all",
+        fewer_edges: bool = False,
     ) -> None:
         if search.channels % partial_channels:
             raise UserError(
@@ -75,6 +77,8 @@ class DartsCell(GenotypeSpace):
                 f"search_space.search.channels={search.channels}"
             )
         self.name = f"darts_cell/{nodes}" + (f"/{operations}" if operations != "all" else "")
+        self.name += "/fewer" * fewer_edges
+        self.fewer_edges = fewer_edges
         self.nodes = nodes
         self.operations: OperationSet = operations
         self.options = options_of_edges(operations, len(edges_of(nodes)))
@@ -131,13 +135,19 @@ class DartsCell(GenotypeSpace):
     def size(self) -> int:
         def ways(group: tuple[int, ...]) -> int:
             counts = [len(self.options[edge]) - 1 for edge in group]
-            return sum(prod(chosen) for chosen in combinations(counts, OPEN_EDGES))
+            return sum(prod(some) for n in self.edge_counts for some in combinations(counts, n))
 
         return prod(ways(group) for group in self.groups)
 
+    @property
+    def edge_counts(self) -> Sequence[int]:
+        """The numbers of open edges that a node may have."""
+        return range(OPEN_EDGES + 1) if self.fewer_edges else (OPEN_EDGES,)
+
     def ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """Yield all choices for the edges of a node."""
-        for chosen in combinations(range(len(group)), OPEN_EDGES):
+        places = range(len(group))
+        for chosen in (some for count in self.edge_counts for some in combinations(places, count)):
             options = (range(1, len(self.options[group[edge]])) for edge in chosen)
             for opened in product(*options):
                 choices = [NONE] * len(group)
@@ -146,8 +156,23 @@ class DartsCell(GenotypeSpace):
                 yield tuple(choices)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Sample two inputs of every node and an operation on each, uniformly."""
-        return self.repair(Architecture(self.name, (NONE,) * len(self.decisions)), rng)
+        """Sample two inputs of every node and an operation on each, uniformly.
+
+        With ``fewer_edges`` first their number, uniformly.
+        """
+        choices = [NONE] * len(self.decisions)
+        for group in self.groups:
+            count = int(rng.integers(OPEN_EDGES + 1)) if self.fewer_edges else OPEN_EDGES
+            self._open(choices, group, count, rng)
+        return Architecture(self.name, tuple(choices))
+
+    def _open(
+        self, choices: list[int], group: Sequence[int], count: int, rng: np.random.Generator
+    ) -> None:
+        """Open ``count`` random edges that are closed, each with a random operation."""
+        closed = [edge for edge in group if choices[edge] == NONE]
+        for edge in rng.permutation(closed)[:count].tolist():
+            choices[edge] = int(rng.integers(1, len(self.options[edge])))
 
     def repair(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Close random edges of nodes with too many open edges; open some where there are too few.
@@ -160,16 +185,15 @@ class DartsCell(GenotypeSpace):
             if len(opened) > OPEN_EDGES:
                 for edge in rng.permutation(opened)[OPEN_EDGES:].tolist():
                     choices[edge] = NONE
-            elif len(opened) < OPEN_EDGES:
-                closed = [edge for edge in group if choices[edge] == NONE]
-                for edge in rng.permutation(closed)[: OPEN_EDGES - len(opened)].tolist():
-                    choices[edge] = int(rng.integers(1, len(self.options[edge])))
+            elif len(opened) not in self.edge_counts:
+                self._open(choices, group, OPEN_EDGES - len(opened), rng)
         return Architecture(self.name, tuple(choices))
 
     def strongest(self, weights: Sequence[Sequence[float]]) -> Architecture:
         """Take the two heaviest edges of every node and their heaviest operations (DARTS, §2.4).
 
-        An edge weighs as much as its heaviest operation, ``none`` aside.
+        An edge weighs as much as its heaviest operation, ``none`` aside; with ``fewer_edges`` one
+        that weighs nothing stays closed.
         """
         choices = [NONE] * len(self.decisions)
         heaviest = [
@@ -179,19 +203,21 @@ class DartsCell(GenotypeSpace):
         for group in self.groups:
             by_weight = sorted(group, key=lambda edge: -weights[edge][heaviest[edge]])
             for edge in by_weight[:OPEN_EDGES]:
-                choices[edge] = heaviest[edge]
+                if not self.fewer_edges or weights[edge][heaviest[edge]] > 0:
+                    choices[edge] = heaviest[edge]
         return Architecture(self.name, tuple(choices))
 
     def check(self, architecture: Architecture) -> Architecture:
-        """Check as all spaces do; raises UserError also unless each node has two open edges."""
+        """Check as all spaces do; raises UserError also over a wrong number of open edges."""
         super().check(architecture)
         for place, group in enumerate(self.groups):
             found = sum(architecture.choices[edge] != NONE for edge in group)
-            if found != OPEN_EDGES:
+            if found not in self.edge_counts:
                 cell, node = divmod(place, self.nodes)
+                most = "at most " * self.fewer_edges
                 raise UserError(
                     f"node {node} of the {CELLS[cell]} cell has {found} open edges; an "
-                    f"architecture of {self.name} has {OPEN_EDGES} at each node"
+                    f"architecture of {self.name} has {most}{OPEN_EDGES} at each node"
                 )
         return architecture
 
@@ -205,6 +231,7 @@ class DartsCell(GenotypeSpace):
             search=DartsScale(cells=cells, channels=self.scales["search"].channels),
             final=self.scales["final"],
             operations=self.operations,
+            fewer_edges=self.fewer_edges,
         )
 
     @property
@@ -256,7 +283,7 @@ class DartsCell(GenotypeSpace):
 
     def of_genotype(self, genotype: Genotype) -> Architecture:
         choices = []
-        found = choices_of_genotype(genotype, self.nodes)
+        found = choices_of_genotype(genotype, self.nodes, fewer=self.fewer_edges)
         for decision, row, number in zip(self.decisions, self.numbers, found, strict=True):
             if number not in row:
                 raise UserError(

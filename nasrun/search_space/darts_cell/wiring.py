@@ -34,24 +34,24 @@ def _cell_of(choices: Sequence[int], nodes: int) -> GenotypeCell:
     return GenotypeCell(tuple(map(tuple, entries)), tuple(range(INPUTS, nodes + INPUTS)))
 
 
-def choices_of_genotype(genotype: Genotype, nodes: int) -> list[int]:
+def choices_of_genotype(genotype: Genotype, nodes: int, *, fewer: bool = False) -> list[int]:
     """Return the choices of both cells of a genotype.
 
-    Raises UserError unless its cells have ``nodes`` nodes with two operations on different states,
-    and put out all of them.
+    fewer: whether nodes may have fewer than two operations. Raises UserError unless its cells have
+    ``nodes`` nodes with two operations on different states, and put out all of them.
     """
     choices: list[int] = []
     for name, cell in zip(CELLS, genotype.cells, strict=True):
-        choices += _choices_of_cell(cell, name, nodes)
+        choices += _choices_of_cell(cell, name, nodes, fewer=fewer)
     return choices
 
 
 ELSEWHERE = "search_space=general_cell has such cells"
 
 
-def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int) -> list[int]:
+def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int, *, fewer: bool) -> list[int]:
     count = sum(map(len, cell.nodes))
-    if count != 2 * nodes or len(cell.nodes) != nodes:
+    if len(cell.nodes) != nodes or (count != 2 * nodes and not fewer):
         raise UserError(
             f"{name} has {count} entries; two for each of {nodes} nodes are {2 * nodes}; set "
             f"search_space.nodes={len(cell.nodes)}, or {ELSEWHERE}"
@@ -72,7 +72,7 @@ def _choices_of_cell(cell: GenotypeCell, name: str, nodes: int) -> list[int]:
                     f"{ELSEWHERE}"
                 )
             choices[edge] = OPERATION_NAMES.index(entry.operation)
-        if len(node) != 2:
+        if len(node) > 2 or (len(node) < 2 and not fewer):
             raise UserError(
                 f"{name}: node {index} has {len(node)} entries, and nodes of darts_cell have two; "
                 f"{ELSEWHERE}"

@@ -65,8 +65,8 @@ class CountedSearch(PoolSearch):
 
     @property
     def left(self) -> int:
-        """The number of architectures that are still to be asked for."""
-        return self.algo.evaluations - len(self.pool.trials)
+        """The number of architectures that are still to be asked for; 0 if none is new."""
+        return 0 if self.exhausted else max(self.algo.evaluations - len(self.pool.trials), 0)
 
     def begin(self) -> None:
         """Find the first architectures; by default they are random."""
@@ -79,18 +79,12 @@ class CountedSearch(PoolSearch):
     def begin_round(self) -> Round | None:
         if not self.pool.trials:
             self.begin()
-        pending = len(self.pool.pending)
-        if not pending and self._is_over():
-            return None
-        return Round(0, None, fresh_supernet=True, evaluations=pending + self.left)
+        return self.only_round(self.left)
 
     def ask(self) -> list[Architecture]:
-        while self.pool.trials and not self.pool.pending and not self._is_over():
+        while self.pool.trials and not self.pool.pending and self.left:
             self.step()
         return super().ask()
-
-    def _is_over(self) -> bool:
-        return self.exhausted or self.left <= 0
 
     def sample(self, number: int, count: int) -> ByForm:
         """Ask for random new architectures; if there are none, the search is over.

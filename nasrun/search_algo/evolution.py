@@ -82,10 +82,7 @@ class GenerationSearch(PoolSearch):
     def begin_round(self) -> Round | None:
         if self.generation == 0:
             self._breed()
-        if not self.pool.pending and self.generation == self.algo.generations:
-            return None
-        left = (self.algo.generations - self.generation) * self.algo.population
-        return Round(0, None, fresh_supernet=True, evaluations=len(self.pool.pending) + left)
+        return self.only_round((self.algo.generations - self.generation) * self.algo.population)
 
     def ask(self) -> list[Architecture]:
         if not self.pool.pending and 0 < self.generation < self.algo.generations:

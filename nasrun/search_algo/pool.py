@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nasrun.budget.candidates import Candidates
-from nasrun.search_algo.base import Search
+from nasrun.search_algo.base import Round, Search
 from nasrun.streams import Streams
 from nasrun.values import Architecture, Trial
 
@@ -154,6 +154,14 @@ class PoolSearch(Search):
     def __init__(self, candidates: Candidates, streams: Streams, batch: int) -> None:
         super().__init__(candidates, streams)
         self.pool, self.batch = Pool(candidates), batch
+
+    def only_round(self, left: int) -> Round | None:
+        """Return the round of a search that has one; None: it is over.
+
+        left: architectures that it will ask for besides those that wait for their scores.
+        """
+        evaluations = len(self.pool.pending) + left
+        return Round(0, None, fresh_supernet=True, evaluations=evaluations) if evaluations else None
 
     def ask(self) -> list[Architecture]:
         return self.pool.ask(self.batch)

@@ -48,9 +48,7 @@ class RandomPool(PoolSearch):
             found: ByForm = {}
             self.pool.sample(self.streams.numpy("random", 0), self.algo.evaluations, found)
             self.pool.add_pending(found)
-        # A search resumed with architectures to score is still in its only round.
-        pending = len(self.pool.pending)
-        return Round(0, None, fresh_supernet=True, evaluations=pending) if pending else None
+        return self.only_round(0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pool": self.pool.state_dict()}

@@ -103,10 +103,7 @@ class PnasSearch(PoolSearch):
     def begin_round(self) -> Round | None:
         if self.level == 0:
             self._begin()
-        if not self.pool.pending and self.level == self.algo.blocks:
-            return None
-        left = (self.algo.blocks - self.level) * self.algo.beam
-        return Round(0, None, fresh_supernet=True, evaluations=len(self.pool.pending) + left)
+        return self.only_round((self.algo.blocks - self.level) * self.algo.beam)
 
     def ask(self) -> list[Architecture]:
         while not self.pool.pending and 0 < self.level < self.algo.blocks:

@@ -38,7 +38,7 @@ from nasrun.run.layout import (
 from nasrun.run.loggers import LoggedRun, LoggerSettings, NoLogger, TensorBoard
 from nasrun.run.logs import Logs, missing, whole_lines
 from nasrun.run.screen import Screen, ScreenStage
-from nasrun.run.spent import Spent, Work
+from nasrun.run.spent import Spent
 from nasrun.run.stages import PlannedStage
 from nasrun.run.state import Stateful, decode_tensors, encode_tensors, pack
 from nasrun.streams import Streams
@@ -106,7 +106,6 @@ class Run:
         self.every = checkpoint
         self.stop = signals.stop
         self.spent = Spent(compute.device)
-        self._alone: Work | None = None
         self._earlier = earlier
         self._checkpoints = Checkpoints(directory / CHECKPOINTS)
         self._tracked: dict[str, TrackedState] = {}
@@ -282,33 +281,9 @@ class Run:
         self.logs.trials(trials, **context)
         self.spent.evaluations += len(trials)
 
-    def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a line of metrics, and note it for the first of several ranks, which alone can."""
-        self.logs.metrics(stage, step, metrics)
-        if self._alone is not None and not self.writes:
-            self._alone.lines.append((stage, step, metrics))
-
     def spend(self, stage: str, *, steps: int, images: int) -> None:
         """Count training as part of the run's cost (see Monitor)."""
         self.spent.add(stage, steps=steps, images=images)
-        if self._alone is not None:
-            self._alone.steps += steps
-            self._alone.images += images
-
-    @contextmanager
-    def alone(self) -> Iterator[Work]:
-        """Note the work that this rank does inside, and the others do not."""
-        self._alone = work = Work()
-        try:
-            yield work
-        finally:
-            self._alone = None
-
-    def add_work(self, work: Work) -> None:
-        """Count and log what another rank has done by itself."""
-        self.spent.add("", steps=work.steps, images=work.images)
-        for name, step, metrics in work.lines:
-            self.logs.metrics(name, step, metrics)
 
     def keep(self, name: str, stateful: Stateful, label: str = "") -> None:
         """Track a state (see Monitor); raises UserError if the stored one does not fit."""
@@ -416,7 +391,7 @@ class RunStage:
     def advance(self, steps: int = 1, **metrics: float) -> None:
         self.screen.advance(steps, metrics)
         if metrics:
-            self.run.log_metrics(self.name, self.screen.done, metrics)
+            self.run.logs.metrics(self.name, self.screen.done, metrics)
 
     def ahead(self, steps: int) -> None:
         """Tell how many steps are done that are counted later, each in its turn."""

@@ -49,7 +49,10 @@ class Spent:
     training_steps: steps of the weights of any network.
     images: images that passed forward and backward, for weights or gates: each once for each path
     and step. retraining_images: those of them that trained the winner.
+    also: what counts them beside.
     """
+
+    also: Work | None = None
 
     def __init__(self, device: torch.device) -> None:
         """Start with nothing; device: where networks run, whose time counts."""
@@ -61,6 +64,9 @@ class Spent:
         """Count training in a stage, e.g. ``supernet/round0``."""
         self.training_steps += steps
         self.images += images
+        if self.also is not None:
+            self.also.steps += steps
+            self.also.images += images
         if stage == RETRAINING:
             self.retraining_images += images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nasrun.run.run import Run
@@ -30,13 +31,34 @@ def spread(
         return
     own = score(architectures[ranks.rank :: ranks.size])
     for _ in range(0, len(architectures), ranks.size):
-        with run.alone() as work:
+        with _noted(run) as work:
             trial = next(own, None)
-        answer: list[Any] | None = trial and [trial.to_json(), work.to_json()]
+        answer: list[Any] | None = None
+        if trial is not None:
+            answer = [trial.to_json(), work.to_json()]
         for rank, found in enumerate(ranks.gather(answer)):
             if found is None:
                 continue
             if rank != ranks.rank:
-                run.add_work(Work.from_json(found[1]))
+                _add(Work.from_json(found[1]), run)
             yield Trial.from_json(found[0])
     next(own, None)  # puts back what was changed for the scores
+
+
+@contextmanager
+def _noted(run: Run) -> Iterator[Work]:
+    """Note the work inside, which this rank does and the others do not."""
+    work = Work()
+    run.spent.also = work
+    run.logs.also = None if run.writes else work
+    try:
+        yield work
+    finally:
+        run.spent.also = run.logs.also = None
+
+
+def _add(work: Work, run: Run) -> None:
+    """Count and log what another rank has done by itself."""
+    run.spend("", steps=work.steps, images=work.images)
+    for stage, step, metrics in work.lines:
+        run.logs.metrics(stage, step, metrics)

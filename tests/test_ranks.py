@@ -123,12 +123,13 @@ def test_a_search_of_two_ranks_is_that_of_one_process(undisturbed: Path, two: Pa
         atol=0.02,
     )
     metrics = [lines(run / "metrics.jsonl") for run in (undisturbed, two)]
-    stages = [
-        # The first rank logs the brief trainings that it does, not those of the others.
-        [line["stage"] for line in of_run if not line["stage"].startswith("standalone/")]
-        for of_run in metrics
-    ]
+    # Brief trainings of the shortlist too, of which the second rank has done some by itself.
+    stages = [[line["stage"] for line in of_run] for of_run in metrics]
     assert stages[0] == stages[1]
+    assert len({stage for stage in stages[1] if stage.startswith("standalone/")}) > 1
+    spent = [json.loads((run / "result.json").read_text())["spent"] for run in (undisturbed, two)]
+    seconds = [each.pop("device_seconds") for each in spent]
+    assert spent[0] == spent[1] and min(seconds) > 0
     assert metrics[1][0] == pytest.approx(metrics[0][0], abs=1e-2)
 
 

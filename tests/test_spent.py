@@ -12,6 +12,7 @@ import torch
 from helpers import CPU, TASK, Images, Probe, space, train_step, trainer
 from processes import lines
 
+from nasrun.run.ranks import Ranks
 from nasrun.run.spent import Spent
 from nasrun.streams import Streams
 from nasrun.trainer.step_rules import StepRules
@@ -85,7 +86,7 @@ def test_a_state_goes_on_and_a_wrong_one_is_refused() -> None:
     again = Spent(torch.device("cpu"))
     again.load_state_dict(json.loads(json.dumps(first.state_dict())))
     again.add("retrain", steps=1, images=8)
-    found = again.to_json()
+    found = again.to_json(Ranks())
     assert found.pop("device_seconds") >= 0
     counts = {"evaluations": 5, "training_steps": 5, "images": 40, "retraining_images": 16}
     assert found == counts

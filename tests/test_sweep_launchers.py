@@ -150,7 +150,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def needs(plugin: str) -> pytest.MarkDecorator:
     absent = not PLUGINS or find_spec(f"hydra_plugins.{plugin}") is None
-    return pytest.mark.skipif(absent, reason="pip install nasrun[sweeps]")
+    extra = "ray" if "ray" in plugin else "sweeps"
+    return pytest.mark.skipif(absent, reason=f"pip install nasrun[{extra}]")
 
 
 @pytest.mark.soak
@@ -164,8 +165,12 @@ def needs(plugin: str) -> pytest.MarkDecorator:
     ],
 )
 def test_the_reason_of_a_failure_in_another_process_is_kept(
-    folder: Path, launcher: str, capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    launcher: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work keeps the cores from its jobs
     words = ["resume=maybe,perhaps", "hydra.sweep.dir=s", f"hydra/launcher={launcher}"]
     words += ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
     assert cli.main(["search", "-m", "effort=smoke", *words]) == 2

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nasrun.run.curves import Curves, lines_seen
 from nasrun.run.events import events_in
@@ -15,6 +15,9 @@ from nasrun.run.files import open_for_writing
 from nasrun.run.layout import METRICS, TRIALS
 from nasrun.run.loggers import LoggedRun, Logger, TensorBoard, as_text
 from nasrun.values import Trial
+
+if TYPE_CHECKING:
+    from nasrun.run.spent import Work
 
 MAX_LINE_BYTES = 2**20
 """Bytes near the end in which a line end is sought; our lines have a few thousand at most."""
@@ -24,7 +27,10 @@ class Logs:
     """The logs of one run, continued after ``lengths`` bytes; later bytes are cut off.
 
     A run that was killed may have written lines after its last checkpoint; they are written again.
+    also: what notes lines of metrics beside.
     """
+
+    also: Work | None = None
 
     def __init__(
         self, directory: Path, lengths: Mapping[str, int], logger: Logger | None = None
@@ -54,6 +60,8 @@ class Logs:
 
     def metrics(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """Write a line of metrics.jsonl and a point of each TensorBoard curve."""
+        if self.also is not None:
+            self.also.lines.append((name, step, metrics))
         self._line(METRICS, {"stage": name, "step": step, **metrics})
         curve, place = self._curves.place(name, step)
         self._logger.metrics(curve, metrics, place)

@@ -373,7 +373,7 @@ class Run:
         self.screen.rest()
         if self.writes:
             self._checkpoints.keep_only(self._checkpoints.kept[-1:])
-        cost = {"spent": self.spent.to_json(), "seconds": round(self.seconds, 1)}
+        cost = {"spent": self.spent.to_json(self.compute.ranks), "seconds": round(self.seconds, 1)}
         result = {"status": "done", "task": self.task, **result, **cost}
         write_json(self.directory / RESULT, result)
         self.logs.result(result)

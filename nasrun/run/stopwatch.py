@@ -21,14 +21,18 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._now = time.process_time if device.type == "cpu" else time.monotonic
-        self._before = 0.0
+        self.before = 0.0
         self._started: float | None = None
 
     @property
     def seconds(self) -> float:
         """The seconds so far."""
-        running = 0.0 if self._started is None else self._now() - self._started
-        return self._before + running
+        return self.before + self.now
+
+    @property
+    def now(self) -> float:
+        """The seconds since the last start; ``before``: those before it."""
+        return 0.0 if self._started is None else self._now() - self._started
 
     def start(self) -> None:
         """Count from now on."""
@@ -41,7 +45,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._before, self._started = self.seconds, None
+            self.before, self._started = self.seconds, None
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -51,4 +55,4 @@ class Stopwatch:
         seconds = float(state["seconds"])
         if not 0 <= seconds < math.inf:
             raise ValueError(f"{seconds} seconds")
-        self._before = seconds
+        self.before = seconds

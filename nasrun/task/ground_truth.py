@@ -100,7 +100,7 @@ class GroundTruth:
         streams = Streams(seed).sub("ground_truth")
         scorer = self.evaluator.bind(self.space, self.splits, self.run.compute, streams)
         missing = [one for one, trial in zip(architectures, known, strict=True) if trial is None]
-        scores = spread(ranks, missing, lambda own: scorer.score(own, None, monitor))
+        scores = spread(self.run, missing, lambda own: scorer.score(own, None, monitor))
         trained = self.run.measured(scores, missing)
         with self.run.screen.stage(f"truth/seed{seed}", len(architectures)) as stage:
             for trial in known:

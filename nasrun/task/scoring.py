@@ -156,7 +156,7 @@ def _scores(
     if ranks.size == 1:
         return scorer.together(architectures, supernet, run, gates_of)
     return architectures, spread(
-        ranks, architectures, lambda own: scorer.score(own, supernet, run, gates_of)
+        run, architectures, lambda own: scorer.score(own, supernet, run, gates_of)
     )
 
 

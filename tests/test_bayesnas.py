@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import space_of
-from test_learned_gates import context
+from helpers import gate_context, space_of
 from test_search_algo import Plain
 from torch import Tensor, nn
 
@@ -26,7 +25,7 @@ def algo(**changes: Any) -> BayesNas:
 
 
 def gates(space: str = "darts_cell", **changes: Any) -> RelevanceGates:
-    return RelevanceGates(algo(**changes), context(space_once(space)))
+    return RelevanceGates(algo(**changes), gate_context(space_once(space)))
 
 
 @cache

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import space_of
-from test_learned_gates import context
+from helpers import gate_context, space_of
 
 from nasrun.budget.candidates import Candidates
 from nasrun.config.build import build_setup
@@ -57,7 +56,7 @@ def test_where_the_loss_says_nothing_few_bits_win() -> None:
     space = setup.search_space
     measured = {"bitops": space.sizer("bitops", PROBLEM, "final")}
     learner = setup.search_algo.make_learner(
-        context(space, epochs=10), Candidates(space, (), measured)
+        gate_context(space, epochs=10), Candidates(space, (), measured)
     )
     batch = (torch.zeros(0), torch.zeros(0))
     for step in range(40):

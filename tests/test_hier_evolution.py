@@ -152,7 +152,7 @@ def test_many_mutations_make_all_edges_random() -> None:
     options = np.array([one.choices for one in search.pool.pending])
     assert stats.chisquare(np.bincount(options.ravel(), minlength=7)).pvalue > 1e-3
     trivial, rng = space().trivial, np.random.default_rng(0)
-    once = [search.mutate(trivial, rng).choices for _ in range(50)]
+    once = [search.child(trivial, rng).choices for _ in range(50)]
     changed = [sum(a != b for a, b in zip(one, trivial.choices, strict=True)) for one in once]
     assert set(changed) == {0, 1}
 

@@ -81,7 +81,7 @@ def test_the_first_better_neighbour_is_taken_or_the_best_of_all() -> None:
     asked = flat(first)
     begin = max(asked[:4], key=space.score)
     better = next(one for one in asked[4:] if space.score(one) > space.score(begin))
-    assert first.space.canonical(better) in first.left
+    assert first.space.canonical(better) in first.visited
     whole = start(local(evaluations=4 + 12, whole_neighbourhood=True), space)
     asked = flat(whole)
     begin = max(asked[:4], key=space.score)

@@ -15,7 +15,7 @@ from nasrun.building.build import build
 from nasrun.errors import UserError
 from nasrun.search_space.mbconv_chain.kernels import SuperKernel
 from nasrun.search_space.mbconv_chain.layers import ChannelShuffle
-from nasrun.search_space.mbconv_chain.network import ChoiceLayer
+from nasrun.search_space.mbconv_chain.network import choice_layer
 from nasrun.search_space.mbconv_chain.table import MbconvPlan, Operation, Style, divisible
 from nasrun.search_space.noise import Noise
 from nasrun.streams import Streams
@@ -206,7 +206,7 @@ def images_of(layer: SuperKernel) -> torch.Tensor:
 def test_parts_of_a_super_kernel_are_blocks_of_their_own(option, stride):
     """A block with the centre of the kernel and the first channels: equal in both modes."""
     layer, plan, options = super_kernel(stride)
-    block = ChoiceLayer(plan, {option: options[option]})
+    block = choice_layer(plan, {option: options[option]})
     hidden = options[option].expansion * 4
     margin = (5 - options[option].kernel) // 2
     inside = (slice(None), slice(None), slice(margin, 5 - margin), slice(margin, 5 - margin))

@@ -162,8 +162,8 @@ def test_kinds_are_groups_and_templates_are_theirs() -> None:
     for kind in KINDS:
         files = package_files(kind, "mine")
         assert all(b"$" not in data for data in files.values())
-    with pytest.raises(UserError, match="PoolSearch"):
-        package_files("search_algo", "pool")
+    with pytest.raises(UserError, match="CountedAlgo"):
+        package_files("search_algo", "counted")
     names = {path.name for path in new_package.TEMPLATES.iterdir()}
     common = {"README.md.txt", "pyproject.toml.txt", "init.py.txt", "test.py.txt"}
     assert names == common | {f"{kind}.{end}.txt" for kind in KINDS for end in ("py", "yaml")}

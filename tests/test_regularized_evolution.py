@@ -229,7 +229,7 @@ def test_bad_input(changes: dict[str, Any], said: str) -> None:
 
 def test_the_yaml_has_nats_benchs_sizes() -> None:
     node = conf("regularized_evolution.yaml")
-    assert list(node) == ["_target_", *inspect.signature(RegularizedEvolution).parameters]
+    assert node.keys() == {"_target_", *inspect.signature(RegularizedEvolution).parameters}
     algo = build(node, "search_algo")
     assert type(algo) is RegularizedEvolution
     assert (algo.population, algo.tournament, algo.identity) == (10, 3, 0.05)

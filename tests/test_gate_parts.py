@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import CPU, TASK, Images, gate_context, splits, trainer
 from processes import outcome
+from scipy import stats
 from torch import nn
 from torch.distributions import Dirichlet as TorchDirichlet
 from torch.distributions import kl_divergence
@@ -34,7 +35,7 @@ from nasrun.search_algo.gates.perturbation import (
 from nasrun.search_algo.gates.probe import Probe
 from nasrun.search_algo.gates.readiness import correlation, free_correlation, varied_paths
 from nasrun.search_algo.gates.regulariser import beta_decay_loss, dirichlet_kl, zero_one_loss
-from nasrun.search_algo.gates.relaxation import Dirichlet, Sigmoid
+from nasrun.search_algo.gates.relaxation import Dirichlet, Sigmoid, sample_gammas
 from nasrun.search_algo.gates.resource import CostFactor
 from nasrun.search_algo.gates.selection import PerturbationSelection, Selection
 from nasrun.search_algo.gates.settings import (
@@ -174,6 +175,15 @@ def test_closed_options_are_never_sampled_by_reinmax():
         assert found[0, 2] == 0 and found.sum() == 1
         (gradient,) = torch.autograd.grad(found[0, 0], logits)
         assert gradient.isfinite().all() and gradient[0, 2] == 0 and gradient.any()
+
+
+def test_gamma_variables_have_their_distribution_and_the_derivative_of_their_mean():
+    for shape in (0.2, 0.5, 1.0, 4.0):
+        many = torch.full((20_000,), shape, requires_grad=True)
+        found = sample_gammas(many, generator())
+        assert stats.kstest(found.detach().numpy(), stats.gamma(shape).cdf).pvalue > 1e-3
+        (gradient,) = torch.autograd.grad(found.sum(), many)
+        assert gradient.mean().item() == pytest.approx(1, rel=0.1)  # the mean is the shape
 
 
 def test_dirichlet_weights_have_its_mean_and_variance_and_the_derivative_of_the_mean():

@@ -189,8 +189,8 @@ def test_runs_on_it_are_killed_and_resumed_to_the_same_bits(run, processes, tmp_
 WAITS = {
     "bayesnas_cifar10": (1, 1, 1),  # when relevances are computed anew, the host asks what is left
     "darts_pt_cifar10": (500, 1, 1),  # in the last steps each option of a decision is scored
-    "drnas_cifar10": (1, 1, 1),  # its weights are sampled on the host
     "dso": (1, 1, 1),  # at each pruning the host asks what is left
+    "drnas_stages_cifar10": (1, 1, 1),  # between two stages the host asks for the strongest
     "enas_cifar10": (6, 1, 1),  # after an epoch the controller scores six paths
     "gdas_cifar10": (2, 1, 1),  # the host asks for the path of the weights, and of the gates
     "oles_cifar10": (1, 1, 1),  # in a smoke, operations may be frozen after each step

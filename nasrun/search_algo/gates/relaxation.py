@@ -6,7 +6,7 @@ Closed options have the logit minus infinity, and the weight 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,9 +82,8 @@ class Dirichlet(Relaxation):
 
     def weights(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         opened = logits.isfinite()
-        # On the CPU, so that every device samples the same.
-        concentrations = self.concentrations(logits).where(opened, 1.0).clamp(min=1e-6).cpu()
-        gammas = _gammas(concentrations, generator).to(logits.device) * opened
+        concentrations = self.concentrations(logits).where(opened, 1.0).clamp(min=1e-6)
+        gammas = sample_gammas(concentrations, generator) * opened
         return gammas / gammas.sum(1, keepdim=True)
 
     def shares(self, logits: Tensor) -> Tensor:
@@ -92,10 +91,43 @@ class Dirichlet(Relaxation):
         return concentrations / concentrations.sum(1, keepdim=True)
 
 
-def _gammas(concentrations: Tensor, generator: torch.Generator) -> Tensor:
-    """Sample gamma variables with scale 1, of the same shape, differentiable."""
-    with torch.random.fork_rng(devices=[]):  # the distribution takes no generator
-        torch.default_generator.manual_seed(generator.initial_seed())
-        scale = torch.ones_like(concentrations)
-        sampled: Tensor = torch.distributions.Gamma(concentrations, scale).rsample()
-    return sampled
+PROPOSALS = 8
+"""Proposals for a gamma variable, of which the first that is accepted counts: each is, with a
+probability above 0.95."""
+
+
+def sample_gammas(concentrations: Tensor, generator: torch.Generator) -> Tensor:
+    """Sample gamma variables with scale 1, of the same shape, with pathwise derivatives.
+
+    The noise is sampled on the CPU, so every device samples the same; as the number of proposals is
+    fixed, the host does not wait for the device.
+    Source: Marsaglia and Tsang, ACM Transactions on Mathematical Software 26 (2000).
+    """
+    given = concentrations.detach()
+    normal = torch.randn(PROPOSALS, *given.shape, generator=generator).to(given.device)
+    noise = torch.rand(PROPOSALS + 1, *given.shape, generator=generator).to(given.device)
+    uniform, power = 1 - noise[:-1], 1 - noise[-1]  # above 0
+    tiny = torch.finfo(given.dtype).tiny
+    # Of a shape above 1; a power of another variable then lowers it by 1, as small ones need.
+    d = given + 1 - 1 / 3
+    cube = (1 + normal / (9 * d).sqrt()) ** 3
+    bound = 0.5 * normal**2 + d - d * cube + d * cube.clamp(min=tiny).log()
+    accepted = (cube > 0) & (uniform.log() < bound)
+    first = accepted.int().argmax(0, keepdim=True)
+    sampled = d * cube.gather(0, first)[0] * power ** (1 / given)
+    found: Tensor = _Pathwise.apply(concentrations, sampled.clamp(min=tiny))
+    return found
+
+
+class _Pathwise(torch.autograd.Function):
+    """Gamma variables as functions of their concentrations, at fixed quantiles."""
+
+    @staticmethod
+    def forward(ctx: Any, concentrations: Tensor, sampled: Tensor) -> Tensor:
+        ctx.save_for_backward(concentrations, sampled)
+        return sampled.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient * torch._standard_gamma_grad(*ctx.saved_tensors), None

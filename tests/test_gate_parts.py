@@ -635,7 +635,7 @@ class Needs(Supernet):
 
 def test_darts_pt_ends_with_what_its_own_supernet_needs():
     one = BENCH
-    selection = Selection(rule="perturbation", epochs=1.5, images=16)
+    selection = Selection(rule="perturbation", threshold=0.85, epochs=1.5, images=16)
     gates = learner(one, epochs=2, selection=selection)
     found = training(Needs([2] * 6), gates)
     train(found, gates)

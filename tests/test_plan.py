@@ -197,7 +197,7 @@ def test_many_stages_share_rows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (3.24, "3 s"),
+        (3.24, "3.2 s"),
         (9.96, "10 s"),
         (133, "2 min 13 s"),
         (11100, "3 h 05 min"),
@@ -205,4 +205,4 @@ def test_many_stages_share_rows() -> None:
     ],
 )
 def test_times_as_people_say_them(seconds: float, words: str) -> None:
-    assert command.duration(seconds) == words
+    assert command.short_or_long(seconds) == words

@@ -33,7 +33,7 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: Literal["largest", "threshold", "perturbation"]
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.85
+    threshold: Annotated[float, Field(ge=0, le=1)]
     epochs: Epochs
     images: Images
 

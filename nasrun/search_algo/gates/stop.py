@@ -29,7 +29,7 @@ class Stop(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: Literal["epochs", "skips", "eigenvalue", "agreement"]
-    then: Literal["train", "end"] = "train"
+    then: Literal["train", "end"]
     from_epoch: Epochs
     skips: Count
     window: Count

@@ -125,13 +125,14 @@ class TwoInputNodes(Protocol):
 class LimitedEdges(Protocol):
     """Spaces of cells whose nodes keep some of their edges (for DARTS-PT and FairDARTS).
 
-    open_edges: number of edges that end in each node of an architecture; if the space has an
-    attribute ``fewer_edges``, and it is true, there may be fewer.
     closed_option: the option of a decision by which nothing flows on its edge.
     """
 
-    open_edges: int
     closed_option: int
+
+    @property
+    def edge_counts(self) -> Sequence[int]:
+        """The numbers of open edges that may end in a node of an architecture, smallest first."""
 
     @property
     def edges_by_node(self) -> tuple[tuple[int, ...], ...]:
@@ -200,7 +201,7 @@ def has_super_kernels(space: type) -> bool:
 
 def has_limited_edges(space: type) -> bool:
     """Return whether a class of search spaces meets ``LimitedEdges``."""
-    return _has_all(space, "open_edges", "closed_option")
+    return _has_all(space, "edge_counts", "closed_option")
 
 
 def has_edges_by_node(space: type) -> bool:

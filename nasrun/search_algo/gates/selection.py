@@ -57,7 +57,7 @@ class PerturbationSelection:
         decisions = [(int(index),) for index in rng.permutation(len(space.decisions))]
         nodes: list[tuple[int, ...]] = []
         if self.limited is not None:
-            nodes = [g for g in space.edges_by_node if len(g) > self.limited.open_edges]
+            nodes = [g for g in space.edges_by_node if len(g) > self.limited.edge_counts[-1]]
             nodes = [nodes[index] for index in rng.permutation(len(nodes))]
         # (decisions, whether they are the edges of a node)
         self.events = [*((one, False) for one in decisions), *((one, True) for one in nodes)]
@@ -95,7 +95,7 @@ class PerturbationSelection:
         assert self.limited is not None  # there are nodes  # noqa: S101
         every = range(opened.shape[1])
         without = {edge: self._without(opened, edge, every, accuracy) for edge in edges}
-        for edge in sorted(edges, key=without.__getitem__)[self.limited.open_edges :]:
+        for edge in sorted(edges, key=without.__getitem__)[self.limited.edge_counts[-1] :]:
             self._close(opened, edge, every)
 
     def _without(
@@ -137,10 +137,10 @@ def check_threshold(space: SearchSpace) -> None:
             group="search_space",
             has=has_limited_edges,
         )
-    if not getattr(space, "fewer_edges", False):
+    if space.edge_counts[0] > 0:
         raise UserError(
             f"search_algo.selection.rule=threshold: nodes of {space.name} have "
-            f"{space.open_edges} edges: set search_space.fewer_edges=true"
+            f"{space.edge_counts[-1]} edges: set search_space.fewer_edges=true"
         )
 
 

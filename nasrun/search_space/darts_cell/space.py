@@ -55,7 +55,6 @@ class DartsCell(GenotypeSpace):
     """
 
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
-    open_edges = OPEN_EDGES
     closed_option = NONE
     operations_by_name = EDGE_OPERATIONS
 
@@ -141,7 +140,7 @@ class DartsCell(GenotypeSpace):
 
     @property
     def edge_counts(self) -> Sequence[int]:
-        """The numbers of open edges that a node may have."""
+        """The numbers of open edges that a node may have, smallest first."""
         return range(OPEN_EDGES + 1) if self.fewer_edges else (OPEN_EDGES,)
 
     def ways(self, group: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -120,6 +120,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         bias = report["size_bias"][name]
         assert bias["kendall"]["value"] == result[f"size_bias_{name}"]
         assert sum(bias["steps"]) == pytest.approx(1)
+        assert any(loss is not None and 0.1 < loss < 10 for loss in bias["losses"])
     assert Path("run/size_bias.png").stat().st_size > 5000
     shown = capsys.readouterr().out
     assert "steps by third" in shown

@@ -11,10 +11,10 @@ import pytest
 from helpers import space_of
 
 from nasrun.metrics.size_bias import SizeBias, rank_errors, size_bias, unbiased_kendall
-from nasrun.report.size_bias import SizeBiasReport
+from nasrun.report.size_bias import SizeBiasReport, SizeClasses
 from nasrun.sampler.proportional import Proportional
 from nasrun.streams import Streams
-from nasrun.task.size_steps import steps_by_size
+from nasrun.task.size_classes import classes_by_size
 from nasrun.values import Problem
 
 N = 600
@@ -93,19 +93,43 @@ def test_steps_by_size_are_those_that_the_sampler_gives(exponent: float) -> None
     def gates(step: int) -> Any:
         return [space.whole] if step < 100 else sampled(step)
 
-    shares = steps_by_size(space, size, pool, gates, 2100)
+    losses = [step % 7 + 1.0 for step in range(500)]
+    found = classes_by_size(space, size, pool, gates, 2100, losses)
+    shares = found.steps
     weights = np.sort([size(architecture) for architecture in pool]) ** exponent
     expected = weights.reshape(3, 20).sum(1) / weights.sum()
     assert sum(shares) == pytest.approx(1)
     assert shares == pytest.approx(expected.tolist(), abs=0.04)
-    assert all(map(math.isnan, steps_by_size(space, size, pool, gates, 100)))
+    unknown = classes_by_size(space, size, pool, gates, 100, losses)
+    assert all(map(math.isnan, [*unknown.steps, *unknown.losses]))
+
+
+def test_losses_by_size_are_those_of_the_paths_that_the_steps_drew() -> None:
+    """Of the last steps, one path each; skipped steps and steps of two paths do not count."""
+    space = space_of("nas_bench_macro")
+    size = space.sizer("macs", Problem(3, 16, 10))
+    rng = np.random.default_rng(0)
+    pool = sorted((space.sample(rng) for _ in range(6)), key=size)
+    paths = [architecture.choices for architecture in pool]
+    drawn: list[Any] = [[paths[5]], [paths[0]], [paths[1]], [paths[0]], [paths[2]], paths[:2]]
+    drawn += [[space.whole], [paths[5]]]
+    losses = [1.0, 2.0, math.nan, 4.0, 8.0, 16.0, 32.0]
+    found = classes_by_size(space, size, pool, drawn.__getitem__, len(drawn), losses)
+    assert found.losses == (1.5, 4.0, 32.0)
+    assert found.steps == pytest.approx([5 / 8, 1 / 8, 2 / 8])
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert content["losses"] == [1.5, 4.0, 32.0]
+    nothing = classes_by_size(space, size, pool, drawn.__getitem__, len(drawn), [])
+    assert nothing.steps == found.steps and nothing.to_json()["losses"] == [None] * 3
 
 
 def test_equal_sizes_have_no_bias_and_a_report_all_the_same() -> None:
     rng = np.random.default_rng(0)
     found = size_bias([1, 2, 3, 4], [2, 1, 4, 3], [5, 5, 5, 5], resamples=5, rng=rng)
-    report = SizeBiasReport({"params": found}, {"params": [math.nan] * 3})
+    report = SizeBiasReport(
+        {"params": found}, {"params": SizeClasses((math.nan,) * 3, (math.nan,) * 3)}
+    )
     content = json.loads(json.dumps(report.to_json(), allow_nan=False))["params"]
     assert content["slope"]["value"] is None and content["thirds"] == [None, 0, None]
-    assert content["steps"] == [None] * 3 and content["unbiased"] is None
+    assert content["steps"] == content["losses"] == [None] * 3 and content["unbiased"] is None
     assert report.result() == {}

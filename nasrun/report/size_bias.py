@@ -27,24 +27,43 @@ WORDS = {"params": "parameters", "macs": "multiply-adds"}
 
 
 @dataclass(frozen=True)
+class SizeClasses:
+    """What each tercile of size got in training, from small to large; nan: it is not known.
+
+    steps: share of the trained paths. losses: mean training loss in the last epoch, in nats, of the
+    steps with one path.
+    """
+
+    steps: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    def to_json(self) -> dict[str, list[float | None]]:
+        """{"steps", "losses"}; a value is null if it is not known."""
+        return {
+            name: [value if math.isfinite(value) else None for value in values]
+            for name, values in (("steps", self.steps), ("losses", self.losses))
+        }
+
+
+@dataclass(frozen=True)
 class SizeBiasReport:
     """The bias to each size of the last ranking.
 
-    biases: by the name of the size. steps: for each size the share of the trained paths in each
-    tercile, from small to large; empty if the supernet was not trained here.
+    biases: by the name of the size. classes: likewise what the terciles got in training; empty if
+    the supernet was not trained here.
     """
 
     biases: Mapping[str, SizeBias]
-    steps: Mapping[str, Sequence[float]]
+    classes: Mapping[str, SizeClasses]
 
     def to_json(self) -> dict[str, Any]:
-        """{SIZE: {..., "thirds", "steps"}}; "steps" is null if they are not known."""
+        """{SIZE: {..., "thirds", "steps", "losses"}}; the last two are null if not known."""
         return {
             name: {
                 **bias.to_json(),
-                "steps": [share if math.isfinite(share) else None for share in self.steps[name]]
-                if name in self.steps
-                else None,
+                "steps": None,
+                "losses": None,
+                **(self.classes[name].to_json() if name in self.classes else {}),
             }
             for name, bias in self.biases.items()
         }
@@ -76,12 +95,10 @@ class SizeBiasReport:
         table.add_row("rank error by doubling, %", *(in_words(b.slope, 1) for b in biases))
         thirds = (" / ".join(f"{value:+.1f}" for value in b.thirds) for b in biases)
         table.add_row("rank error by third, %", *thirds)
-        if self.steps:
-            shares = (
-                " / ".join(f"{100 * share:.1f}" for share in self.steps[name])
-                for name in self.biases
-            )
-            table.add_row("steps by third, %", *shares)
+        classes = [self.classes[name] for name in self.biases if name in self.classes]
+        if classes:
+            table.add_row("steps by third, %", *(_by_third(c.steps, 100, 1) for c in classes))
+            table.add_row("training loss by third", *(_by_third(c.losses, 1, 3) for c in classes))
         run.screen.show(table)
 
     def plot(
@@ -91,7 +108,10 @@ class SizeBiasReport:
         truth: npt.ArrayLike,
         sizes: Mapping[str, npt.ArrayLike],
     ) -> None:
-        """Plot size_bias.png and .svg: rank error against each size, with the terciles' means."""
+        """Plot size_bias.png and .svg: rank error against each size.
+
+        Each tercile has its mean, and above it its training loss, if that is known.
+        """
         from matplotlib.ticker import LogLocator, NullFormatter  # slow to import
 
         errors = rank_errors(scores, truth)
@@ -113,6 +133,17 @@ class SizeBiasReport:
                     inside = size[third == index]
                     if len(inside):
                         axes.hlines(mean, inside.min(), inside.max(), color="C1", linewidth=2)
+                        loss = (
+                            self.classes[name].losses[index] if name in self.classes else math.nan
+                        )
+                        if math.isfinite(loss):
+                            axes.annotate(
+                                *(f"loss {loss:.3g}", (inside.min(), mean)),
+                                xytext=(2, 3),
+                                textcoords="offset points",
+                                fontsize=6,
+                                color="C1",
+                            )
                 if size.max() > MIN_LOG_RATIO * size.min():
                     axes.set_xscale("log")
                     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -122,6 +153,11 @@ class SizeBiasReport:
                 axes.set_title(f"τ-b {in_words(self.biases[name].kendall)}", loc="left", fontsize=7)
             panels[0].set_ylabel("rank error (% of ranks)")
             save_figure(figure, run.directory / SIZE_BIAS_PICTURE)
+
+
+def _by_third(values: Sequence[float], factor: float, digits: int) -> str:
+    """Write a value of each tercile; a dash where it is not known."""
+    return " / ".join(f"{factor * v:.{digits}f}" if math.isfinite(v) else "–" for v in values)
 
 
 def in_words(estimate: Estimate, digits: int = 3) -> str:

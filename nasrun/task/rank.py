@@ -29,7 +29,7 @@ from nasrun.report.ranking import (
     say_ranking,
     write_ranking,
 )
-from nasrun.report.size_bias import SizeBiasReport
+from nasrun.report.size_bias import SizeBiasReport, SizeClasses
 from nasrun.run.layout import RANKING_TABLE, SUPERNET
 from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
@@ -43,7 +43,7 @@ from nasrun.task.rank_also import SecondScorer
 from nasrun.task.rank_progress import Progress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
-from nasrun.task.size_steps import steps_by_size
+from nasrun.task.size_classes import classes_by_size
 from nasrun.task.stages import rank_stages
 from nasrun.task.supernet_stage import WHOLE_SPACE, SupernetStage
 from nasrun.values import Architecture, Cost
@@ -196,15 +196,15 @@ class RankTask(Task):
         if also is not None:
             also.scores = {epoch: values(scores, "also", epoch) for epoch in epochs}
         by_epoch = {epoch: values(scores, "score", epoch) for epoch in epochs}
-        steps: dict[str, list[float]] = {}
-        if trained := supernet.trained_gates(round_):
+        classes: dict[str, SizeClasses] = {}
+        if trained := supernet.trained_steps(round_):
             for name in BIAS_SIZES:
                 size = space.sizer(name, splits.problem, truth.scale)
-                steps[name] = steps_by_size(space, size, architectures, *trained)
+                classes[name] = classes_by_size(space, size, architectures, *trained)
         seconds = watch.seconds if source is None else None  # loaded weights took some elsewhere
         return report(
             *(setup, run, self, chosen, costs, by_epoch, true_scores, also),
-            steps=steps,
+            classes=classes,
             seconds=seconds,
         )
 
@@ -313,7 +313,7 @@ def report(
     true_scores: TrueScores,
     also: SecondScorer | None,
     *,
-    steps: Mapping[str, Sequence[float]],
+    classes: Mapping[str, SizeClasses],
     seconds: float | None,
 ) -> dict[str, Any]:
     """Compare scores with truth; write the tables and pictures, and show the result.
@@ -380,7 +380,7 @@ def report(
         )
         for index, (name, size) in enumerate(sizes.items())
     }
-    bias = SizeBiasReport(biases, steps)
+    bias = SizeBiasReport(biases, classes)
     write_ranking(run, reports, ceiling, second, bias)
     bias.plot(run, last, truth, sizes)
     plot_ranking(run, reports, last, truth, ranked.params)

@@ -119,11 +119,15 @@ class SupernetStage:
         # An interrupted scoring may leave changed statistics, so the state is saved before.
         self.run.checkpoint()
 
-    def trained_gates(self, round_: Round) -> tuple[GatesOfStep, int] | None:
-        """Return the gates of each step of a round, and their number; None if it was loaded."""
-        if self.training is None or self.loaded:
+    def trained_steps(self, round_: Round) -> tuple[GatesOfStep, int, list[float]] | None:
+        """Return the gates of each step of a round, the number of steps, and the last losses.
+
+        None if the supernet was loaded. See ``Training.losses``.
+        """
+        training = self.training
+        if training is None or self.loaded:
             return None
-        return self._gates(round_, self.training), self.training.steps_per_round
+        return self._gates(round_, training), training.steps_per_round, list(training.losses)
 
     def say_health(self) -> None:
         """Show the health report, if there is one."""

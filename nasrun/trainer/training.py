@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -31,7 +32,8 @@ NetworkT = TypeVar("NetworkT", bound=Network)
 class Training(Generic[NetworkT]):
     """A network in training: its weights, its optimiser and the number of the next step.
 
-    rounds_done: number of complete rounds. step: the next step of the current round.
+    rounds_done: number of complete rounds. step: the next step of the current round. losses: of the
+    last epoch's steps up to the last line of metrics, nan for a step that was skipped.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Training(Generic[NetworkT]):
         self.steps = rounds * self.steps_per_round
         # (loss, accuracy) [2] of each step since the last line of metrics.
         self._measured: list[Tensor] = []
+        self.losses: deque[float] = deque(maxlen=self.steps_per_epoch)
         self._skipped = self._skipped_in_a_row = self._counted = 0
         self._monitor: Monitor = NullMonitor()
         self._name = "training"
@@ -222,6 +225,7 @@ class Training(Generic[NetworkT]):
         # The only synchronisation with the device in the loop.
         measured, *numbers = read_together([self._stacked(), *unread.tensors])
         self._check(measured)
+        self.losses.extend(measured[:, 0].tolist())
         self._measured, self._counted = [], 0
         last = self._gates(self.global_step - 1) if self._gates and self.rules.power else None
         metrics = {"lr": self._learning_rate(self.step - 1, last)}
@@ -298,6 +302,7 @@ class Training(Generic[NetworkT]):
             "step": self.step,
             "epochs": self.settings.epochs,
             "measured": measured,
+            "losses": torch.tensor(list(self.losses)),
             "skipped": [self._skipped, self._skipped_in_a_row],
             "at_once": self.batch_gradients.images_at_once,
             "network": dict(self.network.state_dict()),
@@ -327,6 +332,7 @@ class Training(Generic[NetworkT]):
         if measured.shape != (len(measured), 2):
             raise ValueError("its measurements are none of this training")
         self._measured, self._counted = list(measured.to(self.compute.device)), len(measured)
+        self.losses.extend(state["losses"].tolist())
         self._skipped, self._skipped_in_a_row = map(int, state["skipped"])
         if self.compute.batch_size == "auto":
             at_once = state["at_once"]

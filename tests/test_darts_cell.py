@@ -20,10 +20,11 @@ from nasrun.config.build import build_setup
 from nasrun.config.compose import compose
 from nasrun.errors import UserError
 from nasrun.search_space.darts_cell import DartsCell, DartsScale
-from nasrun.search_space.darts_cell.edge import Edge, PartialEdge, shuffled
+from nasrun.search_space.darts_cell.edge import Edge, PartialEdge
 from nasrun.search_space.general_cell import GeneralCell
 from nasrun.search_space.genotype import read_genotype
 from nasrun.search_space.noise import Noise
+from nasrun.search_space.partial_channels import shuffled
 from nasrun.testing import check_space, count_cost
 from nasrun.values import Architecture, Problem
 

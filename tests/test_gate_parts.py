@@ -61,7 +61,7 @@ from nasrun.values import Problem
 ADAM = GateAdam(lr=0.1, beta1=0.5, beta2=0.999, weight_decay=0.0)
 SHUT = -torch.inf
 SMALL = Nb201Scale(channels=4, cells=1)
-BENCH = NasBench201(affine=False, search=SMALL, final=SMALL)
+BENCH = NasBench201(affine=False, partial_channels=1, search=SMALL, final=SMALL)
 METHODS = (
     *("gdas", "reinmax", "drnas", "fair_darts", "sdarts_rs", "sdarts_adv", "robust_darts"),
     *("beta_darts", "oles", "darts_pt", "darts_minus"),
@@ -325,6 +325,9 @@ def test_only_the_weights_steps_are_perturbed(kind):
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(64, TASK.classes)
+            with torch.no_grad():  # the first class, whatever it sees: larger logits are worse
+                self.linear.weight.zero_()
+                self.linear.bias.copy_(torch.eye(TASK.classes)[0])
 
         def forward(self, x, gates):
             weights = torch.stack([torch.stack(list(gate.values())) for gate in gates])
@@ -455,8 +458,9 @@ def test_gates_stop_where_the_mean_eigenvalue_grows_and_go_back():
         rule = again
     measured.epoch = 6
     found = rule.look(6, measured)
-    assert found is not None and found.tolist() == [[4.0, 4.0]]  # two epochs earlier
-    later = EigenvalueStop(settings.model_copy(update={"from_epoch": 7.0}))
+    # the middle of the window is epoch 5, and two before it is 3
+    assert found is not None and found.tolist() == [[3.0, 3.0]]
+    later = EigenvalueStop(settings.model_copy(update={"from_epoch": 3.0}))
     for epoch in range(1, 7):
         measured.epoch = epoch
         assert later.look(epoch, measured) is None
@@ -563,10 +567,9 @@ def test_an_operation_whose_gradients_disagree_is_frozen():
         rule.take_held_out()
         assert all(parameter.grad is None for parameter in network.parameters())
         for parameter in network.operations[0].parameters():
-            parameter.grad = torch.full_like(parameter, 2.0)  # cosine 1
+            parameter.grad = torch.full_like(parameter, 2.0)  # cosine of 2 and 2 + 1: 1
         for parameter in network.operations[1].parameters():
-            parameter.grad = torch.ones_like(parameter)
-            parameter.grad[0] = -1  # 3 + 1 of 8 elements: cosine 0
+            parameter.grad = torch.full_like(parameter, -0.5)  # of -0.5 and -0.5 + 1: -1
         assert rule.frozen == [False, False]
         rule.compare()
     assert rule.frozen == [False, True] and rule.metrics() == {"frozen": 0.5}
@@ -575,6 +578,42 @@ def test_an_operation_whose_gradients_disagree_is_frozen():
     again.load_state_dict(rule.state_dict())
     again.begin(other)
     assert [p.requires_grad for p in other.parameters()] == [True, True, False, False]
+
+
+def test_agreement_is_of_the_training_gradient_with_the_sum_of_both():
+    """Along the first dimension of each tensor, then the mean; opposite gradients may agree."""
+    network = TwoOperations()
+    rule = Agreement(threshold=0.4, looks=50)
+    rule.begin(network)
+    held = [torch.randn_like(parameter) for parameter in network.parameters()]
+    for parameter, value in zip(network.parameters(), held, strict=True):
+        parameter.grad = value.clone()
+    rule.take_held_out()
+    own = [torch.randn_like(parameter) for parameter in network.parameters()]
+    for parameter, value in zip(network.parameters(), own, strict=True):
+        parameter.grad = value.clone()
+    rule.compare()
+    found = []
+    for operation in (0, 2):  # the places of their weights and biases
+        cosines = []
+        for one, other in list(zip(own, held, strict=True))[operation : operation + 2]:
+            both = one + other
+            along = (one * both).sum(0) / (one.norm(dim=0) * both.norm(dim=0))
+            cosines.append(along.mean())
+        found.append(torch.stack(cosines).mean())
+    torch.testing.assert_close(rule.state_dict()["sums"], torch.stack(found))
+
+
+def test_sigmoids_leave_no_option_without_a_gradient():
+    """Nothing flows by ``none``, so that no loss would move its sigmoid, and no gate has it."""
+    gates = learner(BENCH, relaxation="sigmoid")
+    assert not gates.opened[:, 0].any() and gates.opened[:, 1:].all()
+    (opened,) = gates.gates(0)
+    assert all(isinstance(gate, dict) and list(gate) == [1, 2, 3, 4] for gate in opened)
+    with torch.no_grad():
+        gates.logits[:, 0] = 9.0
+    assert 0 not in gates.derive().choices
+    assert learner(BENCH, relaxation="softmax").opened.all()
 
 
 # Selection.

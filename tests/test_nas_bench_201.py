@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
 import tables
 import torch
+import torch.nn.functional as F
 from networks import (
     CIFAR,
     assert_latencies_add_up,
@@ -20,6 +22,7 @@ from nasrun.search_space.nas_bench_201 import NasBench201, Nb201Scale
 from nasrun.search_space.nas_bench_201.cell import EDGES, OPERATION_NAMES, meaning
 from nasrun.search_space.nas_bench_201.network import Cell
 from nasrun.search_space.noise import Noise
+from nasrun.testing import check_space
 from nasrun.values import Architecture, Problem
 
 TASKS = [CIFAR, Problem(1, 8, 10), Problem(1, 28, 10), Problem(3, 27, 7)]
@@ -27,10 +30,15 @@ SILENT = Noise()
 
 
 def space(
-    search: tuple[int, int] = (4, 1), final: tuple[int, int] = (6, 2), *, affine: bool = True
+    search: tuple[int, int] = (4, 1),
+    final: tuple[int, int] = (6, 2),
+    *,
+    affine: bool = True,
+    partial_channels: int = 1,
 ) -> NasBench201:
     return NasBench201(
         affine=affine,
+        partial_channels=partial_channels,
         search=Nb201Scale(channels=search[0], cells=search[1]),
         final=Nb201Scale(channels=final[0], cells=final[1]),
     )
@@ -100,6 +108,30 @@ def cell(choices: str, channels: int = 2, *, affine: bool = True) -> Cell:
 
 def run(module: Cell, choices: str, x: torch.Tensor) -> torch.Tensor:
     return module(x, [int(choice) for choice in choices], SILENT, 1.0)
+
+
+def test_partial_channels_by_hand():
+    """Of four channels two are skipped through, and two go round; then they take turns."""
+    module = Cell(4, [range(5)] * 6, affine=False, partial_channels=2).eval()
+    x = torch.randn(3, 4, 6, 6)
+    nothing: list[Any] = [0] * 6
+    assert torch.equal(module(x, [0, 0, 0, 1, 0, 0], SILENT, 1.0), x[:, [0, 2, 1, 3]])
+    assert torch.equal(module(x, nothing, SILENT, 1.0), torch.zeros_like(x))
+    assert not module(x, [0, 0, 0, {0: 0.3}, 0, 0], SILENT, 1.0).any()
+    gate = {0: 0.2, 1: torch.tensor(0.3), 4: 0.1}
+    pooled = F.avg_pool2d(x[:, :2], 3, 1, 1, count_include_pad=False)
+    expected = torch.cat([0.3 * x[:, :2] + 0.1 * pooled, 0.6 * x[:, 2:]], dim=1)[:, [0, 2, 1, 3]]
+    torch.testing.assert_close(module(x, [0, 0, 0, gate, 0, 0], SILENT, 1.0), expected)
+    whole = Cell(4, [range(5)] * 6, affine=False, partial_channels=1)
+    halved = sum(p.numel() for p in module.parameters())
+    assert sum(p.numel() for p in whole.parameters()) == 4 * halved
+    with pytest.raises(UserError, match=r"partial_channels=3 does not divide .*channels=4"):
+        space(partial_channels=3)
+
+
+def test_a_supernet_of_partial_channels_keeps_the_laws():
+    gates = ["gates_are_those_of_the_claims", "only_the_path_is_trained", "logits_are_finite"]
+    check_space(space(partial_channels=2), Problem(3, 9, 10), only=gates)
 
 
 @pytest.mark.parametrize(

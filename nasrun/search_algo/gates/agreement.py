@@ -15,8 +15,9 @@ class Agreement:
 
     After ``looks`` steps an operation with a mean cosine below ``threshold`` is frozen: it learns
     the training images in another way than the held-out ones. Its gates learn on.
-    Source: OLES (Jiang et al., NeurIPS 2023), Eq. 5 and its released code, which takes the means of
-    cosines along the first dimension of each tensor; here all of an operation is one vector.
+    Source: OLES (Jiang et al., NeurIPS 2023) and its released code, whose threshold of 0.4 is for
+    the cosine of the training gradient with the sum of both gradients: there the held-out images'
+    is added to what the weights still hold. Equation 5 has the held-out images' alone.
     """
 
     def __init__(self, threshold: float, looks: int) -> None:
@@ -91,13 +92,16 @@ class Agreement:
 
 
 def _cosine(operation: list[nn.Parameter], held_out: list[Tensor | None]) -> Tensor:
-    """Return the cosine of the two gradients of an operation; 1 where it has none."""
-    products = [
-        torch.stack([(p.grad * held).sum(), p.grad.square().sum(), held.square().sum()])
+    """Return the mean over an operation's tensors of cosine(training, training + held-out).
+
+    Of a tensor it is the mean of the cosines along its first dimension, as in the released code.
+    It is 1 where the operation has no gradient.
+    """
+    cosines = [
+        torch.cosine_similarity(p.grad, p.grad + held, dim=0).mean()
         for p, held in zip(operation, held_out, strict=True)
         if p.grad is not None and held is not None
     ]
-    if not products:
+    if not cosines:
         return torch.ones((), device=operation[0].device)
-    product, own, other = torch.stack(products).sum(0)
-    return torch.where(own * other > 0, product / (own * other).sqrt().clamp(min=1e-30), 1.0)
+    return torch.stack(cosines).mean()

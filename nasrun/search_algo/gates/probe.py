@@ -65,7 +65,7 @@ class Probe:
         return largest_eigenvalue(times, start, self.iterations)
 
     def accuracy(self, opened: Tensor) -> float:
-        """Return the supernet's accuracy with ``opened`` [D, K] options, by its running statistics.
+        """Return the supernet's accuracy with ``opened`` [D, K] options, by batch statistics.
 
         The open options have the weights that they have among all.
         """
@@ -73,7 +73,7 @@ class Probe:
         weights = share_in_open(gates.weights().detach(), opened.to(gates.logits.device))
         count = min(self.images, len(context.held_out))
         self.network.noise.stop()
-        with batch_norm_protocol("inherited", self.network, (), context.compute):
+        with batch_norm_protocol("batch", self.network, (), context.compute):
             found = accuracy(
                 partial(self.network, gates=gates.gates_by(weights, opened)),
                 context.held_out.eval_batches(context.batch_size, count),

@@ -19,11 +19,14 @@ class Relaxation(ABC):
     hard: whether each decision has one option of weight 1, and all others have 0.
     opens_all: whether the gates' own step computes all options, for the derivatives by weights of
     0; otherwise that of weight 1 alone. Of soft rules it is always true.
+    competes: whether the weight of an option takes from the others; if not, ``none`` is closed, as
+    no loss would move its weight.
     stream: name of the random stream of the weights' steps.
     """
 
     hard: ClassVar[bool] = False
     opens_all: ClassVar[bool] = True
+    competes: ClassVar[bool] = True
     stream: ClassVar[str] = "relaxation"
 
     @abstractmethod
@@ -54,6 +57,8 @@ class Sigmoid(Relaxation):
 
     Source: FairDARTS (Chu et al., ECCV 2020, arXiv 1911.12126), Eq. 4.
     """
+
+    competes = False
 
     def weights(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         return logits.sigmoid()

@@ -17,6 +17,7 @@ from nasrun.search_algo.gates.learned import ArchitectureLearner
 from nasrun.search_algo.gates.relaxation import Relaxation, Softmax
 from nasrun.search_space.capabilities import ClosedInMixtures
 from nasrun.search_space.gates import Gates
+from nasrun.search_space.genotype import NONE
 from nasrun.trainer.gate_learner import Batches, GateContext, Gradients, RunningMeans, Unread
 from nasrun.values import Architecture
 
@@ -87,6 +88,10 @@ class SoftGates(ArchitectureLearner):
         if isinstance(self.space, ClosedInMixtures):
             mixed = [torch.isin(places[0], torch.tensor(one)) for one in self.space.mixed_options]
             self.opened &= torch.stack(mixed)
+        if not self.relaxation.competes:
+            for row, decision in enumerate(self.space.decisions):
+                if NONE in decision.options:
+                    self.opened[row, decision.options.index(NONE)] = False
         # On the device once: an index that comes from the host is copied in every step.
         by_node = self.space.edges_by_node if edges else ()
         self.by_node = [torch.tensor(group, device=device) for group in by_node]

@@ -20,7 +20,7 @@ class Stop(BaseModel):
     ``EigenvalueStop``; ``agreement``: operations stop one by one, see ``Agreement``.
     then: once the gates have stopped: ``train``: the weights learn on to the last epoch; ``end``:
     the training of the supernet ends as well.
-    from_epoch: epochs before which the gates do not stop.
+    from_epoch: epochs before which the gates do not stop, or to which they do not go back.
     skips: number of skip connections at which they stop.
     window, delta, factor: see ``EigenvalueStop``. iterations: see ``largest_eigenvalue``.
     agreement, looks: see ``Agreement``.
@@ -90,8 +90,9 @@ class SkipStop(StopRule):
 class EigenvalueStop(StopRule):
     """Stops where the held-out loss becomes sharp around the gates.
 
-    With λ the mean of the largest eigenvalue over the last ``window`` epochs, the gates stop once
-    λ(i) > factor · λ(i - delta), and go back to the logits of epoch i - delta.
+    With λ(i) the mean of the largest eigenvalue over ``window`` epochs around epoch i, the gates
+    stop once λ(i) > factor · λ(i - delta), and go back to the logits of epoch i - delta. They do
+    not go back to one of the first ``from_epoch`` epochs.
     Source: RobustDARTS (Zela et al., ICLR 2020, arXiv 1909.09656), §4.3; its code: factor 1.3,
     where the paper has λ(i - k) / λ(i) < 0.75.
     """
@@ -99,13 +100,14 @@ class EigenvalueStop(StopRule):
     def __init__(self, settings: Stop) -> None:
         self.settings = settings
         self.eigenvalues: list[float] = []
-        self.logits: list[Tensor] = []  # of the last ``delta`` + 1 epochs
+        self.back = settings.window // 2 + settings.delta
+        self.logits: list[Tensor] = []  # of the last ``back`` + 1 epochs
 
     def look(self, epoch: int, probe: Measures) -> Tensor | None:
         window, delta = self.settings.window, self.settings.delta
         self.eigenvalues.append(probe.sharpness())
-        self.logits = [*self.logits, probe.logits.cpu()][-delta - 1 :]
-        if epoch < self.settings.from_epoch or len(self.eigenvalues) <= delta:
+        self.logits = [*self.logits, probe.logits.cpu()][-self.back - 1 :]
+        if epoch - self.back <= self.settings.from_epoch or len(self.logits) <= self.back:
             return None
         now = fmean(self.eigenvalues[-window:])
         before = fmean(self.eigenvalues[:-delta][-window:])

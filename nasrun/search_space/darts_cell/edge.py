@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from nasrun.search_space.darts_cell.operations import (
@@ -14,9 +13,10 @@ from nasrun.search_space.darts_cell.operations import (
     POOLS,
     SubsampledInput,
 )
-from nasrun.search_space.gates import Gate, Weight, gate_without, mixed
+from nasrun.search_space.gates import Gate, gate_without, mixed
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS
+from nasrun.search_space.partial_channels import join_bypass
 
 
 class Edge(nn.Module):
@@ -69,10 +69,8 @@ class Edge(nn.Module):
 class PartialEdge(Edge):
     """An edge whose operations see the first C / divisor channels; the others go round them.
 
-    At stride 2 the others are max-pooled over 2×2. Then all channels are shuffled, so that the next
-    edges see other channels. The bypass has the sum of the weights of the gate, ``none`` included;
-    if these are a softmax times a weight of the edge, that is the weight of the edge. If only
-    ``none`` is open, nothing flows.
+    At stride 2 the others are max-pooled over 2×2. See ``join_bypass``. If only ``none`` is open,
+    nothing flows.
     Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
     """
 
@@ -89,15 +87,4 @@ class PartialEdge(Edge):
         rest = x[:, width:]
         if self.bypass is not None:
             rest = self.bypass(rest)
-        if not isinstance(gate, int):
-            weights = list(gate.values())
-            whole: Weight = sum(weights[1:], start=weights[0])
-            rest = whole * rest
-        return shuffled(torch.cat([out, rest], dim=1), self.divisor)
-
-
-def shuffled(x: Tensor, groups: int) -> Tensor:
-    """Take the channels of the groups in turns: [B, C, H, W] -> the same shape (ShuffleNet)."""
-    batch, channels, height, width = x.shape
-    apart = x.reshape(batch, groups, channels // groups, height, width)
-    return apart.transpose(1, 2).reshape(x.shape)
+        return join_bypass(out, rest, gate, self.divisor)

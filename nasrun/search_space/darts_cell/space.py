@@ -32,6 +32,7 @@ from nasrun.search_space.darts_cell.wiring import (
 from nasrun.search_space.gates import GateKind
 from nasrun.search_space.genotype import CELLS, Genotype
 from nasrun.search_space.genotype_space import DartsScale, GenotypeSpace
+from nasrun.search_space.partial_channels import check_divides
 from nasrun.search_space.stacked_cells import StemKind
 from nasrun.values import Architecture, Cost, Decision, Problem
 
@@ -70,11 +71,7 @@ class DartsCell(GenotypeSpace):
         operations: OperationSet = "all",
         fewer_edges: bool = False,
     ) -> None:
-        if search.channels % partial_channels:
-            raise UserError(
-                f"search_space.partial_channels={partial_channels} does not divide "
-                f"search_space.search.channels={search.channels}"
-            )
+        check_divides(partial_channels, search.channels)
         self.name = f"darts_cell/{nodes}" + (f"/{operations}" if operations != "all" else "")
         self.name += "/fewer" * fewer_edges
         self.fewer_edges = fewer_edges

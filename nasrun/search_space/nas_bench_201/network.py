@@ -23,6 +23,7 @@ from nasrun.search_space.nas_bench_201.cell import (
 )
 from nasrun.search_space.noise import Noise
 from nasrun.search_space.operation import OPERATIONS, Pointwise, remove_affine
+from nasrun.search_space.partial_channels import join_bypass
 from nasrun.search_space.stages import Stage, StagePlan, pooled_classifier
 from nasrun.values import Problem
 
@@ -33,13 +34,26 @@ class Cell(nn.Module):
     A node is the sum over its edges; ``none`` is not computed. A node without edges is zeros.
     """
 
-    def __init__(self, channels: int, options: Sequence[Iterable[int]], *, affine: bool) -> None:
-        """Build the options that each edge has; affine: their batch norms scale and shift."""
+    def __init__(
+        self,
+        channels: int,
+        options: Sequence[Iterable[int]],
+        *,
+        affine: bool,
+        partial_channels: int = 1,
+    ) -> None:
+        """Build the options that each edge has.
+
+        affine: their batch norms scale and shift. partial_channels: K; one K-th of the channels
+        goes through the operations.
+        """
         super().__init__()
+        self.divisor = partial_channels
+        self.width = channels // partial_channels
         self.edges = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    str(choice): EDGE_OPERATIONS[OPERATION_NAMES[choice]].module(channels, 1)
+                    str(choice): EDGE_OPERATIONS[OPERATION_NAMES[choice]].module(self.width, 1)
                     for choice in present
                 }
             )
@@ -57,11 +71,16 @@ class Cell(nn.Module):
                 if target != node or gate is None:
                     continue
 
-                def run(option: int, edge: int = edge, source: int = source) -> Tensor:
+                seen = nodes[source][:, : self.width] if self.divisor > 1 else nodes[source]
+
+                def run(option: int, edge: int = edge, seen: Tensor = seen) -> Tensor:
                     operation = self.edges[edge][str(option)]  # type: ignore[index]
-                    return noise.drop_path(operation(nodes[source]), depth)
+                    return noise.drop_path(operation(seen), depth)
 
                 term = mixed(gate, run)
+                if self.divisor > 1:
+                    rest = nodes[source][:, self.width :]
+                    term = join_bypass(term, rest, gates[edge], self.divisor)
                 total = term if total is None else total + term
             nodes.append(torch.zeros_like(x) if total is None else total)
         return nodes[-1]
@@ -114,14 +133,18 @@ class CellStack(Network):
         options: Sequence[Iterable[int]],
         *,
         affine: bool,
+        partial_channels: int = 1,
     ) -> None:
-        """Build the options that each edge has; affine: their batch norms scale and shift."""
+        """Build the options that each edge has; the rest is as in ``Cell``."""
         super().__init__()
         stages, problem = plan.stages, plan.problem
         first, last = stages[0], stages[-1]
         self.stem = stem(problem, first.channels)
         self.stages = nn.ModuleList(
-            nn.ModuleList(Cell(stage.channels, options, affine=affine) for _ in range(stage.depth))
+            nn.ModuleList(
+                Cell(stage.channels, options, affine=affine, partial_channels=partial_channels)
+                for _ in range(stage.depth)
+            )
             for stage in stages
         )
         self.reductions = nn.ModuleList(Reduction(stage.channels) for stage in stages[:-1])
@@ -158,12 +181,15 @@ class Nb201Network(CellStack):
 class Nb201Supernet(CellStack, Supernet):
     """All operations on every edge: images and the gates of a cell -> logits [B, K].
 
-    The weights have the names that they have in a stand-alone network.
+    The weights have the names that they have in a stand-alone network, and their shapes if all
+    channels go through the operations.
     """
 
-    def __init__(self, plan: StagePlan, *, affine: bool) -> None:
+    def __init__(self, plan: StagePlan, *, affine: bool, partial_channels: int) -> None:
         every = range(len(OPERATION_NAMES))
-        super().__init__(plan, [every] * len(EDGES), affine=affine)
+        super().__init__(
+            plan, [every] * len(EDGES), affine=affine, partial_channels=partial_channels
+        )
 
     def option_modules(self) -> Iterator[tuple[nn.Module, list[tuple[int, int]]]]:
         for cells in self.stages:

@@ -26,6 +26,7 @@ from nasrun.search_space.nas_bench_201.cell import (
     write_string,
 )
 from nasrun.search_space.nas_bench_201.network import Nb201Network, Nb201Supernet, list_layers
+from nasrun.search_space.partial_channels import check_divides
 from nasrun.search_space.stages import StagePlan, plan_stages
 from nasrun.values import Architecture, Decision, Problem
 
@@ -57,8 +58,16 @@ class NasBench201(AdditiveSpace):
     name = "nas_bench_201"
     gate_kinds: frozenset[GateKind] = frozenset({"path", "mix"})
 
-    def __init__(self, *, affine: bool, search: Nb201Scale, final: Nb201Scale) -> None:
-        self.affine = affine
+    def __init__(
+        self,
+        *,
+        affine: bool,
+        partial_channels: Annotated[int, Field(gt=0, le=64)],
+        search: Nb201Scale,
+        final: Nb201Scale,
+    ) -> None:
+        check_divides(partial_channels, search.channels)
+        self.affine, self.partial_channels = affine, partial_channels
         self.scales: dict[Scale, Nb201Scale] = {"search": search, "final": final}
 
     @cached_property
@@ -80,7 +89,11 @@ class NasBench201(AdditiveSpace):
 
     def supernet(self, problem: Problem, *, auxiliary: bool = False) -> Nb201Supernet:
         self.refuse_auxiliary(auxiliary)
-        return Nb201Supernet(self._plan(problem, "search"), affine=self.affine)
+        return Nb201Supernet(
+            self._plan(problem, "search"),
+            affine=self.affine,
+            partial_channels=self.partial_channels,
+        )
 
     def network(
         self, architecture: Architecture, problem: Problem, scale: Scale, *, auxiliary: bool = False

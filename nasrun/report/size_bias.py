@@ -28,7 +28,7 @@ WORDS = {"params": "parameters", "macs": "multiply-adds"}
 
 @dataclass(frozen=True)
 class SizeClasses:
-    """What each tercile of size got in training, from small to large; nan: it is not known.
+    """The training that each tercile of size got, from small to large; nan: it is not known.
 
     steps: share of the trained paths. losses: mean training loss in the last epoch, in nats, of the
     steps with one path.

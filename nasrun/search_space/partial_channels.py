@@ -1,4 +1,4 @@
-"""Partial channels: an edge's operations see a share of its channels; the others go round them.
+"""Partial channels: an edge's operations see a share of them, and the others go round.
 
 Source: PC-DARTS (Xu et al., ICLR 2020), §3.2 and its released code.
 """

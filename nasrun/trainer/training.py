@@ -332,7 +332,7 @@ class Training(Generic[NetworkT]):
         if measured.shape != (len(measured), 2):
             raise ValueError("its measurements are none of this training")
         self._measured, self._counted = list(measured.to(self.compute.device)), len(measured)
-        self.losses.extend(state["losses"].tolist())
+        self.losses = deque(state["losses"].tolist(), maxlen=self.steps_per_epoch)
         self._skipped, self._skipped_in_a_row = map(int, state["skipped"])
         if self.compute.batch_size == "auto":
             at_once = state["at_once"]

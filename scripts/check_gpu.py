@@ -12,8 +12,10 @@ Each part runs in a process of its own with a time limit; what fails is told, an
 equality   logits and gradients of a path of each search space, on the CPU and on the GPU, in fp32
 recipes    every recipe's smoke
 bits       the same bits twice with deterministic=true, and after kills and resumes
-speed      training steps and scored candidates of recipes at full size, eager and compiled, beside
-           the targets; a step of SGD, by foreach and fused
+speed      training steps and scored candidates of recipes at full size beside the targets, the
+           kernels of a step and how long the GPU is busy (profile_*.txt: with what); a step of
+           SGD, by foreach and fused
+compiled   the same steps with compile=blocks
 rank_macro_cifar10, rank_table6, balanced_nao_cifar10
            the recipes as they are, ended by SIGTERM at the limit; they need the data in
            $NASRUN_DATA
@@ -30,7 +32,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nasrun.config.build import build_setup
@@ -45,7 +48,7 @@ from nasrun.config.compose import compose
 from nasrun.config.groups import conf_dir, task_of_recipe
 from nasrun.config.prune import leave_out
 from nasrun.evaluator.base import choices_of
-from nasrun.run.compute import Compute
+from nasrun.run.compute import Compile, Compute
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.run.screen import Screen
@@ -91,6 +94,7 @@ class Speed:
 
     recipe: str
     words: tuple[str, ...] = ()
+    side: int = 32
     images_per_second: float | None = None
     seconds_per_candidate: float | None = None
     ms_per_step: float | None = None
@@ -101,6 +105,8 @@ SPEEDS = (
     Speed("spos_cifar10", images_per_second=15_000, seconds_per_candidate=0.5),
     Speed("balanced_nao_cifar10", images_per_second=10_000),
     Speed("darts_cifar10", ("search_algo.rest_epochs=0",), ms_per_step=30),
+    Speed("rank_pools_macro", side=16),
+    Speed("rank_pools_nb201", side=8),
 )
 
 
@@ -108,21 +114,36 @@ SPEEDS = (
 
 
 def equality(options: Options) -> Iterator[Row]:
-    """Compare a path's logits and gradients between the CPU and the device."""
+    """Compare a path's logits and gradients between the CPU and the device.
+
+    Some networks enlarge every rounding: "by noise" tells how far gradients on the CPU move if the
+    images get noise of 1e-5 (the most of three), and the device's may be ten times as far off.
+    """
     names = sorted(path.stem for path in (conf_dir() / "search_space").glob("[!_]*.yaml"))
     for name in names[:1] if options.quick else names:
-        found = [_logits_and_gradients(name, device) for device in ("cpu", options.device)]
-        apart = [
-            float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
-            for one, other in zip(*found, strict=True)
-        ]
-        logits, gradients = apart[0], max(apart[1:])
-        good = logits < CLOSE and gradients < 10 * CLOSE
-        yield {"space": name, "logits": logits, "gradients": gradients, "good": good}
+        try:
+            own, *noisy = (_logits_and_gradients(name, "cpu", noise) for noise in range(4))
+            found = _logits_and_gradients(name, options.device)
+        except Exception as error:  # the other rows are wanted as well
+            yield {"space": name, "error": f"{type(error).__name__}: {error!s:.200}", "good": False}
+            continue
+        logits, gradients = map(_apart, own, found)
+        by_noise = max(_apart(own[1], gradients) for _, gradients in noisy)
+        good = logits < CLOSE and gradients < 10 * max(CLOSE, by_noise)
+        row = {"space": name, "logits": logits, "gradients": gradients}
+        yield row | {"by noise": by_noise, "good": good}
 
 
-def _logits_and_gradients(name: str, device: str) -> list[Tensor]:
-    """Return the logits [B, K] of a random path, and the gradients of its weights, on the CPU."""
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference, relative to the largest number."""
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
+
+
+def _logits_and_gradients(name: str, device: str, noise: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the logits [B, K] of a random path, and the gradients of its weights, on the CPU.
+
+    noise: 0 for the images as they are, else the seed of the noise that they get.
+    """
     compute = Compute.choose(device, precision="fp32", deterministic=False)
     setup = build_setup(compose(["task=search", f"search_space={name}", "effort=smoke"]))
     streams, space = Streams(0), setup.search_space
@@ -131,12 +152,15 @@ def _logits_and_gradients(name: str, device: str) -> list[Tensor]:
         network = space.supernet(splits.problem)
     network = compute.place(network).train()
     images, labels = next(splits.train.eval_batches(16))
+    if noise:
+        generator = torch.Generator().manual_seed(noise)
+        images = images + 1e-5 * torch.randn(images.shape, generator=generator)
     gates = space.whole if space.binary else space.sample(streams.numpy("path")).choices
     logits = network(compute.images(images.to(compute.device)), gates)
     torch.nn.functional.cross_entropy(logits, labels.to(compute.device)).backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     whole = torch.cat([gradient.flatten() for gradient in gradients])
-    return [logits.detach().cpu(), whole.cpu()]
+    return logits.detach().cpu(), whole.cpu()
 
 
 # Recipes, and equal bits
@@ -160,7 +184,7 @@ def run_nasrun(into: Path, *words: str, seconds: float = 3600) -> tuple[Path | N
                 process.wait()
     lines = log.read_text(errors="replace").strip().splitlines()
     wrong = "" if process.returncode == 0 else f"exit status {process.returncode}: {lines[-1:]}"
-    runs = sorted(into.glob("*/*"))
+    runs = sorted(path.parent for path in into.glob("*/*/run.json"))
     return runs[0] if runs else None, wrong
 
 
@@ -187,8 +211,9 @@ def recipes(options: Options) -> Iterator[Row]:
         row = {"recipe": name, measure: value, "seconds": took, "good": not wrong}
         return row | ({"error": wrong} if wrong else {})
 
-    with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2))) as pool:
-        yield from pool.map(smoke, names)
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 2)) as pool:
+        for done in as_completed([pool.submit(smoke, name) for name in names]):
+            yield done.result()
 
 
 def bits(options: Options) -> Iterator[Row]:
@@ -201,10 +226,12 @@ def bits(options: Options) -> Iterator[Row]:
             yield {"check": "deterministic=true", "error": wrong, "good": False}
             return
         runs.append(run)
-    for name in ("metrics.jsonl", "trials.jsonl", "network.safetensors"):
-        first, second = (run / name for run in runs)
-        equal = first.read_bytes() == second.read_bytes()
-        yield {"check": f"{name} twice, deterministic=true", "good": equal}
+    for name in ("metrics.jsonl", "trials.jsonl"):
+        first, second = ((run / name).read_bytes() for run in runs)
+        yield {"check": f"{name} twice, deterministic=true", "good": first == second}
+    one, other = (load_file(run / "network.safetensors") for run in runs)
+    equal = all(torch.equal(one[name], other[name]) for name in one | other)
+    yield {"check": "network.safetensors twice, deterministic=true", "good": equal}
     kills = ["--kills", "1" if options.quick else "24", "--device", options.device]
     soaked = ["search"] if options.quick else ["search", "retrain", "rank", "nao_v2_cifar10"]
     script = str(ROOT / "scripts/soak_kill.py")
@@ -220,12 +247,17 @@ class EnoughError(Exception):
     """The steps to be timed are done."""
 
 
+PROFILED = 10
+"""Steps whose kernels are counted, after those that are timed."""
+
+
 class Clock(NullMonitor):
-    """Times the steps of a training after those that warm up, and ends it."""
+    """Times the steps of a training after those that warm up, profiles some more, and ends it."""
 
     def __init__(self, compute: Compute, warm_up: int, steps: int) -> None:
         self.compute, self.warm_up, self.last = compute, warm_up, warm_up + steps
-        self.steps, self.seconds = 0, 0.0
+        self.steps, self.warm, self.seconds = 0, 0.0, 0.0
+        self.profile = torch.profiler.profile() if compute.device.type == "cuda" else None
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Clock]:
@@ -234,9 +266,15 @@ class Clock(NullMonitor):
     def advance(self, steps: int = 1, **metrics: float) -> None:
         self.steps += steps
         if steps and self.steps == self.warm_up:
-            self.seconds = self._now()
+            self.warm = self._now()
         elif self.steps == self.last:
-            self.seconds = self._now() - self.seconds
+            self.seconds = self._now() - self.warm
+            if self.profile is None:
+                raise EnoughError
+            self.profile.start()
+        elif self.profile and self.steps == self.last + PROFILED:
+            self._now()
+            self.profile.stop()
             raise EnoughError
 
     def _now(self) -> float:
@@ -246,28 +284,35 @@ class Clock(NullMonitor):
 
 
 def speed(options: Options) -> Iterator[Row]:
-    """Time training steps and candidates of recipes, eager and compiled."""
-    warm_up, steps = (2, 2) if options.quick else (60, 60)
-    for case in SPEEDS[:1] if options.quick else SPEEDS:
-        for compiled in (False, True)[: 1 if options.quick else 2]:
-            compute = Compute.choose(
-                options.device,
-                precision="auto",
-                deterministic=False,
-                repeats=True,
-                compiling="blocks" if compiled else "none",
-            )
-            row: Row = {"recipe": case.recipe, "blocks": "compiled" if compiled else "eager"}
-            try:
-                yield row | _speed(case, compute, warm_up, steps, options.quick)
-            except Exception as error:  # the other rows are wanted as well
-                yield row | {"error": f"{type(error).__name__}: {str(error)[:200]}", "good": False}
-            torch._dynamo.reset()
+    """Time training steps and candidates of recipes."""
+    yield from _speeds(options, "none")
     yield from _optimisers(options)
 
 
-def _speed(case: Speed, compute: Compute, warm_up: int, steps: int, quick: bool) -> Row:
-    setup = _setup(case, quick)
+def compiled(options: Options) -> Iterator[Row]:
+    """Time the same with compiled blocks."""
+    yield from _speeds(options, "blocks")
+
+
+def _speeds(options: Options, compiling: Compile) -> Iterator[Row]:
+    warm_up, steps = (2, 2) if options.quick else (60, 60)
+    for case in SPEEDS[:1] if options.quick else SPEEDS:
+        compute = Compute.choose(
+            options.device,
+            precision="auto",
+            deterministic=False,
+            compiling=compiling,
+        )
+        row: Row = {"recipe": case.recipe, "compiled": compiling}
+        try:
+            yield row | _speed(case, compute, warm_up, steps, options)
+        except Exception as error:  # the other rows are wanted as well
+            yield row | {"error": f"{type(error).__name__}: {str(error)[:200]}", "good": False}
+        torch._dynamo.reset()
+
+
+def _speed(case: Speed, compute: Compute, warm_up: int, steps: int, options: Options) -> Row:
+    setup = _setup(case, options.quick)
     streams = Streams(0)
     splits = setup.dataset.load(streams.sub("dataset"), compute.device)
     run = cast(Run, SimpleNamespace(compute=compute, streams=streams))
@@ -296,8 +341,12 @@ def _speed(case: Speed, compute: Compute, warm_up: int, steps: int, quick: bool)
         "target images/s": case.images_per_second,
         "ms/step": 1e3 * step,
         "target ms/step": case.ms_per_step,
-        "first steps (s)": time.perf_counter() - began - clock.seconds,
+        "first steps (s)": clock.warm - began,
     }
+    if clock.profile:
+        name = f"profile_{case.recipe}{'_compiled' if compute.compiled else ''}.txt"
+        kernels, seconds = _write_profile(clock.profile, options.into / name)
+        found["kernels/step"], found["busy (%)"] = kernels, 100 * seconds / step
     if search is None or not setup.search_algo.learns_gates:
         scorer = setup.evaluator.bind(setup.search_space, splits, compute, streams)
         paths = [setup.search_space.sample(streams.numpy("paths", index)) for index in range(8)]
@@ -313,6 +362,19 @@ def _speed(case: Speed, compute: Compute, warm_up: int, steps: int, quick: bool)
     return found
 
 
+def _write_profile(profile: torch.profiler.profile, path: Path) -> tuple[float, float]:
+    """Write what took the time; returns the kernels of a step, and the seconds they ran."""
+    events = profile.key_averages()
+    tables = [
+        events.table(sort_by=f"self_{where}_time_total", row_limit=40, max_name_column_width=90)
+        for where in ("cuda", "cpu")
+    ]
+    path.write_text("\n\n".join(tables))
+    on_gpu = [event for event in events if event.device_type.name == "CUDA"]
+    seconds = sum(event.self_device_time_total for event in on_gpu) / 1e6
+    return sum(event.count for event in on_gpu) / PROFILED, seconds / PROFILED
+
+
 def _setup(case: Speed, quick: bool) -> Setup:
     """Build a recipe on made-up images of CIFAR-10's shape and number, without its health."""
     task = task_of_recipe(case.recipe)
@@ -320,9 +382,9 @@ def _setup(case: Speed, quick: bool) -> Setup:
     if quick:
         words.append("effort=smoke")
     else:
-        images = ["classes=10", "image_size=32", "train_images=40000", "validation=10000"]
+        images = ["classes=10", "train_images=40000", "validation=10000", "flip=true"]
+        images += [f"image_size={case.side}", f"crop_padding={case.side // 8}"]
         words += ["dataset=synthetic", *(f"dataset.{image}" for image in images)]
-        words += ["dataset.crop_padding=4", "dataset.flip=true"]
     config = compose(words)
     leave_out(config, words)
     return build_setup(config)
@@ -348,7 +410,7 @@ def _optimisers(options: Options) -> Iterator[Row]:
                 optimiser.step()
                 clock.advance()
         name = f"a step of SGD, {len(parameters)} weights"
-        yield {"recipe": name, "blocks": kind, "ms/step": 10 * clock.seconds}
+        yield {"recipe": f"{name}, {kind}", "ms/step": 10 * clock.seconds}
 
 
 # Whole recipes
@@ -382,10 +444,11 @@ PARTS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "recipes": recipes,
     "bits": bits,
     "speed": speed,
+    "compiled": compiled,
     **{recipe: lambda options, recipe=recipe: whole(recipe, options) for recipe in DATA},  # type: ignore[misc]
 }
 
-LIMITS = {"equality": 300, "recipes": 900, "bits": 600, "speed": 900}
+LIMITS = {"equality": 300, "recipes": 900, "bits": 600, "speed": 600, "compiled": 900}
 """Seconds that a part may take; the others have an hour each."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nasrun.errors import UserError, is_panic, plural
 from nasrun.run import ranks
+from nasrun.run.average_pooling import mend_average_pooling
 from nasrun.run.memory import available_bytes
 from nasrun.run.ranks import Ranks
 
@@ -106,6 +107,7 @@ class Compute:
         if on_gpu:
             torch.backends.cudnn.benchmark = repeats and not deterministic
             _allow_tf32(precision == "tf32")
+            mend_average_pooling()
         if deterministic:
             # cuBLAS is reproducible only with a fixed workspace, read at its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

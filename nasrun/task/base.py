@@ -37,8 +37,9 @@ class Task(ABC):
     """Whether the split of images of that run is used: a supernet must not be scored on images that
     it was trained on."""
 
-    repeats_shapes: ClassVar[bool] = True
-    """Whether networks see images of the same shapes again and again, as in training."""
+    repeats_shapes: ClassVar[bool] = False
+    """Whether one network sees images of one shape again and again: then cuDNN's search for the
+    fastest way to convolve each pays. A supernet has too many shapes for that: see docs/gpu.md."""
 
     changeable: ClassVar[tuple[str, ...]] = (
         *(

@@ -83,7 +83,6 @@ class OfNetwork(Task, Generic[Prepared]):
     takes: ClassVar[str | None] = NETWORK
     takes_file = True
     same_images = True
-    repeats_shapes = False
 
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Path | None:

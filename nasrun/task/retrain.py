@@ -57,6 +57,7 @@ class RetrainTask(Task):
     """Train one architecture from scratch; it comes from a run, its front, or a file."""
 
     takes = ARCHITECTURE
+    repeats_shapes = True
 
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Path | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from nasrun.run.state import State, load_optimiser_state, optimiser_state
 from nasrun.trainer.nonfinite import Copies, gradient_norm
 from nasrun.trainer.settings import TrainerSettings
+
+_Step: TypeAlias = tuple[list[Tensor], list[Tensor], list[Tensor | None]]
+"""Weights, their gradients and their momenta."""
 
 
 class Updates:
@@ -24,8 +27,8 @@ class Updates:
 
     def __init__(self, settings: TrainerSettings, network: nn.Module, momenta: int = 1) -> None:
         self.clip, self.clip_value = settings.clip, settings.clip_value
-        self.coast, self.nesterov = settings.idle_options == "coast", settings.nesterov
-        self._zeros: dict[Tensor, Tensor] = {}  # gradients of idle weights
+        self.momentum, self.nesterov = settings.momentum, settings.nesterov
+        self.coast = settings.idle_options == "coast" and self.momentum > 0
         self.parameters = list(network.parameters())
         self._fused = are_fused(self.parameters)
         decay_all = settings.decay_norm_and_bias
@@ -33,22 +36,16 @@ class Updates:
             [parameter for parameter in self.parameters if decay_all or parameter.dim() >= 2],
             [parameter for parameter in self.parameters if not decay_all and parameter.dim() < 2],
         ]
-        self.optimisers = [
+        self.decays = (settings.weight_decay, 0.0)
+        self.optimisers = [  # they keep the momentum: see ``update``
             torch.optim.SGD(
-                [
-                    {"params": self.groups[0], "weight_decay": settings.weight_decay},
-                    {"params": self.groups[1], "weight_decay": 0.0},
-                ],
-                lr=settings.schedule.lr,
-                momentum=settings.momentum,
-                nesterov=settings.nesterov,
-                # The same numbers with fewer calls, as the weights are many and small.
-                fused=self._fused,
-                foreach=not self._fused,
+                [{"params": group} for group in self.groups], momentum=settings.momentum
             )
             for _ in range(momenta)
         ]
+        self._coasting = [_Trained(momenta) for _ in self.groups]
 
+    @torch.no_grad()
     def update(self, lr: float, momentum: int = 0, good: Tensor | None = None) -> None:
         """Clip the gradients, step, and forget them, for the parameters that have one.
 
@@ -56,52 +53,83 @@ class Updates:
         step is undone there (not for weights that coast); None: true.
 
         Options that were not sampled have no gradient, so they get no update, no decay and no
-        momentum, unless they coast. The optimiser receives only the others; a supernet has
-        thousands of parameters.
+        momentum, unless they coast. torch's function gets the others alone, and lists that are
+        kept: its optimiser looks at each of thousands of weights several times in every step.
         """
-        optimiser = self.optimisers[momentum]
-        used = [p for group in self.groups for p in group if p.grad is not None]
+        active = [[p for p in group if p.grad is not None] for group in self.groups]
+        used = [parameter for parameters in active for parameter in parameters]
         if self.clip_value > 0:
             nn.utils.clip_grad_value_(used, self.clip_value)
         if self.clip > 0:
             nn.utils.clip_grad_norm_(used, self.clip)
-        with self._idle_gradients():
-            active = [[p for p in group if p.grad is not None] for group in self.groups]
-            begins = self._fused or good is not None
-            for group, parameters in zip(optimiser.param_groups, active, strict=True):
-                group["params"], group["lr"] = parameters, lr
-                for parameter in parameters:
-                    if begins and group["momentum"] and parameter not in optimiser.state:
-                        # All have one, or none: it is 0 before the first step.
-                        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            before = None if good is None else Copies(_changed_by(optimiser))
-            optimiser.step()
-            if before is not None:
-                before.restore(unless=good)
-        for group, parameters in zip(optimiser.param_groups, self.groups, strict=True):
-            group["params"] = parameters
+        steps = [
+            self._coast(index, parameters, momentum)
+            if self.coast
+            else self._move(parameters, momentum)
+            for index, parameters in enumerate(active)
+        ]
+        before = None
+        if good is not None:
+            before = Copies([t for moved, _, own in steps for t in (*moved, *own) if t is not None])
+        for decay, (moved, gradients, own) in zip(self.decays, steps, strict=True):
+            sgd(
+                moved,
+                gradients,
+                own,
+                # The same numbers with fewer calls, as the weights are many and small.
+                fused=self._fused,
+                foreach=not self._fused,
+                weight_decay=decay,
+                momentum=self.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=self.nesterov,
+                maximize=False,
+            )
+        if before is not None:
+            before.restore(unless=good)
+        if self.coast and self.nesterov:  # torch then adds to the gradients in their place
+            for trained in self._coasting:
+                if trained.zeros:
+                    torch._foreach_zero_(trained.zeros)
         for parameter in used:
             parameter.grad = None
 
-    @contextmanager
-    def _idle_gradients(self) -> Iterator[None]:
-        """Give a gradient of zeros to the idle weights that coast, and take it away at the end.
+    def _momenta(self, parameters: Sequence[Tensor], momentum: int) -> list[Tensor | None]:
+        """Return the momentum of each weight, which begins with 0; None: there is none."""
+        if not self.momentum:
+            return [None] * len(parameters)
+        state = self.optimisers[momentum].state
+        for parameter in parameters:
+            if parameter not in state:
+                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return [state[parameter]["momentum_buffer"] for parameter in parameters]
 
-        A weight has been trained if it has a momentum buffer, which is a part of the state.
+    def _move(self, active: Sequence[Tensor], momentum: int) -> _Step:
+        """Return the step of the weights that have a gradient."""
+        return list(active), [self._gradient(p) for p in active], self._momenta(active, momentum)
+
+    def _coast(self, group: int, active: Sequence[Tensor], momentum: int) -> _Step:
+        """Return the step of all weights of a group that were ever trained."""
+        trained = self._coasting[group]
+        trained.add(active)
+        own = trained.momenta[momentum]
+        own += self._momenta(trained.parameters[len(own) :], momentum)
+        gradients = [
+            zero if parameter.grad is None else self._gradient(parameter)
+            for parameter, zero in zip(trained.parameters, trained.zeros, strict=True)
+        ]
+        return trained.parameters, gradients, own
+
+    def _gradient(self, parameter: Tensor) -> Tensor:
+        """Return the gradient with the strides of its weight, which one operation for all needs.
+
+        They may differ where a side is 1, in a way that means nothing.
         """
-        idle = [p for p in self.parameters if self.coast and p.grad is None and self._trained(p)]
-        for parameter in idle:
-            if parameter not in self._zeros:
-                self._zeros[parameter] = torch.zeros_like(parameter, requires_grad=False)
-            parameter.grad = self._zeros[parameter]
-        yield
-        for parameter in idle:
-            parameter.grad = None
-        if idle and self.nesterov:  # torch then adds to the gradients in their place
-            torch._foreach_zero_([self._zeros[parameter] for parameter in idle])
-
-    def _trained(self, parameter: Tensor) -> bool:
-        return any(parameter in optimiser.state for optimiser in self.optimisers)
+        gradient = cast(Tensor, parameter.grad)
+        if gradient.stride() == parameter.stride() or not self._fused:
+            return gradient
+        return gradient.as_strided(parameter.shape, parameter.stride())
 
     @torch.no_grad()
     def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:
@@ -110,21 +138,23 @@ class Updates:
         Forgets the gradients and keeps the momentum. Returns each trainable weight with its old
         value, in the order of the network's parameters.
         """
-        optimiser, moved = self.optimisers[0], []
-        with self._idle_gradients():
-            for group in optimiser.param_groups:
-                for parameter in group["params"]:
-                    if not parameter.requires_grad:
+        state, moved = self.optimisers[0].state, []
+        for group, decay, trained in zip(self.groups, self.decays, self._coasting, strict=True):
+            for parameter in group:
+                if not parameter.requires_grad:
+                    continue
+                moved.append((parameter, parameter.detach().clone()))
+                step = parameter.grad
+                if step is None:
+                    if not trained.has(parameter):
                         continue
-                    moved.append((parameter, parameter.detach().clone()))
-                    if parameter.grad is None:
-                        continue
-                    step = parameter.grad + group["weight_decay"] * parameter
-                    velocity = optimiser.state.get(parameter, {}).get("momentum_buffer")
-                    if velocity is not None:
-                        step = step + group["momentum"] * velocity
-                    parameter.sub_(lr * step)
-                    parameter.grad = None
+                    step = torch.zeros_like(parameter)
+                step = step + decay * parameter
+                velocity = state.get(parameter, {}).get("momentum_buffer")
+                if velocity is not None:
+                    step = step + self.momentum * velocity
+                parameter.sub_(lr * step)
+                parameter.grad = None
         order = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         return sorted(moved, key=lambda pair: order[id(pair[0])])
 
@@ -148,16 +178,37 @@ class Updates:
         """Continue from ``state``; raises ValueError if it does not fit the parameters."""
         for index, optimiser in enumerate(self.optimisers):
             load_optimiser_state(optimiser, state[str(index)])
+        self._coasting = [_Trained(len(self.optimisers)) for _ in self.groups]
+        if self.coast:
+            known = [optimiser.state for optimiser in self.optimisers]
+            for group, trained in zip(self.groups, self._coasting, strict=True):
+                trained.add([p for p in group if any(p in state for state in known)])
 
 
-def _changed_by(optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """Yield the weights that a step of the optimiser changes, and their momentum."""
-    for group in optimiser.param_groups:
-        for parameter in group["params"]:
-            yield parameter
-            yield from optimiser.state.get(parameter, {}).values()
+class _Trained:
+    """The weights that were ever trained, a gradient of zeros for each, and their momenta.
+
+    A weight has been trained if it has a momentum buffer, which is a part of the state.
+    """
+
+    def __init__(self, momenta: int) -> None:
+        self.parameters: list[Tensor] = []
+        self.zeros: list[Tensor] = []
+        self.momenta: list[list[Tensor | None]] = [[] for _ in range(momenta)]
+        self._known: set[int] = set()
+
+    def has(self, parameter: Tensor) -> bool:
+        """Tell whether the weight was trained, and coasts."""
+        return id(parameter) in self._known
+
+    def add(self, parameters: Sequence[Tensor]) -> None:
+        """Take in the weights that are not known."""
+        new = [parameter for parameter in parameters if not self.has(parameter)]
+        self._known.update(map(id, new))
+        self.parameters += new
+        self.zeros += [torch.zeros_like(parameter, requires_grad=False) for parameter in new]
 
 
 def are_fused(parameters: Sequence[Tensor]) -> bool:
-    """Tell whether one operation moves each weight: on a CPU, where calls are most of the time."""
-    return all(parameter.is_cpu for parameter in parameters)
+    """Tell whether one operation moves all weights: where torch has it, calls cost most time."""
+    return all(parameter.is_cpu or parameter.is_cuda for parameter in parameters)

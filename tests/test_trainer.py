@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import CPU, TASK, Images, Probe, Recorder, schedule, space, train_step, trainer
+from torch.optim.sgd import sgd
 
 from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
@@ -406,6 +407,32 @@ def test_the_gradient_is_two_frames_below_the_caller_of_a_round():
     network = Frames()
     trainer().bind(network, Images(64), CPU, Streams(0)).train_round(NullMonitor(), "retrain")
     assert network.own == ["train_round", "add"]
+
+
+@pytest.mark.parametrize("rule", ["freeze", "coast"])
+def test_gradients_get_the_strides_of_their_weights(rule, monkeypatch):
+    """Strides of sides of 1 mean nothing, but one operation for all weights compares them."""
+    seen = []
+
+    def record(weights, gradients, momenta, **settings):
+        seen.extend(
+            (w.stride(), g.stride(), m.stride())
+            for w, g, m in zip(weights, gradients, momenta, strict=True)
+        )
+        return sgd(weights, gradients, momenta, **settings)
+
+    monkeypatch.setattr("nasrun.trainer.updates.sgd", record)
+    network = torch.nn.Conv2d(5, 5, 3, groups=5, bias=False).to(memory_format=torch.channels_last)
+    start = network.weight.detach().clone()
+    updates = Updates(trainer(idle_options=rule, momentum=0.9, weight_decay=0.0), network)
+    gradient = torch.randn(5, 1, 3, 3)
+    odd = gradient.as_strided((5, 1, 3, 3), (9, 77, 3, 1))
+    assert odd.stride() != network.weight.stride()
+    network.weight.grad = odd
+    updates.update(0.1)
+    (strides,) = seen
+    assert len(set(strides)) == 1
+    torch.testing.assert_close(network.weight.detach(), start - 0.1 * gradient)
 
 
 @pytest.mark.parametrize("rule", ["freeze", "coast"])

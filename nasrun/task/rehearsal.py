@@ -258,7 +258,9 @@ class RehearsedTraining(Training[NetworkT]):
             if self.step == self.steps_per_round:
                 self.rounds_done, self.step = self.rounds_done + 1, 0
             self.rest()
-            idle = sum(p.numel() for p in self.network.parameters() if not self.updates._trained(p))
+            idle = sum(
+                p.numel() for p in self.network.parameters() if not self.updates.has_trained(p)
+            )
             self._rehearsal.peak.expect(BYTES_OF_MOMENTUM * idle)
 
     def update(self, measured: Tensor, gates: list[Gates] | None) -> Tensor:

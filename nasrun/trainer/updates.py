@@ -158,6 +158,10 @@ class Updates:
         order = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         return sorted(moved, key=lambda pair: order[id(pair[0])])
 
+    def has_trained(self, parameter: Tensor) -> bool:
+        """Tell whether a step has moved the weight, so that it has momentum."""
+        return any(parameter in optimiser.state for optimiser in self.optimisers)
+
     def forget_gradients(self) -> None:
         """Drop the gradients without an update."""
         for parameter in self.parameters:
@@ -180,9 +184,8 @@ class Updates:
             load_optimiser_state(optimiser, state[str(index)])
         self._coasting = [_Trained(len(self.optimisers)) for _ in self.groups]
         if self.coast:
-            known = [optimiser.state for optimiser in self.optimisers]
             for group, trained in zip(self.groups, self._coasting, strict=True):
-                trained.add([p for p in group if any(p in state for state in known)])
+                trained.add(list(filter(self.has_trained, group)))
 
 
 class _Trained:

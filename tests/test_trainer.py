@@ -410,7 +410,10 @@ def test_the_gradient_is_two_frames_below_the_caller_of_a_round():
 
 
 @pytest.mark.parametrize("rule", ["freeze", "coast"])
-def test_gradients_get_the_strides_of_their_weights(rule, monkeypatch):
+@pytest.mark.parametrize(
+    ("groups", "strides"), [(6, (9, 77, 3, 1)), (1, (54, 9, 3, 1)), (2, (1, 6, 18, 54))]
+)
+def test_gradients_get_the_strides_of_their_weights(rule, groups, strides, monkeypatch):
     """Strides of sides of 1 mean nothing, but one operation for all weights compares them."""
     seen = []
 
@@ -422,16 +425,18 @@ def test_gradients_get_the_strides_of_their_weights(rule, monkeypatch):
         return sgd(weights, gradients, momenta, **settings)
 
     monkeypatch.setattr("nasrun.trainer.updates.sgd", record)
-    network = torch.nn.Conv2d(5, 5, 3, groups=5, bias=False).to(memory_format=torch.channels_last)
+    network = torch.nn.Conv2d(6, 6, 3, groups=groups, bias=False)
+    network = network.to(memory_format=torch.channels_last)
     start = network.weight.detach().clone()
-    updates = Updates(trainer(idle_options=rule, momentum=0.9, weight_decay=0.0), network)
-    gradient = torch.randn(5, 1, 3, 3)
-    odd = gradient.as_strided((5, 1, 3, 3), (9, 77, 3, 1))
+    settings = trainer(idle_options=rule, momentum=0.9, weight_decay=0.0, clip=0.0)
+    updates = Updates(settings, network)
+    odd = torch.empty_strided(start.shape, strides).copy_(torch.randn(start.shape))
+    gradient = odd.clone()
     assert odd.stride() != network.weight.stride()
     network.weight.grad = odd
     updates.update(0.1)
-    (strides,) = seen
-    assert len(set(strides)) == 1
+    (found,) = seen
+    assert len(set(found)) == 1
     torch.testing.assert_close(network.weight.detach(), start - 0.1 * gradient)
 
 

@@ -122,14 +122,14 @@ class Updates:
         return trained.parameters, gradients, own
 
     def _gradient(self, parameter: Tensor) -> Tensor:
-        """Return the gradient with the strides of its weight, which one operation for all needs.
-
-        They may differ where a side is 1, in a way that means nothing.
-        """
+        """Return the gradient with the strides of its weight: one operation for all wants them."""
         gradient = cast(Tensor, parameter.grad)
         if gradient.stride() == parameter.stride() or not self._fused:
             return gradient
-        return gradient.as_strided(parameter.shape, parameter.stride())
+        strides = zip(parameter.shape, gradient.stride(), parameter.stride(), strict=True)
+        if all(own == other for side, own, other in strides if side > 1):
+            return gradient.as_strided(parameter.shape, parameter.stride())
+        return torch.empty_like(parameter).copy_(gradient)
 
     @torch.no_grad()
     def look_ahead(self, lr: float) -> list[tuple[Tensor, Tensor]]:

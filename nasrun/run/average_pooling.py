@@ -26,7 +26,8 @@ def mend_average_pooling(version: str = torch.__version__) -> None:
     This reaches modules and networks of libraries too, which all call it by that name.
     """
     if tuple(map(int, version.split(".")[:2])) < MENDED:
-        F.avg_pool2d = avg_pool2d
+        functional: Any = F  # some versions of torch type this function, others do not
+        functional.avg_pool2d = avg_pool2d
 
 
 def avg_pool2d(maps: Tensor, *how: Any, **further: Any) -> Tensor:

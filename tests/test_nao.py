@@ -31,10 +31,10 @@ from nasrun.values import Architecture, Cost, Trial
 
 
 def test_rounds_of_nao() -> None:
-    algo, recorder = start(nao()), Recorder()
+    algo, recorder = start(nao(train_on="pool", fresh_supernet=True)), Recorder()
     history = run(algo, recorder)
     assert [r.index for r, _ in history] == [0, 1, 2]
-    assert [len(r.pool) for r, _ in history] == [30, 10, 10]
+    assert [len(r.pool) for r, _ in history] == [30, 40, 50]
     assert [len(asked) for _, asked in history] == [30, 40, 50]
     assert all(r.fresh_supernet for r, _ in history)
     assert algo.next_round(NullMonitor()) is None
@@ -49,6 +49,13 @@ def test_rounds_of_nao() -> None:
     }
     for i in (1, 2):
         assert recorder.metrics[f"architectures/round{i}"][-1]["random"] == algo.filled[i]
+
+
+def test_a_new_supernet_scores_nothing_that_it_has_not_trained() -> None:
+    with pytest.raises(UserError, match="cannot score their architectures"):
+        nao(fresh_supernet=True, train_on="new", rescore="pool")
+    for train_on, rescore in (("pool", "pool"), ("pool", "new"), ("new", "new")):
+        nao(fresh_supernet=True, train_on=train_on, rescore=rescore)
 
 
 @pytest.mark.few(3)

@@ -167,6 +167,7 @@ def test_in_distillation_the_others_learn_the_first(gradients):
 
 CALR = "path_rules.size_power={size:params,smallest:4,largest:0.25}"
 TAUGHT = "path_rules.distillation=true"
+APART = "path_rules.separate_momentum=true"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,7 @@ TAUGHT = "path_rules.distillation=true"
         ((TAUGHT, "sampler=uniform"), "largest path comes first"),
         ((TAUGHT, "sampler=fair", "search_algo=random"), "sampler Fair has no steps"),
         ((TAUGHT, "search_algo=enas"), "none can teach another"),
+        ((APART, "search_algo=darts", "search_space=darts_cell"), "no step is that of one option"),
     ],
 )
 def test_rules_that_would_do_nothing_are_refused(words, said):
@@ -189,7 +191,11 @@ def test_rules_that_would_do_nothing_are_refused(words, said):
 
 
 @pytest.mark.parametrize(
-    "words", [(CALR, "trainer.schedule.kind=polynomial"), (TAUGHT, "sampler=sandwich")]
+    "words",
+    [
+        *((CALR, "trainer.schedule.kind=polynomial"), (TAUGHT, "sampler=sandwich")),
+        *((APART,), (APART, "search_algo=enas")),
+    ],
 )
 def test_rules_that_do_something_are_taken(words):
     build_setup(compose(["task=search", *words])).check_algo()

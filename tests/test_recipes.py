@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from kills import RECIPES, words
+from omegaconf import OmegaConf
 from processes import SEARCH, TINY, lines
 from smokes import check_smoke
 
@@ -104,6 +105,37 @@ def test_what_the_released_optimisers_do_with_unused_weights_stands_in_the_recip
     if recipe == "enas_cifar10":  # released: l2 of 1e-4 and 2e-4, without a factor of a half
         assert (trainer.weight_decay, retrain.weight_decay) == (2e-4, 4e-4)
         assert trainer.clip == retrain.clip == 0  # the clipped gradients are not used
+
+
+def test_the_tables_of_rankings_train_the_pool_and_each_length_anew():
+    lengths = {"rank_table2": "5,10,20,30,50", "rank_table6": "5,10,20,30,50", "rank_table3": 5}
+    for recipe, epochs in lengths.items():
+        rank = compose([f"experiment={recipe}", "task=rank"])["rank"]
+        assert (rank["train_on"], rank["epochs"]) == ("pool", [])
+        assert rank["architectures"]["count"] == 50
+        sweep = OmegaConf.load(CONF / f"experiment/{recipe}.yaml").hydra.sweeper.params
+        if recipe == "rank_table2":  # the lengths are those of Table 6
+            assert "trainer.epochs" not in sweep
+        else:
+            assert sweep["trainer.epochs"] == epochs
+        samples = sweep.get("architectures@rank.architectures")
+        assert samples == ("uniform,similar_size" if recipe == "rank_table3" else None)
+
+
+def test_sums_ties_and_statistics_stand_where_they_were_released():
+    """SPOS' code: equal candidates by top-5, the winner's statistics anew, narrow channels late."""
+    assert parts().path_rules.gradients == "sum"
+    for recipe in ("spos_cifar10", "spos_imagenet", "spos_channels_cifar10"):
+        built = parts(f"experiment={recipe}")
+        assert (built.evaluator.ties, built.retrain.batch_norm_epochs) == ("top5", 1)
+    warm_up = parts("experiment=spos_channels_cifar10").warm_up
+    assert type(warm_up).__name__ == "WideWarmUp" and warm_up.epochs > 0
+
+
+def test_dso_decays_as_released_on_imagenet():
+    for recipe in ("dso_share_imagenet", "dso_full_imagenet"):
+        built = parts(f"experiment={recipe}")
+        assert built.trainer.weight_decay == built.retrain.trainer.weight_decay == 4e-5
 
 
 def test_dso_clips_each_element():

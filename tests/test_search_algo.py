@@ -140,7 +140,7 @@ NAO: dict[str, Any] = {
     "step_start": 1.0,
     "step_increment": 1.0,
     "step_max": 20.0,
-    "fresh_supernet": True,
+    "fresh_supernet": False,
     "anchors": 0,
     "carried": 0,
     "batch": 7,

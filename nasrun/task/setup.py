@@ -21,6 +21,7 @@ from nasrun.run.run import CheckpointEvery, Run
 from nasrun.sampler.base import Sampler, has_teacher, takes_pool, takes_slices
 from nasrun.sampler.warm_up import WarmUp
 from nasrun.search_algo.base import SearchAlgo
+from nasrun.search_algo.gates.learned import LearnedAlgo
 from nasrun.search_space.base import Scale, SearchSpace
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.streams import Streams
@@ -261,6 +262,11 @@ class Setup:
             raise UserError(
                 f"path_rules.slices={self.path_rules.slices}: search_algo {name} sets the gates of "
                 "a step for all of its images; set it to 1"
+            )
+        if self.path_rules.separate_momentum and isinstance(self.search_algo, LearnedAlgo):
+            raise UserError(
+                f"path_rules.separate_momentum=true: search_algo {name} weighs the options of a "
+                "decision, so that no step is that of one option; set it to false"
             )
         self._check_size_power()
 

@@ -58,7 +58,8 @@ class Nao(SearchAlgo):
     carried: best architectures of earlier rounds that later supernets train and score too, where
     ``rescore`` is "new". With any, the scores of the last supernet alone choose the winner.
     batch: architectures asked for at once.
-    Raises UserError if step_start exceeds step_max, or where the steps are too many.
+    Raises UserError if step_start exceeds step_max, where the steps are too many, and if a new
+    supernet would score architectures that it has not trained beside those that it has.
     """
 
     trains_pool = True
@@ -91,6 +92,12 @@ class Nao(SearchAlgo):
                 f"search_algo.step_increment = {self.step_increment} makes more than "
                 f"{MAX_STEP_SIZES:,} step sizes from {start} to {most}: raise it, or lower "
                 "search_algo.step_max"
+            )
+        if self.fresh_supernet and (self.train_on, self.rescore) == ("new", "pool"):
+            raise UserError(
+                "search_algo.fresh_supernet=true trains a supernet that knows nothing of "
+                "the rounds before: with search_algo.train_on=new it cannot score their "
+                "architectures; set search_algo.rescore=new, or search_algo.train_on=pool"
             )
 
     def scored_in(self, round_: int) -> int:

@@ -224,7 +224,6 @@ def test_without_a_split_a_run_trains_on_all_images(tmp_path):
     assert max(line["step"] for line in lines if line["stage"] == "supernet/round0") == 6
 
 
-@pytest.mark.soak
 def test_the_scales_of_all_norms_stay_one_and_their_shifts_move():
     """So that only the gate scales an edge: in operations and reductions, stem and head."""
     algo, training = started()

@@ -131,7 +131,7 @@ def test_a_table_with_seeds(macro: SearchSpace, capsys: pytest.CaptureFixture[st
         assert Path(f"run/{name}.svg").stat().st_size > 5000
 
 
-@pytest.mark.soak
+@pytest.mark.few(1)
 @pytest.mark.parametrize("sampler", ["uniform", "sandwich"])
 @pytest.mark.parametrize("train_on", ["pool", "space"])
 def test_the_paths_that_are_trained(

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nasrun.metrics.power import noisy, note, pairs_needed, power_of, simulated_deviations
+from nasrun.metrics.power import (
+    SUPERNETS,
+    noisy,
+    note,
+    pairs_needed,
+    power_of,
+    simulated_deviations,
+)
 from nasrun.metrics.ranking import kendall
 
 
@@ -56,7 +63,8 @@ def test_deviations_shrink_with_the_sample() -> None:
 def test_the_note_before_a_run() -> None:
     said = note(50)
     _, (apart, _) = simulated_deviations(50, 0.4, (0.15, 0.05))
-    assert f"{pairs_needed(0.15, apart)} pairs of runs for a difference of 0.15" in said
+    both = (apart**2 + 2 * SUPERNETS**2) ** 0.5  # of the sample, and of each of two supernets
+    assert f"{pairs_needed(0.15, both)} pairs of runs for a difference of 0.15" in said
     assert said.startswith("50 architectures: by chance alone τ-b varies by ±0.")
     one, _ = simulated_deviations(4000, 0.4, ())
     assert one == pytest.approx(simulated_deviations(1000, 0.4, ())[0] / 2)

@@ -208,7 +208,9 @@ def test_progress_needs_a_truth_that_is_known(capsys: pytest.CaptureFixture[str]
     assert "rank.every=1: the truth is not known while the supernet trains" in said
     assert not Path("run").exists()
     assert rank(*words) == 0
+    capsys.readouterr()
     assert rank(*words, "rank.every=1", "hydra.run.dir=again") == 0
+    assert "rank.every=1: measuring takes about " in capsys.readouterr().out
     metrics = Path("again/metrics.jsonl").read_text()
     assert "rank/progress" in metrics
 

@@ -20,10 +20,15 @@ MAX_PAIRS = 100_000
 """Upper bound of the pairs that are worth naming."""
 
 GAPS = (0.15, 0.05)
-"""Differences of τ-b that the note speaks of; Balanced NAO, Tables 2 and 6: 0.04 to 0.14."""
+"""Differences of τ-b that the note speaks of: Balanced NAO, Tables 2 and 6, has 0.04 to 0.14;
+pools of 50 that sample in proportion to multiply-adds gained 0.14 to 0.18 (RESULTS.md)."""
 
 USUAL_TAU = 0.4
 """τ-b around which the note is simulated; supernets of papers lie between 0.2 and 0.7."""
+
+SUPERNETS = 0.08
+"""Standard deviation of τ-b among supernets that differ by the seed alone, whatever is ranked: what
+is left of the differences in pools of 50 (RESULTS.md) besides their sampling, 0.05 to 0.11."""
 
 MAX_SIMULATED = 100
 """Architectures of the largest sample that is simulated; deviations of larger ones follow 1/√n."""
@@ -69,15 +74,17 @@ def pairs_needed(
 
 def note(architectures: int) -> str:
     """Tell, before a run, how much its τ-b will depend on chance and what a comparison takes."""
-    alone, apart = simulated_deviations(architectures, USUAL_TAU, GAPS)
+    sampled, apart = simulated_deviations(architectures, USUAL_TAU, GAPS)
+    alone = math.hypot(sampled, SUPERNETS)
     takes = [
-        f"{pairs_needed(gap, deviation)} pairs of runs for a difference of {gap:g}"
+        f"{pairs_needed(gap, math.hypot(deviation, SUPERNETS, SUPERNETS))} pairs of runs for a "
+        f"difference of {gap:g}"
         for gap, deviation in zip(GAPS, apart, strict=True)
     ]
     return (
         f"{architectures:,} architectures: by chance alone τ-b varies by ±{1.96 * alone:.2f} "
-        f"(95 %); two methods are told apart by {' and '.join(takes)}, at least "
-        f"({POWER:.0%} power, τ-b near {USUAL_TAU:g}, simulated)"
+        f"(95 %); two methods are told apart by {' and '.join(takes)} ({POWER:.0%} power, τ-b near "
+        f"{USUAL_TAU:g}; simulated, supernets of other seeds ±{1.96 * SUPERNETS:.2f})"
     )
 
 

@@ -40,7 +40,7 @@ from nasrun.streams import Streams
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores, truth_config
 from nasrun.task.rank_also import SecondScorer
-from nasrun.task.rank_progress import Progress
+from nasrun.task.rank_progress import MAX_SHARE, Progress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.size_classes import classes_by_size
@@ -162,6 +162,11 @@ class RankTask(Task):
         run.expect(rank_stages(setup, splits, self, len(architectures), loaded=source is not None))
         run.begin()
         run.say(power.note(len(architectures)))
+        if supernet.progress and supernet.progress.share > MAX_SHARE:
+            run.say(
+                f"rank.every={self.every}: measuring takes about {supernet.progress.share:.0%} of "
+                "the time of so short a training"
+            )
         pool = tuple(architectures) if self.train_on == "pool" else None
         round_ = replace(WHOLE_SPACE, pool=pool)
         scores, watch = Scores(space), Stopwatch(run.compute.device)

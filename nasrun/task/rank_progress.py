@@ -31,9 +31,13 @@ def images_within_share(sample: int, every: int, most: int, splits: Splits) -> i
     every: epochs between two measurements. One path a step is assumed; of more, training takes
     longer, and the share is smaller still.
     """
-    trained = PASSES_PER_TRAINED_IMAGE * every * len(splits.train)
-    fitting = int(MAX_SHARE * trained / sample)
+    fitting = int(MAX_SHARE * _passes(every, splits) / sample)
     return min(max(fitting, MIN_IMAGES), most, len(splits.validation))
+
+
+def _passes(every: int, splits: Splits) -> float:
+    """Return the passes of images through a path that training takes between two measurements."""
+    return PASSES_PER_TRAINED_IMAGE * every * len(splits.train)
 
 
 class Progress:
@@ -57,6 +61,7 @@ class Progress:
         """Bind the scorer; truth: [n], of ``architectures``. every: epochs between two."""
         self.architectures, self.truth, self.run, self.every = architectures, truth, run, every
         self.images = images_within_share(len(architectures), every, images, splits)
+        self.share = len(architectures) * self.images / _passes(every, splits)
         evaluator = SupernetEvaluator(
             images=self.images,
             batch_size=max(self.images, 2),

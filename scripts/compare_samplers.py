@@ -52,6 +52,7 @@ MEASURES = {
     "τ given MACs": "partial_macs",
     "τ given params": "partial_params",
     "τ within thirds by MACs": "within_macs",
+    "size bias (MACs)": "size_bias_macs",
     "top 10 % found": "precision_at_top_0.1",
     "τ of MACs alone": "macs_alone",
     "τ of params alone": "params_alone",

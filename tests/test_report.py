@@ -212,10 +212,15 @@ def test_a_ranking_is_set_beside_size_alone(tmp_path: Path) -> None:
                 "above_macs": estimate(0.05, low, 0.1),
             },
         }
-        content = {"epochs": {"3": report}, "noise_ceiling": {}}
+        bias = {"kendall": estimate(-0.4, -0.5, -0.3), "unbiased": -0.1, "thirds": [9, None, -8]}
+        bias |= {"steps": [0.2, 0.3, 0.5]} if low < 0 else {"steps": None, "losses": None}
+        content = {"epochs": {"3": report}, "noise_ceiling": {}, "size_bias": {"macs": bias}}
         (run / layout.RANKING).write_text(json.dumps(content))
         document = reports.of_run(run, None)
-        (chart, *_) = section(document, "ranking").blocks
+        (chart, *_, bias_table) = section(document, "ranking").blocks
+        steps = "20.0% / 30.0% / 50.0%" if low < 0 else "–"
+        row = ["multiply-adds", "-0.400", "-0.500 to -0.300", "-0.100", "+9.0 / – / -8.0"]
+        assert bias_table.rows == [[*row, steps, "–"]]
         assert len(chart.traces[0]["x"]) == 20 and "0.600 (0.400 to 0.800)" in chart.caption
         text = markdown(document)
         assert ("rank better than multiply-adds alone is not shown" in text) == (low < 0)

@@ -21,7 +21,7 @@ from nasrun.report.run_lines import (
     read_front,
     read_trials,
 )
-from nasrun.report.run_ranking import Ranking, read_ranking
+from nasrun.report.run_ranking import FoundBias, Ranking, read_biases, read_ranking
 from nasrun.run.files import MAX_JSON_BYTES, parse_json, read_bytes, read_json, read_object
 from nasrun.run.layout import (
     COMPARISON,
@@ -208,6 +208,11 @@ class RunDirectory:
             return {name: Estimate.from_json(value) for name, value in named.items()}
 
         return self._checked(RANKING, read, {})
+
+    @property
+    def size_biases(self) -> dict[str, FoundBias]:
+        """The biases of the last ranking by the name of the size; empty if they are not known."""
+        return self._checked(RANKING, lambda: read_biases(self.read_object(RANKING)), {})
 
     @property
     def comparison(self) -> list[Regret]:

@@ -41,6 +41,40 @@ class Ranking:
     second: SecondScore | None
 
 
+@dataclass(frozen=True)
+class FoundBias:
+    """The bias of the last ranking to a size, as ``ranking.json`` holds it; see ``SizeBias``.
+
+    thirds: mean rank error of each tercile by size, in per cent. steps, losses: the share of the
+    trained paths that a tercile got, and its training loss; None, or empty: not known.
+    """
+
+    kendall: Estimate
+    unbiased: float | None
+    thirds: tuple[float | None, ...]
+    steps: tuple[float | None, ...]
+    losses: tuple[float | None, ...]
+
+
+def read_biases(found: Mapping[str, Any]) -> dict[str, FoundBias]:
+    """Read the biases by the name of the size; found: content of ranking.json.
+
+    Raises LookupError, TypeError, ValueError or AttributeError over damage.
+    """
+    return {
+        name: FoundBias(
+            Estimate.from_json(bias["kendall"]),
+            _number(bias["unbiased"]),
+            *(tuple(map(_number, bias.get(part) or ())) for part in ("thirds", "steps", "losses")),
+        )
+        for name, bias in found.get("size_bias", {}).items()
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def read_ranking(table: Path, found: Mapping[str, Any], seed: int | None) -> Ranking:
     """Read a ranking; table: ranking.csv. found: content of ranking.json. seed: of the run.
 

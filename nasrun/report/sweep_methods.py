@@ -43,6 +43,7 @@ RANKINGS = {
     "partial_macs": Measure("τ given multiply-adds", "difference", 1, 3),
     "partial_params": Measure("τ given parameters", "difference", 1, 3),
     "within_macs": Measure("τ-b within thirds by multiply-adds", "difference", 1, 3),
+    "size_bias_macs": Measure("bias: τ-b of rank error and multiply-adds", "difference", 1, 3),
 }
 """Supernets that rank are compared by each of these that all jobs have."""
 

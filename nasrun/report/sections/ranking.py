@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.report.charts import Dots, Line, Plot, line_chart, scatter_chart
@@ -11,6 +12,7 @@ from nasrun.report.run_files import Points
 from nasrun.report.run_lines import joined, read_rows
 from nasrun.report.run_ranking import Ranking
 from nasrun.report.sections.view import RunView
+from nasrun.report.size_bias import WORDS as SIZES
 from nasrun.report.words import estimate
 from nasrun.run.layout import RANKING_TABLE
 
@@ -49,6 +51,7 @@ def ranking(view: RunView) -> Section:
     if rows:
         interval = f"{100 * found.confidence:g} % interval" if found is not None else "interval"
         blocks.append(Grid(["measure", "value", interval], rows, "the last ranking"))
+    blocks += biases(view)
     points = view.run.agreement("kendall")
     if len(points) > 1:
         blocks.append(by_epoch(points, "τ-b by epoch of the supernet's training."))
@@ -58,6 +61,37 @@ def ranking(view: RunView) -> Section:
         caption = "τ-b of a small fixed sample while the supernet trained."
         blocks.append(line_chart([Plot("Kendall's τ-b", [line])], "step", caption))
     return Section("ranking", "How truly it ranks", blocks)
+
+
+def biases(view: RunView) -> list[Block]:
+    """Return the table of biases to size; empty if the run holds none."""
+    rows = [
+        [
+            SIZES.get(name, name),
+            *cells(found.kendall),
+            "–" if found.unbiased is None else f"{found.unbiased:.3f}",
+            by_third(found.thirds, "{:+.1f}"),
+            by_third(found.steps, "{:.1%}"),
+            by_third(found.losses, "{:.3f}"),
+        ]
+        for name, found in view.run.size_biases.items()
+    ]
+    columns = [
+        *("size", "bias", "interval", "if unbiased"),
+        *("rank error by third, %", "steps by third", "training loss by third"),
+    ]
+    caption = (
+        "Bias of the last ranking: τ-b of size and rank error, below 0 if small networks are "
+        "overrated, beside that of scores as noisy without a bias. Thirds from small to large; a "
+        "rank error above 0 is overrated."
+    )
+    return [Grid(columns, rows, caption)] if rows else []
+
+
+def by_third(values: Sequence[float | None], form: str) -> str:
+    """Return a value of each tercile in one cell; a dash where it is not known."""
+    words = ["–" if value is None else form.format(value) for value in values]
+    return " / ".join(words) if words else "–"
 
 
 def cells(found: Estimate) -> list[str]:

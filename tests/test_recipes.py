@@ -107,6 +107,10 @@ def test_what_the_released_optimisers_do_with_unused_weights_stands_in_the_recip
         assert trainer.clip == retrain.clip == 0  # the clipped gradients are not used
 
 
+def test_gdas_zeroes_gradients_and_does_not_drop_them():
+    assert parts("experiment=gdas_cifar10").trainer.idle_options == "coast"
+
+
 def test_the_tables_of_rankings_train_the_pool_and_each_length_anew():
     lengths = {"rank_table2": "5,10,20,30,50", "rank_table6": "5,10,20,30,50", "rank_table3": 5}
     for recipe, epochs in lengths.items():

@@ -89,6 +89,10 @@ def test_nodes_may_have_fewer_edges():
     assert {small.sample(np.random.default_rng(seed)) for seed in range(3000)} == found
     with pytest.raises(UserError, match=r"has 1 open edges; an architecture of .* has 2 at each"):
         space(nodes=1).check(Architecture("darts_cell/1", (1, 0, 1, 1)))
+    light = [[0.2, 0.3, 0.1], [0.6, 0.1, 0.3]] * 2  # ``none`` weighs most on the second edge
+    assert small.strongest(light).choices == (1, 0, 1, 0)
+    assert space(nodes=1, operations="s2").strongest(light).choices == (1, 2, 1, 2)
+    assert small.strongest([[1.0, 0.0, 0.0]] * 4).choices == (0, 0, 0, 0)
     loose = space(fewer_edges=True)
     scale = DartsScale(cells=4, channels=6)
     general = GeneralCell(nodes=4, edges=2, stem="small", search=scale, final=scale)

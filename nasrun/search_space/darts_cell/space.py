@@ -189,7 +189,7 @@ class DartsCell(GenotypeSpace):
         """Take the two heaviest edges of every node and their heaviest operations (DARTS, §2.4).
 
         An edge weighs as much as its heaviest operation, ``none`` aside; with ``fewer_edges`` one
-        that weighs nothing stays closed.
+        whose ``none`` weighs as much stays closed (SNAS).
         """
         choices = [NONE] * len(self.decisions)
         heaviest = [
@@ -199,7 +199,7 @@ class DartsCell(GenotypeSpace):
         for group in self.groups:
             by_weight = sorted(group, key=lambda edge: -weights[edge][heaviest[edge]])
             for edge in by_weight[:OPEN_EDGES]:
-                if not self.fewer_edges or weights[edge][heaviest[edge]] > 0:
+                if not self.fewer_edges or weights[edge][heaviest[edge]] > weights[edge][NONE]:
                     choices[edge] = heaviest[edge]
         return Architecture(self.name, tuple(choices))
 

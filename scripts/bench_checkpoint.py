@@ -1,7 +1,7 @@
 """Measure the time for checkpoints, as a share of the time of the run.
 
-    python scripts/bench_checkpoint.py            # both measurements: some five minutes on two CPU
-    cores python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
+    python scripts/bench_checkpoint.py            # both: some five minutes on two CPU cores
+    python scripts/bench_checkpoint.py --short    # the main job as a smoke: seconds
 
 1. The main job (``nasrun search``) with its default settings: seconds inside Run.checkpoint and
    Run.save_weights as a share of all. The job is short, so the checkpoints at the end of every

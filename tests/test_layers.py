@@ -91,7 +91,7 @@ def test_the_door_imports_nothing_at_once():
 
 def test_the_package_root_holds_the_ground_alone():
     names = {path.stem for path in PACKAGE.glob("*.py")}
-    ground = {"values", "streams", "errors", "limits", "testing"}
+    ground = {"values", "streams", "errors", "limits"}
     assert names <= {*ground, "__init__", "__main__"}
 
 

@@ -30,7 +30,7 @@ from nasrun.report.markdown import escaped, markdown
 from nasrun.report.run_files import RunDirectory, job_files, read_jobs
 from nasrun.report.run_lines import MAX_LOG_BYTES, TrialLine, read_curves, read_trials
 from nasrun.report.sections.trials import MAX_POINTS, front_of, thin
-from nasrun.report.words import accuracy, duration, millions
+from nasrun.report.words import NAMES, accuracy, duration, millions
 from nasrun.run import layout
 from nasrun.run.lock import Lock
 from nasrun.run.monitor import NullMonitor
@@ -187,6 +187,14 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+def test_all_names_are_those_of_classes_of_the_configuration() -> None:
+    conf = Path(__file__).parent.parent / "conf"
+    found = [
+        re.findall(r"_target_: [\w.]+\.(\w+)", path.read_text()) for path in conf.rglob("*.yaml")
+    ]
+    assert set(NAMES) <= {name for names in found for name in names}
+
+
 def test_numbers_in_words() -> None:
     assert millions(61_250_000) == "61.25 M"
     assert accuracy(0.5, None) == "50.00 %"
@@ -216,8 +224,13 @@ def test_a_ranking_is_set_beside_size_alone(tmp_path: Path) -> None:
         bias |= {"steps": [0.2, 0.3, 0.5]} if low < 0 else {"steps": None, "losses": None}
         content = {"epochs": {"3": report}, "noise_ceiling": {}, "size_bias": {"macs": bias}}
         (run / layout.RANKING).write_text(json.dumps(content))
+        metrics = [
+            {"stage": layout.RANK_PROGRESS, "step": step, "kendall": 0.1 * step} for step in (1, 2)
+        ]
+        jsonl(run / layout.METRICS, metrics)
         document = reports.of_run(run, None)
-        (chart, *_, bias_table) = section(document, "ranking").blocks
+        (chart, *_, bias_table, progress) = section(document, "ranking").blocks
+        assert progress.traces[0]["x"] == [1, 2]
         steps = "20.0% / 30.0% / 50.0%" if low < 0 else "–"
         row = ["multiply-adds", "-0.400", "-0.500 to -0.300", "-0.100", "+9.0 / – / -8.0"]
         assert bias_table.rows == [[*row, steps, "–"]]
@@ -497,7 +510,7 @@ def methods(steps: int) -> list[tuple[list[str], dict[str, Any]]]:
                 "status": "done",
                 "test_accuracy": level + 0.01 * seed,
                 "macs": 1e6,
-                "spent": {"training_steps": count, "evaluations": 100},
+                "spent": {"images": count + 500, "retraining_images": 500, "evaluations": 100},
             },
         )
         for name, level, count in (("random", 0.8, 1000), ("nao", 0.85, steps))
@@ -513,10 +526,10 @@ def test_a_sweep_is_tested_and_its_costs_compared(tmp_path: Path) -> None:
         (grid,) = section(document, "tests").blocks
         assert isinstance(grid, Grid)
         assert grid.columns[0] == "against search_algo=random"
-        assert grid.rows == [["search_algo=nao", "4", "+5.00", "+5.00 to +5.00", "0.12", "4"]] or (
-            grid.rows[0][:3] == ["search_algo=nao", "4", "+5.00"]
-        )
-        warned = "training steps from 1,000 (search_algo=random) to 1,060" in markdown(document)
+        assert grid.rows == [["search_algo=nao", "4", "+5.00", "+5.00 to +5.00", "0.12", "2"]]
+        warned = "1,000 (search_algo=random) to 1,060 (search_algo=nao)" in markdown(
+            document
+        ).replace("\\", "")
         assert warned == told
         assert "nasrun search -m search\\_algo" not in markdown(document)
         assert "nasrun search -m search_algo=random,nao seed=0,1,2,3" in markdown(document)

@@ -17,7 +17,7 @@ from nasrun.run.files import at_home, printable, read_json_or_text
 from nasrun.run.layout import ARCHITECTURE
 from nasrun.search_space.genotype import Found, Genotype, find_genotypes, genotype_of
 
-MOST_TOLD = 12
+MAX_NAMES = 12
 """Names of a file's genotypes in a message."""
 
 NB201_STRING = re.compile(r"\|\w{1,40}~[0-9]\|(?:\+?\|?\w{1,40}~[0-9]\|){1,20}")
@@ -121,8 +121,8 @@ def chosen(found: list[Found], name: str | None) -> tuple[Found, str]:
     if name is None and len({one.genotype for one in found}) == 1:
         return found[0], ""
     if name is None and len(known) > 1:
-        shown = ", ".join(known[:MOST_TOLD])
-        more = f" and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
+        shown = ", ".join(known[:MAX_NAMES])
+        more = f" and {len(known) - MAX_NAMES} more" if len(known) > MAX_NAMES else ""
         raise UserError(
             f"there are {len(known)} genotypes in it: name one, as FILE:{known[0]}; there are "
             f"{shown}{more}"
@@ -130,7 +130,7 @@ def chosen(found: list[Found], name: str | None) -> tuple[Found, str]:
     name = known[0] if name is None else name
     own = [one for one in found if one.name == name]
     if not own:
-        shown = ", ".join(known[:MOST_TOLD])
+        shown = ", ".join(known[:MAX_NAMES])
         raise UserError(
             f"there is no genotype called {name!r} in it{nearest(name, known)}; there are {shown}"
         )

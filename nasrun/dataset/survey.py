@@ -120,7 +120,7 @@ def left_out_in_words(left_out: LeftOut) -> str:
         (left_out.beside, "files beside the folders of classes"),
         (left_out.links, "links to folders"),
         (left_out.copies, "links to files that are here already"),
-        (left_out.odd, "that are no regular files (pipes, devices, broken links)"),
+        (left_out.odd, "that are no files (pipes, devices, broken links)"),
     ):
         if count:
             parts.append(f"{count:,} {words}")

@@ -21,7 +21,7 @@ from nasrun.search_space.chain import Piece
 BYTES_OF_OUTPUT = 4
 """An output is a float32 at most."""
 
-LEAST_SAVING = 1.1
+MIN_SAVING = 1.1
 """Paths are walked together if that takes so many times fewer multiply-adds than one by one."""
 
 Outputs = TypeVar("Outputs")

@@ -16,7 +16,7 @@ from nasrun.evaluator.base import Evaluator, GatesOf, Scorer, choices_of
 from nasrun.evaluator.batch_norm import Protocol
 from nasrun.evaluator.batches import fixed_batches
 from nasrun.evaluator.paths import PathScores, Shares, pieces_of
-from nasrun.evaluator.prefix import LEAST_SAVING, Walk, Work, plan_walk
+from nasrun.evaluator.prefix import MIN_SAVING, Walk, Work, plan_walk
 from nasrun.evaluator.race import Race
 from nasrun.evaluator.score_store import KeptScores, ScoreStore, definition_of, weights_of
 from nasrun.limits import AtMost, Count, Images, SomeImages
@@ -211,7 +211,7 @@ class SupernetScorer(PathScores, Scorer):
         work = [self._work(path, known) if chain else [self._whole(path)] for path in chosen]
         images = self.count + (self.calibrating if self.batch_norm == "recalibrated" else 0)
         walk = plan_walk(keys, work, images, int(MEMORY_SHARE * self.compute.free_bytes()))
-        return walk if walk.saving >= LEAST_SAVING else None
+        return walk if walk.saving >= MIN_SAVING else None
 
     def _work(self, path: tuple[int, ...], known: dict[str, Work]) -> list[Work]:
         """Return the work of each piece of a path. known: that of layers by name; grows."""

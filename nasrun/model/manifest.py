@@ -40,7 +40,7 @@ MAX_MANIFEST_CHARACTERS = 2**24
 
 BYTES_PER_PARAMETER = 4
 
-MOST_TOLD = 400
+MAX_ERROR_CHARACTERS = 400
 """Characters of the reason why a file is refused; a stranger's text may stand in it."""
 
 Name = Annotated[str, StringConstraints(max_length=4096)]
@@ -233,7 +233,7 @@ class Manifest(BaseModel):
 
 def told(error: Exception) -> str:
     """Return the message of an error in one line, without signs that could control a terminal."""
-    return printable(shortened(" ".join(str(error).split()), MOST_TOLD))
+    return printable(shortened(" ".join(str(error).split()), MAX_ERROR_CHARACTERS))
 
 
 def _escaped(name: str) -> str:

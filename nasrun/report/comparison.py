@@ -15,6 +15,7 @@ from rich.table import Table
 
 from nasrun.metrics import Estimate, bootstrap, holm, sign_flip_p, win_share
 from nasrun.report.figures_search import plot_steps
+from nasrun.report.words import in_points
 from nasrun.run.commands import command, shown
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, COMPARISON_PICTURE, SEARCHES
@@ -266,11 +267,6 @@ def plot_comparison(run: Run, comparison: Comparison) -> None:
         run.directory / COMPARISON_PICTURE,
         y="regret (percentage points)",
     )
-
-
-def in_points(estimate: Estimate) -> Estimate:
-    """Convert an estimate in [0, 1] to percentage points."""
-    return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
 
 
 def say_comparison(run: Run, comparison: Comparison) -> None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.report import RankReport
 from nasrun.report.figures import Panel, plot_curves, plot_panels, plot_scatter
-from nasrun.report.size_bias import SizeBiasReport, in_words
+from nasrun.report.size_bias import SizeBiasReport
+from nasrun.report.words import estimate
 from nasrun.run.commands import command, shown
 from nasrun.run.files import write_csv, write_json
 from nasrun.run.layout import (
@@ -251,9 +252,9 @@ def say_end(run: Run, reports: Mapping[int, RankReport], ceiling: Mapping[str, E
     if last.warning:
         run.say(last.warning, "yellow")
     found = last["kendall"]
-    rows = [("Kendall τ-b", f"{in_words(found)}, {last.architectures:,} architectures")]
+    rows = [("Kendall τ-b", f"{estimate(found)}, {last.architectures:,} architectures")]
     if "kendall" in ceiling:
-        rows.append(("at most", f"{in_words(ceiling['kendall'])}, one seed against another"))
+        rows.append(("at most", f"{estimate(ceiling['kendall'])}, one seed against another"))
     rows.append(("tables, pictures", f"{RANKING_PICTURE}.png, {RANKING_TABLE}, {RANKING}"))
     where = shown(run.directory)
     run.show_end(

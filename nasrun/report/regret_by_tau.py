@@ -11,8 +11,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from nasrun.report.comparison import Comparison, in_points, show_end
+from nasrun.metrics.power import LEVEL
+from nasrun.report.comparison import Comparison, show_end
 from nasrun.report.figures import plot_curves
+from nasrun.report.words import in_points
 from nasrun.run.files import write_csv
 from nasrun.run.layout import REGRET_BY_TAU, REGRET_BY_TAU_PICTURE
 from nasrun.run.run import Run
@@ -81,14 +83,14 @@ class RegretByTau:
         for tau, comparison in self.comparisons.items():
             cells = []
             for standing in comparison.standings.values():
-                star = " *" if standing.p is not None and standing.p < 0.05 else ""
+                star = " *" if standing.p is not None and standing.p < LEVEL else ""
                 cells.append(f"{in_points(standing.curve[-1]).value:.3f}{star}")
             table.add_row(f"{tau:g}", *cells)
         run.say()
         run.screen.show(table)
         run.say(
-            f"*: differs from {last.control}, p < 0.05 (permutation test of the mean difference, "
-            "paired by seed, Holm's correction at each τ)"
+            f"*: differs from {last.control}, p < {LEVEL:g} (permutation test of the mean "
+            "difference, paired by seed, Holm's correction at each τ)"
         )
         files = f"{REGRET_BY_TAU_PICTURE}.png, {REGRET_BY_TAU}"
         show_end(run, [("tables, pictures", files)])

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from rich import box
 from rich.table import Table
 
-from nasrun.metrics.bootstrap import Estimate
 from nasrun.metrics.size import size_groups
 from nasrun.metrics.size_bias import SizeBias, rank_errors
 from nasrun.report.canvas import COLUMN_INCHES, house_style, new_figure, save_figure
 from nasrun.report.figures import MIN_RASTER_POINTS
+from nasrun.report.words import estimate
 from nasrun.run.layout import SIZE_BIAS_PICTURE
 from nasrun.run.run import Run
 
@@ -89,10 +89,10 @@ class SizeBiasReport:
             title_justify="left",
         )
         biases = self.biases.values()
-        table.add_row("τ-b with rank error", *(in_words(b.kendall) for b in biases))
+        table.add_row("τ-b with rank error", *(estimate(b.kendall) for b in biases))
         table.add_row("  if unbiased, as noisy", *(f"{b.unbiased:.3f}" for b in biases))
-        table.add_row("ρ with score given truth", *(in_words(b.given_truth) for b in biases))
-        table.add_row("rank error by doubling, %", *(in_words(b.slope, 1) for b in biases))
+        table.add_row("ρ with score given truth", *(estimate(b.given_truth) for b in biases))
+        table.add_row("rank error by doubling, %", *(estimate(b.slope, 1) for b in biases))
         thirds = (" / ".join(f"{value:+.1f}" for value in b.thirds) for b in biases)
         table.add_row("rank error by third, %", *thirds)
         classes = [self.classes[name] for name in self.biases if name in self.classes]
@@ -150,7 +150,7 @@ class SizeBiasReport:
                     axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.xaxis.set_major_formatter("{x:g}")
                 axes.set_xlabel(f"{WORDS[name]} (M)")
-                axes.set_title(f"τ-b {in_words(self.biases[name].kendall)}", loc="left", fontsize=7)
+                axes.set_title(f"τ-b {estimate(self.biases[name].kendall)}", loc="left", fontsize=7)
             panels[0].set_ylabel("rank error (% of ranks)")
             save_figure(figure, run.directory / SIZE_BIAS_PICTURE)
 
@@ -158,13 +158,3 @@ class SizeBiasReport:
 def _by_third(values: Sequence[float], factor: float, digits: int) -> str:
     """Write a value of each tercile; a dash where it is not known."""
     return " / ".join(f"{factor * v:.{digits}f}" if math.isfinite(v) else "–" for v in values)
-
-
-def in_words(estimate: Estimate, digits: int = 3) -> str:
-    """Write the value and, if there is one, the interval."""
-    if not math.isfinite(estimate.value):
-        return "–"
-    value = f"{estimate.value:.{digits}f}"
-    if not math.isfinite(estimate.low):
-        return value
-    return f"{value} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

@@ -23,6 +23,9 @@ from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
 from nasrun.run.provenance import of_machine
 
+NO_WORDS = "(defaults)"
+"""Name of a combination that has none of the overrides that differ."""
+
 REMARKS = ("resume", "outputs", "notes")
 """Settings that say nothing of how a run computes."""
 
@@ -183,7 +186,7 @@ def _show_tables(rows: Sequence[dict[str, Any]], known: Sequence[str], console: 
     """Show a row for each combination: first the results, then what they have cost."""
     # Long overrides would leave no room for the numbers, so they are listed below the tables.
     left, rows = len(rows) - MAX_SHOWN, rows[:MAX_SHOWN]
-    labels = [row["overrides"] or "(all)" for row in rows]
+    labels = [row["overrides"] or NO_WORDS for row in rows]
     beside = console.width >= 85 + max(map(len, labels))
     for columns in (RESULTS, COSTS):
         names = [name for name in columns if name in known]

@@ -19,6 +19,7 @@ from nasrun.metrics.paired import holm, sign_flip_p
 from nasrun.metrics.power import LEVEL, POWER, pairs_needed
 from nasrun.report.figures import plot_spread
 from nasrun.report.run_files import Job, job_files
+from nasrun.report.sweep import NO_WORDS
 from nasrun.run.layout import SWEEP_METHODS_PICTURE
 
 
@@ -143,7 +144,7 @@ def unequal_costs(combinations: Mapping[str, Sequence[Job]]) -> tuple[str, ...]:
     lines = []
     for words, cost in COSTS.items():
         costs = {
-            label or "(all)": [cost(job.metrics) for job in members]
+            label or NO_WORDS: [cost(job.metrics) for job in members]
             for label, members in combinations.items()
             if members
         }
@@ -186,7 +187,7 @@ def show(methods: Methods, console: Console) -> None:
     """Show a table; it says how many seeds it takes to show such differences."""
     measure = MEASURES[methods.measure]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    control = escape(methods.control or "(all)")
+    control = escape(methods.control or NO_WORDS)
     for title in (f"against {control}", "n", measure.unit, "95 %", "p", "n needed"):
         table.add_column(title, no_wrap=True)
 
@@ -252,4 +253,4 @@ def short(labels: Sequence[str]) -> tuple[list[str], str]:
     keys = {label.partition("=")[0] for label in labels}
     if len(keys) == 1 and all(label.count("=") == 1 for label in labels):
         return [label.partition("=")[2] for label in labels], keys.pop()
-    return [label or "(all)" for label in labels], ""
+    return [label or NO_WORDS for label in labels], ""

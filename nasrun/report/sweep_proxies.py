@@ -16,6 +16,7 @@ from nasrun.metrics.bootstrap import Estimate
 from nasrun.report.canvas import COLUMN_INCHES, house_style, new_figure, save_figure
 from nasrun.report.figures import MARKERS
 from nasrun.report.run_files import job_files
+from nasrun.report.sweep import NO_WORDS
 from nasrun.report.sweep_rankings import together
 from nasrun.run.layout import SWEEP_PROXIES_PICTURE
 
@@ -119,7 +120,7 @@ def short(labels: Sequence[str]) -> list[str]:
         for label in labels
     ]
     chosen = shortened if len(set(shortened)) == len(labels) else labels
-    return [label or "(all)" for label in chosen]
+    return [label or NO_WORDS for label in chosen]
 
 
 def show(proxies: Proxies, console: Console) -> None:

@@ -15,6 +15,12 @@ NAMES = {
     "NaoCell": "NAO's cells",
     "DartsCell": "DARTS' cells",
     "DsoBlock": "DSO-NAS' blocks",
+    "PnasCell": "PNAS' cells",
+    "HierCell": "hierarchical cells",
+    "GeneralCell": "cells of any edges",
+    "MbconvChain": "chains of inverted bottlenecks",
+    "TorchvisionModel": "networks of torchvision",
+    "TimmModel": "networks of timm",
     "OneShotBlocks": "one-shot blocks (Bender et al.)",
     "NasBench201": "NAS-Bench-201",
     "NasBenchMacro": "NAS-Bench-Macro",
@@ -26,18 +32,18 @@ NAMES = {
     "RegularizedEvolution": "regularised evolution",
     "RandomSearch": "random search",
     "Nsga2": "NSGA-II",
-    "Darts": "DARTS",
-    "Snas": "SNAS",
     "PDarts": "P-DARTS",
-    "Proxyless": "ProxylessNAS",
     "Enas": "ENAS",
     "Dso": "DSO-NAS",
+    "BayesNas": "BayesNAS",
+    "SinglePath": "Single-Path NAS",
+    "Pnas": "PNAS",
+    "Bayesian": "Bayesian optimisation",
     "Digits": "images of digits",
-    "Cifar10": "CIFAR-10",
-    "Cifar100": "CIFAR-100",
-    "FashionMnist": "FashionMNIST",
+    "CIFAR10": "CIFAR-10",
+    "CIFAR100": "CIFAR-100",
+    "FashionMNIST": "Fashion-MNIST",
     "ImageNet": "ImageNet",
-    "Imagenet": "ImageNet",
     "ImageFolder": "own images",
     "Synthetic": "made-up images",
 }
@@ -93,6 +99,11 @@ def estimate(found: Estimate, digits: int = 3) -> str:
     if not math.isfinite(found.low):
         return value
     return f"{value} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
+def in_points(found: Estimate) -> Estimate:
+    """Convert an estimate in [0, 1] to percentage points."""
+    return Estimate(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 def accuracy(share: float, count: float | None) -> str:

@@ -75,6 +75,9 @@ BLOCK_MACS = "block_macs.json"
 RANKING = "ranking.json"
 """Measures of a ranking with intervals, by epoch: rank."""
 
+RANK_PROGRESS = "rank/progress"
+"""Stage of the metrics of a fixed sample while a supernet trains: rank, with rank.every."""
+
 RANKING_TABLE = "ranking.csv"
 """One row for each ranked architecture: sizes, true accuracies, scores: rank."""
 

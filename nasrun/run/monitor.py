@@ -53,7 +53,7 @@ class Monitor(Protocol):
 
 
 class NullMonitor:
-    """A monitor, and its stage, that do nothing; for tests and benchmarks."""
+    """A monitor, and its stage, that do nothing: for work that no checkpoint may interrupt."""
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[NullMonitor]:

@@ -13,6 +13,7 @@ from nasrun.dataset.base import Splits
 from nasrun.evaluator.batch_norm import Protocol
 from nasrun.evaluator.supernet import SupernetEvaluator, SupernetScorer
 from nasrun.limits import Count, Images
+from nasrun.metrics.share import COLLAPSE_SHARE
 from nasrun.report.health import HealthSummary
 from nasrun.run.files import write_json
 from nasrun.run.layout import HEALTH
@@ -24,12 +25,7 @@ from nasrun.search_space.gates import BINARY, Gates
 from nasrun.trainer.option_stats import OptionCounts, OptionGradients
 from nasrun.trainer.training import Training
 
-COLLAPSE_SHARE = 0.75
-"""A search counts as collapsed above this share of parameter-free operations; our choice. In random
-architectures the share is 57 % in darts_cell, and 60 % in nas_bench_201 and in nao_cell's smallest
-set. The best architectures of these spaces have fewer."""
-
-FEWEST_PATHS = 20
+MIN_PATHS = 20
 """Random paths below which their correlation says too little to warn; ours."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -257,7 +253,7 @@ def warn_of_youth(run: Run, correlation: float, paths: int) -> bool:
     paths: number of random paths that were compared. Returns whether the correlation is so low that
     it is below 0 by more than two standard errors.
     """
-    if paths < FEWEST_PATHS or correlation > -2 / paths**0.5:
+    if paths < MIN_PATHS or correlation > -2 / paths**0.5:
         return False
     run.say(
         f"the supernet is young: the loss of {paths} random paths falls with their share of "

@@ -35,7 +35,7 @@ from nasrun.run.run import Run
 from nasrun.run.stages import PlannedStage
 from nasrun.run.stopwatch import Stopwatch
 from nasrun.sampler.base import Sampler, takes_pool
-from nasrun.search_space.base import SearchSpace, SizeName
+from nasrun.search_space.base import SizeName
 from nasrun.streams import Streams
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores, truth_config
@@ -156,7 +156,7 @@ class RankTask(Task):
         also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
         if self.every and source is None:
-            supernet.progress = self.progress(truth, architectures, space, splits, run)
+            supernet.progress = Progress.bind(self, truth, architectures, space, splits, run)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.expect(rank_stages(setup, splits, self, len(architectures), loaded=source is not None))
@@ -211,32 +211,6 @@ class RankTask(Task):
             *(setup, run, self, chosen, costs, by_epoch, true_scores, also),
             classes=classes,
             seconds=seconds,
-        )
-
-    def progress(
-        self,
-        truth: GroundTruth,
-        architectures: Sequence[Architecture],
-        space: SearchSpace,
-        splits: Splits,
-        run: Run,
-    ) -> Progress:
-        """Bind the measurement of progress; raises UserError if the truth is not known yet."""
-        rng = run.streams.numpy("progress")
-        count = min(self.progress_sample, len(architectures))
-        chosen = rng.choice(len(architectures), size=count, replace=False)
-        sample = [architectures[index] for index in sorted(chosen.tolist())]
-        known = truth.known(sample)
-        if known is None:
-            raise UserError(
-                f"rank.every={self.every}: the truth is not known while the supernet trains, as "
-                "rank.truth_store lacks some of its networks: set rank.every=0 in a first run, or "
-                "take evaluator@rank.truth=table"
-            )
-        return Progress(
-            *(space, splits, run, sample, known.mean(0)),
-            every=self.every,
-            images=self.progress_images,
         )
 
     def check_sampler(self, sampler: Sampler) -> None:

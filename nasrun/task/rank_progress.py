@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nasrun.dataset.base import Splits
+from nasrun.errors import UserError
 from nasrun.evaluator.base import PASSES_PER_TRAINED_IMAGE
 from nasrun.evaluator.supernet import SupernetEvaluator
 from nasrun.metrics.ranking import kendall
+from nasrun.run.layout import RANK_PROGRESS
 from nasrun.run.monitor import NullMonitor
 from nasrun.run.run import Run
 from nasrun.search_space.base import SearchSpace, Supernet
 from nasrun.trainer.training import Training
 from nasrun.values import Architecture
+
+if TYPE_CHECKING:
+    from nasrun.task.ground_truth import GroundTruth
+    from nasrun.task.rank import RankTask
 
 MAX_SHARE = 0.05
 """Share of the training's time that all measurements may take."""
@@ -71,6 +77,33 @@ class Progress:
         self.scorer = evaluator.bind(space, splits, run.compute, run.streams)
         self.measured: list[int] = []
 
+    @staticmethod
+    def bind(
+        wanted: RankTask,
+        truth: GroundTruth,
+        architectures: Sequence[Architecture],
+        space: SearchSpace,
+        splits: Splits,
+        run: Run,
+    ) -> Progress:
+        """Sample some of the ranked architectures; raises UserError if their truth is not known."""
+        rng = run.streams.numpy("progress")
+        count = min(wanted.progress_sample, len(architectures))
+        chosen = rng.choice(len(architectures), size=count, replace=False)
+        sample = [architectures[index] for index in sorted(chosen.tolist())]
+        known = truth.known(sample)
+        if known is None:
+            raise UserError(
+                f"rank.every={wanted.every}: the truth is not known while the supernet trains, as "
+                "rank.truth_store lacks some of its networks: set rank.every=0 in a first run, or "
+                "take evaluator@rank.truth=table"
+            )
+        return Progress(
+            *(space, splits, run, sample, known.mean(0)),
+            every=wanted.every,
+            images=wanted.progress_images,
+        )
+
     def epochs(self, epochs: int) -> list[int]:
         """Return the epochs of a training of ``epochs`` after which it is measured."""
         return [*range(self.every, epochs, self.every), epochs]
@@ -87,7 +120,7 @@ class Progress:
         self.measured.append(epoch)
         if np.isfinite(tau):  # all scores are tied if the supernet has learned nothing yet
             metrics = {"kendall": tau, "epoch": float(epoch)}
-            self.run.logs.metrics("rank/progress", training.global_step, metrics)
+            self.run.logs.metrics(RANK_PROGRESS, training.global_step, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {"measured": list(self.measured)}

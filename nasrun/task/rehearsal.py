@@ -34,7 +34,7 @@ from nasrun.values import Architecture, Trial
 UNTIMED, LEAST, MOST = 1, 3, 100
 """Steps before those that are timed, and bounds of the number of timed ones."""
 
-ENOUGH_SECONDS = 1.0
+MIN_SECONDS = 1.0
 """Time after which no more steps of a stage are timed."""
 
 MODEL_ERROR = 0.15
@@ -78,7 +78,7 @@ class Samples:
     @property
     def enough(self) -> bool:
         count = len(self.seconds)
-        return count >= MOST or (count >= LEAST and sum(self.seconds) >= ENOUGH_SECONDS)
+        return count >= MOST or (count >= LEAST and sum(self.seconds) >= MIN_SECONDS)
 
     def of(self, steps: int) -> tuple[float, float]:
         """Return the seconds of so many further steps, and the variance of that estimate."""

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 USAGE = "[TASK] [GROUP=OPTION ...] [KEY=VALUE ...]"
 SWITCHES = ()
 
-MOST_ROWS = 16
+MAX_ROWS = 16
 """Rows of the table; with more stages, those of a kind share a row."""
 
-MOST_COPIED_BYTES = 10**8
+MAX_COPIED_BYTES = 10**8
 """Size of a folder of earlier results that is copied, so that the plan knows what they save."""
 
 ALARM = 0.9
@@ -122,7 +122,7 @@ def copy_stores(settings: dict[str, Any], shorter: dict[str, Any]) -> None:
             places.append(node)
         source, copy = places
         if isinstance(source, str) and isinstance(copy, str) and Path(source).is_dir():
-            copy_files(Path(source), Path(copy), MOST_COPIED_BYTES)
+            copy_files(Path(source), Path(copy), MAX_COPIED_BYTES)
 
 
 def table(stages: Sequence[TimedStage]) -> list[str]:
@@ -131,7 +131,7 @@ def table(stages: Sequence[TimedStage]) -> list[str]:
     from nasrun.task.rehearsal import total_of
 
     rows = [("stage", "steps", "time", "memory", "disk")]
-    for each in merged(stages) if len(stages) > MOST_ROWS else stages:
+    for each in merged(stages) if len(stages) > MAX_ROWS else stages:
         disk = in_words(each.disk) if each.disk > 0 else ""
         steps = f"{each.steps:,}" if each.steps else ""
         rows.append((each.name, steps, short_or_long(each.seconds), in_words(each.memory), disk))

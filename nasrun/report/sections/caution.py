@@ -6,15 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 
 from nasrun.metrics.bootstrap import warn_if_too_small
-from nasrun.metrics.share import wilson
+from nasrun.metrics.power import LEVEL
+from nasrun.metrics.share import COLLAPSE_SHARE, wilson
 from nasrun.report.document import Points, Section
 from nasrun.report.sections.comparison import control_of, reference
 from nasrun.report.sections.view import RunView
 from nasrun.report.words import estimate, percent
 from nasrun.run.layout import REGRET_BY_TAU
-
-LEVEL = 0.05
-"""p from which on a difference is not shown."""
 
 
 def caution(view: RunView) -> Section:
@@ -88,7 +86,7 @@ def found_by_search(view: RunView) -> Iterator[str]:
             "half width of its 95 % interval: which of them is best, these scores do not show."
         )
     free = view.value("parameter_free")
-    if free is not None and free > 0.75:
+    if free is not None and free > COLLAPSE_SHARE:
         yield (
             f"{percent(free, 0)} of the winner's operations have no parameters: weight sharing and "
             "learned gates tend to that, so the search may have collapsed."

@@ -9,7 +9,7 @@ from nasrun.report.charts import Line, Plot, line_chart
 from nasrun.report.document import Block, Grid, Section, Text
 from nasrun.report.run_lines import numbers, read_rows
 from nasrun.report.sections.view import RunView
-from nasrun.report.words import estimate, number, percent
+from nasrun.report.words import estimate, in_points, number, percent
 from nasrun.run.layout import COMPARISON, COMPARISON_CURVES, REGRET_BY_TAU
 
 MAX_CURVE_POINTS = 60
@@ -69,11 +69,6 @@ def reference(view: RunView) -> str:
     """Say what regret is measured to."""
     of_all = settings(view).get("best_of_all") is True
     return "the best there is" if of_all else "the best that any search found"
-
-
-def in_points(found: Any) -> Any:
-    """Convert an estimate in [0, 1] to percentage points."""
-    return type(found)(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 def regret_lines(view: RunView) -> list[Line]:

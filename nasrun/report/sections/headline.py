@@ -18,7 +18,9 @@ from nasrun.report.words import (
 )
 from nasrun.run.commands import command
 
-GATE_LEARNERS = ("nasrun.search_algo.gates.", "nasrun.search_algo.dso.", "nasrun.search_algo.enas.")
+GATE_LEARNERS = tuple(
+    f"nasrun.search_algo.{name}." for name in ("gates", "dso", "enas", "bayesnas")
+)
 """Modules of the algorithms that set the gates of training themselves, instead of a sampler."""
 
 BUDGETED = {

@@ -14,7 +14,7 @@ from nasrun.report.run_ranking import Ranking
 from nasrun.report.sections.view import RunView
 from nasrun.report.size_bias import WORDS as SIZES
 from nasrun.report.words import estimate
-from nasrun.run.layout import RANKING_TABLE
+from nasrun.run.layout import RANK_PROGRESS, RANKING_TABLE
 
 MAX_POINTS = 3000
 """Points of the chart; of more architectures an even sample by true accuracy is shown."""
@@ -55,7 +55,7 @@ def ranking(view: RunView) -> Section:
     points = view.run.agreement("kendall")
     if len(points) > 1:
         blocks.append(by_epoch(points, "τ-b by epoch of the supernet's training."))
-    progress = joined(view.curves, "progress", "kendall")
+    progress = joined(view.curves, RANK_PROGRESS, "kendall")
     if len(progress.steps) > 1:
         line = Line("fixed sample", progress.steps, progress.values)
         caption = "τ-b of a small fixed sample while the supernet trained."

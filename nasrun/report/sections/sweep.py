@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,25 +24,24 @@ from nasrun.report.document import (
     Text,
 )
 from nasrun.report.run_files import Job, job_files
-from nasrun.report.sweep import COLUMNS, Column, combinations, differing, metric_names, summary_rows
+from nasrun.report.sweep import (
+    COLUMNS,
+    NO_WORDS,
+    Column,
+    combinations,
+    differing,
+    metric_names,
+    summary_rows,
+)
 from nasrun.report.sweep_methods import MEASURES, Methods
-from nasrun.report.words import duration, number
+from nasrun.report.words import duration
 from nasrun.run.lock import is_held
-
-MAX_COST_RATIO = 1.05
-"""Ratio of the costs of two methods above which their comparison is not one of equals."""
-
-NO_WORDS = "(defaults)"
-"""Name of a combination that has none of the overrides that differ."""
 
 MAX_REGRETS = 12
 """Algorithms of ``nasrun compare`` whose regret has a column."""
 
 REGRET = re.compile("regret_(?!at_)")
 """Names of the regrets of ``nasrun compare``; a ranking has others."""
-
-COSTS = ("evaluations", "training_steps", "images")
-"""Entries of ``spent`` that must be equal in a fair comparison; seconds depend on the machine."""
 
 
 @dataclass(frozen=True)
@@ -276,27 +275,10 @@ def tests(view: SweepView) -> Section:
 
 def unequal_costs(view: SweepView) -> str:
     """Say which costs of the compared settings differ by more than 5 %; empty if none do."""
-    by_number = {job.number: found for job, found in zip(view.jobs, view.results, strict=True)}
-    differing_costs = []
-    for name in COSTS:
-        means: dict[str, float] = {}
-        for label, members in view.done.items():
-            found = [(by_number[job.number].get("spent") or {}) for job in members]
-            costs = [number(spent.get(name)) for spent in found if isinstance(spent, Mapping)]
-            known = [cost for cost in costs if cost is not None]
-            if known:
-                means[label] = fmean(known)
-        if len(means) < 2 or not max(means.values()) > MAX_COST_RATIO * min(means.values()):
-            continue
-        most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-        words = name.replace("_", " ")
-        differing_costs.append(
-            f"{words} from {means[least]:,.0f} ({least or NO_WORDS}) to {means[most]:,.0f} "
-            f"({most or NO_WORDS})"
-        )
-    if not differing_costs:
+    lines = sweep_methods.unequal_costs(view.done)
+    if not lines:
         return ""
     return (
-        f"The settings differ in cost by more than 5 %: {'; '.join(differing_costs)}. Part of any "
-        "difference may come from that."
+        f"The settings differ in cost by more than 5 %: {'; '.join(lines)}. Part of any difference "
+        "may come from that."
     )

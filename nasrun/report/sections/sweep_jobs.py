@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from nasrun.errors import plural
+from nasrun.metrics.power import LEVEL
 from nasrun.report import sweep_methods
 from nasrun.report.document import Block, Command, Facts, Grid, Points, Section, Text
 from nasrun.report.run_files import Job, job_files
 from nasrun.report.run_list import together
-from nasrun.report.sections.sweep import NO_WORDS, SweepView, unequal_costs
+from nasrun.report.sections.sweep import SweepView, unequal_costs
+from nasrun.report.sweep import NO_WORDS
 from nasrun.report.sweep_methods import MEASURES
 from nasrun.report.words import accuracy, duration, millions, number, percent
 from nasrun.run.commands import command
@@ -126,12 +128,12 @@ def caution(view: SweepView) -> Section:
         items.append("There is one combination of settings: nothing is compared.")
     for methods in view.methods:
         same = [
-            label or NO_WORDS for label, found in methods.differences.items() if found.p >= 0.05
+            label or NO_WORDS for label, found in methods.differences.items() if found.p >= LEVEL
         ]
         if same:
             items.append(
                 f"Not shown to differ from {methods.control or NO_WORDS} in "
-                f"{MEASURES[methods.measure].name} (p ≥ 0.05): {', '.join(same)}."
+                f"{MEASURES[methods.measure].name} (p ≥ {LEVEL:g}): {', '.join(same)}."
             )
     if view.measure == "test_accuracy" and len(counts) > 1:
         items.append(

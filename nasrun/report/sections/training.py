@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from nasrun.errors import plural
+from nasrun.metrics.share import COLLAPSE_SHARE
 from nasrun.report.document import Block, Facts, Grid, Points, Section, Text
 from nasrun.report.run_lines import joined
 from nasrun.report.sections.view import RunView
@@ -30,7 +31,7 @@ def health(view: RunView) -> Section:
         words = f"{percent(free, 0)} of the winner's operations have no parameters"
         if len(course) > 1:
             words += f" ({percent(course[0], 0)} in the first architecture that was scored)"
-        blocks.append(Text(f"{words}.", "warning" if free > 0.75 else "plain"))
+        blocks.append(Text(f"{words}.", "warning" if free > COLLAPSE_SHARE else "plain"))
     rows = option_rows(found.get("decisions"), passes or 0)
     if passes and rows:
         blocks.append(
@@ -149,7 +150,7 @@ def left_out(found: Any) -> list[str]:
         ("beside", "files beside the folders of classes"),
         ("links", "links to folders"),
         ("copies", "links to files that are here already"),
-        ("odd", "files that are no regular ones"),
+        ("odd", "that are no files (pipes, devices, broken links)"),
     ):
         count = number(found.get(key))
         if count:

@@ -16,7 +16,7 @@ from nasrun.values import MapSize
 USUAL_SIDE = 224
 """Side of the images that the libraries' models are made for, in pixels."""
 
-MOST_HALVINGS = 2
+MAX_HALVINGS = 2
 """Halvings that are taken out of the beginning of a network, at most: those of the stem."""
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -27,7 +27,7 @@ def halvings_to_remove(size: MapSize) -> int:
 
     0 for a short side above 112 pixels, 1 above 56, 2 for smaller images.
     """
-    return max(0, min(MOST_HALVINGS, int(log2(USUAL_SIDE / size.short))))
+    return max(0, min(MAX_HALVINGS, int(log2(USUAL_SIDE / size.short))))
 
 
 @dataclass(frozen=True)

@@ -431,7 +431,7 @@ def whole(recipe: str, options: Options) -> Iterator[Row]:
     into = options.into / "runs" / recipe
     _, wrong = run_nasrun(into, task, *several, *words, seconds=0.9 * options.limit - 70)
     results = [json.loads(path.read_text()) for path in sorted(into.rglob("result.json"))]
-    keys = ("status", "kendall", "test_accuracy", "seconds", "device_seconds")
+    keys = ("status", "kendall", "test_accuracy", "seconds", "ranking_seconds")
     found = {key: [r[key] for r in results if key in r] for key in keys}
     found = {key: values[0] if len(values) == 1 else values for key, values in found.items()}
     took = {"minutes": (time.perf_counter() - began) / 60, "jobs done": len(results)}

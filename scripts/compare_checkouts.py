@@ -166,7 +166,7 @@ def differences(first: Path, second: Path) -> Iterator[str]:
         counted = all("spent" in result for result in results)
         for result in results:
             spent = result.pop("spent", {})
-            for key in ("seconds", "device_seconds"):
+            for key in ("seconds", "ranking_seconds"):
                 result.pop(key, None)
                 spent.pop(key, None)
             result |= {"spent": spent} if counted else {}

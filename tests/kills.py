@@ -92,7 +92,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     results = [json.loads((run / "result.json").read_text()) for run in (one, other)]
     for result in results:
         del result["seconds"]
-        result.pop("device_seconds", None)
+        result.pop("ranking_seconds", None)
         del result["spent"]["device_seconds"]
     if results[0] != results[1]:
         yield "result.json differs"

@@ -101,7 +101,7 @@ def outcome(run: Path) -> dict[str, Any]:
     """What must be the same in two runs that mean the same: logs, winner, result, weights."""
     result = json.loads((run / "result.json").read_text())
     del result["seconds"]
-    result.pop("device_seconds", None)
+    result.pop("ranking_seconds", None)
     del result["spent"]["device_seconds"]
     names = ("metrics.jsonl", "trials.jsonl", "architecture.json")
     return {

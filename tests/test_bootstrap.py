@@ -19,6 +19,7 @@ from nasrun.metrics import (
     needed,
     warn_if_too_small,
 )
+from nasrun.metrics.median import median_of
 
 
 def normal(n: int, correlation: float, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -260,3 +261,14 @@ def test_a_handful_is_too_small_however_well_it_agrees(interval: Estimate) -> No
     warning = warn_if_too_small(5, interval)
     assert warning is not None and warning.startswith("5 architectures are too few")
     assert warning.endswith("about 2,800 would do")
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    [(1, 1, 1), (3, 1, 3), (6, 1, 6), (10, 2, 9), (50, 18, 33), (100, 40, 61)],
+)
+def test_the_interval_of_a_median_is_the_one_in_tables(count: int, low: int, high: int) -> None:
+    """Ranks for 95 %, as of Conover, Practical Nonparametric Statistics, section 3.2."""
+    found = median_of(range(count, 0, -1), 0.95)
+    assert (found.low, found.high) == (low, high)
+    assert found.value == (count + 1) / 2

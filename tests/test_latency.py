@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -348,21 +349,13 @@ def test_operations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     times = timing.times_in_turns(layers, CPU, batch_size=1, warm_up=2, repeats=100)
     assert order == list(seconds) * 102
     assert [len(each) for each in times] == [100] * 3
-    a, b, c = (timing.median_with_interval(each)[0] for each in times)
+    a, b, c = (median(each) for each in times)
     assert c / a == pytest.approx(1, rel=0.01)
     assert b / a == pytest.approx(2, rel=0.01)
     monkeypatch.setattr(timing, "MAX_BYTES_IN_TURNS", 1)  # too little memory for two
     order.clear()
     timing.times_in_turns(layers, CPU, batch_size=1, warm_up=0, repeats=2)
     assert order == ["a", "a", "b", "b", "c", "c"]
-
-
-def test_the_interval_of_a_median() -> None:
-    """By hand: of 100 ordered times ranks 41 to 60 hold the median in 95 %."""
-    times = list(np.random.default_rng(0).permutation(np.arange(1.0, 101.0)))
-    assert timing.median_with_interval(times) == (50.5, 41.0, 60.0)
-    assert timing.median_with_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
-    assert timing.median_with_interval([5.0]) == (5.0, 5.0, 5.0)
 
 
 def test_a_calibration() -> None:

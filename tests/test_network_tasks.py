@@ -21,7 +21,7 @@ import nasrun
 from nasrun.cli.main import main
 from nasrun.dataset.preprocessing import Preprocessing
 from nasrun.export import programs, speed
-from nasrun.export.speed import Case, median_of, peak_memory
+from nasrun.export.speed import Case, peak_memory
 from nasrun.model.manifest import Manifest, Origin
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import NullMonitor
@@ -282,14 +282,6 @@ def test_names_of_classes_are_text_wherever_they_stand(tmp_path: Path) -> None:
 
 
 FIELDS = ("space", "network", "compute", "path")
-
-
-@pytest.mark.parametrize(("count", "low", "high"), [(3, 1, 3), (6, 1, 6), (10, 2, 9), (50, 18, 33)])
-def test_the_interval_of_a_median_is_the_one_in_tables(count: int, low: int, high: int) -> None:
-    """Ranks for 95 %, as of Conover, Practical Nonparametric Statistics, section 3.2."""
-    found = median_of(range(count, 0, -1), 0.95)
-    assert (found.low, found.high) == (low, high)
-    assert found.value == (count + 1) / 2
 
 
 def test_the_memory_is_that_of_tensors_alive_at_once() -> None:

@@ -30,7 +30,7 @@ def outputs(tmp_path: Path) -> Path:
     make_run(folder / "search/2026-11-26_04-01-00-000111", "seed=1", "name=a", name="a", minute=1)
     done = {"test_accuracy": 0.875, "score": 0.5, "spent": {"evaluations": 1234}, "seconds": 90.0}
     make_run(folder / "search/x", "seed=2", minute=2, result=done, seed=2, search_space=MACRO)
-    ranked = {"kendall": 0.5412, "device_seconds": 3.0}
+    ranked = {"kendall": 0.5412, "ranking_seconds": 3.0}
     make_run(folder / "rank/auto_0123456789", minute=3, task="rank", result=ranked)
     make_sweep(folder / "search/multirun_2026-11-26_04-04-00-000444", 0.5, None, 0.5, minute=4)
     return folder

@@ -42,7 +42,7 @@ def ranked(
     }
     (folder / "ranking.json").write_text(json.dumps(content))
     (folder / "run.json").write_text(json.dumps({"overrides": overrides, "device": device}))
-    result = {"status": "done", "overrides": overrides, "kendall": tau, "device_seconds": seconds}
+    result = {"status": "done", "overrides": overrides, "kendall": tau, "ranking_seconds": seconds}
     (folder / "result.json").write_text(json.dumps(result))
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import nn
 
 from nasrun.budget.calibration import OFFSET, SCALE, Calibration, calibrate
 from nasrun.budget.latency_table import LatencyTable, read_table
-from nasrun.budget.timing import median_with_interval, times_in_turns
+from nasrun.budget.timing import times_in_turns
 from nasrun.errors import UserError
 from nasrun.limits import Count
+from nasrun.metrics.median import median_of
 from nasrun.run.compute import Compute
 from nasrun.run.files import at_home
 from nasrun.run.processor import processor
@@ -114,7 +116,7 @@ class Latency:
     def time(self, layer: Layer, compute: Compute) -> float:
         """Return the milliseconds of a forward pass in evaluation mode, the median of repeats."""
         (times,) = self.times([layer], compute)
-        return median_with_interval(times)[0]
+        return median(times)
 
 
 class Latencies:
@@ -191,13 +193,15 @@ class Latencies:
         compute = self._device()
         repeats = max(self.settings.repeats, REPEATS_OF_WINNER)
         (times,) = self.settings.times([self._network(architecture)], compute, repeats=repeats)
-        middle, low, high = median_with_interval(times)
+        found_ms = median_of(times)
         self.screen.say(
-            f"latency of the winner as a whole {middle:.3g} ms ({low:.3g} to {high:.3g}), "
+            f"latency of the winner as a whole {found_ms.value:.3g} ms ({found_ms.low:.3g} to "
+            f"{found_ms.high:.3g}), "
             f"predicted {predicted:.3g}; batches of {self.settings.batch_size}, "
             f"{compute.describe()}"
         )
-        return {"latency_ms": middle, "latency_ms_interval": [low, high], **found}
+        interval = [found_ms.low, found_ms.high]
+        return {"latency_ms": found_ms.value, "latency_ms_interval": interval, **found}
 
     def _device(self) -> Compute:
         """Return the device that is measured."""
@@ -283,7 +287,7 @@ class Latencies:
         turns = settings.warm_up + settings.repeats
         with self.screen.stage("latency", turns * len(layers)) as stage:
             times = settings.times(layers, compute, advance=lambda done: stage.advance(done, {}))
-        medians = [median_with_interval(each)[0] for each in times]
+        medians = [median(each) for each in times]
         known |= {layer.name: ms for layer, ms in zip(missing, medians, strict=False)}
         if not count:
             return None

@@ -1,11 +1,9 @@
-"""Times of forward passes on the device, measured in turns, and their intervals."""
+"""Times of forward passes on the device, measured in turns."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
 
 import torch
 from torch import nn
@@ -72,14 +70,3 @@ def _prepared(
             group, used = [], 0
     if group:
         yield group
-
-
-def median_with_interval(times: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median and the ends of its interval at 95 %, by order statistics.
-
-    With fewer than six times the interval is their range.
-    """
-    ordered = sorted(times)
-    reach = 0.98 * math.sqrt(len(ordered))  # 1.96 standard deviations of Binomial(n, 1/2)
-    low = max(math.floor(len(ordered) / 2 - reach), 0)
-    return median(ordered), ordered[low], ordered[len(ordered) - 1 - low]

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasrun.errors import UserError
 from nasrun.metrics.bootstrap import Estimate
+from nasrun.metrics.median import median_of
 from nasrun.run.compute import Compute
 from nasrun.run.monitor import Monitor
 
@@ -98,18 +98,6 @@ def measure(
         )
         for case, found in zip(cases, times, strict=True)
     ]
-
-
-def median_of(values: Sequence[float], confidence: float) -> Estimate:
-    """Return the median with an interval between two of the sorted values.
-
-    It assumes nothing of the distribution: how many of n values lie below the true median is
-    binomial with probability 1/2. Of few values it is their whole range.
-    """
-    ordered = sorted(values)
-    below = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
-    low = max(below - 1, 0)
-    return Estimate(float(np.median(ordered)), ordered[low], ordered[len(ordered) - 1 - low])
 
 
 def torch_cases(

@@ -66,7 +66,7 @@ RESULTS = {
     "params_alone": Column("τ of params", 1, 3),
     "params": Column("params M", 1e-6, 3),
     "macs": Column("MACs M", 1e-6, 2),
-    "device_seconds": Column("s to rank", 1, 0),
+    "ranking_seconds": Column("s to rank", 1, 0),
 }
 """Results on the screen, in this order; the files hold all numbers."""
 

@@ -73,7 +73,7 @@ def compare(combinations: Mapping[str, Sequence[Path]]) -> Proxies | None:
     for name, directories in zip(names, combinations.values(), strict=True):
         taus, seconds = [], []
         for run in map(job_files, directories):
-            measures, took = run.measures, run.result.get("device_seconds")
+            measures, took = run.measures, run.result.get("ranking_seconds")
             tau = measures.get("kendall")
             if tau is None or not math.isfinite(tau.value) or not isinstance(took, int | float):
                 continue

@@ -367,7 +367,7 @@ def report(
         second.plot(run, last, truth, ranked.params)
     result = ranking_result(reports[epochs[-1]], ceiling, last, truth, second, bias)
     if seconds is not None:
-        result["device_seconds"] = round(seconds, 2)
+        result["ranking_seconds"] = round(seconds, 2)
     result = run.finish(result)
     say_ranking(run, reports, ceiling)
     bias.say(run)

@@ -20,7 +20,7 @@ from nasrun.errors import UserError
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.enas.controller import Controller, ControllerSettings, Sample
 from nasrun.search_algo.enas.enas import Enas, EnasSearch
-from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
+from nasrun.search_algo.enas.reinforce import EnasLearning, ReinforceSettings
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.nao_cell import CellScale, NaoCell
 from nasrun.streams import Streams
@@ -184,7 +184,7 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(baseline):
 
     log_prob = made.probabilities_of(every).log_prob
     shares = len(every) * log_prob.detach().exp()
-    Reinforce.loss(log_prob, shares * (rewards - baseline)).backward()
+    EnasLearning.loss(log_prob, shares * (rewards - baseline)).backward()
     step = 1e-5
     for name, weight in made.named_parameters():
         values, gradient = weight.data.view(-1), weight.grad.view(-1)
@@ -203,7 +203,7 @@ def test_the_mean_over_many_samples_is_the_exact_gradient():
 
     def gradient(log_prob: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         made.zero_grad()
-        Reinforce.loss(log_prob, advantages).backward()
+        EnasLearning.loss(log_prob, advantages).backward()
         return torch.cat([weight.grad.flatten() for weight in made.parameters()])
 
     log_prob = made.probabilities_of(every).log_prob
@@ -217,7 +217,7 @@ def test_the_mean_over_many_samples_is_the_exact_gradient():
 def test_reward_baseline_and_loss_by_hand():
     made = controller(cells(1))
     settings = replace(LEARN, baseline_decay=0.9, entropy_weight=0.1)
-    learner = Reinforce(made, settings)
+    learner = EnasLearning(made, settings)
     drawn = made.sample(2, torch.Generator().manual_seed(0))
     log_prob = drawn.log_prob.tolist()
     drawn = Sample(drawn.choices, drawn.log_prob, torch.tensor([2.0, 4.0]))
@@ -233,7 +233,7 @@ def test_reward_baseline_and_loss_by_hand():
 def test_it_learns_a_planted_reward_in_60_steps(seed):
     """The share of one operation and of one input."""
     made = controller(cells(1), FREE, seed=seed)
-    learner = Reinforce(made, replace(LEARN, lr=0.01))
+    learner = EnasLearning(made, replace(LEARN, lr=0.01))
     for step in range(60):
         drawn = made.sample(10, Streams(seed).torch("step", step))
         learner.update(drawn, planted(drawn.choices).tolist())
@@ -391,7 +391,7 @@ def test_rewards_that_are_no_numbers_stop_or_count_as_the_worst():
 
 def test_a_controller_that_runs_away_is_stopped():
     made = controller(cells(1), FREE)
-    learner = Reinforce(made, replace(LEARN, lr=1e6, entropy_weight=1e6))
+    learner = EnasLearning(made, replace(LEARN, lr=1e6, entropy_weight=1e6))
     with pytest.raises(UserError, match="lower search_algo"):
         for step in range(50):
             drawn = made.sample(10, Streams(0).torch("step", step))
@@ -399,12 +399,12 @@ def test_a_controller_that_runs_away_is_stopped():
 
 
 def test_a_state_of_another_controller_is_refused():
-    learner = Reinforce(controller(cells(1)), LEARN)
+    learner = EnasLearning(controller(cells(1)), LEARN)
     state = learner.state_dict()
     with pytest.raises(ValueError, match="not finite"):
         learner.load_state_dict({**state, "baseline": math.nan})
     with pytest.raises(RuntimeError):
-        Reinforce(controller(cells(1), hidden=8), LEARN).load_state_dict(state)
+        EnasLearning(controller(cells(1), hidden=8), LEARN).load_state_dict(state)
 
 
 @pytest.mark.soak

@@ -20,7 +20,7 @@ from nasrun.errors import UserError
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.gates import Gates
 from nasrun.task.rank import check_same
-from nasrun.task.rank_progress import Progress, images_within_share
+from nasrun.task.rank_progress import RankProgress, images_within_share
 from nasrun.task.scoring import Scores
 from nasrun.trainer.step import BatchGradients
 from nasrun.values import Cost, Problem, Trial
@@ -186,15 +186,15 @@ def test_progress_of_an_interrupted_run_ends_the_same(
     write_table(macro)
     words = [*MACRO, *table(), "trainer.epochs=4", "rank.every=1", "checkpoint.steps=1"]
     assert rank(*words) == 0
-    measure, calls = Progress.measure, []
+    measure, calls = RankProgress.measure, []
 
-    def stopping(self: Progress, *arguments: Any) -> None:
+    def stopping(self: RankProgress, *arguments: Any) -> None:
         measure(self, *arguments)
         calls.append(1)
         if len(calls) == stop_at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "measure", stopping)
+    monkeypatch.setattr(RankProgress, "measure", stopping)
     assert rank(*words, "hydra.run.dir=stopped") == 130
     assert main(["resume", "stopped"]) == 0
     for name in ("metrics.jsonl", "ranking.csv", "ranking.json", "supernet.safetensors"):

@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def percent(value: float, low: float, high: float, images: int) -> str:
+def accuracy(value: float, low: float, high: float, images: int) -> str:
     """Write an accuracy in [0, 1] with its interval at 95 %, and the images it was measured on."""
     return (
         f"{100 * value:.2f} %  (95 % interval {100 * low:.1f} to {100 * high:.1f}, "

@@ -40,7 +40,7 @@ from nasrun.streams import Streams
 from nasrun.task.base import Task
 from nasrun.task.ground_truth import GroundTruth, TrueScores, truth_config
 from nasrun.task.rank_also import SecondScorer
-from nasrun.task.rank_progress import MAX_SHARE, Progress
+from nasrun.task.rank_progress import MAX_SHARE, RankProgress
 from nasrun.task.scoring import SameImages, Scores, score_all
 from nasrun.task.setup import Setup
 from nasrun.task.size_classes import classes_by_size
@@ -156,7 +156,7 @@ class RankTask(Task):
         also = SecondScorer.bind(self, space, splits, run)
         supernet = SupernetStage(setup, run, splits, weights=source)
         if self.every and source is None:
-            supernet.progress = Progress.bind(self, truth, architectures, space, splits, run)
+            supernet.progress = RankProgress.bind(self, truth, architectures, space, splits, run)
         epochs = [epoch for epoch in self.epochs if epoch < setup.trainer.epochs]
         epochs = [*epochs, setup.trainer.epochs] if source is None else [0]
         run.expect(rank_stages(setup, splits, self, len(architectures), loaded=source is not None))

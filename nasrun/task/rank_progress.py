@@ -46,7 +46,7 @@ def _passes(every: int, splits: Splits) -> float:
     return PASSES_PER_TRAINED_IMAGE * every * len(splits.train)
 
 
-class Progress:
+class RankProgress:
     """Kendall's tau-b of a small fixed sample with the truth, every few epochs.
 
     The paths are scored on a few validation images with the statistics of these (``batch``), so
@@ -85,7 +85,7 @@ class Progress:
         space: SearchSpace,
         splits: Splits,
         run: Run,
-    ) -> Progress:
+    ) -> RankProgress:
         """Sample some of the ranked architectures; raises UserError if their truth is not known."""
         rng = run.streams.numpy("progress")
         count = min(wanted.progress_sample, len(architectures))
@@ -98,7 +98,7 @@ class Progress:
                 "rank.truth_store lacks some of its networks: set rank.every=0 in a first run, or "
                 "take evaluator@rank.truth=table"
             )
-        return Progress(
+        return RankProgress(
             *(space, splits, run, sample, known.mean(0)),
             every=wanted.every,
             images=wanted.progress_images,

@@ -21,7 +21,7 @@ from nasrun.model.manifest import Manifest, Origin
 from nasrun.report.figures_architecture import save_graphs
 from nasrun.report.run_files import RunDirectory
 from nasrun.run.commands import command, shown
-from nasrun.run.end_box import percent, sizes
+from nasrun.run.end_box import accuracy, sizes
 from nasrun.run.files import at_home, read_bytes, read_json_or_text
 from nasrun.run.layout import (
     ARCHITECTURE,
@@ -341,7 +341,7 @@ def accuracies(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "test_accuracy" in result:
         found = wilson(result["test_accuracy"], result["test_images"])
         rows.append(
-            ("test accuracy", percent(found.value, found.low, found.high, result["test_images"]))
+            ("test accuracy", accuracy(found.value, found.low, found.high, result["test_images"]))
         )
     others = [
         f"{words} {100 * result[key]:.2f} %"

@@ -77,7 +77,7 @@ def scoring_stage(
     return PlannedStage(name, count, unit, evaluator.images_per_score(splits) * macs)
 
 
-class Ranking(Protocol):
+class RankSettings(Protocol):
     """The settings of a ranking from which its stages follow."""
 
     epochs: list[int]
@@ -87,7 +87,7 @@ class Ranking(Protocol):
 
 
 def rank_stages(
-    setup: Setup, splits: Splits, ranking: Ranking, count: int, *, loaded: bool = False
+    setup: Setup, splits: Splits, ranking: RankSettings, count: int, *, loaded: bool = False
 ) -> list[PlannedStage]:
     """Plan a ranking of ``count`` architectures; loaded: whether a trained supernet is loaded.
 

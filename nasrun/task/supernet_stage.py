@@ -15,7 +15,7 @@ from nasrun.search_space.base import Supernet
 from nasrun.search_space.gates import GatesOfStep
 from nasrun.task.batch_picture import show_batch
 from nasrun.task.health import HealthReport
-from nasrun.task.rank_progress import Progress
+from nasrun.task.rank_progress import RankProgress
 from nasrun.task.setup import Setup
 from nasrun.trainer.gate_learner import GateContext
 from nasrun.trainer.training import Training
@@ -49,7 +49,7 @@ class SupernetStage:
         self.setup, self.run, self.splits, self.search = setup, run, splits, search
         self.loaded = weights is not None
         self.health: HealthReport | None = None
-        self.progress: Progress | None = None
+        self.progress: RankProgress | None = None
         self.training: Training[Supernet] | None = None
         if not needed:
             return

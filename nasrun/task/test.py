@@ -17,7 +17,7 @@ from nasrun.model.model import Model
 from nasrun.report.test_report import Report
 from nasrun.run.commands import command, shown
 from nasrun.run.compute import float64
-from nasrun.run.end_box import percent
+from nasrun.run.end_box import accuracy
 from nasrun.run.run import Run
 from nasrun.task.images_to_test import ImagesToTest, find_images
 from nasrun.task.of_network import OfNetwork, Source
@@ -108,7 +108,7 @@ def show_end(run: Run, report: Report) -> None:
     run.show_end(
         "test done",
         [
-            ("test accuracy", percent(top1.value, top1.low, top1.high, len(report.answers))),
+            ("test accuracy", accuracy(top1.value, top1.low, top1.high, len(report.answers))),
             (
                 "measured also",
                 f"balanced {100 * balanced.value:.2f} %, calibration error "

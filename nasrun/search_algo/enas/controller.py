@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasrun.limits import Strength, Width
+from nasrun.run.memory import check_fits, network_bytes
 from nasrun.search_space.base import SearchSpace
 from nasrun.search_space.capabilities import TwoInputNodes
 from nasrun.values import Architecture
@@ -206,3 +207,10 @@ class Controller(nn.Module):
 def bounded(logits: Tensor, limit: float | None) -> Tensor:
     """Squash logits into (-limit, limit); limit None: leave them as they are."""
     return logits if limit is None else limit * torch.tanh(logits)
+
+
+def check_controller(settings: ControllerSettings, space: SearchSpace) -> None:
+    """Raise UserError if a controller of ``space`` does not fit into the memory in training."""
+    weights = network_bytes(lambda: Controller(settings, space))
+    # For each weight there are a gradient and two numbers of Adam.
+    check_fits(4 * weights, "search_algo.controller", "search_algo.controller.hidden")

@@ -16,11 +16,10 @@ from nasrun.errors import UserError
 from nasrun.evaluator.accuracy import accuracy
 from nasrun.evaluator.batch_norm import batch_norm_protocol
 from nasrun.limits import Count
-from nasrun.run.memory import check_fits, network_bytes
 from nasrun.run.monitor import NullMonitor
 from nasrun.search_algo.base import Round, SearchAlgo
-from nasrun.search_algo.enas.controller import Controller, ControllerSettings
-from nasrun.search_algo.enas.reinforce import Reinforce, ReinforceSettings
+from nasrun.search_algo.enas.controller import Controller, ControllerSettings, check_controller
+from nasrun.search_algo.enas.reinforce import EnasLearning, ReinforceSettings
 from nasrun.search_algo.pool import ByForm, PoolSearch
 from nasrun.search_space.base import Network
 from nasrun.search_space.gates import Gates
@@ -64,9 +63,7 @@ class Enas(SearchAlgo):
 
     def bind(self, candidates: Candidates, streams: Streams, device: torch.device) -> EnasSearch:
         """Make the search; raises UserError if the controller is too large for the memory."""
-        weights = network_bytes(lambda: Controller(self.controller, candidates.space))
-        # For each weight there are a gradient and two numbers of Adam.
-        check_fits(4 * weights, "search_algo.controller", "search_algo.controller.hidden")
+        check_controller(self.controller, candidates.space)
         return EnasSearch(self, candidates, streams)
 
 
@@ -81,7 +78,7 @@ class ControllerGates(GateLearner):
         self.algo, self.context, self.candidates = algo, context, candidates
         with context.streams.default("controller/init"):
             self.controller = Controller(algo.controller, context.space)
-        self.reinforce = Reinforce(self.controller, algo.reinforce)
+        self.reinforce = EnasLearning(self.controller, algo.reinforce)
         self.batches = Batches(context.held_out, context.batch_size, context.streams)
         self._sampled: dict[int, list[Architecture]] = {}
         self._measured: list[Tensor] = []

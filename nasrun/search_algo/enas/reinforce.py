@@ -74,7 +74,7 @@ class ControllerLearner:
             raise ValueError("the baseline is not finite")
 
 
-class Reinforce(ControllerLearner):
+class EnasLearning(ControllerLearner):
     """Trains a controller by Williams' gradient estimate.
 
     The baseline is the exponential moving average of the rewards, entropy included, from 0 on.

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from nasrun.budget.candidates import Candidates
 from nasrun.limits import Count
-from nasrun.run.memory import check_fits, network_bytes
 from nasrun.run.state import whole_number
 from nasrun.search_algo.counted import CountedAlgo, CountedSearch
-from nasrun.search_algo.enas.controller import Controller, ControllerSettings
+from nasrun.search_algo.enas.controller import Controller, ControllerSettings, check_controller
 from nasrun.search_algo.nao.epd_training import one_thread
 from nasrun.search_algo.pool import ByForm
 from nasrun.search_algo.reinforce.learning import LearningSettings, PolicyLearning
@@ -57,9 +56,7 @@ class Reinforce(CountedAlgo):
 
         Or if the space has no such cost. The controller is small and stays on the CPU.
         """
-        weights = network_bytes(lambda: Controller(self.controller, candidates.space))
-        # For each weight there are a gradient and two numbers of Adam.
-        check_fits(4 * weights, "search_algo.controller", "search_algo.controller.hidden")
+        check_controller(self.controller, candidates.space)
         return ReinforceSearch(self, candidates, streams)
 
 

@@ -132,16 +132,18 @@ class Budget:
 UNITS: Mapping[str, tuple[str, str]] = {
     "params": ("M", "parameters"),
     "macs": ("M", "multiply-adds"),
-    "bitops": ("M", "bit-operations"),
+    "bitops": ("G", "bit-operations"),
     "latency_ms": ("", "ms"),
 }
-"""For each cost the suffix of its numbers on the screen, M: millions, and its name."""
+"""For each cost the suffix of its numbers on the screen, and its name."""
+
+SUFFIXES = {"": 1.0, "M": 1e6, "G": 1e9}
 
 
 def in_words(name: str, value: float) -> str:
     """Return a cost as people read it, e.g. ``12.3M multiply-adds``."""
     suffix, unit = UNITS[name]
-    return f"{value / 1e6 if suffix else value:,.4g}{suffix} {unit}"
+    return f"{value / SUFFIXES[suffix]:,.4g}{suffix} {unit}"
 
 
 def _said(given: Range, name: str, space: SearchSpace, measure: Measure, screen: Screen) -> Range:

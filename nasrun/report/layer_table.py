@@ -42,7 +42,9 @@ def layer_table(rows: Sequence[LayerRow]) -> Table:
     table.add_column("multiply-adds", f"{total.macs:,}", justify="right", no_wrap=True)
     table.add_column("%", justify="right")
     if total.bitops is not None:
-        table.add_column("G BitOps", f"{total.bitops / 1e9:,.3f}", justify="right", no_wrap=True)
+        table.add_column(
+            "G bit-operations", f"{total.bitops / 1e9:,.3f}", justify="right", no_wrap=True
+        )
     for row in rows:
         cells = [
             escape(row.name.partition("/")[2] or row.name),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 UNITS: Mapping[str, tuple[str, str, float]] = {
     "params": ("parameters", "M", 1e6),
     "macs": ("multiply-adds", "M", 1e6),
-    "bitops": ("BitOps", "G", 1e9),
+    "bitops": ("bit-operations", "G", 1e9),
     "latency_ms": ("latency", "ms", 1.0),
 }
 """Words for a cost, its unit, and how much of the cost makes one."""

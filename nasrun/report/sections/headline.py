@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nasrun.errors import plural
 from nasrun.report.document import Block, Facts, Figures, Section, Text
 from nasrun.report.sections.view import RunView
+from nasrun.report.units import UNITS
 from nasrun.report.words import (
     accuracy,
     class_words,
@@ -22,13 +23,6 @@ GATE_LEARNERS = tuple(
     f"nasrun.search_algo.{name}." for name in ("gates", "dso", "enas", "bayesnas")
 )
 """Modules of the algorithms that set the gates of training themselves, instead of a sampler."""
-
-BUDGETED = {
-    "params": ("parameters", 1e-6, "M"),
-    "macs": ("multiply-adds", 1e-6, "M"),
-    "bitops": ("bit-operations", 1e-6, "M"),
-    "latency_ms": ("latency", 1.0, "ms"),
-}
 
 SPENT = {
     "evaluations": "architectures scored",
@@ -117,15 +111,15 @@ def epochs_of(epochs: object) -> str:
 def within(view: RunView) -> str:
     """Say the bounds of the budget; empty if there are none."""
     parts = []
-    for name, (words, factor, unit) in BUDGETED.items():
+    for name, (words, unit, one) in UNITS.items():
         bounds = view.setting("budget", name)
         if not isinstance(bounds, Mapping):
             continue
         low, high = number(bounds.get("min")), number(bounds.get("max"))
         if high is not None:
-            parts.append(f"at most {high * factor:,.6g} {unit} {words}")
+            parts.append(f"at most {high / one:,.6g} {unit} {words}")
         if low is not None:
-            parts.append(f"at least {low * factor:,.6g} {unit} {words}")
+            parts.append(f"at least {low / one:,.6g} {unit} {words}")
     return f", with {' and '.join(parts)}" if parts else ""
 
 
@@ -219,7 +213,7 @@ def costs(view: RunView) -> list[tuple[str, str]]:
             found.append((words, percent(value)))
             shown.append(name)
     if (bits := view.value("bitops")) is not None:
-        found.append(("bit-operations", millions(bits)))
+        found.append(("bit-operations", f"{bits / 1e9:.3f} G"))
     if (latency := view.value("latency_ms")) is not None:
         found.append(("latency", f"{latency:.3f} ms"))
     epochs = view.result.get("epochs")

@@ -9,8 +9,8 @@ from nasrun.errors import plural
 from nasrun.report.charts import COLORS, Dots, scatter_chart
 from nasrun.report.document import Block, Grid, Section, Text
 from nasrun.report.run_lines import TrialLine
-from nasrun.report.sections.headline import BUDGETED
 from nasrun.report.sections.view import RunView
+from nasrun.report.units import UNITS, in_unit
 from nasrun.report.words import millions, number, percent
 
 MAX_POINTS = 3000
@@ -68,15 +68,15 @@ def sizes_of(view: RunView, found: Sequence[TrialLine]) -> list[Size]:
     These are of the final network; without any, it is the size in the search.
     """
     sizes = []
-    for name, (words, factor, unit) in BUDGETED.items():
+    for name, (words, unit, _) in UNITS.items():
         if not all(name in trial.final for trial in found):
             continue
         limits = [number(view.setting("budget", name, end)) for end in ("min", "max")]
 
-        def cost(trial: TrialLine, name: str = name, factor: float = factor) -> float:
-            return factor * trial.final[name]
+        def cost(trial: TrialLine, name: str = name) -> float:
+            return in_unit(name, trial.final[name])
 
-        bounds = [factor * limit for limit in limits if limit is not None]
+        bounds = [in_unit(name, limit) for limit in limits if limit is not None]
         sizes.append(Size(words, unit, cost, bounds))
     if sizes:
         return sizes[::-1][:2]  # latency first
@@ -86,7 +86,7 @@ def sizes_of(view: RunView, found: Sequence[TrialLine]) -> list[Size]:
     def searched(trial: TrialLine) -> float:
         return 1e-6 * float(getattr(trial.cost, name))
 
-    return [Size(BUDGETED[name][0], f"M{scale}", searched)]
+    return [Size(UNITS[name][0], f"M{scale}", searched)]
 
 
 def front_of(found: Sequence[TrialLine], size: Callable[[TrialLine], float]) -> list[TrialLine]:
@@ -178,8 +178,8 @@ def hover(view: RunView, trial: TrialLine, placed: Placed) -> str:
         f"{millions(trial.cost.params)} parameters, {millions(trial.cost.macs)} multiply-adds",
     ]
     costs = [
-        f"{trial.final[name] * factor:,.4g} {unit} {words}"
-        for name, (words, factor, unit) in BUDGETED.items()
+        f"{in_unit(name, trial.final[name]):,.4g} {unit} {words}"
+        for name, (words, unit, _) in UNITS.items()
         if name in trial.final
     ]
     if costs:

@@ -129,7 +129,7 @@ def test_labels_lose_the_word_that_all_begin_with():
     assert short(["algo=a", "algo=b"]) == (["a", "b"], "algo")
     for labels in (["algo=a", "seeds=b"], ["algo=a x=1", "algo=b x=1"], ["a", "algo=b"]):
         assert short(labels) == (labels, "")
-    assert short([""]) == (["(defaults)"], "")
+    assert short([""]) == (["(as it is)"], "")
 
 
 @pytest.fixture(scope="module")

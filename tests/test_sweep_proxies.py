@@ -112,7 +112,7 @@ def test_labels_are_shortened_while_they_differ() -> None:
         "trainer.epochs=3",
         "retrain.epochs=3",
     ]
-    assert short([""]) == ["(defaults)"]
+    assert short([""]) == ["(as it is)"]
 
 
 def test_a_stopwatch_counts_what_runs_inside_and_goes_on_after_a_kill(

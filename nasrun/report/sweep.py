@@ -23,7 +23,7 @@ from nasrun.run import files
 from nasrun.run.layout import SWEEP_JOBS, SWEEP_SUMMARY
 from nasrun.run.provenance import of_machine
 
-NO_WORDS = "(defaults)"
+NO_WORDS = "(as it is)"
 """Name of a combination that has none of the overrides that differ."""
 
 REMARKS = ("resume", "outputs", "notes")

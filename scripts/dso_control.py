@@ -1,6 +1,6 @@
 """Compare DSO-NAS with random blocks of as many edges, and with its penalty alone.
 
-    python scripts/dso_control.py                       # five seeds: some hours of a core
+    python scripts/dso_control.py                       # five seeds: an hour and a half of a core
     python scripts/dso_control.py search_algo.adaptive=flops
     python scripts/dso_control.py effort=smoke --seeds 0,1,2   # a quick check: a minute
     python scripts/dso_control.py --of DIR   # only the tables; with the same further words

@@ -138,6 +138,7 @@ UNITS: Mapping[str, tuple[str, str]] = {
 """For each cost the suffix of its numbers on the screen, and its name."""
 
 SUFFIXES = {"": 1.0, "M": 1e6, "G": 1e9}
+"""Suffix of a number -> the factor that it stands for."""
 
 
 def in_words(name: str, value: float) -> str:

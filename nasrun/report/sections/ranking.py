@@ -12,7 +12,7 @@ from nasrun.report.run_files import Points
 from nasrun.report.run_lines import joined, read_rows
 from nasrun.report.run_ranking import Ranking
 from nasrun.report.sections.view import RunView
-from nasrun.report.size_bias import WORDS as SIZES
+from nasrun.report.units import UNITS
 from nasrun.report.words import estimate
 from nasrun.run.layout import RANK_PROGRESS, RANKING_TABLE
 
@@ -67,7 +67,7 @@ def biases(view: RunView) -> list[Block]:
     """Return the table of biases to size; empty if the run holds none."""
     rows = [
         [
-            SIZES.get(name, name),
+            UNITS[name][0] if name in UNITS else name,
             *cells(found.kendall),
             "–" if found.unbiased is None else f"{found.unbiased:.3f}",
             by_third(found.thirds, "{:+.1f}"),
